@@ -1,0 +1,3 @@
+#![no_std]
+//! skeleton
+pub mod token;
