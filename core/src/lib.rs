@@ -1,3 +1,19 @@
 #![no_std]
-//! skeleton
+#![doc = include_str!("../README.md")]
+
+pub mod arena;
+mod check;
+pub mod engine;
+pub mod error;
+pub mod generate;
+pub mod image;
+pub mod kv;
+pub mod math;
+mod ops;
+pub mod page;
+pub mod program;
+pub mod quant;
+mod rows;
+pub mod sample;
+pub mod simd;
 pub mod token;

@@ -1,0 +1,130 @@
+//! The one piece of memory that the engine works in, and where everything lies in it.
+
+use crate::error::LoadError;
+use crate::program::Program;
+use crate::quant::{FloatGroup, QuantizedGroup};
+use core::mem::size_of;
+use zerocopy::FromBytes;
+
+/// What is decided for a device: how much of everything there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The most tokens in one pass.
+    pub columns: u32,
+    /// The most tokens in one pass whose logits are wanted.
+    pub logit_columns: u32,
+    /// Positions that a KV cache holds.
+    pub kv_capacity: u32,
+    /// The first of them, kept for ever as attention sinks (arXiv:2309.17453); the others form a
+    /// ring.
+    pub kv_sinks: u32,
+}
+
+/// Bytes of each part of the arena, in the order in which they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Slots of all tokens.
+    pub activations: u64,
+    /// Slots of the tokens whose logits are wanted.
+    pub selected: u64,
+    /// Activations in the form in which kernels read them.
+    pub staging: u64,
+    /// A unit that a page's edge cuts.
+    pub carry: u64,
+    /// Keys and values, f16.
+    pub kv: u64,
+    /// Which pages were checked.
+    pub verified: u64,
+}
+
+/// What every part of the arena is aligned to.
+pub const ALIGNMENT: usize = 16;
+
+impl Layout {
+    /// Where everything lies for this program and plan, with `verified_pages` pages to keep track
+    /// of.
+    ///
+    /// # Errors
+    /// [`LoadError::Plan`] if the plan has a zero, or more sinks than positions.
+    pub fn new(program: &Program<'_>, plan: &Plan, verified_pages: u32) -> Result<Self, LoadError> {
+        let header = program.header();
+        let has_kv = header.kv_caches > 0;
+        let too_large = plan.columns.max(plan.logit_columns).max(plan.kv_capacity) > MAX_POSITIONS;
+        let no_room = plan.columns == 0 || plan.logit_columns == 0 || plan.logit_columns > plan.columns;
+        if no_room || too_large || has_kv && plan.kv_sinks >= plan.kv_capacity {
+            return Err(LoadError::Plan);
+        }
+        let align = |bytes: u64| bytes.next_multiple_of(ALIGNMENT as u64);
+        let (all, selected) = program.column_floats();
+        let (columns, logit_columns) = (u64::from(plan.columns), u64::from(plan.logit_columns));
+        let group = if program.has_float_matrices() {
+            size_of::<FloatGroup>()
+        } else {
+            size_of::<QuantizedGroup>()
+        };
+        let groups = program.widest_input() / crate::quant::GROUP as u64;
+        let cache = 2 * u64::from(header.kv_width) * u64::from(plan.kv_capacity);
+        Ok(Self {
+            activations: align(4 * all * columns),
+            selected: align(4 * selected * logit_columns),
+            staging: align(groups * columns * group as u64),
+            carry: align(program.longest_unit()),
+            kv: align(2 * cache * u64::from(header.kv_caches)),
+            verified: align(u64::from(verified_pages.div_ceil(8))),
+        })
+    }
+
+    /// Bytes of the whole arena.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.activations + self.selected + self.staging + self.carry + self.kv + self.verified
+    }
+}
+
+/// Bounds every position and column count, so that sizes cannot overflow 64 bits.
+const MAX_POSITIONS: u32 = 1 << 24;
+
+/// The arena, cut into its parts.
+pub(crate) struct Arena<'a> {
+    pub(crate) activations: &'a mut [f32],
+    pub(crate) selected: &'a mut [f32],
+    pub(crate) staging: &'a mut [u8],
+    pub(crate) carry: &'a mut [u8],
+    pub(crate) kv: &'a mut [u16],
+    pub(crate) verified: &'a mut [u8],
+}
+
+impl<'a> Arena<'a> {
+    pub(crate) fn new(memory: &'a mut [u8], layout: &Layout) -> Result<Self, LoadError> {
+        let (needed, given) = (layout.total(), memory.len() as u64);
+        if !memory.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+            return Err(LoadError::Alignment);
+        }
+        let mut rest = memory;
+        let mut take = |bytes: u64| -> Result<&'a mut [u8], LoadError> {
+            let whole = core::mem::take(&mut rest);
+            let (part, behind) = usize::try_from(bytes)
+                .ok()
+                .and_then(|bytes| whole.split_at_mut_checked(bytes))
+                .ok_or(LoadError::Memory { needed, given })?;
+            rest = behind;
+            Ok(part)
+        };
+        Ok(Self {
+            activations: cast(take(layout.activations)?)?,
+            selected: cast(take(layout.selected)?)?,
+            staging: take(layout.staging)?,
+            carry: take(layout.carry)?,
+            kv: cast(take(layout.kv)?)?,
+            verified: take(layout.verified)?,
+        })
+    }
+}
+
+/// Bytes as numbers; parts are multiples of 16 bytes on multiples of 16.
+pub(crate) fn cast<T>(bytes: &mut [u8]) -> Result<&mut [T], LoadError>
+where
+    T: FromBytes + zerocopy::IntoBytes + zerocopy::KnownLayout + zerocopy::Immutable,
+{
+    <[T]>::mut_from_bytes(bytes).map_err(|_| LoadError::Alignment)
+}

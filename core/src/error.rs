@@ -1,0 +1,134 @@
+//! What can go wrong in the core: small, `Copy`, and without text.
+
+use core::fmt;
+use omex_hal::PageError;
+
+/// Why a model can't be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The image does not begin with OMEX's magic.
+    Magic,
+    /// The image is of this version, which this build does not read.
+    Version(u32),
+    /// A part of the image does not match its checksum, or lies outside of it.
+    Section(Section),
+    /// An operation can't be read, or refers to what is not there.
+    Operation {
+        /// Its place in the program.
+        index: u16,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// A tensor has an unknown format, or lies outside of the pages.
+    Tensor(u32),
+    /// The plan does not fit the program.
+    Plan,
+    /// The memory given is too small: this many bytes are needed.
+    Memory {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes given.
+        given: u64,
+    },
+    /// The memory given is not aligned to 16 bytes.
+    Alignment,
+    /// A page could not be had.
+    Page(PageError),
+}
+
+/// A part of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// The header.
+    Header,
+    /// The program.
+    Program,
+    /// The tensor table.
+    Tensors,
+    /// The tokenizer's tables.
+    Tokenizer,
+    /// The pages' checksums.
+    Checksums,
+    /// The pages.
+    Pages,
+}
+
+/// What is wrong with an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The bytes are not an operation.
+    Encoding,
+    /// A value lies outside of the slots, or overlaps with another that must be apart.
+    Value,
+    /// A tensor is missing or has another shape or format.
+    Tensor,
+    /// A width or count is zero, too large, or does not fit the others.
+    Shape,
+    /// A repetition inside a repetition, or past the program's end.
+    Repeat,
+}
+
+/// Why a pass failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunError {
+    /// No tokens, or more than the plan's columns.
+    TokenCount {
+        /// Tokens given.
+        given: u32,
+        /// The most that the plan takes at once.
+        limit: u32,
+    },
+    /// A token outside of the vocabulary.
+    Token(u32),
+    /// A page of weights could not be had.
+    Page(PageError),
+    /// A value is infinite or not a number: the weights are damaged, or out of the format's range.
+    NotFinite,
+    /// The program is not the one that was checked when it was loaded.
+    Program,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Magic => write!(f, "not an OMEX image"),
+            Self::Version(v) => write!(f, "image version {v} is not supported"),
+            Self::Section(s) => write!(f, "{s:?} section is damaged or outside of the image"),
+            Self::Operation { index, fault } => write!(f, "operation {index}: bad {fault:?}"),
+            Self::Tensor(i) => write!(f, "tensor {i} has an unknown format or lies outside of the pages"),
+            Self::Plan => write!(f, "the plan does not fit the program"),
+            Self::Memory { needed, given } => write!(f, "{needed} bytes of memory needed, {given} given"),
+            Self::Alignment => write!(f, "memory is not aligned to 16 bytes"),
+            Self::Page(e) => e.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TokenCount { given, limit } => write!(f, "{given} tokens given, 1 to {limit} fit"),
+            Self::Token(t) => write!(f, "token {t} is outside of the vocabulary"),
+            Self::Page(e) => e.fmt(f),
+            Self::NotFinite => write!(f, "a value is infinite or not a number"),
+            Self::Program => write!(f, "the program changed after it was checked"),
+        }
+    }
+}
+
+impl core::error::Error for LoadError {}
+impl core::error::Error for RunError {}
+
+impl From<PageError> for LoadError {
+    fn from(e: PageError) -> Self {
+        Self::Page(e)
+    }
+}
+
+impl From<PageError> for RunError {
+    fn from(e: PageError) -> Self {
+        Self::Page(e)
+    }
+}

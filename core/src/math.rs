@@ -1,0 +1,48 @@
+//! Float arithmetic with the same bits on every machine.
+//!
+//! Nothing here calls the platform's library, and no multiplication is fused with an addition.
+
+pub use libm::{cosf as cos, sinf as sin, sqrtf as sqrt};
+
+/// 1.5 * 2^23: adding it rounds a small float to an integer, ties to even, in its low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// The nearest integer, ties to even, of a value in [-2^21, 2^21].
+#[inline]
+#[must_use]
+pub fn round_ties_even(x: f32) -> i32 {
+    (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).cast_signed()
+}
+
+const LN2_HIGH: f32 = 0.693_359_4; // 355 / 512: its products with small integers are exact
+const LN2_LOW: f32 = -2.121_944_4e-4;
+/// Minimax polynomial of Cephes' `expf`.
+const EXP: [f32; 6] =
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+
+/// e to the power `x`, within 1e-7 of it relatively; `x` is clamped to [-87, 88], NaN stays.
+///
+/// Range reduction by ln 2 and the polynomial of Cephes' `expf`, in an order that vectorises.
+#[inline]
+#[must_use]
+pub fn exp(x: f32) -> f32 {
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    let shifted = x * core::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 0.0;
+    for c in EXP {
+        p = p * r + c;
+    }
+    let y = (p * (r * r) + r) + 1.0;
+    y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+/// Adds eight partial sums as a tree.
+#[inline]
+#[must_use]
+pub fn sum_lanes(lanes: [f32; 8]) -> f32 {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}

@@ -1,0 +1,172 @@
+//! Matrix times activations, with the matrix streamed block by block.
+
+use super::{Columns, ColumnsMut};
+use crate::page::{Pages, Stream};
+use crate::program::Tensor;
+use crate::quant::{FloatGroup, Format, GROUP, PANEL};
+use crate::rows::{TaskRows, share_rows};
+use crate::simd::{Kernels, MAX_COLUMNS, PanelDot};
+use omex_hal::{PageError, Parallel};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What a multiplication works with.
+pub(crate) struct Machine<'m, 'a> {
+    pub(crate) kernels: &'m Kernels,
+    pub(crate) parallel: &'m dyn Parallel,
+    pub(crate) pages: &'m mut Pages<'a>,
+    pub(crate) carry: &'m mut [u8],
+    /// Holds the activations as the kernels read them.
+    pub(crate) staging: &'m mut [u8],
+}
+
+/// `output` = `matrix` × `input`, added to what `output` holds if `accumulate`.
+pub(crate) fn matmul(
+    machine: Machine<'_, '_>,
+    matrix: &Tensor,
+    input: Columns<'_>,
+    output: ColumnsMut<'_>,
+    columns: usize,
+    accumulate: bool,
+) -> Result<(), PageError> {
+    let Machine { kernels, parallel, pages, carry, staging } = machine;
+    let unit = matrix.format.unit_bytes();
+    let stream = Stream::new(pages, carry, matrix.address, matrix.bytes(), unit);
+    let groups = (matrix.columns as usize).div_ceil(GROUP);
+    let product = Product { stream, parallel, output, columns, groups, unit, accumulate };
+    match matrix.format {
+        Format::Int4 => product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize)),
+        Format::Int8 => product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize)),
+        Format::F16 => product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x)),
+        Format::F32 => product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x)),
+        Format::Vector => Ok(()),
+    }
+}
+
+/// Arranges activations in tiles of up to [`MAX_COLUMNS`] columns: in each tile, all columns of a
+/// group lie side by side.
+fn stage<'s, X>(
+    staging: &'s mut [u8],
+    input: Columns<'_>,
+    groups: usize,
+    columns: usize,
+    convert: impl Fn(&FloatGroup) -> X,
+) -> &'s [X]
+where
+    X: FromBytes + IntoBytes + KnownLayout + Immutable,
+{
+    let bytes = groups.saturating_mul(columns).saturating_mul(size_of::<X>());
+    let staged = staging.get_mut(..bytes).and_then(|bytes| <[X]>::mut_from_bytes(bytes).ok());
+    let Some(staged) = staged else { return &[] };
+    for (tile, staged) in staged.chunks_mut((groups * MAX_COLUMNS).max(1)).enumerate() {
+        let width = staged.len().checked_div(groups).unwrap_or(0).max(1);
+        for c in 0..width {
+            let (whole, rest) = input.column(tile * MAX_COLUMNS + c).as_chunks::<GROUP>();
+            let mut last = [0.0; GROUP];
+            for (padded, x) in last.iter_mut().zip(rest) {
+                *padded = *x;
+            }
+            let groups = whole.iter().chain(core::iter::once(&last));
+            for (staged, group) in staged.iter_mut().skip(c).step_by(width).zip(groups) {
+                *staged = convert(group);
+            }
+        }
+    }
+    staged
+}
+
+/// A multiplication under way.
+struct Product<'m, 'a> {
+    stream: Stream<'m, 'a>,
+    parallel: &'m dyn Parallel,
+    output: ColumnsMut<'m>,
+    columns: usize,
+    /// Blocks a panel.
+    groups: usize,
+    unit: usize,
+    accumulate: bool,
+}
+
+impl Product<'_, '_> {
+    fn run<X: Sync>(mut self, dot: PanelDot<X>, x: &[X]) -> Result<(), PageError> {
+        let groups = self.groups.max(1);
+        let mut first = 0;
+        while let Some(bytes) = self.stream.next()? {
+            let count = bytes.len() / self.unit;
+            let piece = Piece {
+                blocks: bytes,
+                first,
+                end: first + count,
+                groups,
+                unit: self.unit,
+                x,
+                columns: self.columns,
+                fresh: !self.accumulate,
+            };
+            let panels = first / groups..piece.end.div_ceil(groups);
+            let rows = panels.start * PANEL..(panels.end * PANEL).min(self.output.width);
+            let tasks = tasks(self.parallel, bytes.len() * self.columns);
+            let per_task = panels.len().div_ceil(tasks) * PANEL;
+            share_rows(self.parallel, &mut self.output, rows, per_task, &|rows| piece.run(dot, rows));
+            first = piece.end;
+        }
+        Ok(())
+    }
+}
+
+/// Below this many bytes times columns, work is not worth waking another core.
+const TASK_BYTES: usize = 32 << 10;
+
+/// How many tasks to cut work into: several a core, so that none waits long for the others.
+fn tasks(parallel: &dyn Parallel, work: usize) -> usize {
+    match parallel.cores() {
+        0 | 1 => 1,
+        cores => (work / TASK_BYTES).clamp(1, 4 * cores),
+    }
+}
+
+/// Consecutive blocks of the matrix, possibly beginning and ending inside a panel.
+struct Piece<'p, X> {
+    blocks: &'p [u8],
+    /// Number of the first block in the matrix, and the one behind the last.
+    first: usize,
+    end: usize,
+    groups: usize,
+    unit: usize,
+    x: &'p [X],
+    columns: usize,
+    /// Sums start from zero.
+    fresh: bool,
+}
+
+impl<X> Piece<'_, X> {
+    /// Adds this piece's products to the rows of one task.
+    fn run(&self, dot: PanelDot<X>, mut rows: TaskRows<'_>) {
+        let range = rows.range();
+        for panel in range.start / PANEL..range.end.div_ceil(PANEL) {
+            let start = (panel * self.groups).max(self.first);
+            let end = ((panel + 1) * self.groups).min(self.end);
+            let bytes = (start - self.first) * self.unit..(end - self.first) * self.unit;
+            let blocks = self.blocks.get(bytes).unwrap_or_default();
+            let groups = start - panel * self.groups..end - panel * self.groups;
+            let row = panel * PANEL - range.start;
+            for tile in (0..self.columns).step_by(MAX_COLUMNS) {
+                let width = MAX_COLUMNS.min(self.columns - tile);
+                let base = tile * self.groups;
+                let x = self.x.get(base + groups.start * width..base + groups.end * width);
+                let mut sums = [[0.0; PANEL]; MAX_COLUMNS];
+                let Some(sums) = sums.get_mut(..width) else { continue };
+                if groups.start > 0 || !self.fresh {
+                    for (c, sum) in sums.iter_mut().enumerate() {
+                        let column = rows.column(tile + c).get(row..).unwrap_or_default();
+                        sum.iter_mut().zip(column).for_each(|(sum, value)| *sum = *value);
+                    }
+                }
+                dot(blocks, x.unwrap_or_default(), sums);
+                for (c, sum) in sums.iter().enumerate() {
+                    let column = rows.column(tile + c).get_mut(row..).unwrap_or_default();
+                    column.iter_mut().zip(sum).for_each(|(value, sum)| *value = *sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Pages of weights: checked on arrival, and read as a stream of whole blocks.
+
+use crate::simd::Kernels;
+use core::ops::Range;
+use omex_hal::{PageError, PageErrorKind, Pager};
+
+/// The weights' pages, each checked against its CRC-32C before it is used.
+pub struct Pages<'a> {
+    pager: &'a mut dyn Pager,
+    crc32c: fn(u32, &[u8]) -> u32,
+    page_size: u64,
+    /// End of the data; the last page may be short.
+    end: u64,
+    /// Checksums from page `first_checked` on; pages before it are checked by other means.
+    checksums: &'a [[u8; 4]],
+    first_checked: u32,
+    /// One bit a page, for pagers whose pages stay as they are.
+    verified: &'a mut [u8],
+    /// The pages checked last, still resident.
+    recent: Range<u32>,
+}
+
+impl<'a> Pages<'a> {
+    /// Pages of `pager`, whose data end at `end`, with checksums from page `first_checked` on.
+    ///
+    /// `verified` holds a bit for every page of a stable pager; with less, pages are checked each
+    /// time.
+    pub fn new(
+        pager: &'a mut dyn Pager,
+        kernels: &Kernels,
+        end: u64,
+        checksums: &'a [[u8; 4]],
+        first_checked: u32,
+        verified: &'a mut [u8],
+    ) -> Self {
+        let page_size = u64::from(pager.geometry().page_size.max(1));
+        verified.fill(0);
+        let crc32c = kernels.crc32c;
+        Self { pager, crc32c, page_size, end, checksums, first_checked, verified, recent: 0..0 }
+    }
+
+    /// The bytes from `address` on: at least one, at most `limit`, as many as lie in one piece.
+    ///
+    /// # Errors
+    /// The pager's, or a checksum that fails twice.
+    pub fn run(&mut self, address: u64, limit: u64) -> Result<&[u8], PageError> {
+        let page = u32::try_from(address / self.page_size).unwrap_or(u32::MAX);
+        let offset = (address % self.page_size) as usize;
+        let pages = self.verify(page, offset as u64 + limit)?;
+        self.pager.prefetch(pages.end);
+        let bytes = self.pager.page(page)?;
+        let length = (u64::from(pages.end - page) * self.page_size).min(bytes.len() as u64);
+        let length = length.min(offset as u64 + limit) as usize;
+        bytes.get(offset..length).filter(|b| !b.is_empty()).ok_or(truncated(page))
+    }
+
+    /// Checks `page` and those behind it in the same piece, up to `bytes` in all; a page that does
+    /// not match its checksum is read once more.
+    fn verify(&mut self, page: u32, bytes: u64) -> Result<Range<u32>, PageError> {
+        let Err(damaged) = self.verify_piece(page, bytes)? else { return Ok(self.recent.clone()) };
+        self.recent = 0..0;
+        self.pager.discard(damaged);
+        match self.verify_piece(page, bytes)? {
+            Ok(()) => Ok(self.recent.clone()),
+            Err(page) => Err(PageError { page, kind: PageErrorKind::Checksum }),
+        }
+    }
+
+    /// As [`Self::verify`], once: the inner result is the page that does not match.
+    fn verify_piece(&mut self, page: u32, bytes: u64) -> Result<Result<(), u32>, PageError> {
+        let available = self.pager.page(page)?.len() as u64;
+        let wanted = u32::try_from(bytes.min(available).div_ceil(self.page_size)).unwrap_or(1);
+        let end = page.saturating_add(wanted.max(1));
+        for next in page..end {
+            if !self.is_verified(next) {
+                if !self.check(page, next)? {
+                    return Ok(Err(next));
+                }
+                self.mark(next);
+            }
+        }
+        self.recent = page..end;
+        Ok(Ok(()))
+    }
+
+    fn is_verified(&self, page: u32) -> bool {
+        let bit = self.verified.get(page as usize / 8).is_some_and(|b| b >> (page % 8) & 1 == 1);
+        bit || self.recent.contains(&page)
+    }
+
+    fn mark(&mut self, page: u32) {
+        if self.pager.is_stable()
+            && let Some(byte) = self.verified.get_mut(page as usize / 8)
+        {
+            *byte |= 1 << (page % 8);
+        }
+    }
+
+    /// True if `page`, seen in the piece that begins with page `first`, matches its checksum.
+    fn check(&mut self, first: u32, page: u32) -> Result<bool, PageError> {
+        let Some(index) = page.checked_sub(self.first_checked) else { return Ok(true) };
+        let out_of_range = PageError { page, kind: PageErrorKind::OutOfRange };
+        let expected = self.checksums.get(index as usize).ok_or(out_of_range)?;
+        let start = u64::from(page) * self.page_size;
+        let length = self.end.saturating_sub(start).min(self.page_size);
+        let before = u64::from(page - first) * self.page_size;
+        let piece = self.pager.page(first)?;
+        let bytes = usize::try_from(before).ok().and_then(|from| {
+            piece.get(from..from.checked_add(length as usize)?)
+        });
+        let bytes = bytes.ok_or(truncated(page))?;
+        Ok((self.crc32c)(0, bytes) == u32::from_le_bytes(*expected))
+    }
+}
+
+fn truncated(page: u32) -> PageError {
+    PageError { page, kind: PageErrorKind::Truncated }
+}
+
+/// Reads consecutive units (blocks, or floats) that page edges may cut.
+pub struct Stream<'s, 'a> {
+    pages: &'s mut Pages<'a>,
+    carry: &'s mut [u8],
+    address: u64,
+    remaining: u64,
+    unit: usize,
+}
+
+impl<'s, 'a> Stream<'s, 'a> {
+    /// `bytes` bytes from `address` on, in units of `unit` bytes, no longer than `carry`.
+    pub fn new(
+        pages: &'s mut Pages<'a>,
+        carry: &'s mut [u8],
+        address: u64,
+        bytes: u64,
+        unit: usize,
+    ) -> Self {
+        Self { pages, carry, address, remaining: bytes, unit: unit.max(1) }
+    }
+
+    /// The next whole units, at least one; `None` at the end.
+    ///
+    /// # Errors
+    /// The pages'.
+    pub fn next(&mut self) -> Result<Option<&[u8]>, PageError> {
+        let unit = self.unit as u64;
+        if self.remaining < unit {
+            return Ok(None);
+        }
+        let here = self.pages.run(self.address, self.remaining)?.len() as u64;
+        let whole = here - here % unit;
+        if whole == 0 {
+            return self.gather().map(Some);
+        }
+        let address = self.advance(whole);
+        self.pages.run(address, whole).map(Some)
+    }
+
+    /// Moves on and returns where the bytes passed over begin.
+    fn advance(&mut self, bytes: u64) -> u64 {
+        let address = self.address;
+        self.address += bytes;
+        self.remaining = self.remaining.saturating_sub(bytes);
+        address
+    }
+
+    /// Puts together one unit that lies on several pages.
+    fn gather(&mut self) -> Result<&[u8], PageError> {
+        let mut filled = 0;
+        let unit = self.unit.min(self.carry.len());
+        while filled < unit {
+            let piece = self.pages.run(self.address, (unit - filled) as u64)?;
+            let length = piece.len();
+            if let Some(space) = self.carry.get_mut(filled..filled + length) {
+                space.copy_from_slice(piece);
+            }
+            filled += length;
+            self.advance(length as u64);
+        }
+        Ok(self.carry.get(..unit).unwrap_or_default())
+    }
+}

@@ -1,0 +1,39 @@
+//! 16-bit float weights: a block is 32 columns of 8 rows each.
+
+use super::{FloatGroup, GROUP, PANEL, panel_dot};
+use half::f16;
+
+/// Bytes of a block.
+pub const BLOCK_BYTES: usize = 2 * PANEL * GROUP;
+
+/// Adds the dot products of a panel's blocks with activations to `sums`.
+pub fn dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+    panel_dot(blocks, x, sums, block_dot);
+}
+
+fn block_dot(block: &[u8; BLOCK_BYTES], x: &FloatGroup) -> [f32; PANEL] {
+    let mut sums = [0.0; PANEL];
+    for (column, x) in block.as_chunks::<{ 2 * PANEL }>().0.iter().zip(x) {
+        for (sum, bits) in sums.iter_mut().zip(column.as_chunks::<2>().0) {
+            *sum += f16::from_le_bytes(*bits).to_f32() * x;
+        }
+    }
+    sums
+}
+
+/// Reads row `lane` of a block as floats.
+pub(super) fn dequantize_row(block: &[u8], lane: usize, out: &mut FloatGroup) {
+    for (column, out) in block.as_chunks::<{ 2 * PANEL }>().0.iter().zip(out) {
+        let bits = column.as_chunks::<2>().0.get(lane).copied().unwrap_or_default();
+        *out = f16::from_le_bytes(bits).to_f32();
+    }
+}
+
+/// Writes row `lane` of a block.
+pub fn write_row(block: &mut [u8; BLOCK_BYTES], lane: usize, row: &FloatGroup) {
+    for (column, value) in block.as_chunks_mut::<{ 2 * PANEL }>().0.iter_mut().zip(row) {
+        if let Some(bits) = column.as_chunks_mut::<2>().0.get_mut(lane) {
+            *bits = f16::from_f32(*value).to_le_bytes();
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! AVX2 with F16C: one vector of eight lanes is one row each.
+
+use super::{Kernels, MAX_COLUMNS};
+use crate::quant::{
+    FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
+};
+use core::arch::x86_64::*;
+
+/// How far ahead of the block in hand weights are fetched; measured, see `benches`.
+const PREFETCH_BYTES: usize = 2048;
+
+/// The kernels of this instruction set.
+///
+/// # Safety
+/// The CPU must have AVX2 and F16C.
+#[must_use]
+pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
+    // SAFETY (all of them): the caller vouches for AVX2 and F16C.
+    Kernels {
+        name: "avx2",
+        int4: |blocks, x, sums| unsafe { int4_dot(blocks, x, sums) },
+        int8: |blocks, x, sums| unsafe { int8_dot(blocks, x, sums) },
+        float16: |blocks, x, sums| unsafe { float16_dot(blocks, x, sums) },
+        float32: |blocks, x, sums| unsafe { float32_dot(blocks, x, sums) },
+        quantize: |x| unsafe { quantize(x) },
+        dot_half: |query, key| unsafe { dot_half(query, key) },
+        add_half: |weight, value, sum| unsafe { add_half(weight, value, sum) },
+        crc32c,
+    }
+}
+
+/// Calls `$kernel` with the number of columns as a constant.
+macro_rules! by_columns {
+    ($kernel:ident, $blocks:expr, $x:expr, $sums:expr) => {
+        match $sums.len() {
+            1 => $kernel::<1>($blocks, $x, $sums),
+            2 => $kernel::<2>($blocks, $x, $sums),
+            3 => $kernel::<3>($blocks, $x, $sums),
+            MAX_COLUMNS => $kernel::<MAX_COLUMNS>($blocks, $x, $sums),
+            _ => {}
+        }
+    };
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn int4_dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+    by_columns!(int4_columns, blocks, x, sums);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn int8_dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+    by_columns!(int8_columns, blocks, x, sums);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn float16_dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+    by_columns!(float16_columns, blocks, x, sums);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn float32_dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+    by_columns!(float32_columns, blocks, x, sums);
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_sums<const C: usize>(sums: &[[f32; PANEL]]) -> [__m256; C] {
+    let mut loaded = [_mm256_setzero_ps(); C];
+    for (register, sum) in loaded.iter_mut().zip(sums) {
+        // SAFETY: `sum` is eight floats.
+        *register = unsafe { _mm256_loadu_ps(sum.as_ptr()) };
+    }
+    loaded
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_sums<const C: usize>(registers: [__m256; C], sums: &mut [[f32; PANEL]]) {
+    for (register, sum) in registers.iter().zip(sums) {
+        // SAFETY: `sum` is eight floats.
+        unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), *register) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_bytes(vector: &[u8; 32]) -> __m256i {
+    // SAFETY: `vector` is 32 bytes.
+    unsafe { _mm256_loadu_si256(vector.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn broadcast(quad: [i8; 4]) -> __m256i {
+    _mm256_set1_epi32(i32::from_ne_bytes(quad.map(i8::cast_unsigned)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn load_halves(bytes: &[u8; 16]) -> __m256 {
+    // SAFETY: `bytes` is 16 bytes.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+#[inline]
+fn prefetch(block: &[u8]) {
+    for line in 0..block.len().div_ceil(64) {
+        // A hint may name any address: it never faults.
+        let address = block.as_ptr().wrapping_add(PREFETCH_BYTES + 64 * line);
+        // SAFETY: SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+}
+
+/// The scales of an integer block, and its vectors.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn split_block<const BYTES: usize>(block: &[u8; BYTES]) -> (__m256, &[[u8; 32]]) {
+    match block.split_first_chunk::<{ 2 * PANEL }>() {
+        Some((scales, rest)) => (load_halves(scales), rest.as_chunks::<32>().0),
+        None => (_mm256_setzero_ps(), &[]),
+    }
+}
+
+/// Adds `integers * (scales * x.scale)` to a running sum: multiply, multiply, add.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_scaled(sum: &mut __m256, integers: __m256i, scales: __m256, x: &QuantizedGroup) {
+    let step = _mm256_mul_ps(scales, _mm256_set1_ps(x.scale));
+    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(_mm256_cvtepi32_ps(integers), step));
+}
+
+/// 16-bit lanes hold a whole group: 16 products of at most 15 * 127 are below 2^15.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn int4_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+    let nibble = _mm256_set1_epi8(15);
+    let ones = _mm256_set1_epi16(1);
+    let mut totals = load_sums::<C>(sums);
+    let groups = x.as_chunks::<C>().0;
+    for (block, groups) in blocks.as_chunks::<{ int4::BLOCK_BYTES }>().0.iter().zip(groups) {
+        prefetch(block);
+        let (scales, vectors) = split_block(block);
+        let mut products = [_mm256_setzero_si256(); C];
+        for (i, vector) in vectors.iter().enumerate() {
+            let weights = load_bytes(vector);
+            let low = _mm256_and_si256(weights, nibble);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(weights), nibble);
+            for (sum, x) in products.iter_mut().zip(groups) {
+                let (Some(l), Some(h)) = (x.quads.get(i), x.quads.get(i + 4)) else { continue };
+                let l = _mm256_maddubs_epi16(low, broadcast(*l));
+                let h = _mm256_maddubs_epi16(high, broadcast(*h));
+                *sum = _mm256_add_epi16(*sum, _mm256_add_epi16(l, h));
+            }
+        }
+        for ((total, products), x) in totals.iter_mut().zip(products).zip(groups) {
+            let dot = _mm256_madd_epi16(products, ones);
+            let dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(x.eight_sums));
+            add_scaled(total, dot, scales, x);
+        }
+    }
+    store_sums(totals, sums);
+}
+
+/// |w| times x with w's sign: two products of at most 128 * 127 are below 2^15.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn int8_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+    let ones = _mm256_set1_epi16(1);
+    let mut totals = load_sums::<C>(sums);
+    let groups = x.as_chunks::<C>().0;
+    for (block, groups) in blocks.as_chunks::<{ int8::BLOCK_BYTES }>().0.iter().zip(groups) {
+        prefetch(block);
+        let (scales, vectors) = split_block(block);
+        let mut dots = [_mm256_setzero_si256(); C];
+        for (i, vector) in vectors.iter().enumerate() {
+            let weights = load_bytes(vector);
+            let magnitudes = _mm256_abs_epi8(weights);
+            for (dot, x) in dots.iter_mut().zip(groups) {
+                let Some(quad) = x.quads.get(i) else { continue };
+                let signed = _mm256_sign_epi8(broadcast(*quad), weights);
+                let pairs = _mm256_maddubs_epi16(magnitudes, signed);
+                *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+        for ((total, dot), x) in totals.iter_mut().zip(dots).zip(groups) {
+            add_scaled(total, dot, scales, x);
+        }
+    }
+    store_sums(totals, sums);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn float16_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+    let mut totals = load_sums::<C>(sums);
+    let groups = x.as_chunks::<C>().0;
+    for (block, groups) in blocks.as_chunks::<{ float16::BLOCK_BYTES }>().0.iter().zip(groups) {
+        prefetch(block);
+        let mut dots = [_mm256_setzero_ps(); C];
+        for (i, column) in block.as_chunks::<{ 2 * PANEL }>().0.iter().enumerate() {
+            add_products(&mut dots, load_halves(column), groups, i);
+        }
+        for (total, dot) in totals.iter_mut().zip(dots) {
+            *total = _mm256_add_ps(*total, dot);
+        }
+    }
+    store_sums(totals, sums);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn float32_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+    let mut totals = load_sums::<C>(sums);
+    let groups = x.as_chunks::<C>().0;
+    for (block, groups) in blocks.as_chunks::<{ float32::BLOCK_BYTES }>().0.iter().zip(groups) {
+        prefetch(block);
+        let mut dots = [_mm256_setzero_ps(); C];
+        for (i, column) in block.as_chunks::<{ 4 * PANEL }>().0.iter().enumerate() {
+            let weights = _mm256_castsi256_ps(load_bytes(column));
+            add_products(&mut dots, weights, groups, i);
+        }
+        for (total, dot) in totals.iter_mut().zip(dots) {
+            *total = _mm256_add_ps(*total, dot);
+        }
+    }
+    store_sums(totals, sums);
+}
+
+/// Adds one column of weights times activation `i` of each group.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_products(dots: &mut [__m256], weights: __m256, groups: &[FloatGroup], i: usize) {
+    for (dot, x) in dots.iter_mut().zip(groups) {
+        let x = _mm256_set1_ps(x.get(i).copied().unwrap_or_default());
+        *dot = _mm256_add_ps(*dot, _mm256_mul_ps(weights, x));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn quantize(x: &FloatGroup) -> QuantizedGroup {
+    let magnitude = _mm256_set1_epi32(0x7fff_ffff);
+    let mut values = [_mm256_setzero_ps(); 4];
+    let mut largest = _mm256_setzero_si256();
+    for (value, eight) in values.iter_mut().zip(x.as_chunks::<8>().0) {
+        // SAFETY: `eight` is eight floats.
+        *value = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
+        let bits = _mm256_and_si256(_mm256_castps_si256(*value), magnitude);
+        largest = _mm256_max_epu32(largest, bits);
+    }
+    let four = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+    let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+    let one = _mm_max_epu32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
+    let (scale, inverse) = activation_step(_mm_cvtsi128_si32(one).cast_unsigned());
+    let mut group = QuantizedGroup { scale, ..QuantizedGroup::ZERO };
+    if inverse == 0.0 {
+        return group;
+    }
+    let inverse = _mm256_set1_ps(inverse);
+    let [a, b, c, d] = values.map(|v| _mm256_cvtps_epi32(_mm256_mul_ps(v, inverse)));
+    let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    // SAFETY: `quads` is 32 bytes.
+    unsafe { _mm256_storeu_si256(group.quads.as_mut_ptr().cast(), bytes) };
+    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    let four = _mm_add_epi32(_mm256_castsi256_si128(quads), _mm256_extracti128_si256::<1>(quads));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+    let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
+    group.eight_sums = 8 * _mm_cvtsi128_si32(one);
+    group
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn load_half_lanes(value: &[u16; 8]) -> __m256 {
+    // SAFETY: `value` is 16 bytes.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(value.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn dot_half(query: &[f32], key: &[u16]) -> f32 {
+    let mut sum = _mm256_setzero_ps();
+    let (query, query_rest) = query.as_chunks::<8>();
+    let (key, key_rest) = key.as_chunks::<8>();
+    for (q, k) in query.iter().zip(key) {
+        // SAFETY: `q` is eight floats.
+        let q = unsafe { _mm256_loadu_ps(q.as_ptr()) };
+        sum = _mm256_add_ps(sum, _mm256_mul_ps(q, load_half_lanes(k)));
+    }
+    let mut lanes = [0.0; 8];
+    // SAFETY: `lanes` is eight floats.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
+    for ((lane, q), k) in lanes.iter_mut().zip(query_rest).zip(key_rest) {
+        *lane += q * half::f16::from_bits(*k).to_f32();
+    }
+    crate::math::sum_lanes(lanes)
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn add_half(weight: f32, value: &[u16], sum: &mut [f32]) {
+    let weights = _mm256_set1_ps(weight);
+    let (values, values_rest) = value.as_chunks::<8>();
+    let (sums, sums_rest) = sum.as_chunks_mut::<8>();
+    for (sum, value) in sums.iter_mut().zip(values) {
+        // SAFETY: `sum` is eight floats.
+        let before = unsafe { _mm256_loadu_ps(sum.as_ptr()) };
+        let after = _mm256_add_ps(before, _mm256_mul_ps(weights, load_half_lanes(value)));
+        // SAFETY: `sum` is eight floats.
+        unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), after) };
+    }
+    for (sum, value) in sums_rest.iter_mut().zip(values_rest) {
+        *sum += weight * half::f16::from_bits(*value).to_f32();
+    }
+}

@@ -1,0 +1,43 @@
+//! The inner loops, behind one table: portable code, and one file an instruction set.
+//!
+//! Every table gives the same bits. Detecting what a CPU can do is the host's business; it hands
+//! the table to [`crate::engine::Engine`].
+#![allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+mod portable;
+
+use crate::quant::{FloatGroup, PANEL, QuantizedGroup};
+pub use portable::PORTABLE;
+
+/// Adds the dot products of consecutive blocks of one panel with activations to running sums.
+///
+/// `blocks` are whole blocks, `x` holds `sums.len()` groups a block (one a column), and `sums` one
+/// panel of running sums a column. At most [`MAX_COLUMNS`] columns at once.
+pub type PanelDot<X> = fn(blocks: &[u8], x: &[X], sums: &mut [[f32; PANEL]]);
+
+/// The most columns that a kernel takes in one call.
+pub const MAX_COLUMNS: usize = 4;
+
+/// The inner loops of one instruction set.
+pub struct Kernels {
+    /// The instruction set's name.
+    pub name: &'static str,
+    /// 4-bit weights.
+    pub int4: PanelDot<QuantizedGroup>,
+    /// 8-bit weights.
+    pub int8: PanelDot<QuantizedGroup>,
+    /// 16-bit float weights.
+    pub float16: PanelDot<FloatGroup>,
+    /// 32-bit float weights.
+    pub float32: PanelDot<FloatGroup>,
+    /// Quantizes a group of activations.
+    pub quantize: fn(x: &FloatGroup) -> QuantizedGroup,
+    /// The dot product of a query with a key in f16, in eight lanes that are then added as a tree.
+    pub dot_half: fn(query: &[f32], key: &[u16]) -> f32,
+    /// Adds `weight` times a value in f16 to `sum`.
+    pub add_half: fn(weight: f32, value: &[u16], sum: &mut [f32]),
+    /// Continues a CRC-32C (Castagnoli) over `bytes`; the first call starts from 0.
+    pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
+}

@@ -1,0 +1,59 @@
+//! The inner loops in plain Rust: what every other table must equal, bit for bit.
+
+use super::Kernels;
+use crate::math::sum_lanes;
+use crate::quant::{float16, float32, int4, int8, quantize_group};
+
+/// Works everywhere.
+pub static PORTABLE: Kernels = Kernels {
+    name: "portable",
+    int4: int4::dot,
+    int8: int8::dot,
+    float16: float16::dot,
+    float32: float32::dot,
+    quantize: |x| quantize_group(x),
+    dot_half,
+    add_half,
+    crc32c,
+};
+
+fn dot_half(query: &[f32], key: &[u16]) -> f32 {
+    let mut lanes = [0.0; 8];
+    for (query, key) in query.chunks(8).zip(key.chunks(8)) {
+        for ((lane, q), k) in lanes.iter_mut().zip(query).zip(key) {
+            *lane += q * half::f16::from_bits(*k).to_f32();
+        }
+    }
+    sum_lanes(lanes)
+}
+
+fn add_half(weight: f32, value: &[u16], sum: &mut [f32]) {
+    for (sum, value) in sum.iter_mut().zip(value) {
+        *sum += weight * half::f16::from_bits(*value).to_f32();
+    }
+}
+
+/// The remainders of every nibble, CRC-32C reflected: small, for boards.
+const NIBBLES: [u32; 16] = {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        let mut crc = i as u32;
+        let mut bit = 0;
+        while bit < 4 {
+            crc = crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+            bit += 1;
+        }
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+        {
+            table[i] = crc;
+        }
+        i += 1;
+    }
+    table
+};
+
+fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+    let step = |crc: u32| crc >> 4 ^ NIBBLES.get(crc as usize & 15).copied().unwrap_or_default();
+    !bytes.iter().fold(!crc, |crc, byte| step(step(crc ^ u32::from(*byte))))
+}
