@@ -1,5 +1,7 @@
 //! What can go wrong on the host, said so that the user knows what to do.
 
+use crate::package::CONVERT_AGAIN;
+use omex_core::error::{LoadError, RunError};
 use std::path::{Path, PathBuf};
 
 /// A result of this crate.
@@ -22,6 +24,40 @@ pub enum Error {
     /// A file does not hold what it must.
     #[error(transparent)]
     Malformed(#[from] Box<Malformed>),
+    /// The command can't be carried out as it was given.
+    #[error("{0}")]
+    Usage(String),
+    /// The memory budget is too small.
+    #[error(
+        "the budget of {given} bytes is {short} bytes too small: {needed} bytes needed; \
+         raise --memory, or lower --context",
+        short = needed.saturating_sub(*given)
+    )]
+    Budget {
+        /// Bytes that the smallest plan needs.
+        needed: u64,
+        /// Bytes given.
+        given: u64,
+    },
+    /// The core refused to load a model.
+    #[error("{path}: {error}; {remedy}", path = path.display(), remedy = CONVERT_AGAIN)]
+    Load {
+        /// The package or image.
+        path: PathBuf,
+        /// Why.
+        error: LoadError,
+    },
+    /// A pass failed.
+    #[error("{path}: {error}", path = path.display())]
+    Run {
+        /// The package or image.
+        path: PathBuf,
+        /// Why.
+        error: RunError,
+    },
+    /// The user pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// A file that does not hold what it must.
@@ -44,6 +80,12 @@ impl Error {
     /// An operating system error on `path` while trying to `action` it.
     pub fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
         Error::Io { path: path.to_owned(), action, source }
+    }
+
+    /// A model that the core refused to load.
+    #[must_use]
+    pub fn load(path: &Path, error: LoadError) -> Self {
+        Error::Load { path: path.to_owned(), error }
     }
 
     /// A field of `file` that does not hold what it must.
