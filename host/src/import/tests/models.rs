@@ -57,7 +57,7 @@ fn a_model_is_the_same_from_every_format() {
         let f16 = 1.0 / 2048.0;
         for (kind, tolerance) in [
             ("f16", f16),
-            ("bf16", 1.0 / 512.0),
+            ("bf16", 1.0 / 256.0),
             ("q8_0", 1.0 / 254.0 + f16),
             ("q4_0", 1.0 / 8.0 + f16),
         ] {
