@@ -44,7 +44,8 @@ impl Encoding {
 
     /// Bytes of a row, or `None` when `columns` is not a whole number of blocks.
     pub fn row_bytes(self, columns: u32) -> Option<u64> {
-        (columns % self.block_values() == 0)
+        columns
+            .is_multiple_of(self.block_values())
             .then(|| u64::from(columns / self.block_values()) * u64::from(self.block_bytes()))
     }
 
@@ -55,7 +56,9 @@ impl Encoding {
     /// When `bytes` is not the length of a row of `out.len()` values.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         let (block_bytes, values) = (self.block_bytes() as usize, self.block_values() as usize);
-        assert!(out.len() % values == 0 && bytes.len() == out.len() / values * block_bytes);
+        assert!(
+            out.len().is_multiple_of(values) && bytes.len() == out.len() / values * block_bytes
+        );
         let blocks = bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(values));
         match self {
             Encoding::F32 => {

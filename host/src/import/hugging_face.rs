@@ -7,6 +7,7 @@ use super::{
     stored::{SourceFile, StoredTensor},
 };
 use crate::{Error, Result};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +15,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// The longest JSON file that is read.
-const MAX_JSON: u64 = 64 << 20;
+/// The longest `config.json` that is read.
+const MAX_CONFIG: u64 = 1 << 20;
+/// The longest index that is read. Those of the largest models have some 10 MB.
+const MAX_INDEX: u64 = 64 << 20;
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Opens the model in a folder.
@@ -28,7 +31,7 @@ const INDEX: &str = "model.safetensors.index.json";
 /// When files are missing or malformed, or the model is not a plain Llama.
 pub fn open(folder: &Path) -> Result<StoredModel> {
     let config_path = folder.join("config.json");
-    let fields = read_json(&config_path)?;
+    let fields = read_json(&config_path, MAX_CONFIG)?;
     let fields = Fields { file: &config_path, prefix: "", map: &fields };
     check_architecture(&fields)?;
     let config = read_config(&fields)?;
@@ -40,16 +43,21 @@ pub fn open(folder: &Path) -> Result<StoredModel> {
     Ok(StoredModel::new(config, &config_path, &rope, files, tensors)?.with_tokenizer(tokenizer))
 }
 
-fn read_json(path: &Path) -> Result<Map<String, Value>> {
+fn read_json<T: DeserializeOwned>(path: &Path, max: u64) -> Result<T> {
     let file = SourceFile::open(path)?;
-    if file.length > MAX_JSON {
-        let (found, expected) = (format!("{} bytes", file.length), format!("at most {MAX_JSON}"));
+    if file.length > max {
+        let (found, expected) = (format!("{} bytes", file.length), format!("at most {max}"));
         return Err(file.malformed("file length", found, expected, "get the file again"));
     }
     let mut bytes = vec![0; file.length as usize];
     file.read("the file", 0, &mut bytes)?;
     serde_json::from_slice(&bytes).map_err(|e| {
-        file.malformed("JSON", e.to_string(), "an object", "correct the file, or get it again")
+        file.malformed(
+            "JSON",
+            e.to_string(),
+            "an object with certain fields",
+            "correct the file, or get it again",
+        )
     })
 }
 
@@ -171,7 +179,7 @@ fn read_config(fields: &Fields<'_>) -> Result<LlamaConfig> {
     let heads = integer("num_attention_heads", 32)?;
     let head_dim = match fields.integer("head_dim")? {
         Some(head_dim) => head_dim,
-        None if heads > 0 && hidden_size % heads == 0 => hidden_size / heads,
+        None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {
             let expected = format!("a divisor of hidden_size = {hidden_size}, or head_dim");
             return Err(fields.bad("num_attention_heads", &heads.into(), &expected));
@@ -284,23 +292,27 @@ fn list_shards(folder: &Path) -> Result<BTreeSet<PathBuf>> {
     Ok(paths)
 }
 
+/// Says which file holds which tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
 /// Opens the shards that an index names, and checks that each holds the tensors that it should.
 fn open_index(folder: &Path, index: &Path) -> Result<Weights> {
-    let json = read_json(index)?;
-    let fields = Fields { file: index, prefix: "", map: &json };
-    let weight_map = fields.object("weight_map")?;
-    let weight_map =
-        weight_map.ok_or_else(|| fields.bad("weight_map", &Value::Null, "an object"))?;
-    let entries = Fields { file: index, prefix: "weight_map.", map: weight_map };
+    let Index { weight_map } = read_json(index, MAX_INDEX)?;
     let mut shards = BTreeMap::new();
-    for (tensor, shard) in weight_map {
-        let name = shard.as_str().filter(|name| is_plain_name(name)).ok_or_else(|| {
-            entries.bad(tensor, shard, "the name of a .safetensors file in the folder")
-        })?;
-        shards.entry(folder.join(name)).or_insert_with(Vec::new).push(tensor);
+    for (tensor, shard) in &weight_map {
+        if !is_plain_name(shard) {
+            let expected = "the name of a .safetensors file in the folder";
+            let (field, remedy) = (format!("weight_map.{tensor}"), "get the file again");
+            return Err(Error::malformed(index, field, shard, expected, remedy));
+        }
+        shards.entry(folder.join(shard)).or_insert_with(Vec::new).push(tensor);
     }
     if shards.is_empty() {
-        return Err(fields.bad("weight_map", &Value::from("{}"), "at least one tensor"));
+        let (found, expected) = ("no tensors", "at least one tensor");
+        return Err(Error::malformed(index, "weight_map", found, expected, "get the file again"));
     }
     let (files, tensors) = read_shards(shards.keys().cloned())?;
     for (shard, (path, names)) in shards.iter().enumerate() {
@@ -329,7 +341,8 @@ fn is_plain_name(name: &str) -> bool {
 /// the RoPE frequencies that early versions of transformers stored.
 fn drop_derived(tensors: &mut BTreeMap<String, StoredTensor>, tied_embeddings: bool) {
     tensors.retain(|name, _| {
-        !(tied_embeddings && name == "lm_head.weight")
-            && !name.ends_with(".self_attn.rotary_emb.inv_freq")
+        let replaced = tied_embeddings && name == "lm_head.weight";
+        let frequencies = name.ends_with(".self_attn.rotary_emb.inv_freq");
+        !(replaced || frequencies)
     });
 }

@@ -58,11 +58,11 @@ impl LlamaConfig {
         check_range(file, "num_key_value_heads", self.kv_heads, self.heads)?;
         check_range(file, "vocab_size", self.vocab_size, MAX_VOCABULARY)?;
         check_range(file, "max_position_embeddings", self.context_length, MAX_CONTEXT)?;
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let expected = format!("a divisor of the {} attention heads", self.heads);
             return Err(bad(file, "num_key_value_heads", self.kv_heads.to_string(), expected));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             let expected = "an even number: RoPE rotates pairs";
             return Err(bad(file, "head_dim", self.head_dim.to_string(), expected));
         }

@@ -125,7 +125,7 @@ impl Gguf {
     fn head_dim(&self, hidden_size: u32, heads: u32) -> Result<u32> {
         let head_dim = match self.integer("llama.attention.key_length")? {
             Some(head_dim) => head_dim,
-            None if heads > 0 && hidden_size % heads == 0 => hidden_size / heads,
+            None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
             None => {
                 let expected = format!("a divisor of llama.embedding_length = {hidden_size}");
                 let (key, remedy) = ("llama.attention.head_count", "get the file again");

@@ -130,6 +130,17 @@ fn llama2c() -> Vec<u8> {
     file
 }
 
+/// The same with an output matrix, and every float its own number.
+fn untied_llama2c() -> Vec<u8> {
+    let mut file = llama2c();
+    file[20..24].copy_from_slice(&(-6i32).to_le_bytes());
+    file.resize(file.len() + 4 * (VOCABULARY * WIDTH) as usize, 0);
+    for (i, float) in file[28..].as_chunks_mut().0.iter_mut().enumerate() {
+        *float = (i as f32).to_le_bytes();
+    }
+    file
+}
+
 fn folder(config: &str, weights: &[u8]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), config).unwrap();
@@ -236,6 +247,33 @@ fn llama2c_truncated_or_flipped() {
     flip(&file, 28, &path, &path, SourceFormat::Llama2c);
     fs::write(&path, [&file[..], &[0]].concat()).unwrap();
     assert!(error(&path, None).contains("file length"));
+}
+
+#[test]
+fn llama2c_rows_lie_where_run_c_maps_them() {
+    let (_folder, path) = temporary("model.bin");
+    fs::write(&path, untied_llama2c()).unwrap();
+    let model = open(&path, None).unwrap();
+    assert!(!model.config().tied_embeddings);
+    let first = |name: &str, row: u64| {
+        let mut out = [0.0; WIDTH as usize];
+        model.read_row(name, row as u32, &mut out).unwrap();
+        out[0] as u64
+    };
+    let attention_norm = VOCABULARY * WIDTH;
+    let q = attention_norm + WIDTH;
+    let up = q + 32 * WIDTH + 16 * WIDTH * 2 + 32 * WIDTH + WIDTH + 2 * 32 * WIDTH;
+    let norm = up + 32 * WIDTH;
+    let output = norm + WIDTH + 2 * 8 * 8;
+    assert_eq!(first("model.embed_tokens.weight", 5), 5 * WIDTH);
+    assert_eq!(first("model.layers.0.input_layernorm.weight", 0), attention_norm);
+    // Rows 1 and 9 of the second head are its second pair.
+    assert_eq!(first("model.layers.0.self_attn.q_proj.weight", 17), q + 18 * WIDTH);
+    assert_eq!(first("model.layers.0.self_attn.q_proj.weight", 25), q + 19 * WIDTH);
+    assert_eq!(first("model.layers.0.mlp.up_proj.weight", 3), up + 3 * WIDTH);
+    assert_eq!(first("model.layers.0.mlp.down_proj.weight", 31), up - WIDTH);
+    assert_eq!(first("model.norm.weight", 0), norm);
+    assert_eq!(first("lm_head.weight", 5), output + 5 * WIDTH);
 }
 
 #[test]
@@ -469,7 +507,7 @@ fn shards_are_found_with_and_without_an_index() {
     assert!(error(&map(2)).contains("index.json says"));
     assert!(error(&map(99).replace("a.safetensors", "c.safetensors")).contains("c.safetensors"));
     assert!(error("{}").contains("at least one"));
-    assert!(error("[]").contains("an object"));
+    assert!(error("[]").contains("a map"));
     for outside in ["../a.safetensors", "/a.safetensors", "x/a.safetensors", "..", "config.json"] {
         assert!(
             error(&format!("{{\"model.norm.weight\":\"{outside}\"}}")).contains("in the folder")

@@ -141,3 +141,39 @@ fn other_architectures_are_refused_by_name() {
     let error = open(&path, Some(SourceFormat::Llama2c)).unwrap_err().to_string();
     assert!(error.contains("found"), "{error}");
 }
+
+/// The elements of the first arrays of the .npz file: a zip archive of .npy files.
+fn read_npz<const N: usize>(path: &Path) -> [Vec<u8>; N] {
+    let file = fs::read(path).unwrap();
+    let word = |at: usize| u16::from_le_bytes([file[at], file[at + 1]]) as usize;
+    let long = |at: usize| word(at) | word(at + 2) << 16;
+    let mut position = 0;
+    std::array::from_fn(|_| {
+        assert_eq!(&file[position..position + 4], b"PK\x03\x04");
+        let extra = position + 30 + word(position + 26);
+        let data = extra + word(position + 28);
+        // numpy writes zip64: the compressed length is the second number of the extra field.
+        position = data + long(extra + 12);
+        let npy = miniz_oxide::inflate::decompress_to_vec(&file[data..position]).unwrap();
+        let header = 10 + u16::from_le_bytes([npy[8], npy[9]]) as usize;
+        npy[header..].to_vec()
+    })
+}
+
+#[test]
+fn quantized_blocks_decode_as_ggml_decodes_them() {
+    for (name, encoding) in
+        [("Q8_0", Encoding::Q8_0), ("Q4_0", Encoding::Q4_0), ("BF16", Encoding::Bf16)]
+    {
+        let Some(path) = shared(&format!("refs/gguf_blocks/{name}.npz")) else { return };
+        let [raw, expected] = read_npz(&path);
+        let mut decoded = vec![0.0; expected.len() / 4];
+        encoding.decode(&raw, &mut decoded);
+        for (value, expected) in decoded.iter().zip(expected.as_chunks().0) {
+            let expected = f32::from_le_bytes(*expected);
+            let same =
+                value.to_bits() == expected.to_bits() || (value.is_nan() && expected.is_nan());
+            assert!(same, "{name}: {value} instead of {expected}");
+        }
+    }
+}
