@@ -98,10 +98,43 @@ impl Error {
     ) -> Self {
         Error::Malformed(Box::new(Malformed {
             file: file.to_owned(),
-            field: field.into(),
-            found: found.into(),
-            expected: expected.into(),
-            remedy: remedy.into(),
+            field: printable(field.into()),
+            found: printable(found.into()),
+            expected: printable(expected.into()),
+            remedy: printable(remedy.into()),
         }))
+    }
+}
+
+/// Shortens what a file may have made long, and escapes what it could control a terminal with.
+fn printable(text: String) -> String {
+    const MAX: usize = 400;
+    if text.len() <= MAX && !text.contains(char::is_control) {
+        return text;
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        if shown.len() > MAX {
+            shown.push_str("...");
+            break;
+        }
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_files_cannot_flood_or_control_a_terminal() {
+        let found = format!("\x1b[2J{}", "x".repeat(10_000));
+        let error = Error::malformed(Path::new("f"), "name", found, "a name", "get it again");
+        let text = error.to_string();
+        assert!(
+            text.contains("\\u{1b}[2J") && !text.contains('\x1b') && text.len() < 600,
+            "{text}"
+        );
     }
 }
