@@ -62,7 +62,11 @@ fn cases(reference: &str) -> Vec<Value> {
 }
 
 /// Compares every case and reports all differences at once.
-fn check(spec: &Spec, reference: &str, compare: impl Fn(&mut Tokenizer<&[u8]>, &Value) -> Vec<(String, String)>) {
+fn check(
+    spec: &Spec,
+    reference: &str,
+    compare: impl Fn(&mut Tokenizer<&[u8]>, &Value) -> Vec<(String, String)>,
+) {
     let section = compile(spec).unwrap();
     let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
     let mut different = Vec::new();
@@ -74,7 +78,12 @@ fn check(spec: &Spec, reference: &str, compare: impl Fn(&mut Tokenizer<&[u8]>, &
             }
         }
     }
-    assert!(different.is_empty(), "{reference}: {} differ\n{}", different.len(), different.join("\n"));
+    assert!(
+        different.is_empty(),
+        "{reference}: {} differ\n{}",
+        different.len(),
+        different.join("\n")
+    );
     println!("{reference}: {} strings, {} bytes of tables", cases.len(), section.len());
 }
 
@@ -87,7 +96,10 @@ fn check_hugging_face(name: &str) {
         vec![
             (format!("{:?}", ids(tokenizer, text, Options::default())), format!("{all:?}")),
             (format!("{:?}", ids(tokenizer, text, plain)), format!("{bare:?}")),
-            (format!("{:?}", decoded(tokenizer, &bare, true)), format!("{:?}", case["decoded"].as_str().unwrap())),
+            (
+                format!("{:?}", decoded(tokenizer, &bare, true)),
+                format!("{:?}", case["decoded"].as_str().unwrap()),
+            ),
             (
                 format!("{:?}", decoded(tokenizer, &all, false)),
                 format!("{:?}", case["decoded_skip_special"].as_str().unwrap()),
@@ -163,9 +175,11 @@ fn llama2c_llama2() {
 
 #[test]
 fn what_is_not_supported_is_refused() {
-    for (name, reason) in
-        [("bert_base_cased", "BertNormalizer"), ("t5_small", "WhitespaceSplit"), ("clip_base", "end_of_word_suffix")]
-    {
+    for (name, reason) in [
+        ("bert_base_cased", "BertNormalizer"),
+        ("t5_small", "WhitespaceSplit"),
+        ("clip_base", "end_of_word_suffix"),
+    ] {
         let Some(folder) = shared(&format!("models/tokenizers/{name}")) else { return };
         let packed = folder.join("tokenizer.json.gz");
         let refused = if packed.exists() {

@@ -22,7 +22,8 @@ pub struct Symbol {
 
 impl Symbol {
     /// A symbol for filling scratch memory with.
-    pub const EMPTY: Self = Self { id: 0, rank: NONE, merged: 0, previous: NONE, next: NONE, best: 0 };
+    pub const EMPTY: Self =
+        Self { id: 0, rank: NONE, merged: 0, previous: NONE, next: NONE, best: 0 };
 
     pub(super) const fn new(id: u32) -> Self {
         Self { id, ..Self::EMPTY }

@@ -111,8 +111,11 @@ impl Spec {
             ));
         }
         let merges = self.merges.iter().flat_map(|m| [m.left, m.right, m.merged]);
-        let others = self.added.iter().map(|a| a.id).chain(self.unknown).chain(self.before.iter().copied());
-        if let Some(id) = merges.chain(others).chain(self.after.iter().copied()).find(|&id| id as usize >= count) {
+        let others =
+            self.added.iter().map(|a| a.id).chain(self.unknown).chain(self.before.iter().copied());
+        if let Some(id) =
+            merges.chain(others).chain(self.after.iter().copied()).find(|&id| id as usize >= count)
+        {
             return Err(self.malformed(
                 "ids",
                 format!("id {id}"),

@@ -17,7 +17,8 @@ impl Spec {
         let json = self.json.clone().unwrap_or_else(|| hf::json(self).to_string().into_bytes());
         let line = |id: u32| escaped(&self.pieces[id as usize]);
         let vocabulary: String = self.pieces.iter().map(|piece| escaped(piece) + "\n").collect();
-        let merges: String = self.merges.iter().map(|m| format!("{} {}\n", line(m.left), line(m.right))).collect();
+        let merges: String =
+            self.merges.iter().map(|m| format!("{} {}\n", line(m.left), line(m.right))).collect();
         fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
         write(&dir.join("tokenizer.json"), &json)?;
         write(&dir.join("vocab.txt"), vocabulary.as_bytes())?;
