@@ -148,6 +148,28 @@ fn minimind() {
     check_hugging_face("minimind");
 }
 
+/// Longer texts, whose ids another program (kitoken) recorded from `tokenizers`.
+#[test]
+fn llama3_longer_texts() {
+    let Some(folder) = shared("models/tokenizers/kitoken_refs") else { return };
+    let section = compile(&hugging_face("llama3").unwrap()).unwrap();
+    let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let plain = Options { add_special: false, parse_special: false };
+    let mut check = |text: &str, line: &str| {
+        let expected: Vec<u32> = line.split(',').map(|id| id.trim().parse().unwrap()).collect();
+        assert_eq!(ids(&mut tokenizer, text, plain), expected, "{text}");
+    };
+    for (text, line) in
+        read("small_input.txt").lines().zip(read("small_tokens_llama32.txt").lines())
+    {
+        let text =
+            text.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t").replace("\\s", " ");
+        check(&text, line);
+    }
+    check(&read("utf8_input.txt"), &read("utf8_tokens_llama32.txt"));
+}
+
 fn check_llama2c(file: &str, vocabulary: usize, reference: &str) {
     let Some(path) = shared(file) else { return };
     let spec = Spec::from_llama2c(&path, vocabulary).unwrap();

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{bytes, characters, decode, encode};
+use common::{bytes, characters, characters_in_words, decode, encode};
 use omex::tokenizer::{Spec, compile};
+use omex_core::token::layout::{field, flag};
 use omex_core::token::{Decoder, Options, SourceError, Symbol, TableSource, Tokenizer};
 use proptest::prelude::*;
 use std::path::Path;
@@ -78,8 +79,20 @@ proptest! {
     }
 
     #[test]
+    fn cutting_at_spaces_changes_nothing(text in texts()) {
+        let section = compile(&characters_in_words()).unwrap();
+        let mut uncut = section.clone();
+        prop_assert!(section[field::FLAGS] & flag::SPLIT_WORDS as u8 != 0);
+        uncut[field::FLAGS] &= !(flag::SPLIT_WORDS as u8);
+        let [cut, uncut] = [&section, &uncut].map(|section| {
+            encode(&mut Tokenizer::open(section.as_slice()).unwrap(), &text, text.len() + 16)
+        });
+        prop_assert_eq!(cut, uncut);
+    }
+
+    #[test]
     fn little_memory_loses_no_text(text in texts(), symbols in 16..64usize) {
-        for spec in [characters(), bytes("gpt-2")] {
+        for spec in [characters(), characters_in_words(), bytes("gpt-2")] {
             let section = compile(&spec).unwrap();
             let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
             let (whole, _) = encode(&mut tokenizer, &text, text.len() + 16);
@@ -156,13 +169,19 @@ fn work(spec: &Spec, text: &str) -> u64 {
     let mut tokenizer = Tokenizer::open(&mut reads).unwrap();
     let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
     let encoded = tokenizer.encode(text, Options::default(), &mut scratch, |_| Ok(())).unwrap();
-    drop(tokenizer);
     encoded.steps + reads.reads
 }
 
 #[test]
 fn ten_times_the_text_is_little_more_than_ten_times_the_work() {
-    let specs = [characters(), bytes("gpt-2"), bytes("smollm"), bytes("llama-bpe"), bytes("qwen2")];
+    let specs = [
+        characters(),
+        characters_in_words(),
+        bytes("gpt-2"),
+        bytes("smollm"),
+        bytes("llama-bpe"),
+        bytes("qwen2"),
+    ];
     for part in [
         "a",
         " ",

@@ -24,12 +24,21 @@ fn spelled(text: &[u8]) -> String {
 
 /// A SentencePiece-style tokenizer: bytes, ASCII letters, `PIECES`; scores with ties.
 pub(crate) fn characters() -> Spec {
+    characters_of(&PIECES)
+}
+
+/// The same without the piece that has a space after something else, so that words may be cut at spaces.
+pub(crate) fn characters_in_words() -> Spec {
+    characters_of(&PIECES.map(|piece| if piece == "o " { "lo" } else { piece }))
+}
+
+fn characters_of(pieces: &[&str]) -> Spec {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
     tokens.extend((0..256).map(|b| format!("<0x{b:02X}>")));
     let first = tokens.len();
     tokens.extend((' '..='z').map(|c| c.to_string()));
     tokens.extend(["日", "本"].map(String::from));
-    tokens.extend(PIECES.map(String::from));
+    tokens.extend(pieces.iter().copied().map(String::from));
     let tokens: Vec<_> =
         tokens.into_iter().map(|token| token.replace(' ', "\u{2581}").into_bytes()).collect();
     let vocabulary = GgufVocabulary {
