@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{bytes, characters, decode, encode};
+use common::{bytes, characters, characters_in_words, decode, encode};
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
 use omex_core::token::{Options, Symbol, Tokenizer};
 use serde_json::json;
@@ -32,6 +32,7 @@ fn check(spec: &Spec) {
 #[test]
 fn gguf_vocabularies() {
     check(&characters());
+    check(&characters_in_words());
     for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2"] {
         check(&bytes(pre));
     }

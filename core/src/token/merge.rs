@@ -166,7 +166,7 @@ mod tests {
     fn look_up(seed: u32, left: u32, right: u32) -> Option<Merge> {
         let mixed = (seed ^ (left << 8) ^ right).wrapping_mul(0x9E37_79B9);
         let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x85EB_CA6B) >> 8;
-        (mixed % 3 == 0).then_some(Merge { rank: (mixed >> 4) % 7, id: (mixed >> 9) % 32 })
+        mixed.is_multiple_of(3).then_some(Merge { rank: (mixed >> 4) % 7, id: (mixed >> 9) % 32 })
     }
 
     /// The definition: again and again, the first of the best pairs.

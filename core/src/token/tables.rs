@@ -207,12 +207,17 @@ impl<S: TableSource> Tables<S> {
         let bytes: [u8; BUCKET] = self.source.array(offset)?;
         let (keys, ranks) = bytes.split_at(BUCKET_ENTRIES * 8);
         let (ranks, _) = ranks.as_chunks::<4>();
+        // Every entry is looked at, without a branch: which one it is cannot be predicted.
+        let mut found = (0, NONE);
         for (entry, &rank) in keys.as_chunks::<8>().0.iter().zip(ranks) {
             let entry = u64::from_le_bytes(*entry);
-            let id = (entry >> (2 * ID_BITS)) as u32 & CHARACTER;
-            if entry & KEY_MASK == wanted && id < self.header.vocabulary {
-                return Ok(Search::Found(Merge { rank: u32::from_le_bytes(rank), id }));
-            }
+            found =
+                if entry & KEY_MASK == wanted { (entry, u32::from_le_bytes(rank)) } else { found };
+        }
+        let (entry, rank) = found;
+        let id = (entry >> (2 * ID_BITS)) as u32 & CHARACTER;
+        if entry != 0 && id < self.header.vocabulary {
+            return Ok(Search::Found(Merge { rank, id }));
         }
         Ok(if ranks.last() == Some(&[0; 4]) { Search::Absent } else { Search::Overflow })
     }

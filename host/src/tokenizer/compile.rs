@@ -27,14 +27,14 @@ pub fn compile(spec: &Spec) -> Result<Vec<u8>> {
         return Err(too_long(spec, "template", format!("more than {MAX_TEMPLATE} ids on a side")));
     }
     let mut section = Section { bytes: vec![0; HEADER] };
-    section.table(field::INDEX, None, &words_of(&index), 4)?;
-    section.table(field::PIECES, None, &pieces, 4)?;
-    section.table(field::MERGES, Some((field::BUCKETS, BUCKET)), &merges, BUCKET)?;
-    section.table(field::CLASSES, Some((field::CLASS_COUNT, 8)), &words_of(&classes), 4)?;
-    section.table(field::WORDS, Some((field::WORD_COUNT, 8)), &words_of(&words), 4)?;
-    section.table(field::ADDED, Some((field::ADDED_COUNT, 8)), &words_of(&added), 4)?;
-    section.table(field::TEMPLATE, None, &words_of(&template.concat()), 4)?;
-    section.table(field::BYTES, None, &words_of(&byte_ids(spec)), 4)?;
+    section.table(field::INDEX, None, &words_of(&index), 4);
+    section.table(field::PIECES, None, &pieces, 4);
+    section.table(field::MERGES, Some((field::BUCKETS, BUCKET)), &merges, BUCKET);
+    section.table(field::CLASSES, Some((field::CLASS_COUNT, 8)), &words_of(&classes), 4);
+    section.table(field::WORDS, Some((field::WORD_COUNT, 8)), &words_of(&words), 4);
+    section.table(field::ADDED, Some((field::ADDED_COUNT, 8)), &words_of(&added), 4);
+    section.table(field::TEMPLATE, None, &words_of(&template.concat()), 4);
+    section.table(field::BYTES, None, &words_of(&byte_ids(spec)), 4);
     section.put(0, &MAGIC);
     section.put(field::VERSION, &VERSION.to_le_bytes());
     section.put(field::KIND, &[spec.kind as u8, spec.pre_tokenizer as u8]);
@@ -75,13 +75,7 @@ impl Section {
     }
 
     /// Appends a table, and notes where it is and, if asked, how many records of some size it has.
-    fn table(
-        &mut self,
-        offset: usize,
-        count: Option<(usize, usize)>,
-        bytes: &[u8],
-        align: usize,
-    ) -> Result<()> {
+    fn table(&mut self, offset: usize, count: Option<(usize, usize)>, bytes: &[u8], align: usize) {
         self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
         // The whole length is checked when it is written: a table that starts beyond 4 GiB ends beyond it too.
         self.word(offset, self.bytes.len() as u32);
@@ -89,7 +83,6 @@ impl Section {
             self.word(count, (bytes.len() / size) as u32);
         }
         self.bytes.extend_from_slice(bytes);
-        Ok(())
     }
 }
 

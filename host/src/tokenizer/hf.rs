@@ -1,23 +1,23 @@
-//! Hugging Face's `tokenizer.json`, read and written (the format is that of the `tokenizers` library's serializers).
+//! Reading Hugging Face's `tokenizer.json` (the format is that of the `tokenizers` library's serializers).
 
-use super::{Added, Kind, Merge, PreTokenizer, Spec, byte_level, gguf};
+use super::{Added, Kind, Merge, PreTokenizer, Spec, gguf};
 use crate::{Error, Result};
 use omex_core::token::layout::{CHARACTER, flag};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 /// No tokenizer is larger.
 const MAX_FILE: u64 = 256 << 20;
-const MARK: &str = "\u{2581}";
+pub(super) const MARK: &str = "\u{2581}";
 /// Lengths of runs of merges of equal rank, which Hugging Face's format has no place for; kept in the
 /// ByteFallback decoder, whose unknown fields its reader passes over.
-const EQUAL_RANKS: &str = "omex_equal_rank_runs";
+pub(super) const EQUAL_RANKS: &str = "omex_equal_rank_runs";
 
 /// Regular expressions that the core has scanners for.
-const EXPRESSIONS: [(&str, PreTokenizer); 3] = [
+pub(super) const EXPRESSIONS: [(&str, PreTokenizer); 3] = [
     (
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         PreTokenizer::Gpt2,
@@ -141,12 +141,15 @@ impl Spec {
     }
 }
 
+/// The start of a text, for a message.
+fn short(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
 /// A value's `type`, or what else it is.
 fn type_of(value: &Value) -> String {
-    value
-        .get("type")
-        .and_then(Value::as_str)
-        .map_or_else(|| value.to_string().chars().take(80).collect(), Into::into)
+    let other = || short(&value.to_string());
+    value.get("type").and_then(Value::as_str).map_or_else(other, Into::into)
 }
 
 /// The parts of a value: those of a sequence, itself, or nothing for null.
@@ -189,17 +192,18 @@ struct Reader<'f> {
 
 impl Reader<'_> {
     fn unsupported(&self, field: &str, found: impl Into<String>, expected: &str) -> Error {
-        Error::malformed(self.origin, field, found, expected, "this tokenizer is not supported")
-    }
-
-    fn damaged(&self, field: impl Into<String>, found: impl Into<String>, expected: &str) -> Error {
         Error::malformed(
             self.origin,
             field,
-            found,
+            short(&found.into()),
             expected,
-            "save the tokenizer again: the file is damaged",
+            "this tokenizer is not supported",
         )
+    }
+
+    fn damaged(&self, field: impl Into<String>, found: impl Into<String>, expected: &str) -> Error {
+        let remedy = "save the tokenizer again: the file is damaged";
+        Error::malformed(self.origin, field, short(&found.into()), expected, remedy)
     }
 
     fn spec(&mut self) -> Result<Spec> {
@@ -209,7 +213,7 @@ impl Reader<'_> {
         let flags = pre_flags | self.normalizer(kind)? | self.decoder(kind)?;
         let flags = flags | if file.model.fuse_unk { flag::FUSE_UNKNOWN } else { 0 };
         let added = self.added(flags)?;
-        let texts = texts(ids, &added);
+        let texts = self.texts(ids, &added)?;
         let pieces = match kind {
             Kind::Characters => texts.into_iter().map(String::into_bytes).collect(),
             Kind::Bytes => gguf::spelled_bytes(self.origin, &texts, &added)?,
@@ -504,6 +508,24 @@ impl Reader<'_> {
         self.file.added_tokens.iter().filter(|token| !token.content.is_empty()).map(token).collect()
     }
 
+    /// Piece or content of every id. Few ids may be missing: a file cannot ask for much more memory than it has.
+    fn texts(&self, ids: &HashMap<String, u32>, added: &[Added]) -> Result<Vec<String>> {
+        let all = ids.values().copied().chain(added.iter().map(|token| token.id));
+        let count = all.max().map_or(0, |id| id as usize + 1);
+        if count > 4 * (ids.len() + added.len()) + 65536 {
+            let found = format!("{} tokens with ids up to {}", ids.len() + added.len(), count - 1);
+            return Err(self.damaged("model.vocab", found, "ids without large gaps"));
+        }
+        let mut texts = vec![String::new(); count];
+        for (piece, &id) in ids {
+            texts[id as usize].clone_from(piece);
+        }
+        for token in added {
+            texts[token.id as usize].clone_from(&token.content);
+        }
+        Ok(texts)
+    }
+
     fn merges(&self, ids: &HashMap<String, u32>) -> Result<Vec<Merge>> {
         let mut ranks = self.ranks()?;
         let mut merges = Vec::with_capacity(self.file.model.merges.len());
@@ -543,129 +565,4 @@ impl Reader<'_> {
             runs.into_iter().zip(0..).flat_map(|(length, rank)| std::iter::repeat_n(rank, length)),
         ))
     }
-}
-
-/// Piece or content of every id.
-fn texts(ids: &HashMap<String, u32>, added: &[Added]) -> Vec<String> {
-    let count = ids
-        .values()
-        .copied()
-        .chain(added.iter().map(|token| token.id))
-        .max()
-        .map_or(0, |id| id as usize + 1);
-    let mut texts = vec![String::new(); count];
-    for (piece, &id) in ids {
-        texts[id as usize].clone_from(piece);
-    }
-    for token in added {
-        texts[token.id as usize].clone_from(&token.content);
-    }
-    texts
-}
-
-/// A `tokenizer.json` for a tokenizer that was read from another format.
-pub(super) fn json(spec: &Spec) -> Value {
-    let added: HashMap<u32, &str> =
-        spec.added.iter().map(|token| (token.id, token.content.as_str())).collect();
-    let text = |id: u32| match (added.get(&id), spec.kind, &spec.pieces[id as usize]) {
-        (Some(content), ..) => (*content).to_owned(),
-        (None, Kind::Characters, piece) => String::from_utf8_lossy(piece).into_owned(),
-        (None, Kind::Bytes, piece) => byte_level::spelled(piece),
-    };
-    let used = (0..).zip(&spec.pieces).filter(|(_, piece)| !piece.is_empty());
-    let vocabulary: serde_json::Map<String, Value> =
-        used.map(|(id, _)| (text(id), json!(id))).collect();
-    let merges: Vec<Value> =
-        spec.merges.iter().map(|m| json!([text(m.left), text(m.right)])).collect();
-    let added_tokens: Vec<Value> = spec.added.iter().map(|token| json!({
-        "id": token.id, "content": token.content, "single_word": false, "lstrip": token.strip_left,
-        "rstrip": token.strip_right, "normalized": false, "special": token.special,
-    })).collect();
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_tokens,
-        "normalizer": normalizer_json(spec), "pre_tokenizer": pre_tokenizer_json(spec),
-        "post_processor": template_json(spec, &text), "decoder": decoder_json(spec),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": spec.unknown.map(&text), "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": spec.flags & flag::FUSE_UNKNOWN != 0,
-            "byte_fallback": spec.byte_fallback, "ignore_merges": spec.ignore_merges,
-            "vocab": vocabulary, "merges": merges,
-        },
-    })
-}
-
-fn normalizer_json(spec: &Spec) -> Value {
-    let marked = spec.flags & flag::SPACE_MARK != 0;
-    let mut parts = Vec::new();
-    if spec.flags & flag::PREFIX_ALWAYS != 0 {
-        parts.push(json!({ "type": "Prepend", "prepend": if marked { MARK } else { " " } }));
-    }
-    if marked {
-        parts.push(json!({ "type": "Replace", "pattern": { "String": " " }, "content": MARK }));
-    }
-    if spec.flags & flag::NFC != 0 {
-        parts.push(json!({ "type": "NFC" }));
-    }
-    if parts.is_empty() { Value::Null } else { json!({ "type": "Sequence", "normalizers": parts }) }
-}
-
-fn pre_tokenizer_json(spec: &Spec) -> Value {
-    let byte_level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
-    let two = |first: Value, second: Value| json!({ "type": "Sequence", "pretokenizers": [first, second] });
-    match (spec.kind, spec.pre_tokenizer) {
-        (Kind::Characters, _) => Value::Null,
-        (Kind::Bytes, PreTokenizer::None) => byte_level(false),
-        (Kind::Bytes, PreTokenizer::Gpt2) => byte_level(true),
-        (Kind::Bytes, PreTokenizer::Gpt2Digits) => {
-            two(json!({ "type": "Digits", "individual_digits": true }), byte_level(true))
-        }
-        (Kind::Bytes, scanner) => {
-            let expression = EXPRESSIONS
-                .iter()
-                .find(|(_, known)| *known == scanner)
-                .map(|(expression, _)| expression);
-            let pattern = json!({ "Regex": expression });
-            two(
-                json!({ "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false }),
-                byte_level(false),
-            )
-        }
-    }
-}
-
-fn template_json(spec: &Spec, text: &dyn Fn(u32) -> String) -> Value {
-    let special = |&id: &u32| json!({ "SpecialToken": { "id": text(id), "type_id": 0 } });
-    let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
-    let around = |id: &str, kind: u32| -> Vec<Value> {
-        let before = spec.before.iter().map(special);
-        before.chain([sequence(id, kind)]).chain(spec.after.iter().map(special)).collect()
-    };
-    let tokens: serde_json::Map<String, Value> = spec
-        .before
-        .iter()
-        .chain(&spec.after)
-        .map(|&id| (text(id), json!({ "id": text(id), "ids": [id], "tokens": [text(id)] })))
-        .collect();
-    let (single, pair) = (around("A", 0), [around("A", 0), around("B", 1)].concat());
-    json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens })
-}
-
-fn decoder_json(spec: &Spec) -> Value {
-    if spec.kind == Kind::Bytes {
-        return json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
-    }
-    let mut fallback = json!({ "type": "ByteFallback" });
-    let runs: Vec<usize> = spec.merges.chunk_by(|a, b| a.rank == b.rank).map(<[_]>::len).collect();
-    if runs.len() != spec.merges.len() {
-        fallback[EQUAL_RANKS] = json!(runs);
-    }
-    let mut parts = Vec::new();
-    if spec.flags & flag::SPACE_MARK != 0 {
-        parts.push(json!({ "type": "Replace", "pattern": { "String": MARK }, "content": " " }));
-    }
-    parts.extend([fallback, json!({ "type": "Fuse" })]);
-    if spec.flags & flag::STRIP_START != 0 {
-        parts.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
-    }
-    json!({ "type": "Sequence", "decoders": parts })
 }

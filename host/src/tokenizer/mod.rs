@@ -8,6 +8,7 @@ mod byte_level;
 mod compile;
 mod gguf;
 mod hf;
+mod hf_write;
 mod llama2c;
 mod package;
 mod scores;
@@ -120,6 +121,16 @@ impl Spec {
                 "ids",
                 format!("id {id}"),
                 format!("ids below {count}"),
+                "write the file again: it is damaged",
+            ));
+        }
+        let mut ids: Vec<u32> = self.added.iter().map(|token| token.id).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(self.malformed(
+                "added tokens",
+                format!("two with id {}", pair[0]),
+                "different ids",
                 "write the file again: it is damaged",
             ));
         }
