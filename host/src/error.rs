@@ -1,5 +1,7 @@
 //! What can go wrong on the host, said so that the user knows what to do.
 
+use crate::package::CONVERT_AGAIN;
+use omex_core::error::{LoadError, RunError};
 use std::path::{Path, PathBuf};
 
 /// A result of this crate.
@@ -22,6 +24,40 @@ pub enum Error {
     /// A file does not hold what it must.
     #[error(transparent)]
     Malformed(#[from] Box<Malformed>),
+    /// The command can't be carried out as it was given.
+    #[error("{0}")]
+    Usage(String),
+    /// The memory budget is too small.
+    #[error(
+        "the budget of {given} bytes is {short} bytes too small: {needed} bytes needed; \
+         raise --memory, or lower --context",
+        short = needed.saturating_sub(*given)
+    )]
+    Budget {
+        /// Bytes that the smallest plan needs.
+        needed: u64,
+        /// Bytes given.
+        given: u64,
+    },
+    /// The core refused to load a model.
+    #[error("{path}: {error}; {remedy}", path = path.display(), remedy = CONVERT_AGAIN)]
+    Load {
+        /// The package or image.
+        path: PathBuf,
+        /// Why.
+        error: LoadError,
+    },
+    /// A pass failed.
+    #[error("{path}: {error}", path = path.display())]
+    Run {
+        /// The package or image.
+        path: PathBuf,
+        /// Why.
+        error: RunError,
+    },
+    /// The user pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// A file that does not hold what it must.
@@ -46,6 +82,12 @@ impl Error {
         Error::Io { path: path.to_owned(), action, source }
     }
 
+    /// A model that the core refused to load.
+    #[must_use]
+    pub fn load(path: &Path, error: LoadError) -> Self {
+        Error::Load { path: path.to_owned(), error }
+    }
+
     /// A field of `file` that does not hold what it must.
     pub fn malformed(
         file: &Path,
@@ -56,10 +98,43 @@ impl Error {
     ) -> Self {
         Error::Malformed(Box::new(Malformed {
             file: file.to_owned(),
-            field: field.into(),
-            found: found.into(),
-            expected: expected.into(),
-            remedy: remedy.into(),
+            field: printable(field.into()),
+            found: printable(found.into()),
+            expected: printable(expected.into()),
+            remedy: printable(remedy.into()),
         }))
+    }
+}
+
+/// Shortens what a file may have made long, and escapes what it could control a terminal with.
+fn printable(text: String) -> String {
+    const MAX: usize = 400;
+    if text.len() <= MAX && !text.contains(char::is_control) {
+        return text;
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        if shown.len() > MAX {
+            shown.push_str("...");
+            break;
+        }
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_files_cannot_flood_or_control_a_terminal() {
+        let found = format!("\x1b[2J{}", "x".repeat(10_000));
+        let error = Error::malformed(Path::new("f"), "name", found, "a name", "get it again");
+        let text = error.to_string();
+        assert!(
+            text.contains("\\u{1b}[2J") && !text.contains('\x1b') && text.len() < 600,
+            "{text}"
+        );
     }
 }

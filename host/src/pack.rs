@@ -1,0 +1,338 @@
+//! The flash image: writing one from a package, and opening one on the host.
+
+use crate::package::Package;
+use crate::{Error, Result, dispatch};
+use omex_core::arena::{Layout, Plan};
+use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC};
+use serde::Serialize;
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// What an image is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Memory of the board in bytes.
+    pub ram: u64,
+    /// Bytes of it that the firmware needs for itself: stack and static variables.
+    pub reserve: u64,
+    /// Bytes a page; chosen from `ram` if `None`.
+    pub page_size: Option<u32>,
+    /// Tokens in one pass of the prompt; chosen from `ram` if `None`.
+    pub columns: Option<u32>,
+    /// Positions of the KV cache; as many as fit if `None`.
+    pub context: Option<u32>,
+}
+
+/// Pages that a board holds at once.
+pub const RING_PAGES: u64 = 2;
+
+/// Where every byte of the board's memory goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BoardPlan {
+    /// Memory of the board.
+    pub ram: u64,
+    /// Stack and static variables of the firmware.
+    pub reserve: u64,
+    /// Program, tensor table and checksums.
+    pub tables: u64,
+    /// Pages of weights.
+    pub ring: u64,
+    /// Keys and values.
+    pub kv_cache: u64,
+    /// Activations, logits included.
+    pub activations: u64,
+    /// Positions that the KV cache holds.
+    pub context: u32,
+    /// Tokens in one pass of the prompt.
+    pub prefill_chunk: u32,
+    /// Bytes a page.
+    pub page_size: u32,
+    /// Bytes of the image.
+    pub image: u64,
+}
+
+/// Packs a package into a flash image; the file appears whole or not at all.
+///
+/// # Errors
+/// A board too small for the model, with the shortfall, or files that can't be read or written.
+pub fn pack(package: &Package, target: &Target, output: &Path) -> Result<BoardPlan> {
+    let page_size = target.page_size.unwrap_or(if target.ram <= 128 << 10 { 1024 } else { 4096 });
+    if !page_size.is_power_of_two() || !(512..=1 << 20).contains(&page_size) {
+        let message = format!("--page-size: found {page_size}, expected a power of two from 512 to 1048576");
+        return Err(Error::Usage(message));
+    }
+    let tokenizer = package.tokenizer_tables()?.unwrap_or_default();
+    let mut image = Writer::new(package, page_size, tokenizer.len() as u64)?;
+    let plan = image.fit(package, target)?;
+    image.header.plan = plan.1;
+    image.header.ram_bytes = u32::try_from(target.ram).unwrap_or(u32::MAX);
+    image.write(package, &tokenizer, output)?;
+    Ok(BoardPlan { image: image.header.pages.offset + image.header.pages.length, ..plan.0 })
+}
+
+struct Writer {
+    header: Header,
+    tensors: Vec<u8>,
+    /// File, offset and length of each tensor, and where it goes.
+    moves: Vec<(String, u64, u64, u64)>,
+}
+
+impl Writer {
+    /// Decides where everything lies in the image.
+    fn new(package: &Package, page_size: u32, tokenizer: u64) -> Result<Self> {
+        let index = &package.index;
+        let mut moves = vec![];
+        let mut length = 0u64;
+        for tensor in &index.tensors {
+            length = length.next_multiple_of(16);
+            moves.push((tensor.file.clone(), tensor.offset, tensor.length, length));
+            length += tensor.length;
+        }
+        let section = |offset: u64, length: u64| Extent { offset, length, crc32c: 0 };
+        let after = |e: Extent| (e.offset + e.length).next_multiple_of(16);
+        let program = section(HEADER_BYTES as u64, package.compiled.program.len() as u64);
+        let tensors = section(after(program), package.compiled.tensors.len() as u64);
+        let checksums = section(after(tensors), 4 * length.div_ceil(u64::from(page_size)));
+        let tokenizer = section(after(checksums), tokenizer);
+        let pages = section(after(tokenizer).next_multiple_of(u64::from(page_size)), length);
+        moves.iter_mut().for_each(|(.., to)| *to += pages.offset);
+        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0 };
+        let header =
+            Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
+        let mut table = vec![];
+        for name in &package.compiled.names {
+            let place = index.tensors.iter().position(|t| t.name == *name);
+            let tensor = index.tensor(name).zip(place.and_then(|i| moves.get(i)));
+            let (mut tensor, (.., to)) = tensor.ok_or_else(|| Error::Usage(format!("no tensor {name}")))?;
+            tensor.address = *to;
+            table.extend(tensor.to_record());
+        }
+        Ok(Self { header, tensors: table, moves })
+    }
+
+    /// The largest plan that fits the board.
+    fn fit(&self, package: &Package, target: &Target) -> Result<(BoardPlan, Plan)> {
+        let program = package.program()?;
+        let tables = self.header.resident_bytes();
+        let ring = RING_PAGES * u64::from(self.header.page_size);
+        let budget = target.ram.saturating_sub(target.reserve);
+        let layout = |columns, kv_capacity: u32| {
+            let kv_sinks = 4.min(kv_capacity.saturating_sub(1));
+            let plan = Plan { columns, logit_columns: 1, kv_capacity, kv_sinks };
+            let layout = Layout::new(&program, &plan, 0);
+            layout.map(|layout| (plan, layout)).map_err(|error| Error::load(&package.path, error))
+        };
+        let least_context = target.context.unwrap_or(1);
+        let columns = match target.columns {
+            Some(columns) => columns,
+            None => {
+                let small = |c: &u32| layout(*c, 1).is_ok_and(|(_, l)| l.total() <= budget / 6);
+                [8, 4, 2].into_iter().find(small).unwrap_or(1)
+            }
+        };
+        let (_, smallest) = layout(columns, least_context)?;
+        let needed = smallest.total() + tables + ring;
+        if needed > budget {
+            let (needed, given) = (needed + target.reserve, target.ram);
+            return Err(Error::Budget { needed, given });
+        }
+        // Positions cost the same each: the first estimate is short by what rounding adds.
+        let position = 4 * u64::from(program.header().kv_width) * u64::from(program.header().kv_caches);
+        let more = (budget - needed).checked_div(position).unwrap_or(0);
+        let most = program.header().context_length.max(least_context);
+        let context = target.context.unwrap_or((1 + more).min(u64::from(most)) as u32);
+        let (plan, layout) = [context, context.saturating_sub(1).max(least_context)]
+            .into_iter()
+            .filter_map(|context| layout(columns, context).ok())
+            .find(|(_, l)| l.total() + tables + ring <= budget)
+            .unwrap_or(layout(columns, least_context)?);
+        let board = BoardPlan {
+            ram: target.ram,
+            reserve: target.reserve,
+            tables,
+            ring,
+            kv_cache: layout.kv,
+            activations: layout.total() - layout.kv,
+            context: plan.kv_capacity,
+            prefill_chunk: columns,
+            page_size: self.header.page_size,
+            image: 0,
+        };
+        Ok((board, plan))
+    }
+
+    fn write(&mut self, package: &Package, tokenizer: &[u8], output: &Path) -> Result<()> {
+        let crc32c = dispatch::kernels()?.crc32c;
+        let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let io = |e| Error::io(output, "write", e);
+        let temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        let mut pages = Pages {
+            file: BufWriter::new(temporary.as_file()),
+            crc32c,
+            page_size: self.header.page_size as usize,
+            page: vec![],
+            checksums: vec![],
+        };
+        pages.file.seek(SeekFrom::Start(self.header.pages.offset)).map_err(io)?;
+        let mut at = self.header.pages.offset;
+        for (file, offset, length, to) in &self.moves {
+            pages.put(&vec![0; (to - at) as usize]).map_err(io)?;
+            pages.copy(&package.path.join("weights").join(file), *offset, *length, output)?;
+            at = to + length;
+            crate::interrupt::check()?;
+        }
+        let checksums = pages.finish().map_err(io)?;
+        let program = &package.compiled.program;
+        let sections: [(&mut Extent, &[u8]); 4] = [
+            (&mut self.header.program, program),
+            (&mut self.header.tensors, &self.tensors),
+            (&mut self.header.checksums, &checksums),
+            (&mut self.header.tokenizer, tokenizer),
+        ];
+        let mut file = temporary.as_file();
+        for (extent, bytes) in sections {
+            extent.crc32c = crc32c(0, bytes);
+            file.seek(SeekFrom::Start(extent.offset)).map_err(io)?;
+            file.write_all(bytes).map_err(io)?;
+        }
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        file.write_all(&self.header.to_bytes(crc32c)).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        temporary.persist(output).map_err(|e| io(e.error))?;
+        Ok(())
+    }
+}
+
+/// Pages on their way into an image, each with its checksum.
+struct Pages<'f> {
+    file: BufWriter<&'f File>,
+    crc32c: fn(u32, &[u8]) -> u32,
+    page_size: usize,
+    page: Vec<u8>,
+    checksums: Vec<u8>,
+}
+
+impl Pages<'_> {
+    fn put(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !bytes.is_empty() {
+            let room = self.page_size - self.page.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.page.extend_from_slice(now);
+            bytes = later;
+            if self.page.len() == self.page_size {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.checksums.extend((self.crc32c)(0, &self.page).to_le_bytes());
+        self.file.write_all(&self.page)?;
+        self.page.clear();
+        Ok(())
+    }
+
+    fn copy(&mut self, from: &Path, offset: u64, length: u64, output: &Path) -> Result<()> {
+        let read = |e| Error::io(from, "read", e);
+        let mut source = File::open(from).map_err(read)?;
+        source.seek(SeekFrom::Start(offset)).map_err(read)?;
+        let mut buffer = vec![0; 1 << 20];
+        let mut left = length;
+        while left > 0 {
+            let now = buffer.len().min(left as usize);
+            source.read_exact(&mut buffer[..now]).map_err(read)?;
+            self.put(&buffer[..now]).map_err(|e| Error::io(output, "write", e))?;
+            left -= now as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> std::io::Result<Vec<u8>> {
+        if !self.page.is_empty() {
+            self.flush()?;
+        }
+        self.file.flush()?;
+        Ok(self.checksums)
+    }
+}
+
+/// A flash image on the host.
+pub struct Image {
+    /// The header.
+    pub header: Header,
+    /// The program.
+    pub program: Vec<u8>,
+    /// The tensor table.
+    pub tensors: Vec<u8>,
+    /// CRC-32C of each page of weights.
+    pub checksums: Vec<[u8; 4]>,
+    /// The tokenizer's tables, if the model has a tokenizer.
+    pub tokenizer: Option<Vec<u8>>,
+    /// Bytes of the file.
+    pub length: u64,
+}
+
+impl Image {
+    /// Opens an image and checks everything but the pages, which are checked as they are used.
+    ///
+    /// # Errors
+    /// A file that is no image, or a damaged one.
+    pub fn open(path: &Path) -> Result<Self> {
+        let crc32c = dispatch::kernels()?.crc32c;
+        let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
+        let mut bytes = [0; HEADER_BYTES];
+        let read = file.read_exact(&mut bytes).map(|()| Header::parse(&bytes, crc32c));
+        let header = match read {
+            Ok(header) => header.map_err(|error| Error::load(path, error))?,
+            Err(_) => {
+                let (found, expected) = (format!("{length} bytes"), format!("{HEADER_BYTES} at least"));
+                return Err(Error::malformed(path, "header", found, expected, NOT_A_MODEL));
+            }
+        };
+        let mut section = |name: &str, extent: Extent| -> Result<Vec<u8>> {
+            if extent.offset.checked_add(extent.length).is_none_or(|end| end > length) {
+                let found = format!("bytes {} and {} more", extent.offset, extent.length);
+                let expected = format!("bytes inside of the file's {length}");
+                return Err(Error::malformed(path, name, found, expected, "pack the image again"));
+            }
+            let mut bytes = vec![0; extent.length as usize];
+            file.seek(SeekFrom::Start(extent.offset))
+                .and_then(|_| file.read_exact(&mut bytes))
+                .map_err(|e| Error::io(path, "read", e))?;
+            let crc = crc32c(0, &bytes);
+            if crc != extent.crc32c {
+                let (found, expected) = (format!("{crc:08x}"), format!("{:08x}", extent.crc32c));
+                let field = format!("{name}: crc32c");
+                return Err(Error::malformed(path, field, found, expected, "pack the image again"));
+            }
+            Ok(bytes)
+        };
+        let program = section("program", header.program)?;
+        let tensors = section("tensors", header.tensors)?;
+        let checksums = section("checksums", header.checksums)?.as_chunks().0.to_vec();
+        let tokenizer = Some(section("tokenizer", header.tokenizer)?).filter(|t| !t.is_empty());
+        let end = header.pages.offset.checked_add(header.pages.length);
+        let pages = header.pages.length.div_ceil(u64::from(header.page_size));
+        if end != Some(length) || checksums.len() as u64 != pages {
+            let found = format!("{length} bytes, {} checksums", checksums.len());
+            let expected = format!("{} bytes, {pages} checksums", end.unwrap_or(u64::MAX));
+            return Err(Error::malformed(path, "pages", found, expected, "pack the image again"));
+        }
+        Ok(Self { header, program, tensors, checksums, tokenizer, length })
+    }
+
+    /// True if the file begins as an image does.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub fn is_image(path: &Path) -> Result<bool> {
+        let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let mut magic = [0; 8];
+        Ok(file.read_exact(&mut magic).is_ok() && magic == MAGIC)
+    }
+}
+
+const NOT_A_MODEL: &str = "give a package (a folder) or an image made by omex pack";

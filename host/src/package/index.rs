@@ -1,0 +1,168 @@
+//! `weights/quantization.json`: where every tensor lies, and checksums of every page.
+
+use super::CONVERT_AGAIN;
+use crate::quantize::Precision;
+use crate::{Error, Result};
+use omex_core::program::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+/// The index of a package's weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct WeightIndex {
+    /// Version of this file's format: 1.
+    pub format: u32,
+    /// Bytes a page: a power of two from 4096 to 2^24. Files are whole pages.
+    pub page_size: u32,
+    /// The files in `weights/`, in the order of use.
+    pub files: Vec<FileEntry>,
+    /// The tensors, in the order of use.
+    pub tensors: Vec<TensorEntry>,
+}
+
+/// A file of weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct FileEntry {
+    /// Its name in `weights/`.
+    pub name: String,
+    /// Bytes.
+    pub length: u64,
+    /// CRC-32C of each page: eight hexadecimal digits a page.
+    pub page_crc32c: String,
+}
+
+/// A tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct TensorEntry {
+    /// Its name in `graph.json`.
+    pub name: String,
+    /// The file in `weights/`.
+    pub file: String,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Rows and columns; a vector has one row.
+    pub shape: [u32; 2],
+    /// How the numbers are stored.
+    pub format: Precision,
+    /// CRC-32C of the bytes: eight hexadecimal digits.
+    pub crc32c: String,
+}
+
+impl WeightIndex {
+    /// The tensor with this name, at its address in the paged space, which is all files one after
+    /// another.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<Tensor> {
+        let entry = self.tensors.iter().find(|t| t.name == name)?;
+        let mut base = 0;
+        for file in &self.files {
+            if file.name == entry.file {
+                let [rows, columns] = entry.shape;
+                let address = base + entry.offset;
+                return Some(Tensor { format: entry.format.into(), rows, columns, address });
+            }
+            base += file.length;
+        }
+        None
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn space(&self) -> u64 {
+        self.files.iter().map(|f| f.length).sum()
+    }
+
+    /// The checksum of each page of the paged space.
+    #[must_use]
+    pub fn page_checksums(&self) -> Vec<[u8; 4]> {
+        let digits = self.files.iter().flat_map(|f| f.page_crc32c.as_bytes().chunks(8));
+        digits.map(|d| parse_crc(d).unwrap_or_default().to_le_bytes()).collect()
+    }
+
+    /// Checks that the index holds together and that the files are there with these lengths.
+    ///
+    /// # Errors
+    /// The first field that does not fit.
+    pub fn check(&self, package: &Path) -> Result<()> {
+        let path = package.join("weights/quantization.json");
+        let wrong = |field: String, found: String, expected: &str| {
+            Err(Error::malformed(&path, field, found, expected, CONVERT_AGAIN))
+        };
+        if self.format != 1 {
+            return wrong("format".into(), self.format.to_string(), "1");
+        }
+        if !self.page_size.is_power_of_two() || !(4096..=1 << 24).contains(&self.page_size) {
+            let expected = "a power of two from 4096 to 16777216";
+            return wrong("page_size".into(), self.page_size.to_string(), expected);
+        }
+        let mut lengths = BTreeMap::new();
+        for file in &self.files {
+            let field = |name| format!("file \"{}\": {name}", file.name);
+            let mut parts = Path::new(&file.name).components();
+            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+                return wrong(field("name"), file.name.clone(), "a name without folders");
+            }
+            let pages = file.length / u64::from(self.page_size);
+            if !file.length.is_multiple_of(u64::from(self.page_size)) || file.length > 1 << 44 {
+                return wrong(field("length"), file.length.to_string(), "whole pages");
+            }
+            let digits = file.page_crc32c.as_bytes();
+            if digits.len() as u64 != 8 * pages || digits.chunks(8).any(|d| parse_crc(d).is_none()) {
+                let found = format!("{} characters", digits.len());
+                return wrong(field("page_crc32c"), found, &format!("8 hexadecimal digits for each of {pages} pages"));
+            }
+            if lengths.insert(file.name.as_str(), file.length).is_some() {
+                return wrong(field("name"), "it twice".into(), "it once");
+            }
+            check_length(&package.join("weights").join(&file.name), file.length)?;
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for tensor in &self.tensors {
+            let field = |name| format!("tensor \"{}\": {name}", tensor.name);
+            let Some(length) = lengths.get(tensor.file.as_str()) else {
+                return wrong(field("file"), tensor.file.clone(), "one of \"files\"");
+            };
+            let [rows, columns] = tensor.shape;
+            let needed = omex_core::quant::Format::from(tensor.format).tensor_bytes(rows, columns);
+            if tensor.length != needed {
+                let expected = format!("{needed} for {rows} × {columns} {:?}", tensor.format);
+                return wrong(field("length"), tensor.length.to_string(), &expected);
+            }
+            if tensor.offset.checked_add(needed).is_none_or(|end| end > *length) {
+                return wrong(field("offset"), tensor.offset.to_string(), &format!("{needed} bytes inside of the file's {length}"));
+            }
+            if parse_crc(tensor.crc32c.as_bytes()).is_none() {
+                return wrong(field("crc32c"), tensor.crc32c.clone(), "8 hexadecimal digits");
+            }
+            if !names.insert(tensor.name.as_str()) {
+                return wrong(field("name"), "it twice".into(), "it once");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_length(path: &Path, expected: u64) -> Result<()> {
+    let metadata = std::fs::symlink_metadata(path).map_err(|e| Error::io(path, "read", e))?;
+    if !metadata.is_file() {
+        return Err(Error::malformed(path, "type", "no regular file", "a regular file", CONVERT_AGAIN));
+    }
+    if metadata.len() != expected {
+        let found = format!("{} bytes", metadata.len());
+        let expected = format!("{expected} bytes, as weights/quantization.json says");
+        return Err(Error::malformed(path, "length", found, expected, CONVERT_AGAIN));
+    }
+    Ok(())
+}
+
+/// Eight hexadecimal digits as a number.
+#[must_use]
+pub fn parse_crc(digits: &[u8]) -> Option<u32> {
+    if digits.len() != 8 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}

@@ -1,0 +1,53 @@
+//! `metadata.json`: what the model is.
+
+use serde::{Deserialize, Serialize};
+
+/// What a model is, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Metadata {
+    /// Version of the package format.
+    pub omex_version: String,
+    /// The model's name.
+    pub name: String,
+    /// What kind of model it is.
+    pub model_architecture: Architecture,
+    /// Format that it was converted from: `huggingface`, `gguf` or `llama2c`.
+    pub source_format: String,
+    /// Tokens with a meaning of their own.
+    pub tokens: TokenIds,
+}
+
+/// What kind of model it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Architecture {
+    /// The family: `llama`.
+    #[serde(rename = "type")]
+    pub family: String,
+    /// Number of parameters; shared ones count once.
+    pub parameters: u64,
+    /// Precisions of the matrices, most used first, as `int8` or `int4+int8`.
+    pub quantization: String,
+    /// Width of the residual stream.
+    pub hidden_size: u32,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: u32,
+    /// Number of blocks.
+    pub layers: u32,
+    /// Number of query heads.
+    pub heads: u32,
+    /// Number of key and value heads.
+    pub kv_heads: u32,
+    /// Width of a head.
+    pub head_width: u32,
+}
+
+/// Tokens with a meaning of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct TokenIds {
+    /// Begins a text.
+    #[serde(default)]
+    pub bos: Option<u32>,
+    /// End a text.
+    #[serde(default)]
+    pub eos: Vec<u32>,
+}

@@ -1,0 +1,58 @@
+//! Mapped files: nothing is copied, and the operating system decides what stays in memory.
+#![expect(unsafe_code, reason = "mapping a file")]
+
+use super::{Space, open};
+use crate::{Error, Result};
+use memmap2::Mmap;
+use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
+
+/// Pages of mapped files. A piece reaches to the end of its file.
+pub struct MappedPager {
+    geometry: PageGeometry,
+    /// First page of each file, and the file.
+    maps: Vec<(u32, Mmap)>,
+}
+
+impl MappedPager {
+    /// Maps the files.
+    ///
+    /// # Errors
+    /// A file that can't be mapped, or has another length.
+    pub fn new(space: &Space) -> Result<Self> {
+        let geometry = PageGeometry { page_size: space.page_size, pages: space.pages() };
+        let mut first = 0u64;
+        let mut maps = vec![];
+        for (path, length) in &space.files {
+            let file = open(path, *length)?;
+            // SAFETY: the mapping is read-only and private. A file that another program cuts short
+            // meanwhile raises SIGBUS, which the documentation of `--memory` says; use the read
+            // pager for files that may change.
+            let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
+            maps.push((u32::try_from(first).unwrap_or(u32::MAX), map));
+            first += length / u64::from(space.page_size);
+        }
+        Ok(Self { geometry, maps })
+    }
+}
+
+impl Pager for MappedPager {
+    fn geometry(&self) -> PageGeometry {
+        self.geometry
+    }
+
+    fn is_stable(&self) -> bool {
+        true
+    }
+
+    fn prefetch(&mut self, _page: u32) {}
+
+    fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
+        let out_of_range = PageError { page, kind: PageErrorKind::OutOfRange };
+        let file = self.maps.partition_point(|(first, _)| *first <= page).checked_sub(1);
+        let (first, map) = file.and_then(|i| self.maps.get(i)).ok_or(out_of_range)?;
+        let offset = (page - first) as usize * self.geometry.page_size as usize;
+        map.get(offset..).filter(|bytes| !bytes.is_empty()).ok_or(out_of_range)
+    }
+
+    fn discard(&mut self, _page: u32) {}
+}

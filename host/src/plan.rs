@@ -1,0 +1,174 @@
+//! The memory planner: what fits into a budget, and where every byte goes.
+
+use crate::{Error, Result};
+use omex_core::arena::{Layout, Plan};
+use omex_core::program::Program;
+use serde::Serialize;
+
+/// How weights reach the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Residency {
+    /// All weights are mapped and stay in memory.
+    Mapped,
+    /// Weights are read for every pass, some pages at a time.
+    Streamed {
+        /// Pages read at once.
+        tile_pages: u32,
+    },
+}
+
+/// What a plan is asked to achieve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Bytes that may be used; all if `None`.
+    pub memory: Option<u64>,
+    /// Positions of the KV cache; as many as make sense if `None`.
+    pub context: Option<u32>,
+    /// Tokens whose logits are wanted in one pass; 0 counts as 1.
+    pub logit_columns: u32,
+    /// How weights reach the engine; the planner chooses if `None`.
+    pub pages: Option<PageSource>,
+    /// Everything but the residency is decided, as in a flash image.
+    pub fixed: Option<Plan>,
+}
+
+/// Where pages come from, if the user says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PageSource {
+    /// Mapped files.
+    Mmap,
+    /// Reads into buffers.
+    Read,
+}
+
+/// What the planner needs to know of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelSize<'p> {
+    /// The program.
+    pub program: &'p Program<'p>,
+    /// Bytes of all weights, padding included.
+    pub weights: u64,
+    /// Bytes a page.
+    pub page_size: u32,
+    /// Bytes of the program, the tensor table, the checksums and the tokenizer's tables.
+    pub tables: u64,
+}
+
+/// A plan, and where every byte goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryPlan {
+    /// How weights reach the engine.
+    pub residency: Residency,
+    /// Tokens in one pass of the prompt.
+    pub prefill_chunk: u32,
+    /// Positions that the KV cache holds.
+    pub context: u32,
+    /// Bytes by purpose.
+    pub bytes: Bytes,
+    /// The sum of all bytes.
+    pub total: u64,
+    #[serde(skip)]
+    pub(crate) plan: Plan,
+}
+
+/// Bytes by purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bytes {
+    /// Weights that stay in memory.
+    pub weights: u64,
+    /// Buffers through which weights stream.
+    pub ring: u64,
+    /// Keys and values.
+    pub kv_cache: u64,
+    /// Activations, logits included.
+    pub activations: u64,
+    /// Program, tensor table, checksums, tokenizer.
+    pub tables: u64,
+}
+
+/// Positions that are always kept, so that a text can grow past the cache.
+const SINKS: u32 = 4;
+/// The most positions that are planned for without being asked.
+const DEFAULT_CONTEXT: u32 = 8192;
+/// The fewest positions that are planned for without being asked.
+const LEAST_CONTEXT: u32 = 128;
+/// Bytes of a tile, at most.
+const TILE_BYTES: u32 = 1 << 20;
+/// Tokens in one pass of the prompt, best first.
+const CHUNKS: [u32; 4] = [64, 16, 4, 1];
+
+/// Makes the best plan that fits: full context before resident weights, resident weights before
+/// long passes.
+///
+/// # Errors
+/// [`Error::Budget`] with what the smallest plan needs.
+pub fn plan(size: &ModelSize<'_>, request: &Request) -> Result<MemoryPlan> {
+    let tile = |bytes: u32| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) };
+    let streamed = [tile(TILE_BYTES), tile(size.page_size)];
+    let residencies: &[Residency] = match request.pages {
+        None => &[Residency::Mapped, streamed[0], streamed[1]],
+        Some(PageSource::Mmap) => &[Residency::Mapped],
+        Some(PageSource::Read) => &streamed,
+    };
+    let mut smallest: Option<MemoryPlan> = None;
+    for residency in residencies {
+        for candidate in candidates(size, request, *residency) {
+            let plan = lay_out(size, *residency, candidate)?;
+            if request.memory.is_none_or(|memory| plan.total <= memory) {
+                return Ok(plan);
+            }
+            if smallest.as_ref().is_none_or(|s| plan.total < s.total) {
+                smallest = Some(plan);
+            }
+        }
+    }
+    let needed = smallest.map_or(0, |s| s.total);
+    Err(Error::Budget { needed, given: request.memory.unwrap_or(0) })
+}
+
+/// Context lengths and pass lengths to try, best first. While weights can stay in memory only the
+/// pass gets shorter; a shorter context is for when even streaming leaves too little.
+fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> Vec<Plan> {
+    if let Some(plan) = request.fixed {
+        return vec![plan];
+    }
+    let trained = size.program.header().context_length;
+    let full = request.context.unwrap_or(trained.clamp(1, DEFAULT_CONTEXT));
+    let least = if request.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
+    let contexts = match residency {
+        Residency::Mapped => vec![full],
+        Residency::Streamed { .. } => vec![full, (full / 2).max(least), (full / 4).max(least), least],
+    };
+    let logit_columns = request.logit_columns.max(1);
+    let plan = |context: u32, chunk: u32| Plan {
+        columns: chunk.max(logit_columns),
+        logit_columns,
+        kv_capacity: context,
+        kv_sinks: SINKS.min(context.saturating_sub(1)),
+    };
+    contexts.iter().flat_map(|context| CHUNKS.map(|chunk| plan(*context, chunk))).collect()
+}
+
+fn lay_out(size: &ModelSize<'_>, residency: Residency, plan: Plan) -> Result<MemoryPlan> {
+    let pages = u32::try_from(size.weights.div_ceil(u64::from(size.page_size))).unwrap_or(u32::MAX);
+    let stable_pages = if residency == Residency::Mapped { pages } else { 0 };
+    let layout = Layout::new(size.program, &plan, stable_pages).map_err(Error::Load)?;
+    let (weights, ring) = match residency {
+        Residency::Mapped => (size.weights, 0),
+        Residency::Streamed { tile_pages } => {
+            let tile = u64::from(tile_pages) * u64::from(size.page_size);
+            (0, crate::pager::ReadPager::BUFFERS * tile)
+        }
+    };
+    let bytes = Bytes {
+        weights,
+        ring,
+        kv_cache: layout.kv,
+        activations: layout.total() - layout.kv,
+        tables: size.tables,
+    };
+    let total = weights + ring + layout.total() + size.tables;
+    let (prefill_chunk, context) = (plan.columns, plan.kv_capacity);
+    Ok(MemoryPlan { residency, prefill_chunk, context, bytes, total, plan })
+}

@@ -1,0 +1,153 @@
+//! Floats to blocks of weights.
+
+use half::f16;
+use omex_core::quant::{FloatGroup, Format, GROUP, PANEL, float16, float32, int4, int8};
+use serde::{Deserialize, Serialize};
+
+/// A weight format by the name that users type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// A vector of 32-bit floats.
+    Vector,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// 8-bit integers, 32 a scale.
+    Int8,
+    /// 4-bit integers, 32 a scale.
+    Int4,
+}
+
+impl From<Precision> for Format {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Vector => Self::Vector,
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+            Precision::Int8 => Self::Int8,
+            Precision::Int4 => Self::Int4,
+        }
+    }
+}
+
+/// One group of a row, ready to be laid into a block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Group {
+    /// Floats, for the float formats.
+    Floats(FloatGroup),
+    /// Integers and their scale, for the integer formats.
+    Integers(f16, [i8; GROUP]),
+}
+
+/// Quantizes a group of floats to a matrix format, with the scale that minimises the squared
+/// error.
+#[must_use]
+pub fn quantize(format: Format, x: &FloatGroup) -> Group {
+    match format {
+        Format::Int8 => best_scale(x, -127, 127, &[1.0]),
+        Format::Int4 => best_scale(x, -8, 7, &INT4_RANGES),
+        Format::F32 | Format::F16 | Format::Vector => Group::Floats(*x),
+    }
+}
+
+/// How much of the largest magnitude the outermost level covers, to begin the search with.
+const INT4_RANGES: [f32; 9] = [0.68, 0.74, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1];
+
+/// Tries scales around the one that the largest value asks for. For each, the values are rounded,
+/// the scale is fitted to the rounded ones by least squares, and they are rounded again.
+fn best_scale(x: &FloatGroup, low: i8, high: i8, ranges: &[f32]) -> Group {
+    let largest = x.iter().copied().fold(0.0, |a: f32, b| if b.abs() > a.abs() { b } else { a });
+    let mut best = (f32::INFINITY, f16::ZERO, [0; GROUP]);
+    if !largest.is_finite() {
+        return Group::Integers(f16::NAN, [0; GROUP]);
+    }
+    for range in ranges {
+        // Both signs: the range of int4 reaches one step further on the negative side.
+        for level in [f32::from(low), f32::from(high)] {
+            let start = f16::from_f32(largest * range / level);
+            let fitted = fit(x, &round(x, start, low, high)).unwrap_or(start);
+            for scale in [start, fitted] {
+                let q = round(x, scale, low, high);
+                let error = squared_error(x, scale, &q);
+                if error < best.0 {
+                    best = (error, scale, q);
+                }
+            }
+        }
+    }
+    Group::Integers(best.1, best.2)
+}
+
+fn round(x: &FloatGroup, scale: f16, low: i8, high: i8) -> [i8; GROUP] {
+    let scale = scale.to_f32();
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let limits = (f32::from(low), f32::from(high));
+    x.map(|v| (v * inverse).round_ties_even().clamp(limits.0, limits.1) as i8)
+}
+
+fn fit(x: &FloatGroup, q: &[i8; GROUP]) -> Option<f16> {
+    let pairs = || x.iter().zip(q.iter().map(|q| f32::from(*q)));
+    let squares: f32 = pairs().map(|(_, q)| q * q).sum();
+    let products: f32 = pairs().map(|(x, q)| x * q).sum();
+    (squares > 0.0).then(|| f16::from_f32(products / squares))
+}
+
+fn squared_error(x: &FloatGroup, scale: f16, q: &[i8; GROUP]) -> f32 {
+    let scale = scale.to_f32();
+    x.iter().zip(q).map(|(x, q)| (x - f32::from(*q) * scale).powi(2)).sum()
+}
+
+/// Lays up to [`PANEL`] rows of groups into the blocks of one panel, appended to `out`. The groups
+/// are those that [`quantize`] makes for this format.
+pub fn write_panel(format: Format, rows: &[Vec<Group>], out: &mut Vec<u8>) {
+    let groups = rows.first().map_or(0, Vec::len);
+    for g in 0..groups {
+        let lanes = rows.iter().take(PANEL).enumerate().filter_map(|(lane, row)| Some((lane, row.get(g)?)));
+        match format {
+            Format::Int8 => {
+                let mut block = int8::EMPTY;
+                for_integers(lanes, |lane, scale, q| int8::write_row(&mut block, lane, scale, q));
+                out.extend_from_slice(&block);
+            }
+            Format::Int4 => {
+                let mut block = int4::EMPTY;
+                for_integers(lanes, |lane, scale, q| int4::write_row(&mut block, lane, scale, q));
+                out.extend_from_slice(&block);
+            }
+            Format::F16 => {
+                let mut block = [0; float16::BLOCK_BYTES];
+                for_floats(lanes, |lane, x| float16::write_row(&mut block, lane, x));
+                out.extend_from_slice(&block);
+            }
+            Format::F32 | Format::Vector => {
+                let mut block = [0; float32::BLOCK_BYTES];
+                for_floats(lanes, |lane, x| float32::write_row(&mut block, lane, x));
+                out.extend_from_slice(&block);
+            }
+        }
+    }
+}
+
+fn for_floats<'g>(
+    lanes: impl Iterator<Item = (usize, &'g Group)>,
+    mut write: impl FnMut(usize, &FloatGroup),
+) {
+    for (lane, group) in lanes {
+        if let Group::Floats(x) = group {
+            write(lane, x);
+        }
+    }
+}
+
+fn for_integers<'g>(
+    lanes: impl Iterator<Item = (usize, &'g Group)>,
+    mut write: impl FnMut(usize, f16, &[i8; GROUP]),
+) {
+    for (lane, group) in lanes {
+        if let Group::Integers(scale, q) = group {
+            write(lane, *scale, q);
+        }
+    }
+}

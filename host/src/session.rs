@@ -1,0 +1,196 @@
+//! A model opened and planned: everything that an engine borrows.
+
+use crate::package::Package;
+use crate::pager::{MappedPager, ReadPager, Space};
+use crate::plan::{MemoryPlan, ModelSize, PageSource, Request, Residency, plan};
+use crate::pool::Pool;
+use crate::{Error, Result, dispatch};
+use omex_core::engine::{Engine, Model};
+use omex_core::image;
+use omex_core::program::Program;
+use omex_core::simd::Kernels;
+use omex_core::token::Tokenizer;
+use omex_hal::Pager;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use zerocopy::IntoBytes;
+
+/// How a model is to be run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bytes that may be used.
+    pub memory: Option<u64>,
+    /// Positions of the KV cache.
+    pub context: Option<u32>,
+    /// Threads; as many as the machine has cores if `None`.
+    pub threads: Option<usize>,
+    /// Logits of this many tokens are wanted in one pass; 0 counts as 1.
+    pub logit_columns: u32,
+    /// Forces reads instead of mapping.
+    pub pages: Option<PageSource>,
+}
+
+/// A model's tables, owned.
+struct Tables {
+    program: Vec<u8>,
+    tensors: Vec<u8>,
+    checksums: Vec<[u8; 4]>,
+    tokenizer: Option<Vec<u8>>,
+    space: Space,
+    /// Where weights begin and end in the paged space.
+    weights: std::ops::Range<u64>,
+    /// The plan that an image was packed with.
+    fixed: Option<omex_core::arena::Plan>,
+}
+
+/// A model opened and planned.
+pub struct Session {
+    path: PathBuf,
+    tables: Tables,
+    plan: MemoryPlan,
+    memory: Vec<u128>,
+    pager: Box<dyn Pager>,
+    bytes_read: Option<Arc<AtomicU64>>,
+    pool: Pool,
+    kernels: &'static Kernels,
+}
+
+impl Session {
+    /// Opens a package or a flash image.
+    ///
+    /// # Errors
+    /// Files that are malformed, or a budget that is too small.
+    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        let tables = if path.is_dir() { Tables::of_package(path)? } else { Tables::of_image(path)? };
+        let plan = tables.plan(path, options)?;
+        let (pager, bytes_read): (Box<dyn Pager>, _) = match plan.residency {
+            Residency::Mapped => (Box::new(MappedPager::new(&tables.space)?), None),
+            Residency::Streamed { tile_pages } => {
+                let pager = ReadPager::new(&tables.space, tile_pages)?;
+                let bytes_read = pager.bytes_read();
+                (Box::new(pager), Some(bytes_read))
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
+            .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
+        let arena = plan.bytes.kv_cache + plan.bytes.activations;
+        let memory = vec![0; arena.div_ceil(16) as usize];
+        let (path, kernels) = (path.to_owned(), dispatch::kernels()?);
+        Ok(Self { path, tables, plan, memory, pager, bytes_read, pool, kernels })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// None once the session is open.
+    pub fn program(&self) -> Result<Program<'_>> {
+        self.tables.program(&self.path)
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// The model has none, or its tables are damaged.
+    pub fn tokenizer(&self) -> Result<Tokenizer<&[u8]>> {
+        crate::tokenizer::open(&self.path, self.tables.tokenizer.as_deref())
+    }
+
+    /// Bytes of weights read so far; 0 if they are mapped.
+    #[must_use]
+    pub fn bytes_read(&self) -> Option<Arc<AtomicU64>> {
+        self.bytes_read.clone()
+    }
+
+    /// Uses these kernels instead of the fastest.
+    pub fn set_kernels(&mut self, kernels: &'static Kernels) {
+        self.kernels = kernels;
+    }
+
+    /// An engine at the beginning of a text, and the tokenizer's tables.
+    ///
+    /// # Errors
+    /// None once the session is open.
+    pub fn engine(&mut self) -> Result<Engine<'_>> {
+        let Tables { program, tensors, checksums, space, weights, .. } = &self.tables;
+        let page_size = u64::from(space.page_size);
+        let model = Model {
+            program: Program::parse(program, tensors, weights.clone()).map_err(Error::Load)?,
+            plan: self.plan.plan,
+            end: weights.end,
+            checksums,
+            first_checked: (weights.start / page_size) as u32,
+        };
+        if let Some(bytes_read) = &self.bytes_read {
+            bytes_read.store(0, Ordering::Relaxed);
+        }
+        let memory = self.memory.as_mut_bytes();
+        Engine::new(model, memory, &mut *self.pager, self.kernels, &self.pool).map_err(Error::Load)
+    }
+}
+
+impl Tables {
+    fn of_package(path: &Path) -> Result<Self> {
+        let package = Package::open(path)?;
+        let checksums = package.index.page_checksums();
+        let tokenizer = package.tokenizer_tables()?;
+        let weights = path.join("weights");
+        let files = package.index.files.iter().map(|f| (weights.join(&f.name), f.length)).collect();
+        Ok(Self {
+            checksums,
+            tokenizer,
+            space: Space { files, page_size: package.index.page_size },
+            weights: 0..package.index.space(),
+            program: package.compiled.program,
+            tensors: package.compiled.tensors,
+            fixed: None,
+        })
+    }
+
+    fn of_image(path: &Path) -> Result<Self> {
+        let image = crate::pack::Image::open(path)?;
+        let page_size = image.header.page_size;
+        let pages = image.header.pages;
+        Ok(Self {
+            space: Space { files: vec![(path.to_owned(), image.length)], page_size },
+            weights: pages.offset..pages.offset + pages.length,
+            fixed: Some(image.header.plan),
+            program: image.program,
+            tensors: image.tensors,
+            checksums: image.checksums,
+            tokenizer: image.tokenizer,
+        })
+    }
+
+    fn program(&self, path: &Path) -> Result<Program<'_>> {
+        Program::parse(&self.program, &self.tensors, self.weights.clone())
+            .map_err(|e| Error::Run { path: path.to_owned(), message: e.to_string() })
+    }
+
+    fn plan(&self, path: &Path, options: &Options) -> Result<MemoryPlan> {
+        let program = self.program(path)?;
+        let tokenizer = self.tokenizer.as_ref().map_or(0, Vec::len);
+        let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
+        let size = ModelSize {
+            program: &program,
+            weights: self.space.length(),
+            page_size: self.space.page_size,
+            tables: tables as u64,
+        };
+        let request = Request {
+            memory: options.memory,
+            context: options.context,
+            logit_columns: options.logit_columns,
+            pages: options.pages,
+            fixed: self.fixed,
+        };
+        plan(&size, &request)
+    }
+}
