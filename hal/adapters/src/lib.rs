@@ -5,6 +5,7 @@
 //! * Everything else is a [`Storage`] behind a [`BufferedPager`], which reads ahead into memory that
 //!   the caller gives it: [`Blocks`] (SD cards and other [`BlockDevice`]s), [`Seekable`]
 //!   (`embedded-io`'s `Read + Seek`), [`NorFlash`] (`embedded-storage`'s `ReadNorFlash`).
+//! * [`SdCard`] drives an SD card over SPI (`embedded-hal`'s `SpiBus`).
 //! * Around any pager: [`FaultyPager`] makes a device fail as devices do, and [`TracingPager`] tells
 //!   what is asked of it.
 //! * [`conformance::check`] tests a pager of your own.
@@ -38,6 +39,7 @@ mod buffered;
 pub mod conformance;
 mod faulty;
 mod nor_flash;
+mod sd_card;
 mod seekable;
 mod slice;
 #[cfg(test)]
@@ -48,6 +50,7 @@ pub use block::{BLOCK_BYTES, Block, BlockDevice, Blocks};
 pub use buffered::{BufferedPager, SetupError, Storage, StorageError};
 pub use faulty::{Faults, FaultyPager};
 pub use nor_flash::NorFlash;
+pub use sd_card::{SdCard, SdCardError};
 pub use seekable::Seekable;
 pub use slice::SlicePager;
 pub use tracing::{Counters, Event, TracingPager};
