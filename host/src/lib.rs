@@ -1,5 +1,23 @@
-//! skeleton
+//! OMEX on a machine with an operating system: import, plan, pack and run models.
+//!
+//! The way of a model: [`import`] reads what other programs stored, [`convert`] turns it into a
+//! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
+//! fits into memory, and [`session`] runs it. [`pack`] makes a flash image for a board.
+
+pub mod compile;
+pub mod convert;
+pub mod dispatch;
 pub mod error;
+pub mod graph;
 pub mod import;
+pub mod interrupt;
+pub mod pack;
+pub mod package;
+pub mod pager;
+pub mod plan;
+pub mod pool;
+pub mod quantize;
+pub mod session;
 pub mod tokenizer;
+
 pub use error::{Error, Result};

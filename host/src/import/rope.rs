@@ -110,6 +110,21 @@ mod tests {
         assert_eq!(scaled[..29], plain[..29]);
         assert!((29..35).all(|i| scaled[i] < plain[i] && scaled[i] > plain[i] / 8.0));
         assert!((36..64).all(|i| (scaled[i] * 8.0 / plain[i] - 1.0).abs() < 1e-6));
+        // transformers' formula in single precision, pairs 28 to 36.
+        let reference = [
+            0.003211446,
+            0.0021665706,
+            0.0013718937,
+            0.00085675146,
+            0.000524846,
+            0.00031269365,
+            0.00017850782,
+            9.556212e-5,
+            7.7846555e-5,
+        ];
+        for (scaled, reference) in scaled[28..].iter().zip(reference) {
+            assert!((scaled / reference - 1.0f32).abs() < 1e-6, "{scaled} {reference}");
+        }
     }
 
     #[test]

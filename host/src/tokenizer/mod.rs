@@ -1,34 +1,125 @@
 //! Tokenizers as other programs store them, compiled into the tables that the core reads.
+//!
+//! [`Spec`] is a tokenizer as data, whatever file it came from. Readers make one ([`Spec::from_hf_json`],
+//! [`Spec::from_llama2c`], [`Spec::from_gguf`]), [`compile`] turns it into the section that
+//! [`omex_core::token::Tokenizer`] opens, and [`Spec::write_package`] stores it in a model package.
+
+mod byte_level;
+mod compile;
+mod gguf;
+mod hf;
+mod llama2c;
+mod package;
+mod scores;
+
+pub use compile::compile;
+pub use gguf::GgufVocabulary;
+pub use omex_core::token::layout::{Kind, PreTokenizer};
+
+use crate::{Error, Result};
+use omex_core::token::layout::CHARACTER;
+use std::borrow::Cow;
+use std::path::PathBuf;
 
 /// A tokenizer, as data.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spec {}
-
-/// A tokenizer as the metadata of a GGUF file describes it (keys `tokenizer.ggml.*`).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GgufVocabulary {
-    /// The algorithm: "llama" is SentencePiece BPE, "gpt2" is byte-level BPE.
-    pub model: String,
-    /// The name of the pre-tokenizer of a byte-level BPE.
-    pub pre: Option<String>,
-    /// The tokens, as the algorithm spells them.
-    pub tokens: Vec<Vec<u8>>,
-    /// The tokens' scores; none, or as many as tokens.
-    pub scores: Vec<f32>,
-    /// 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; none, or as many as tokens.
-    pub token_types: Vec<i32>,
-    /// The merges of a byte-level BPE, best first: two tokens with a space between.
-    pub merges: Vec<String>,
-    /// Token that begins a text.
-    pub bos: Option<u32>,
-    /// Token that ends a text.
-    pub eos: Option<u32>,
-    /// Token for what no other token spells.
+pub struct Spec {
+    /// The file it came from, for messages.
+    pub origin: PathBuf,
+    /// What merging starts from.
+    pub kind: Kind,
+    /// How text is cut into words.
+    pub pre_tokenizer: PreTokenizer,
+    /// How spaces, unknown characters and normalization are dealt with: bits of
+    /// [`omex_core::token::layout::flag`], but for `SPLIT_WORDS`, which [`compile`] finds out.
+    pub flags: u32,
+    /// Piece of every id: text with spaces as the vocabulary marks them, or bytes. Empty for an id that is not used.
+    pub pieces: Vec<Vec<u8>>,
+    /// Merges, by rising rank.
+    pub merges: Vec<Merge>,
+    /// Tokens that are found in the text before it is cut into words.
+    pub added: Vec<Added>,
+    /// The token for what the vocabulary lacks.
     pub unknown: Option<u32>,
-    /// Whether [`Self::bos`] is put before every text.
-    pub add_bos: Option<bool>,
-    /// Whether [`Self::eos`] is put behind every text.
-    pub add_eos: Option<bool>,
-    /// Whether a space is put before every text.
-    pub add_space_prefix: Option<bool>,
+    /// Pieces named `<0x00>` to `<0xFF>` stand for bytes.
+    pub byte_fallback: bool,
+    /// A word that is a piece is that token, whatever merging would make of it.
+    pub ignore_merges: bool,
+    /// Ids put before a text.
+    pub before: Vec<u32>,
+    /// Ids put after a text.
+    pub after: Vec<u32>,
+    /// The `tokenizer.json` that this was read from.
+    json: Option<Vec<u8>>,
+}
+
+/// Two tokens that become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// Id of the left token.
+    pub left: u32,
+    /// Id of the right token.
+    pub right: u32,
+    /// Id of the token they become.
+    pub merged: u32,
+    /// The lowest rank merges first, and the leftmost of equal ranks.
+    pub rank: u32,
+}
+
+/// A token that is found in the text before it is cut into words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Its id.
+    pub id: u32,
+    /// Its text.
+    pub content: String,
+    /// Left out of decoded text, and not recognised in text from strangers.
+    pub special: bool,
+    /// Takes the whitespace before it.
+    pub strip_left: bool,
+    /// Takes the whitespace after it.
+    pub strip_right: bool,
+}
+
+/// `text` in Unicode's normalization form C, which some tokenizers ask for
+/// ([`omex_core::token::Tokenizer::wants_nfc`]).
+pub fn nfc(text: &str) -> Cow<'_, str> {
+    use unicode_normalization::{UnicodeNormalization, is_nfc};
+    if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
+}
+
+impl Spec {
+    fn malformed(
+        &self,
+        field: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Error {
+        Error::malformed(&self.origin, field, found, expected, remedy)
+    }
+
+    /// Checks that every id is in the vocabulary and every added token can be found in text.
+    fn check(&self) -> Result<()> {
+        let count = self.pieces.len();
+        if count == 0 || count >= CHARACTER as usize {
+            return Err(self.malformed(
+                "vocabulary",
+                format!("{count} tokens"),
+                format!("1 to {}", CHARACTER - 1),
+                "use another tokenizer",
+            ));
+        }
+        let merges = self.merges.iter().flat_map(|m| [m.left, m.right, m.merged]);
+        let others = self.added.iter().map(|a| a.id).chain(self.unknown).chain(self.before.iter().copied());
+        if let Some(id) = merges.chain(others).chain(self.after.iter().copied()).find(|&id| id as usize >= count) {
+            return Err(self.malformed(
+                "ids",
+                format!("id {id}"),
+                format!("ids below {count}"),
+                "write the file again: it is damaged",
+            ));
+        }
+        Ok(())
+    }
 }

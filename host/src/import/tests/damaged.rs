@@ -4,6 +4,7 @@
 use crate::import::{Checkpoint, Encoding, SourceFormat, open};
 use std::{
     fs,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 use tempfile::TempDir;
@@ -178,8 +179,10 @@ fn read_all(model: &dyn Checkpoint) {
 
 /// Opens `file` cut at every length, which must fail.
 fn truncate(file: &[u8], path: &Path, model: &Path, format: SourceFormat) {
-    for length in (0..file.len()).filter(|length| *length < 3000 || length % 97 == 0) {
-        fs::write(path, &file[..length]).unwrap();
+    fs::write(path, file).unwrap();
+    let open_file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    for length in (0..file.len()).rev().filter(|length| *length < 3000 || length % 97 == 0) {
+        open_file.set_len(length as u64).unwrap();
         let error = error(model, Some(format));
         assert!(error.contains("found") && error.contains("expected"), "{length}: {error}");
     }
@@ -187,14 +190,15 @@ fn truncate(file: &[u8], path: &Path, model: &Path, format: SourceFormat) {
     read_all(&*open(model, Some(format)).unwrap());
 }
 
-/// Opens `file` with every byte of its header changed in several ways; most of it fails.
+/// Opens `file` with every byte of its header changed in several ways, and restored; most of it
+/// fails.
 fn flip(file: &[u8], header: usize, path: &Path, model: &Path, format: SourceFormat) {
+    fs::write(path, file).unwrap();
+    let open_file = fs::OpenOptions::new().write(true).open(path).unwrap();
     let mut failed = 0;
-    for i in 0..header {
-        for mask in [0x01, 0x80, 0xff] {
-            let mut damaged = file.to_vec();
-            damaged[i] ^= mask;
-            fs::write(path, damaged).unwrap();
+    for (i, byte) in file[..header].iter().enumerate() {
+        for mask in [0x01, 0x80, 0xff, 0] {
+            open_file.write_all_at(&[byte ^ mask], i as u64).unwrap();
             match open(model, Some(format)) {
                 Ok(model) => read_all(&*model),
                 Err(error) => {

@@ -1,0 +1,101 @@
+//! Ids to text, one at a time.
+
+use super::error::DecodeError;
+use super::layout::flag;
+use super::source::TableSource;
+use super::tables::Tables;
+use core::str;
+
+/// Bytes of a piece that are read at a time.
+const CHUNK: usize = 64;
+
+/// Where decoding is in a text: bytes of an unfinished character, and whether anything was written yet.
+///
+/// What comes out over a whole text is what `String::from_utf8_lossy` makes of all its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder {
+    pending: [u8; 3],
+    pending_length: u8,
+    started: bool,
+    show_special: bool,
+}
+
+impl Decoder {
+    /// The start of a text. Special tokens are written out if `show_special`, and left out if not.
+    pub const fn new(show_special: bool) -> Self {
+        Self { pending: [0; 3], pending_length: 0, started: false, show_special }
+    }
+
+    /// Ends the text: writes a replacement character for a character that was never finished.
+    pub fn finish(&mut self, emit: &mut impl FnMut(&str)) {
+        if self.pending_length > 0 {
+            emit("\u{FFFD}");
+        }
+        *self = Self::new(self.show_special);
+    }
+
+    pub(super) fn push<S: TableSource>(
+        &mut self,
+        tables: &mut Tables<S>,
+        id: u32,
+        emit: &mut impl FnMut(&str),
+    ) -> Result<(), DecodeError> {
+        if id >= tables.header.vocabulary {
+            return Err(DecodeError::Id);
+        }
+        let piece = tables.piece(id)?.ok_or(DecodeError::Corrupt)?;
+        if piece.special && !self.show_special {
+            return Ok(());
+        }
+        let (mut offset, mut left) = (piece.offset, piece.length as usize);
+        while left > 0 {
+            let mut buffer = [0; CHUNK];
+            let length = left.min(CHUNK);
+            let (chunk, _) = buffer.split_at_mut(length);
+            tables.read(offset, chunk)?;
+            offset = offset.saturating_add(CHUNK as u32);
+            left -= length;
+            let chunk = match chunk {
+                [b' ', rest @ ..] if !self.started && tables.header.has(flag::STRIP_START) => rest,
+                all => all,
+            };
+            self.started = true;
+            self.bytes(chunk, emit);
+        }
+        Ok(())
+    }
+
+    /// Writes all the characters that `chunk`, of at most [`CHUNK`] bytes, completes, and keeps the rest.
+    fn bytes(&mut self, chunk: &[u8], emit: &mut impl FnMut(&str)) {
+        let mut buffer = [0; CHUNK + 3];
+        let kept = self.pending.iter().take(usize::from(self.pending_length));
+        let length = buffer.iter_mut().zip(kept.chain(chunk)).map(|(to, from)| *to = *from).count();
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        self.pending_length = 0;
+        while !rest.is_empty() {
+            match str::from_utf8(rest) {
+                Ok(text) => {
+                    emit(text);
+                    return;
+                }
+                Err(error) => {
+                    let (valid, bad) = rest.split_at_checked(error.valid_up_to()).unwrap_or((&[], rest));
+                    if let Ok(text) = str::from_utf8(valid)
+                        && !text.is_empty()
+                    {
+                        emit(text);
+                    }
+                    let Some(skip) = error.error_len() else { return self.keep(bad) };
+                    emit("\u{FFFD}");
+                    rest = bad.get(skip..).unwrap_or_default();
+                }
+            }
+        }
+    }
+
+    /// Keeps the start of a character: at most three bytes.
+    fn keep(&mut self, bytes: &[u8]) {
+        let kept = self.pending.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
+        self.pending_length = kept as u8;
+    }
+}

@@ -1,0 +1,273 @@
+//! Text to ids: added tokens are found first, what lies between them is cut into words, words are merged.
+
+use super::error::{EncodeError, Full};
+use super::layout::{Kind, MAX_ADDED, added, flag};
+use super::merge::{Symbol, merge};
+use super::source::{SourceError, TableSource};
+use super::tables::{Added, Tables};
+use super::{Encoded, Options};
+
+/// Scratch memory is at least this many symbols.
+pub const MIN_SCRATCH: usize = 16;
+/// No more than this many symbols are used: positions in a word, doubled, fit in 32 bits.
+const MAX_SCRATCH: usize = 1 << 30;
+/// The character that stands for a space in SentencePiece's vocabularies.
+const SPACE_MARK: char = '\u{2581}';
+
+/// An added token found in a text, and the bytes that it covers.
+struct Match {
+    token: Added,
+    start: usize,
+    end: usize,
+}
+
+impl<S: TableSource> Tables<S> {
+    /// The first added token in `text` at or after byte `from`: of several at one place, the longest.
+    fn find_added(&mut self, text: &str, from: usize) -> Result<Option<Match>, SourceError> {
+        if self.header.added_count == 0 {
+            return Ok(None);
+        }
+        let first_bytes = self.header.first_bytes;
+        let starts = |b: u8| first_bytes.get(usize::from(b >> 3)).is_some_and(|bits| bits >> (b & 7) & 1 == 1);
+        for (start, &b) in text.as_bytes().iter().enumerate().skip(from) {
+            if starts(b)
+                && let Some(here) = text.as_bytes().get(start..)
+                && let Some((token, length)) = self.longest_added(here)?
+                && text.is_char_boundary(start + length)
+            {
+                return Ok(Some(Match { token, start, end: start + length }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The longest added token that `text` starts with. The table is sorted, so each byte narrows a range of it.
+    fn longest_added(&mut self, text: &[u8]) -> Result<Option<(Added, usize)>, SourceError> {
+        let (mut low, mut high) = (0, self.header.added_count);
+        let mut found = None;
+        for (depth, &b) in text.iter().enumerate().take(MAX_ADDED) {
+            low = self.partition_added(low, high, |byte| byte < Some(b), depth)?;
+            high = self.partition_added(low, high, |byte| byte <= Some(b), depth)?;
+            if low >= high {
+                break;
+            }
+            let token = self.added(low)?;
+            if self.added_byte(token, depth + 1)?.is_none() {
+                found = Some((token, depth + 1));
+            }
+        }
+        Ok(found)
+    }
+
+    fn partition_added(
+        &mut self,
+        mut low: u32,
+        mut high: u32,
+        before: impl Fn(Option<u8>) -> bool,
+        depth: usize,
+    ) -> Result<u32, SourceError> {
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let token = self.added(middle)?;
+            if before(self.added_byte(token, depth)?) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Byte `index` of an added token, none past its end.
+    fn added_byte(&mut self, token: Added, index: usize) -> Result<Option<u8>, SourceError> {
+        let Some(piece) = self.piece(token.id)? else { return Ok(None) };
+        if index >= piece.length as usize {
+            return Ok(None);
+        }
+        let mut byte = [0];
+        self.read(piece.offset.saturating_add(index as u32), &mut byte)?;
+        Ok(byte.first().copied())
+    }
+}
+
+/// One call of encode: the caller's memory and sink, and what has been done.
+pub(super) struct Encoder<'a, S, F> {
+    tables: &'a mut Tables<S>,
+    scratch: &'a mut [Symbol],
+    sink: F,
+    /// Symbols of the word so far.
+    symbols: usize,
+    after_unknown: bool,
+    done: Encoded,
+}
+
+impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
+    pub(super) fn new(tables: &'a mut Tables<S>, scratch: &'a mut [Symbol], sink: F) -> Result<Self, EncodeError> {
+        if scratch.len() < MIN_SCRATCH {
+            return Err(EncodeError::Scratch);
+        }
+        let usable = scratch.len().min(MAX_SCRATCH);
+        let scratch = scratch.get_mut(..usable).ok_or(EncodeError::Scratch)?;
+        Ok(Self { tables, scratch, sink, symbols: 0, after_unknown: false, done: Encoded::default() })
+    }
+
+    pub(super) fn run(mut self, text: &str, options: Options) -> Result<Encoded, EncodeError> {
+        let (before, after) = (self.tables.header.before, self.tables.header.after);
+        if options.add_special {
+            self.template(0, before)?;
+        }
+        let (mut plain, mut search) = (0, 0);
+        while let Some(Match { token, start, end }) = self.tables.find_added(text, search)? {
+            search = end;
+            if token.special() && !options.parse_special {
+                continue;
+            }
+            let mut between = text.get(plain..start).unwrap_or("");
+            if token.is(added::STRIP_LEFT) {
+                between = between.trim_end();
+            }
+            self.stretch(between, plain == 0)?;
+            self.emit(token.id)?;
+            if token.is(added::STRIP_RIGHT) {
+                let rest = text.get(end..).unwrap_or("");
+                search += rest.len() - rest.trim_start().len();
+            }
+            plain = search;
+        }
+        self.stretch(text.get(plain..).unwrap_or(""), plain == 0)?;
+        if options.add_special {
+            self.template(before, after)?;
+        }
+        Ok(self.done)
+    }
+
+    fn template(&mut self, from: u16, count: u16) -> Result<(), EncodeError> {
+        for index in from..from.saturating_add(count) {
+            let id = self.tables.template(index)?;
+            self.emit(id)?;
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, id: u32) -> Result<(), EncodeError> {
+        if id >= self.tables.header.vocabulary {
+            return Err(EncodeError::Corrupt);
+        }
+        (self.sink)(id)?;
+        self.done.ids = self.done.ids.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Encodes text between added tokens; `first` if it begins the whole text.
+    fn stretch(&mut self, text: &str, first: bool) -> Result<(), EncodeError> {
+        self.after_unknown = false;
+        if text.is_empty() {
+            return Ok(());
+        }
+        match self.tables.header.kind {
+            Kind::Bytes => self.words_of_bytes(text),
+            Kind::Characters => self.words_of_characters(text, first),
+        }
+    }
+
+    fn words_of_bytes(&mut self, mut text: &str) -> Result<(), EncodeError> {
+        while !text.is_empty() {
+            let length = self.tables.first_word(text)?;
+            let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
+            text = rest;
+            if self.tables.header.word_count > 0
+                && let Some(id) = self.tables.whole_word(word.as_bytes(), super::layout::word_hash(word.as_bytes()))?
+            {
+                self.emit(id)?;
+                continue;
+            }
+            for &byte in word.as_bytes() {
+                self.make_room(1)?;
+                let id = self.tables.byte(byte)?;
+                self.symbol(id)?;
+            }
+            self.merge()?;
+        }
+        Ok(())
+    }
+
+    fn words_of_characters(&mut self, text: &str, first: bool) -> Result<(), EncodeError> {
+        let header = self.tables.header;
+        let space = if header.has(flag::SPACE_MARK) { SPACE_MARK } else { ' ' };
+        let marked = |c| if c == ' ' { space } else { c };
+        let prefixed = (header.has(flag::PREFIX_ALWAYS) || (first && header.has(flag::PREFIX_FIRST)))
+            && !(header.has(flag::PREFIX_UNLESS_SPACE) && text.chars().next().map(marked) == Some(space));
+        let mut previous = space;
+        for c in prefixed.then_some(space).into_iter().chain(text.chars().map(marked)) {
+            let cut = header.has(flag::SPLIT_SPACES) || (header.has(flag::SPLIT_WORDS) && previous != space);
+            if c == space && cut {
+                self.merge()?;
+            }
+            previous = c;
+            self.make_room(c.len_utf8())?;
+            match self.tables.character(c)? {
+                Some(id) => self.symbol(Some(id))?,
+                None => self.byte_tokens(c)?,
+            }
+        }
+        self.merge()
+    }
+
+    /// A character that the vocabulary lacks: the tokens of its bytes, or the unknown token if one of them is missing.
+    fn byte_tokens(&mut self, c: char) -> Result<(), EncodeError> {
+        let mut buffer = [0; 4];
+        let bytes = c.encode_utf8(&mut buffer).as_bytes();
+        for &byte in bytes {
+            if self.tables.byte(byte)?.is_none() {
+                return self.symbol(None);
+            }
+        }
+        for &byte in bytes {
+            let id = self.tables.byte(byte)?;
+            self.symbol(id)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a symbol to the word: without an id the unknown token, or nothing where there is none.
+    fn symbol(&mut self, id: Option<u32>) -> Result<(), EncodeError> {
+        let header = &self.tables.header;
+        let fused = self.after_unknown && header.has(flag::FUSE_UNKNOWN);
+        self.after_unknown = id.is_none();
+        let id = match id {
+            Some(id) => id,
+            None if header.unknown < header.vocabulary && !fused => header.unknown,
+            None => return Ok(()),
+        };
+        let place = self.scratch.get_mut(self.symbols).ok_or(EncodeError::Scratch)?;
+        *place = Symbol::new(id);
+        self.symbols += 1;
+        Ok(())
+    }
+
+    /// Cuts the word here if the scratch memory has no room for `count` symbols more.
+    fn make_room(&mut self, count: usize) -> Result<(), EncodeError> {
+        if self.symbols + count > self.scratch.len() {
+            self.done.cuts = self.done.cuts.saturating_add(1);
+            self.merge()?;
+        }
+        Ok(())
+    }
+
+    /// Merges the word so far and emits its ids.
+    fn merge(&mut self) -> Result<(), EncodeError> {
+        let Self { tables, scratch, sink, symbols, done, .. } = self;
+        let word = scratch.get_mut(..*symbols).ok_or(EncodeError::Scratch)?;
+        *symbols = 0;
+        let ids = &mut done.ids;
+        done.steps += merge(
+            word,
+            |left, right| tables.merge(left, right).map_err(EncodeError::from),
+            |id| {
+                *ids = ids.wrapping_add(1);
+                sink(id).map_err(EncodeError::from)
+            },
+        )?;
+        Ok(())
+    }
+}

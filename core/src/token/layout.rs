@@ -1,0 +1,177 @@
+//! Where everything lies in a tokenizer section: shared by the compiler on the host and the reader here.
+//!
+//! `docs/format-tokenizer.md` draws the same bytes. All numbers are little-endian.
+
+/// The first four bytes.
+pub const MAGIC: [u8; 4] = *b"OMTK";
+/// The format's version.
+pub const VERSION: u16 = 1;
+/// Bytes of the header.
+pub const HEADER: usize = 128;
+/// "No such id" in a field that holds an id.
+pub const NONE: u32 = u32::MAX;
+
+/// Bits of an id, and of a character, in a merge key.
+pub const ID_BITS: u32 = 21;
+/// Ids are below this; as the right half of a merge key it means "the left half is a character".
+pub const CHARACTER: u32 = (1 << ID_BITS) - 1;
+/// Bytes of a merge bucket: five keys of eight bytes, five ranks of four, the overflow word.
+pub const BUCKET: usize = 64;
+/// Entries in a merge bucket.
+pub const BUCKET_ENTRIES: usize = 5;
+/// The bit that marks a key as present.
+pub const OCCUPIED: u64 = 1 << 63;
+/// A key is searched for in at most this many consecutive buckets.
+pub const MAX_PROBES: u32 = 8;
+
+/// Bits of a piece's offset in its index word; the highest bit marks a special token.
+pub const OFFSET_MASK: u32 = (1 << 31) - 1;
+/// Marks a special token in its index word.
+pub const SPECIAL: u32 = 1 << 31;
+/// An added token is no longer than this.
+pub const MAX_ADDED: usize = 255;
+/// The template holds no more ids than this on either side.
+pub const MAX_TEMPLATE: u16 = 16;
+
+/// What the symbols that merging starts from are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Characters, with byte tokens for those that the vocabulary lacks (SentencePiece's BPE).
+    Characters = 0,
+    /// Bytes (GPT-2's byte-level BPE).
+    Bytes = 1,
+}
+
+impl Kind {
+    pub(super) fn new(byte: u8) -> Option<Self> {
+        [Self::Characters, Self::Bytes].into_iter().find(|&k| k as u8 == byte)
+    }
+}
+
+/// How text is cut into words that are merged one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PreTokenizer {
+    /// Not at all, except at spaces where flags say so.
+    None = 0,
+    /// GPT-2's expression.
+    Gpt2 = 1,
+    /// Every digit alone, then GPT-2's expression (SmolLM).
+    Gpt2Digits = 2,
+    /// Llama 3's expression: numbers in groups of up to three.
+    Llama3 = 3,
+    /// Qwen2's expression: Llama 3's with every digit alone.
+    Qwen2 = 4,
+}
+
+impl PreTokenizer {
+    pub(super) fn new(byte: u8) -> Option<Self> {
+        [Self::None, Self::Gpt2, Self::Gpt2Digits, Self::Llama3, Self::Qwen2].into_iter().find(|&k| k as u8 == byte)
+    }
+}
+
+/// Bits of the header's flags.
+pub mod flag {
+    /// A space in the text is the character U+2581.
+    pub const SPACE_MARK: u32 = 1;
+    /// A space is put before every stretch of text.
+    pub const PREFIX_ALWAYS: u32 = 1 << 1;
+    /// A space is put before a stretch of text that starts the whole text.
+    pub const PREFIX_FIRST: u32 = 1 << 2;
+    /// No space is put before text that has one already.
+    pub const PREFIX_UNLESS_SPACE: u32 = 1 << 3;
+    /// Words may be cut before a space that follows something else: no merge crosses there.
+    pub const SPLIT_WORDS: u32 = 1 << 4;
+    /// Words are cut before every space.
+    pub const SPLIT_SPACES: u32 = 1 << 5;
+    /// Consecutive unknown characters are one unknown token.
+    pub const FUSE_UNKNOWN: u32 = 1 << 6;
+    /// Decoding drops one space at the start.
+    pub const STRIP_START: u32 = 1 << 7;
+    /// The text must be in Unicode's normalization form C.
+    pub const NFC: u32 = 1 << 8;
+    /// All the flags of this version.
+    pub const ALL: u32 = (1 << 9) - 1;
+}
+
+/// Bits of an added token's flags.
+pub mod added {
+    /// Whitespace before the token belongs to it.
+    pub const STRIP_LEFT: u32 = 1;
+    /// Whitespace after the token belongs to it.
+    pub const STRIP_RIGHT: u32 = 1 << 1;
+    /// The token is a special one: text may be encoded without recognising it.
+    pub const SPECIAL: u32 = 1 << 2;
+}
+
+/// Byte positions of the header's fields.
+pub mod field {
+    /// u16: [`super::VERSION`].
+    pub const VERSION: usize = 4;
+    /// u8: [`super::Kind`].
+    pub const KIND: usize = 6;
+    /// u8: [`super::PreTokenizer`].
+    pub const PRE_TOKENIZER: usize = 7;
+    /// u32: [`super::flag`].
+    pub const FLAGS: usize = 8;
+    /// u32: bytes of the whole section.
+    pub const LENGTH: usize = 12;
+    /// u32: number of ids.
+    pub const VOCABULARY: usize = 16;
+    /// u32: the unknown token's id.
+    pub const UNKNOWN: usize = 20;
+    /// u32: where the index of pieces is: one word an id, and one more.
+    pub const INDEX: usize = 24;
+    /// u32: where the bytes of the pieces are.
+    pub const PIECES: usize = 28;
+    /// u32: where the merge buckets are.
+    pub const MERGES: usize = 32;
+    /// u32: number of merge buckets.
+    pub const BUCKETS: usize = 36;
+    /// u32: where the character classes are.
+    pub const CLASSES: usize = 40;
+    /// u32: number of ranges of classes.
+    pub const CLASS_COUNT: usize = 44;
+    /// u32: where the whole words are.
+    pub const WORDS: usize = 48;
+    /// u32: number of whole words.
+    pub const WORD_COUNT: usize = 52;
+    /// u32: where the added tokens are.
+    pub const ADDED: usize = 56;
+    /// u32: number of added tokens.
+    pub const ADDED_COUNT: usize = 60;
+    /// u32: where the template's ids are.
+    pub const TEMPLATE: usize = 64;
+    /// u16: template ids before the text.
+    pub const BEFORE: usize = 68;
+    /// u16: template ids after the text.
+    pub const AFTER: usize = 70;
+    /// u32: where the 256 ids of single bytes are.
+    pub const BYTES: usize = 72;
+    /// 32 bytes: a bit for every byte that some added token starts with.
+    pub const FIRST_BYTES: usize = 80;
+}
+
+/// The merge key of a pair of ids, or of a character and [`CHARACTER`].
+#[inline]
+pub const fn key(left: u32, right: u32) -> u64 {
+    (left as u64) | ((right as u64) << ID_BITS) | OCCUPIED
+}
+
+/// The part of an entry that is its key; the rest is the id that it gives.
+pub const KEY_MASK: u64 = OCCUPIED | ((1 << (2 * ID_BITS)) - 1);
+
+/// The bucket in which the search for `key` begins, of `buckets`.
+#[inline]
+pub const fn bucket(key: u64, buckets: u32) -> u32 {
+    // Fibonacci hashing; the high half of a product scales it to the number of buckets.
+    let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    ((hash * buckets as u64) >> 32) as u32
+}
+
+/// The hash of a whole word's bytes: FNV-1a, 32 bits.
+#[inline]
+pub fn word_hash(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811C_9DC5, |hash, &b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193))
+}

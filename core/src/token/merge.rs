@@ -1,0 +1,156 @@
+//! Byte-pair merging of one word: the lowest rank first, the leftmost of equal ranks.
+//!
+//! A tournament tree over the positions finds the next merge, so a word of n symbols takes O(n log n) steps whatever
+//! it holds. The algorithm's result is that of Sennrich et al., "Neural Machine Translation of Rare Words with
+//! Subword Units" (2016), as in `tokenizers` and SentencePiece.
+
+use super::layout::NONE;
+use super::tables::Merge;
+
+/// Working memory for one symbol of a word: the caller supplies a slice of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol {
+    id: u32,
+    /// Rank and result of the merge with the next symbol.
+    rank: u32,
+    merged: u32,
+    previous: u32,
+    next: u32,
+    /// Node of the tree: the position whose merge is the best below this node.
+    best: u32,
+}
+
+impl Symbol {
+    /// A symbol for filling scratch memory with.
+    pub const EMPTY: Self = Self { id: 0, rank: NONE, merged: 0, previous: NONE, next: NONE, best: 0 };
+
+    pub(super) const fn new(id: u32) -> Self {
+        Self { id, ..Self::EMPTY }
+    }
+}
+
+impl Default for Symbol {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+/// Up to this many symbols, looking at all of them is quicker than keeping the tree.
+const SCAN: u32 = 16;
+
+/// A word while it is merged. Positions outside it read as [`Symbol::EMPTY`].
+struct Word<'s> {
+    symbols: &'s mut [Symbol],
+    length: u32,
+    steps: u64,
+}
+
+impl Word<'_> {
+    fn at(&self, position: u32) -> Symbol {
+        self.symbols.get(position as usize).copied().unwrap_or(Symbol::EMPTY)
+    }
+
+    fn change(&mut self, position: u32, change: impl FnOnce(&mut Symbol)) {
+        if let Some(symbol) = self.symbols.get_mut(position as usize) {
+            change(symbol);
+        }
+    }
+
+    /// The better of two positions: lower rank, then further left.
+    fn better(&self, a: u32, b: u32) -> u32 {
+        if (self.at(b).rank, b) < (self.at(a).rank, a) { b } else { a }
+    }
+
+    /// The winner of node `node`: nodes `length..2 * length` are the positions themselves.
+    fn winner(&self, node: u32) -> u32 {
+        if node >= self.length { node - self.length } else { self.at(node).best }
+    }
+
+    fn play(&mut self, node: u32) -> u32 {
+        self.steps += 1;
+        let best = self.better(self.winner(2 * node), self.winner(2 * node + 1));
+        self.change(node, |symbol| symbol.best = best);
+        best
+    }
+
+    /// Plays the matches of `position` again after its rank changed.
+    fn replay(&mut self, position: u32) {
+        let mut node = (position + self.length) / 2;
+        while node > 0 {
+            let before = self.at(node).best;
+            if self.play(node) == before && before != position {
+                break;
+            }
+            node /= 2;
+        }
+    }
+
+    fn set_merge(&mut self, position: u32, merge: Option<Merge>) {
+        let merge = merge.unwrap_or(Merge { rank: NONE, id: 0 });
+        self.change(position, |symbol| (symbol.rank, symbol.merged) = (merge.rank, merge.id));
+    }
+
+    fn best(&mut self) -> u32 {
+        if self.length > SCAN {
+            return self.winner(1);
+        }
+        self.steps += u64::from(self.length);
+        let ranks = self.symbols.iter().zip(0..).map(|(symbol, position)| (symbol.rank, position));
+        ranks.min().map_or(0, |(_, position)| position)
+    }
+}
+
+/// Merges the ids of `symbols` until no merge is left, then gives the ids that remain to `emit`, in order.
+/// Returns the steps taken.
+pub(super) fn merge<E>(
+    symbols: &mut [Symbol],
+    mut look_up: impl FnMut(u32, u32) -> Result<Option<Merge>, E>,
+    mut emit: impl FnMut(u32) -> Result<(), E>,
+) -> Result<u64, E> {
+    let length = symbols.len() as u32;
+    let mut word = Word { symbols, length, steps: 0 };
+    for position in 0..length {
+        let (id, next) = (word.at(position).id, position + 1);
+        let merge = if next < length { look_up(id, word.at(next).id)? } else { None };
+        word.set_merge(position, merge);
+        let previous = position.wrapping_sub(1);
+        word.change(position, |symbol| (symbol.previous, symbol.next) = (previous, next));
+    }
+    let tree = length > SCAN;
+    if tree {
+        (1..length).rev().for_each(|node| {
+            word.play(node);
+        });
+    }
+    loop {
+        let left = word.best();
+        let Symbol { rank, merged, previous, next: right, .. } = word.at(left);
+        if rank == NONE {
+            break;
+        }
+        let next = word.at(right).next;
+        word.set_merge(right, None);
+        word.change(left, |symbol| (symbol.id, symbol.next) = (merged, next));
+        word.change(next, |symbol| symbol.previous = left);
+        let with_next = if next < length { look_up(merged, word.at(next).id)? } else { None };
+        word.set_merge(left, with_next);
+        if previous != NONE {
+            let with_previous = look_up(word.at(previous).id, merged)?;
+            word.set_merge(previous, with_previous);
+        }
+        if tree {
+            word.replay(right);
+            word.replay(left);
+            if previous != NONE {
+                word.replay(previous);
+            }
+        }
+    }
+    let mut position = 0;
+    while position < length {
+        let symbol = word.at(position);
+        emit(symbol.id)?;
+        position = symbol.next;
+    }
+    Ok(word.steps)
+}

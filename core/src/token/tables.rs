@@ -1,0 +1,299 @@
+//! A section whose header has been checked, and the look-ups in its tables.
+
+use super::error::OpenError;
+use super::layout::{
+    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, KEY_MASK, Kind, MAGIC, MAX_PROBES, MAX_TEMPLATE, NONE,
+    OFFSET_MASK, PreTokenizer, SPECIAL, VERSION, added, bucket, field, flag, key,
+};
+use super::source::{SourceError, TableSource};
+
+/// A merge: its rank, lowest first, and the id that it makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Merge {
+    pub(super) rank: u32,
+    pub(super) id: u32,
+}
+
+/// Where a piece's bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) offset: u32,
+    pub(super) length: u32,
+    pub(super) special: bool,
+}
+
+/// An added token's entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Added {
+    pub(super) id: u32,
+    flags: u32,
+}
+
+impl Added {
+    pub(super) fn is(self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) fn special(self) -> bool {
+        self.is(added::SPECIAL)
+    }
+}
+
+/// The header's fields: every table they describe lies inside the section.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) kind: Kind,
+    pub(super) pre_tokenizer: PreTokenizer,
+    pub(super) flags: u32,
+    pub(super) vocabulary: u32,
+    pub(super) unknown: u32,
+    index: u32,
+    pieces: u32,
+    pieces_length: u32,
+    merges: u32,
+    buckets: u32,
+    classes: u32,
+    class_count: u32,
+    words: u32,
+    pub(super) word_count: u32,
+    added: u32,
+    pub(super) added_count: u32,
+    template: u32,
+    pub(super) before: u16,
+    pub(super) after: u16,
+    bytes: u32,
+    pub(super) first_bytes: [u8; 32],
+}
+
+fn u16_at(header: &[u8; HEADER], at: usize) -> u16 {
+    header.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&b| u16::from_le_bytes(b))
+}
+
+fn u32_at(header: &[u8; HEADER], at: usize) -> u32 {
+    header.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&b| u32::from_le_bytes(b))
+}
+
+fn byte_at(header: &[u8; HEADER], at: usize) -> u8 {
+    header.get(at).copied().unwrap_or(0)
+}
+
+impl Header {
+    /// Checks the fixed fields, then that every table lies between the header and the end.
+    fn parse(bytes: &[u8; HEADER]) -> Result<(Self, u32), OpenError> {
+        if !bytes.starts_with(&MAGIC) {
+            return Err(OpenError::Magic);
+        }
+        if u16_at(bytes, field::VERSION) != VERSION {
+            return Err(OpenError::Version);
+        }
+        let flags = u32_at(bytes, field::FLAGS);
+        if flags & !flag::ALL != 0 {
+            return Err(OpenError::Setting);
+        }
+        let header = Self {
+            kind: Kind::new(byte_at(bytes, field::KIND)).ok_or(OpenError::Setting)?,
+            pre_tokenizer: PreTokenizer::new(byte_at(bytes, field::PRE_TOKENIZER)).ok_or(OpenError::Setting)?,
+            flags,
+            vocabulary: u32_at(bytes, field::VOCABULARY),
+            unknown: u32_at(bytes, field::UNKNOWN),
+            index: u32_at(bytes, field::INDEX),
+            pieces: u32_at(bytes, field::PIECES),
+            pieces_length: u32_at(bytes, field::MERGES).saturating_sub(u32_at(bytes, field::PIECES)),
+            merges: u32_at(bytes, field::MERGES),
+            buckets: u32_at(bytes, field::BUCKETS),
+            classes: u32_at(bytes, field::CLASSES),
+            class_count: u32_at(bytes, field::CLASS_COUNT),
+            words: u32_at(bytes, field::WORDS),
+            word_count: u32_at(bytes, field::WORD_COUNT),
+            added: u32_at(bytes, field::ADDED),
+            added_count: u32_at(bytes, field::ADDED_COUNT),
+            template: u32_at(bytes, field::TEMPLATE),
+            before: u16_at(bytes, field::BEFORE),
+            after: u16_at(bytes, field::AFTER),
+            bytes: u32_at(bytes, field::BYTES),
+            first_bytes: bytes.get(field::FIRST_BYTES..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; 32]),
+        };
+        let length = u32_at(bytes, field::LENGTH);
+        header.check(length)?;
+        Ok((header, length))
+    }
+
+    fn check(&self, length: u32) -> Result<(), OpenError> {
+        let inside = |offset: u32, count: u32, size: u64| {
+            u64::from(offset) >= HEADER as u64
+                && u64::from(count).saturating_mul(size).saturating_add(u64::from(offset)) <= u64::from(length)
+        };
+        let tables = inside(self.index, self.vocabulary.saturating_add(1), 4)
+            && inside(self.pieces, self.pieces_length, 1)
+            && self.merges >= self.pieces
+            && inside(self.merges, self.buckets, BUCKET as u64)
+            && inside(self.classes, self.class_count, 8)
+            && inside(self.words, self.word_count, 8)
+            && inside(self.added, self.added_count, 8)
+            && inside(self.template, u32::from(self.before) + u32::from(self.after), 4)
+            && inside(self.bytes, 256, 4);
+        let counts = self.vocabulary < CHARACTER
+            && self.buckets > 0
+            && (self.unknown == NONE || self.unknown < self.vocabulary)
+            && self.before <= MAX_TEMPLATE
+            && self.after <= MAX_TEMPLATE;
+        if tables && counts { Ok(()) } else { Err(OpenError::Bounds) }
+    }
+
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// The tables, and where they are read from.
+#[derive(Clone, Debug)]
+pub(super) struct Tables<S> {
+    source: S,
+    pub(super) header: Header,
+}
+
+impl<S: TableSource> Tables<S> {
+    pub(super) fn open(mut source: S) -> Result<Self, OpenError> {
+        let (header, length) = Header::parse(&source.array(0)?)?;
+        source.array::<1>(length.saturating_sub(1))?;
+        Ok(Self { source, header })
+    }
+
+    #[inline(always)]
+    fn word(&mut self, table: u32, index: u32) -> Result<u32, SourceError> {
+        self.source.array(table.saturating_add(index.saturating_mul(4))).map(u32::from_le_bytes)
+    }
+
+    #[inline(always)]
+    fn words(&mut self, table: u32, index: u32) -> Result<(u32, u32), SourceError> {
+        let [a, b, c, d, e, f, g, h] = self.source.array(table.saturating_add(index.saturating_mul(8)))?;
+        Ok((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))
+    }
+
+    /// The merge of a pair of ids, or the id of a character where `right` is [`CHARACTER`].
+    #[inline]
+    pub(super) fn merge(&mut self, left: u32, right: u32) -> Result<Option<Merge>, SourceError> {
+        let wanted = key(left, right);
+        let mut at = bucket(wanted, self.header.buckets);
+        for _ in 0..MAX_PROBES {
+            let bytes: [u8; BUCKET] =
+                self.source.array(self.header.merges.saturating_add(at.saturating_mul(BUCKET as u32)))?;
+            let (keys, rest) = bytes.split_at(BUCKET_ENTRIES * 8);
+            let (ranks, _) = rest.as_chunks::<4>();
+            for (entry, &rank) in keys.as_chunks::<8>().0.iter().zip(ranks) {
+                let entry = u64::from_le_bytes(*entry);
+                if entry & KEY_MASK == wanted {
+                    let id = (entry >> (2 * ID_BITS)) as u32 & CHARACTER;
+                    let found = Merge { rank: u32::from_le_bytes(rank), id };
+                    return Ok((id < self.header.vocabulary).then_some(found));
+                }
+            }
+            if ranks.last() == Some(&[0; 4]) {
+                break;
+            }
+            at = if at.saturating_add(1) >= self.header.buckets { 0 } else { at + 1 };
+        }
+        Ok(None)
+    }
+
+    /// The id of a character that is a token by itself.
+    #[inline]
+    pub(super) fn character(&mut self, c: char) -> Result<Option<u32>, SourceError> {
+        Ok(self.merge(u32::from(c), CHARACTER)?.map(|found| found.id))
+    }
+
+    /// The id of the token that stands for one byte.
+    #[inline]
+    pub(super) fn byte(&mut self, byte: u8) -> Result<Option<u32>, SourceError> {
+        let id = self.word(self.header.bytes, u32::from(byte))?;
+        Ok((id < self.header.vocabulary).then_some(id))
+    }
+
+    /// Where the piece of `id` is; none for an id outside the vocabulary, or if the index is corrupt.
+    pub(super) fn piece(&mut self, id: u32) -> Result<Option<Piece>, SourceError> {
+        if id >= self.header.vocabulary {
+            return Ok(None);
+        }
+        let word = self.word(self.header.index, id)?;
+        let start = word & OFFSET_MASK;
+        let end = self.word(self.header.index, id.saturating_add(1))? & OFFSET_MASK;
+        let inside = start <= end && end <= self.header.pieces_length;
+        let offset = self.header.pieces.saturating_add(start);
+        Ok(inside.then_some(Piece { offset, length: end.saturating_sub(start), special: word & SPECIAL != 0 }))
+    }
+
+    /// Fills `out` with bytes of a piece, from `offset` of the section.
+    pub(super) fn read(&mut self, offset: u32, out: &mut [u8]) -> Result<(), SourceError> {
+        self.source.read(offset, out)
+    }
+
+    /// The class bits of a character: those of the last range that starts at or before it, if it reaches that far.
+    pub(super) fn class(&mut self, c: char) -> Result<u32, SourceError> {
+        let c = u32::from(c);
+        let (mut low, mut high) = (0, self.header.class_count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let (start, end) = self.words(self.header.classes, middle)?;
+            if c < start {
+                high = middle;
+            } else if c > end & 0x00FF_FFFF {
+                low = middle + 1;
+            } else {
+                return Ok(end >> 24);
+            }
+        }
+        Ok(0)
+    }
+
+    /// The id of a word that is a token although merging would not make it.
+    pub(super) fn whole_word(&mut self, word: &[u8], hash: u32) -> Result<Option<u32>, SourceError> {
+        let (mut low, mut high) = (0, self.header.word_count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.words(self.header.words, middle)?.0 < hash {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        // Words of one hash lie side by side; the compiler leaves few, a hostile table may not.
+        for at in (low..self.header.word_count).take(MAX_PROBES as usize) {
+            let (entry, id) = self.words(self.header.words, at)?;
+            if entry != hash {
+                break;
+            }
+            if self.piece_is(id, word)? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn piece_is(&mut self, id: u32, bytes: &[u8]) -> Result<bool, SourceError> {
+        let Some(piece) = self.piece(id)? else { return Ok(false) };
+        if piece.length as usize != bytes.len() {
+            return Ok(false);
+        }
+        let mut offset = piece.offset;
+        for chunk in bytes.chunks(32) {
+            let mut buffer = [0; 32];
+            let (read, _) = buffer.split_at_mut(chunk.len());
+            self.source.read(offset, read)?;
+            if read != chunk {
+                return Ok(false);
+            }
+            offset = offset.saturating_add(32);
+        }
+        Ok(true)
+    }
+
+    pub(super) fn added(&mut self, index: u32) -> Result<Added, SourceError> {
+        let (id, flags) = self.words(self.header.added, index)?;
+        Ok(Added { id, flags })
+    }
+
+    /// Template id number `index`: first those before the text, then those after it.
+    pub(super) fn template(&mut self, index: u16) -> Result<u32, SourceError> {
+        self.word(self.header.template, u32::from(index))
+    }
+}

@@ -1,0 +1,287 @@
+//! Building the section that `omex_core::token` reads: `docs/format-tokenizer.md` draws it.
+
+use super::{Added, Kind, PreTokenizer, Spec};
+use crate::{Error, Result};
+use omex_core::token::layout::{
+    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_PROBES, MAX_TEMPLATE, NONE, OFFSET_MASK,
+    SPECIAL, VERSION, added, bucket, field, flag, key, word_hash,
+};
+use omex_core::token::{Options, Symbol, Tokenizer};
+use regex_syntax::hir::{Class, HirKind};
+use std::collections::BTreeMap;
+
+/// Compiles a tokenizer into a section.
+///
+/// # Errors
+/// If an id is outside the vocabulary, or a table is longer than the format allows.
+pub fn compile(spec: &Spec) -> Result<Vec<u8>> {
+    spec.check()?;
+    let words = if spec.ignore_merges { whole_words(spec)? } else { Vec::new() };
+    let (index, pieces) = pieces(spec)?;
+    let merges = buckets(&entries(spec));
+    let classes = if spec.pre_tokenizer == PreTokenizer::None { Vec::new() } else { classes(spec)? };
+    let (added, first_bytes) = added_tokens(spec)?;
+    let template = [&spec.before[..], &spec.after[..]];
+    if template.iter().any(|ids| ids.len() > usize::from(MAX_TEMPLATE)) {
+        return Err(too_long(spec, "template", format!("more than {MAX_TEMPLATE} ids on a side")));
+    }
+    let mut section = Section { bytes: vec![0; HEADER] };
+    section.table(field::INDEX, None, &words_of(&index), 4)?;
+    section.table(field::PIECES, None, &pieces, 4)?;
+    section.table(field::MERGES, Some((field::BUCKETS, BUCKET)), &merges, BUCKET)?;
+    section.table(field::CLASSES, Some((field::CLASS_COUNT, 8)), &words_of(&classes), 4)?;
+    section.table(field::WORDS, Some((field::WORD_COUNT, 8)), &words_of(&words), 4)?;
+    section.table(field::ADDED, Some((field::ADDED_COUNT, 8)), &words_of(&added), 4)?;
+    section.table(field::TEMPLATE, None, &words_of(&template.concat()), 4)?;
+    section.table(field::BYTES, None, &words_of(&byte_ids(spec)), 4)?;
+    section.put(0, &MAGIC);
+    section.put(field::VERSION, &VERSION.to_le_bytes());
+    section.put(field::KIND, &[spec.kind as u8, spec.pre_tokenizer as u8]);
+    section.word(field::FLAGS, spec.flags & !flag::SPLIT_WORDS | split_flag(spec));
+    section.word(field::VOCABULARY, spec.pieces.len() as u32);
+    section.word(field::UNKNOWN, spec.unknown.unwrap_or(NONE));
+    section.put(field::BEFORE, &(spec.before.len() as u16).to_le_bytes());
+    section.put(field::AFTER, &(spec.after.len() as u16).to_le_bytes());
+    section.put(field::FIRST_BYTES, &first_bytes);
+    let length = section.bytes.len();
+    section.word(field::LENGTH, u32::try_from(length).map_err(|_| too_long(spec, "section", "more than 4 GiB".into()))?);
+    Ok(section.bytes)
+}
+
+fn too_long(spec: &Spec, field: &str, found: String) -> Error {
+    spec.malformed(field, found, "what the format has room for", "use a smaller tokenizer")
+}
+
+fn words_of(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A section being built.
+struct Section {
+    bytes: Vec<u8>,
+}
+
+impl Section {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn word(&mut self, at: usize, word: u32) {
+        self.put(at, &word.to_le_bytes());
+    }
+
+    /// Appends a table, and notes where it is and, if asked, how many records of some size it has.
+    fn table(&mut self, offset: usize, count: Option<(usize, usize)>, bytes: &[u8], align: usize) -> Result<()> {
+        self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
+        // The whole length is checked when it is written: a table that starts beyond 4 GiB ends beyond it too.
+        self.word(offset, self.bytes.len() as u32);
+        if let Some((count, size)) = count {
+            self.word(count, (bytes.len() / size) as u32);
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// The space as the vocabulary's pieces have it.
+fn space(spec: &Spec) -> &'static str {
+    if spec.flags & flag::SPACE_MARK != 0 { "\u{2581}" } else { " " }
+}
+
+/// Text may be cut before a space that follows something else if no merge makes a piece that has one inside.
+fn split_flag(spec: &Spec) -> u32 {
+    let space = space(spec);
+    let inside = |piece: &str| {
+        let crosses = |(at, _): (usize, &str)| at > 0 && !piece[..at].ends_with(space);
+        piece.match_indices(space).any(crosses)
+    };
+    let crossing = |id: u32| !std::str::from_utf8(&spec.pieces[id as usize]).is_ok_and(|piece| !inside(piece));
+    let exact = spec.kind == Kind::Characters && !spec.merges.iter().any(|m| crossing(m.merged));
+    if exact { flag::SPLIT_WORDS } else { 0 }
+}
+
+/// The byte that a piece named `<0xNN>` stands for.
+fn byte_token(piece: &[u8]) -> Option<u8> {
+    let digits = piece.strip_prefix(b"<0x")?.strip_suffix(b">")?;
+    let digits = std::str::from_utf8(digits).ok().filter(|d| d.len() == 2 && !d.starts_with('+'))?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+/// The bytes that decoding an id gives.
+fn decoded(spec: &Spec, piece: &[u8]) -> Vec<u8> {
+    match spec.kind {
+        Kind::Bytes => piece.to_vec(),
+        Kind::Characters => match byte_token(piece).filter(|_| spec.byte_fallback) {
+            Some(byte) => vec![byte],
+            None => String::from_utf8_lossy(piece).replace(space(spec), " ").into_bytes(),
+        },
+    }
+}
+
+/// The index of pieces and their bytes.
+fn pieces(spec: &Spec) -> Result<(Vec<u32>, Vec<u8>)> {
+    let added: BTreeMap<u32, &Added> = spec.added.iter().map(|token| (token.id, token)).collect();
+    let (mut index, mut bytes) = (Vec::new(), Vec::new());
+    let offset = |bytes: &Vec<u8>| {
+        let offset = u32::try_from(bytes.len()).ok().filter(|&offset| offset <= OFFSET_MASK);
+        offset.ok_or_else(|| too_long(spec, "pieces", "more than 2 GiB".into()))
+    };
+    for (piece, id) in spec.pieces.iter().zip(0..) {
+        let token = added.get(&id);
+        index.push(offset(&bytes)? | if token.is_some_and(|token| token.special) { SPECIAL } else { 0 });
+        match token {
+            Some(token) => bytes.extend_from_slice(token.content.as_bytes()),
+            None => bytes.extend(decoded(spec, piece)),
+        }
+    }
+    index.push(offset(&bytes)?);
+    Ok((index, bytes))
+}
+
+/// An entry of the merge table: its key with the id that it gives, and its rank.
+#[derive(Clone, Copy)]
+struct Entry {
+    key: u64,
+    id: u32,
+    rank: u32,
+}
+
+/// Characters that are tokens, then merges; of merges of one pair the last counts.
+fn entries(spec: &Spec) -> Vec<Entry> {
+    let mut entries = BTreeMap::new();
+    if spec.kind == Kind::Characters {
+        for (piece, id) in spec.pieces.iter().zip(0..) {
+            let mut characters = std::str::from_utf8(piece).unwrap_or("").chars();
+            if let (Some(c), None) = (characters.next(), characters.next()) {
+                let key = key(u32::from(c), CHARACTER);
+                entries.entry(key).or_insert(Entry { key, id, rank: 0 });
+            }
+        }
+    }
+    for m in &spec.merges {
+        let key = key(m.left, m.right);
+        entries.insert(key, Entry { key, id: m.merged, rank: m.rank });
+    }
+    entries.into_values().collect()
+}
+
+/// The merge table: buckets four fifths full, or fewer where the search for a key would take too long.
+fn buckets(entries: &[Entry]) -> Vec<u8> {
+    let mut count = entries.len().div_ceil(BUCKET_ENTRIES - 1).max(1);
+    loop {
+        if let Some(table) = fill(entries, count) {
+            return table;
+        }
+        count += count / 16 + 1;
+    }
+}
+
+fn fill(entries: &[Entry], count: usize) -> Option<Vec<u8>> {
+    let mut buckets: Vec<Vec<Entry>> = vec![Vec::new(); count];
+    let mut overflow = vec![0u32; count];
+    for &entry in entries {
+        let mut at = bucket(entry.key, count as u32) as usize;
+        let mut probes = 1;
+        while buckets[at].len() == BUCKET_ENTRIES {
+            overflow[at] = 1;
+            at = (at + 1) % count;
+            probes += 1;
+            if probes > MAX_PROBES {
+                return None;
+            }
+        }
+        buckets[at].push(entry);
+    }
+    let mut table = Vec::with_capacity(count * BUCKET);
+    for (mut bucket, overflow) in buckets.into_iter().zip(overflow) {
+        bucket.resize(BUCKET_ENTRIES, Entry { key: 0, id: 0, rank: 0 });
+        let keys = bucket.iter().flat_map(|e| (e.key | u64::from(e.id) << (2 * ID_BITS)).to_le_bytes());
+        table.extend(keys);
+        table.extend(bucket.iter().flat_map(|e| e.rank.to_le_bytes()));
+        table.extend(overflow.to_le_bytes());
+    }
+    Some(table)
+}
+
+/// Ranges of letters and numbers beyond ASCII: first character, last character with the class in its high byte.
+fn classes(spec: &Spec) -> Result<Vec<u32>> {
+    let mut ranges = BTreeMap::new();
+    for (expression, class) in [(r"\p{L}", 1), (r"\p{N}", 2)] {
+        let hir = regex_syntax::parse(expression).ok();
+        let Some(HirKind::Class(Class::Unicode(found))) = hir.map(regex_syntax::hir::Hir::into_kind) else {
+            return Err(spec.malformed(expression, "no table", "Unicode tables", "build with Unicode tables"));
+        };
+        for range in found.ranges().iter().filter(|range| !range.end().is_ascii()) {
+            ranges.insert(u32::from(range.start()), u32::from(range.end()) | class << 24);
+        }
+    }
+    Ok(ranges.into_iter().flat_map(|(start, end)| [start, end]).collect())
+}
+
+/// Words that are tokens although merging would not make them: hash and id of each, by hash.
+fn whole_words(spec: &Spec) -> Result<Vec<u32>> {
+    let plain = Spec { pre_tokenizer: PreTokenizer::None, added: vec![], ignore_merges: false, ..spec.clone() };
+    let section = compile(&plain)?;
+    let broken = |_| spec.malformed("merges", "a vocabulary that does not encode itself", "BPE", "report this file");
+    let mut tokenizer = Tokenizer::open(section.as_slice()).map_err(|e| broken(e.to_string()))?;
+    let options = Options { add_special: false, parse_special: false };
+    let mut words = Vec::new();
+    let added: std::collections::BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
+    let mut scratch = Vec::new();
+    for (piece, id) in spec.pieces.iter().zip(0..) {
+        // What is not text is never a whole word of a text.
+        let Ok(text) = std::str::from_utf8(piece) else { continue };
+        if text.is_empty() || added.contains(&id) {
+            continue;
+        }
+        scratch.resize(scratch.len().max(text.len() + 16), Symbol::EMPTY);
+        let mut ids = [NONE; 2];
+        let encoded = tokenizer.encode_into(text, options, &mut scratch, &mut ids);
+        if encoded.is_err() || ids != [id, NONE] {
+            words.push((word_hash(piece), id));
+        }
+    }
+    words.sort_unstable();
+    Ok(words.into_iter().flat_map(|(hash, id)| [hash, id]).collect())
+}
+
+/// Added tokens by their bytes: id and flags of each; and the set of bytes that they start with.
+fn added_tokens(spec: &Spec) -> Result<(Vec<u32>, [u8; 32])> {
+    let mut tokens: BTreeMap<&[u8], &Added> = BTreeMap::new();
+    let mut first_bytes = [0; 32];
+    for token in &spec.added {
+        let content = token.content.as_bytes();
+        let Some(&first) = content.first().filter(|_| content.len() <= MAX_ADDED) else {
+            let found = format!("{} bytes", content.len());
+            return Err(too_long(spec, &format!("added token {}", token.id), found));
+        };
+        first_bytes[usize::from(first >> 3)] |= 1 << (first & 7);
+        tokens.insert(content, token);
+    }
+    let flags = |token: &Added| {
+        let bits = [
+            (token.strip_left, added::STRIP_LEFT),
+            (token.strip_right, added::STRIP_RIGHT),
+            (token.special, added::SPECIAL),
+        ];
+        bits.into_iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum()
+    };
+    Ok((tokens.into_values().flat_map(|token| [token.id, flags(token)]).collect(), first_bytes))
+}
+
+/// The id that stands for each byte.
+fn byte_ids(spec: &Spec) -> Vec<u32> {
+    let mut ids = vec![NONE; 256];
+    let added: std::collections::BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
+    for (piece, id) in spec.pieces.iter().zip(0..).filter(|(_, id)| !added.contains(id)) {
+        let byte = match (spec.kind, piece.as_slice()) {
+            (Kind::Bytes, &[byte]) => Some(byte),
+            (Kind::Characters, piece) if spec.byte_fallback => byte_token(piece),
+            _ => None,
+        };
+        if let Some(byte) = byte {
+            ids[usize::from(byte)] = id;
+        }
+    }
+    ids
+}

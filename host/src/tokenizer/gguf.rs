@@ -1,0 +1,235 @@
+//! The vocabulary in a GGUF file's metadata (`tokenizer.ggml.*`; `docs/gguf.md` of ggml-org/ggml, and
+//! `src/llama-vocab.cpp` of ggml-org/llama.cpp for what the fields mean).
+
+use super::{Added, Kind, Merge, PreTokenizer, Spec, byte_level, scores};
+use crate::{Error, Result};
+use omex_core::token::layout::flag;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// The fields of `tokenizer.ggml` that describe a vocabulary.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GgufVocabulary {
+    /// `model`: "llama" (SentencePiece's BPE) or "gpt2" (byte-level BPE).
+    pub model: String,
+    /// `pre`: how text is cut into words.
+    pub pre: Option<String>,
+    /// `tokens`.
+    pub tokens: Vec<Vec<u8>>,
+    /// `scores`: one a token, or none.
+    pub scores: Vec<f32>,
+    /// `token_type`: one a token, or none.
+    pub token_types: Vec<i32>,
+    /// `merges`: two pieces with a space between.
+    pub merges: Vec<String>,
+    /// `bos_token_id`.
+    pub bos: Option<u32>,
+    /// `eos_token_id`.
+    pub eos: Option<u32>,
+    /// `unknown_token_id`.
+    pub unknown: Option<u32>,
+    /// `add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// `add_space_prefix`.
+    pub add_space_prefix: Option<bool>,
+}
+
+/// Values of `token_type`.
+mod token_type {
+    pub(super) const UNKNOWN: i32 = 2;
+    pub(super) const CONTROL: i32 = 3;
+    pub(super) const USER_DEFINED: i32 = 4;
+}
+
+impl Spec {
+    /// Makes a tokenizer of the vocabulary that the GGUF file at `origin` holds.
+    ///
+    /// # Errors
+    /// If the vocabulary is of another kind than "llama" and "gpt2", its way of cutting text is unknown, or fields
+    /// contradict each other.
+    pub fn from_gguf(origin: &Path, vocabulary: GgufVocabulary) -> Result<Self> {
+        let lengths = [vocabulary.scores.len(), vocabulary.token_types.len()];
+        if let Some(other) = lengths.into_iter().find(|&n| n != 0 && n != vocabulary.tokens.len()) {
+            return Err(Error::malformed(
+                origin,
+                "tokenizer.ggml.scores, token_type",
+                format!("{other} entries"),
+                format!("{}, one a token", vocabulary.tokens.len()),
+                "convert the model again",
+            ));
+        }
+        match vocabulary.model.as_str() {
+            "llama" => characters(origin, vocabulary),
+            "gpt2" => bytes(origin, vocabulary),
+            other => Err(Error::malformed(
+                origin,
+                "tokenizer.ggml.model",
+                other,
+                "llama or gpt2",
+                "use a model with a BPE tokenizer",
+            )),
+        }
+    }
+}
+
+fn characters(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
+    let added = added(origin, &vocabulary)?;
+    let texts = texts(origin, &vocabulary)?;
+    let pieces: Vec<_> = texts.into_iter().map(String::into_bytes).collect();
+    let merges = scores::merges(&pieces, &vocabulary.scores).ok_or_else(|| {
+        Error::malformed(origin, "tokenizer.ggml.scores", "not a number", "finite scores", "convert the model again")
+    })?;
+    if vocabulary.scores.is_empty() {
+        return Err(Error::malformed(
+            origin,
+            "tokenizer.ggml.scores",
+            "nothing",
+            "a score for every token",
+            "convert the model again",
+        ));
+    }
+    let prefix = vocabulary.add_space_prefix.unwrap_or(true);
+    let spec = Spec {
+        origin: origin.to_owned(),
+        kind: Kind::Characters,
+        pre_tokenizer: PreTokenizer::None,
+        flags: flag::SPACE_MARK | if prefix { flag::PREFIX_ALWAYS | flag::STRIP_START } else { 0 },
+        pieces,
+        merges,
+        added,
+        unknown: vocabulary.unknown.or(Some(0)),
+        byte_fallback: true,
+        ignore_merges: false,
+        before: wanted(vocabulary.add_bos.unwrap_or(true), vocabulary.bos.or(Some(1))),
+        after: wanted(vocabulary.add_eos.unwrap_or(false), vocabulary.eos.or(Some(2))),
+        json: None,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+fn bytes(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
+    let pre = vocabulary.pre.as_deref();
+    let (pre_tokenizer, llama3, nfc) = match pre {
+        Some("gpt-2") => (PreTokenizer::Gpt2, false, 0),
+        Some("smollm") => (PreTokenizer::Gpt2Digits, false, 0),
+        Some("llama-bpe" | "llama3" | "llama-v3") => (PreTokenizer::Llama3, true, 0),
+        Some("qwen2") => (PreTokenizer::Qwen2, false, flag::NFC),
+        other => {
+            return Err(Error::malformed(
+                origin,
+                "tokenizer.ggml.pre",
+                other.unwrap_or("nothing"),
+                "gpt-2, smollm, llama-bpe or qwen2",
+                "convert the model again with a current converter, or give its tokenizer.json",
+            ));
+        }
+    };
+    let added = added(origin, &vocabulary)?;
+    let texts = texts(origin, &vocabulary)?;
+    let mut pieces = spelled_bytes(origin, &texts, &added)?;
+    let merges = ranked(origin, &texts, &vocabulary.merges)?;
+    for token in &added {
+        if let Some(piece) = pieces.get_mut(token.id as usize) {
+            *piece = token.content.clone().into_bytes();
+        }
+    }
+    let spec = Spec {
+        origin: origin.to_owned(),
+        kind: Kind::Bytes,
+        pre_tokenizer,
+        flags: nfc,
+        pieces,
+        merges,
+        added,
+        unknown: None,
+        byte_fallback: false,
+        ignore_merges: llama3,
+        before: wanted(vocabulary.add_bos.unwrap_or(llama3), vocabulary.bos),
+        after: wanted(vocabulary.add_eos.unwrap_or(false), vocabulary.eos),
+        json: None,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+fn wanted(add: bool, id: Option<u32>) -> Vec<u32> {
+    id.filter(|_| add).into_iter().collect()
+}
+
+/// The tokens as text, all different; an empty one is a gap that the converter did not fill.
+fn texts(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<String>> {
+    let mut seen = HashMap::new();
+    let mut texts = Vec::with_capacity(vocabulary.tokens.len());
+    for (id, token) in vocabulary.tokens.iter().enumerate() {
+        let wrong = |found: String, expected: &str| {
+            Error::malformed(origin, format!("tokenizer.ggml.tokens[{id}]"), found, expected, "convert the model again")
+        };
+        let text = std::str::from_utf8(token).map_err(|_| wrong("bytes that are not UTF-8".into(), "text"))?;
+        let text = if text.is_empty() { format!("[PAD{id}]") } else { text.to_owned() };
+        if let Some(other) = seen.insert(text.clone(), id) {
+            return Err(wrong(format!("{text:?}, as at {other}"), "different tokens"));
+        }
+        texts.push(text);
+    }
+    Ok(texts)
+}
+
+fn added(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<Added>> {
+    let kinds = vocabulary.token_types.iter().zip(texts(origin, vocabulary)?).zip(0..);
+    let token = |((&kind, content), id): ((&i32, String), u32)| Added {
+        id,
+        content,
+        special: kind != token_type::USER_DEFINED,
+        strip_left: false,
+        strip_right: false,
+    };
+    Ok(kinds
+        .filter(|((kind, _), _)| [token_type::UNKNOWN, token_type::CONTROL, token_type::USER_DEFINED].contains(kind))
+        .map(token)
+        .collect())
+}
+
+/// The bytes that byte-level pieces spell; added tokens are text already.
+pub(super) fn spelled_bytes(origin: &Path, texts: &[String], added: &[Added]) -> Result<Vec<Vec<u8>>> {
+    let plain: std::collections::HashSet<u32> = added.iter().map(|a| a.id).collect();
+    let bytes = texts.iter().zip(0..).map(|(text, id)| {
+        if plain.contains(&id) {
+            return Ok(text.clone().into_bytes());
+        }
+        byte_level::bytes(text).ok_or_else(|| {
+            Error::malformed(
+                origin,
+                format!("token {id}"),
+                format!("{text:?}"),
+                "a byte-level piece, spelled in GPT-2's 256 characters",
+                "list the token among the added tokens",
+            )
+        })
+    });
+    bytes.collect()
+}
+
+/// The merges that lines of "left right" give, ranked in order.
+fn ranked(origin: &Path, texts: &[String], lines: &[String]) -> Result<Vec<Merge>> {
+    let ids: HashMap<&str, u32> = texts.iter().map(String::as_str).zip(0..).collect();
+    let merge = |(line, rank): (&String, u32)| {
+        let (left, right) = line.split_once(' ')?;
+        let merged = [left, right].concat();
+        Some(Merge { left: *ids.get(left)?, right: *ids.get(right)?, merged: *ids.get(merged.as_str())?, rank })
+    };
+    let merges = lines.iter().zip(0..).map(|(line, rank)| {
+        merge((line, rank)).ok_or_else(|| {
+            Error::malformed(
+                origin,
+                format!("merge {rank}"),
+                format!("{line:?}"),
+                "two tokens with a space between, that make a third",
+                "convert the model again",
+            )
+        })
+    });
+    merges.collect()
+}

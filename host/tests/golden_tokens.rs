@@ -1,0 +1,180 @@
+//! Ids and text agree with the reference implementations, string by string.
+
+use flate2::read::GzDecoder;
+use omex::tokenizer::{Spec, compile, nfc};
+use omex_core::token::{Decoder, Options, Symbol, Tokenizer};
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The test data beside the repository, or none with a line that says so.
+fn shared(path: &str) -> Option<PathBuf> {
+    let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(path);
+    if !full.exists() {
+        println!("skipped: {} is absent", full.display());
+        return None;
+    }
+    Some(full)
+}
+
+fn hugging_face(name: &str) -> Option<Spec> {
+    let folder = shared(&format!("models/tokenizers/{name}"))?;
+    let (plain, packed) = (folder.join("tokenizer.json"), folder.join("tokenizer.json.gz"));
+    if plain.exists() {
+        return Some(Spec::from_hf_json(&plain).unwrap());
+    }
+    let mut json = Vec::new();
+    GzDecoder::new(fs::File::open(&packed).unwrap()).read_to_end(&mut json).unwrap();
+    Some(Spec::from_hf_bytes(&packed, json).unwrap())
+}
+
+fn ids(tokenizer: &mut Tokenizer<&[u8]>, text: &str, options: Options) -> Vec<u32> {
+    let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
+    let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
+    let mut ids = Vec::new();
+    let encoded = tokenizer.encode(&text, options, &mut scratch, |id| {
+        ids.push(id);
+        Ok(())
+    });
+    assert_eq!(encoded.unwrap().cuts, 0);
+    ids
+}
+
+fn decoded(tokenizer: &mut Tokenizer<&[u8]>, ids: &[u32], show_special: bool) -> String {
+    let mut decoder = Decoder::new(show_special);
+    let mut text = String::new();
+    for &id in ids {
+        tokenizer.decode(&mut decoder, id, &mut |part| text.push_str(part)).unwrap();
+    }
+    decoder.finish(&mut |part| text.push_str(part));
+    text
+}
+
+fn numbers(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn cases(reference: &str) -> Vec<Value> {
+    let path = shared(&format!("refs/tokenizers/{reference}.json")).unwrap();
+    let file: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    file["cases"].as_array().unwrap().clone()
+}
+
+/// Compares every case and reports all differences at once.
+fn check(spec: &Spec, reference: &str, compare: impl Fn(&mut Tokenizer<&[u8]>, &Value) -> Vec<(String, String)>) {
+    let section = compile(spec).unwrap();
+    let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+    let mut different = Vec::new();
+    let cases = cases(reference);
+    for case in &cases {
+        for (found, expected) in compare(&mut tokenizer, case) {
+            if found != expected {
+                different.push(format!("{}\n   found {found}\nexpected {expected}", case["text"]));
+            }
+        }
+    }
+    assert!(different.is_empty(), "{reference}: {} differ\n{}", different.len(), different.join("\n"));
+    println!("{reference}: {} strings, {} bytes of tables", cases.len(), section.len());
+}
+
+fn check_hugging_face(name: &str) {
+    let Some(spec) = hugging_face(name) else { return };
+    check(&spec, name, |tokenizer, case| {
+        let text = case["text"].as_str().unwrap();
+        let plain = Options { add_special: false, parse_special: true };
+        let (all, bare) = (numbers(&case["ids"]), numbers(&case["ids_no_special"]));
+        vec![
+            (format!("{:?}", ids(tokenizer, text, Options::default())), format!("{all:?}")),
+            (format!("{:?}", ids(tokenizer, text, plain)), format!("{bare:?}")),
+            (format!("{:?}", decoded(tokenizer, &bare, true)), format!("{:?}", case["decoded"].as_str().unwrap())),
+            (
+                format!("{:?}", decoded(tokenizer, &all, false)),
+                format!("{:?}", case["decoded_skip_special"].as_str().unwrap()),
+            ),
+        ]
+    });
+}
+
+#[test]
+fn gpt2() {
+    check_hugging_face("gpt2");
+}
+
+#[test]
+fn llama2() {
+    check_hugging_face("llama2");
+}
+
+#[test]
+fn llama3() {
+    check_hugging_face("llama3");
+}
+
+#[test]
+fn qwen2() {
+    check_hugging_face("qwen2");
+}
+
+#[test]
+fn mistral01() {
+    check_hugging_face("mistral01");
+}
+
+#[test]
+fn mistral03() {
+    check_hugging_face("mistral03");
+}
+
+#[test]
+fn phi3() {
+    check_hugging_face("phi3");
+}
+
+#[test]
+fn minimind() {
+    check_hugging_face("minimind");
+}
+
+fn check_llama2c(file: &str, vocabulary: usize, reference: &str) {
+    let Some(path) = shared(file) else { return };
+    let spec = Spec::from_llama2c(&path, vocabulary).unwrap();
+    check(&spec, reference, |tokenizer, case| {
+        let text = case["text"].as_str().unwrap();
+        let plain = Options { add_special: false, parse_special: false };
+        let expected = numbers(&case["llama2c_ids"]);
+        let found = ids(tokenizer, text, plain);
+        vec![
+            (decoded(tokenizer, &found, true), text.to_owned()),
+            (format!("{found:?}"), format!("{expected:?}")),
+        ]
+    });
+}
+
+#[test]
+fn llama2c_tok512() {
+    check_llama2c("models/stories260K/tok512.bin", 512, "sp_stories260K_tok512");
+}
+
+#[test]
+fn llama2c_llama2() {
+    check_llama2c("models/llama2_tokenizer/tokenizer.bin", 32000, "sp_llama2");
+}
+
+#[test]
+fn what_is_not_supported_is_refused() {
+    for (name, reason) in
+        [("bert_base_cased", "BertNormalizer"), ("t5_small", "WhitespaceSplit"), ("clip_base", "end_of_word_suffix")]
+    {
+        let Some(folder) = shared(&format!("models/tokenizers/{name}")) else { return };
+        let packed = folder.join("tokenizer.json.gz");
+        let refused = if packed.exists() {
+            let mut json = Vec::new();
+            GzDecoder::new(fs::File::open(&packed).unwrap()).read_to_end(&mut json).unwrap();
+            Spec::from_hf_bytes(&packed, json)
+        } else {
+            Spec::from_hf_json(&folder.join("tokenizer.json"))
+        };
+        println!("{reason}: {}", refused.unwrap_err());
+    }
+}
