@@ -2,54 +2,74 @@
 
 use core::fmt;
 use omex_core::error::{LoadError, RunError};
+use omex_core::token::{DecodeError, EncodeError, OpenError};
+use omex_hal::PageError;
 use omex_hal_adapters::{SdCardError, SetupError, StorageError};
 
 /// Why there is no text.
 pub enum Failure {
     /// The command line is missing, too long, or no command.
     CommandLine,
-    /// The prompt has no tokens, too many, or something that is no token id.
+    /// The prompt has a word that is no token id.
     Prompt,
+    /// The prompt is text, but the image has no tokenizer.
+    NoTokenizer,
     /// The card does not work.
     Card(SdCardError),
     /// A block of the card can't be read.
     Block(StorageError),
     /// The pages don't suit the memory.
     Setup(SetupError),
-    /// The image can't be loaded.
-    Load(LoadError, PageSize),
-    /// Generating failed.
-    Run(RunError, PageSize),
+    /// The image can't be loaded; with the damaged page's first byte.
+    Load(LoadError, Option<u64>),
+    /// Generating failed; with the damaged page's first byte.
+    Run(RunError, Option<u64>),
+    /// The tokenizer can't be opened.
+    Tokenizer(OpenError),
+    /// The prompt can't be encoded.
+    Encode(EncodeError),
+    /// A token can't be decoded.
+    Decode(DecodeError),
 }
 
-/// Bytes a page, to say where a damaged one lies.
-#[derive(Clone, Copy)]
-pub struct PageSize(pub u32);
+impl Failure {
+    /// A failure to load from pages of `page_size` bytes.
+    pub fn load(error: LoadError, page_size: u32) -> Self {
+        let page = if let LoadError::Page(e) = &error { Some(e) } else { None };
+        Self::Load(error, page.map(|e| first_byte(e, page_size)))
+    }
+
+    /// A failure to run from pages of `page_size` bytes.
+    pub fn run(error: RunError, page_size: u32) -> Self {
+        let page = if let RunError::Page(e) = &error { Some(e) } else { None };
+        Self::Run(error, page.map(|e| first_byte(e, page_size)))
+    }
+}
+
+fn first_byte(error: &PageError, page_size: u32) -> u64 {
+    u64::from(error.page) * u64::from(page_size)
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CommandLine => f.write_str("command line: MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT"),
-            Self::Prompt => f.write_str("the prompt has no tokens, too many, or a word that is no token id"),
+            Self::CommandLine => f.write_str("expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT"),
+            Self::Prompt => f.write_str("the prompt has a word that is no token id"),
+            Self::NoTokenizer => f.write_str("the image has no tokenizer: give token ids"),
             Self::Card(error) => error.fmt(f),
             Self::Block(StorageError::End) => f.write_str("the SD card is smaller than the image"),
             Self::Block(StorageError::Device) => f.write_str("the SD card fails to read a block"),
             Self::Setup(error) => error.fmt(f),
-            Self::Load(error, page_size) => {
-                error.fmt(f)?;
-                if let LoadError::Page(e) = error { page_size.locate(e.page, f) } else { Ok(()) }
-            }
-            Self::Run(error, page_size) => {
-                error.fmt(f)?;
-                if let RunError::Page(e) = error { page_size.locate(e.page, f) } else { Ok(()) }
-            }
+            Self::Load(error, _) => error.fmt(f),
+            Self::Run(error, _) => error.fmt(f),
+            Self::Tokenizer(error) => error.fmt(f),
+            Self::Encode(error) => error.fmt(f),
+            Self::Decode(error) => error.fmt(f),
+        }?;
+        match self {
+            Self::Load(_, Some(byte)) | Self::Run(_, Some(byte)) => write!(f, ", at byte {byte} of the card"),
+            _ => Ok(()),
         }
-    }
-}
-
-impl PageSize {
-    fn locate(self, page: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " (byte {} of the card)", u64::from(page) * u64::from(self.0))
     }
 }
 
@@ -68,5 +88,23 @@ impl From<StorageError> for Failure {
 impl From<SetupError> for Failure {
     fn from(error: SetupError) -> Self {
         Self::Setup(error)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Tokenizer(error)
+    }
+}
+
+impl From<EncodeError> for Failure {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
     }
 }

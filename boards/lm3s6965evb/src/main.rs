@@ -1,7 +1,8 @@
 //! OMEX on the LM3S6965 evaluation board: a language model on an SD card talks through 64 KB.
 //!
-//! The flash image begins with the card. `command` says what is wanted, `card` reads, `generate`
-//! is the main path, `report` prints, and `memory` knows what was used.
+//! The flash image begins with the card. `generate` is the main path: `command` says what is
+//! wanted, `card` and `spi` read, `text` knows the tokenizer, `report` prints, `memory` knows what
+//! was used, and `host` is the computer at the other end of the debugger.
 #![no_std]
 #![no_main]
 
@@ -13,6 +14,7 @@ mod host;
 mod memory;
 mod report;
 mod spi;
+mod text;
 
 use core::fmt::Write;
 use core::panic::PanicInfo;

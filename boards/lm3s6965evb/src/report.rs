@@ -2,6 +2,7 @@
 
 use crate::host::Output;
 use crate::memory;
+use crate::text::Text;
 use core::fmt::Write;
 use omex_core::simd::PORTABLE;
 
@@ -14,6 +15,16 @@ pub struct Report<'o> {
     read_at_first: u64,
 }
 
+/// Bytes of the arena's parts.
+pub struct Memory {
+    /// The image's program, tensor table and checksums.
+    pub tables: usize,
+    /// The engine's.
+    pub engine: usize,
+    /// Pages of weights.
+    pub ring: usize,
+}
+
 impl<'o> Report<'o> {
     /// Nothing yet.
     pub fn new(output: &'o mut Output) -> Self {
@@ -21,10 +32,9 @@ impl<'o> Report<'o> {
     }
 
     /// Begins the line of a token that was chosen from `logits`.
-    pub fn token(&mut self, token: u32, logits: &[f32], bytes_read: u64) {
-        let crc32c = PORTABLE.crc32c;
+    pub fn begin_token(&mut self, token: u32, logits: &[f32], bytes_read: u64) {
         for logit in logits {
-            self.logits_crc32c = crc32c(self.logits_crc32c, &logit.to_le_bytes());
+            self.logits_crc32c = (PORTABLE.crc32c)(self.logits_crc32c, &logit.to_le_bytes());
         }
         if self.tokens == 0 {
             self.read_at_first = bytes_read;
@@ -33,24 +43,54 @@ impl<'o> Report<'o> {
         let _ = write!(self.output, "token {token} ");
     }
 
-    /// Ends the line of a token.
-    pub fn end_token(&mut self) {
+    /// Writes text on one line: line feeds, carriage returns and backslashes are escaped.
+    pub fn text(&mut self, text: &str) {
+        let mut rest = text.as_bytes();
+        while let Some(place) = rest.iter().position(|b| matches!(b, b'\n' | b'\r' | b'\\')) {
+            let (plain, special) = rest.split_at_checked(place).unwrap_or_default();
+            self.output.write(plain);
+            self.output.write(match special.first() {
+                Some(b'\n') => b"\\n",
+                Some(b'\r') => b"\\r",
+                _ => b"\\\\",
+            });
+            rest = special.get(1..).unwrap_or_default();
+        }
+        self.output.write(rest);
+    }
+
+    /// Ends a line.
+    pub fn end_line(&mut self) {
         self.output.write(b"\n");
     }
 
-    /// The last line. Bytes per token are those of the passes after the first token.
-    pub fn summary(&mut self, engine_bytes: usize, ring_bytes: usize, bytes_read: u64) {
-        let stack = memory::stack_bytes();
-        let passes = u64::from(self.tokens.saturating_sub(1)).max(1);
-        let Self { output, tokens, logits_crc32c, .. } = self;
-        let _ = writeln!(
-            output,
-            "summary tokens={tokens} logits_crc32c={logits_crc32c} ram_bytes={} stack_bytes={stack} \
-             static_bytes={} arena_bytes={engine_bytes} ring_bytes={ring_bytes} sd_bytes={bytes_read} \
-             sd_bytes_per_token={}",
-            memory::static_bytes() + stack,
-            memory::static_bytes(),
-            bytes_read.saturating_sub(self.read_at_first).checked_div(passes).unwrap_or(0),
-        );
+    /// Writes what the last token left unfinished.
+    pub fn finish(&mut self, text: &mut Text<'_>) {
+        self.output.write(b"end ");
+        text.finish(|piece| self.text(piece));
+        self.end_line();
+    }
+
+    /// The last line. Bytes a token are those of the passes after the first token.
+    pub fn summary(&mut self, arena: &Memory, bytes_read: u64) {
+        let (static_bytes, stack_bytes) = (memory::static_bytes(), memory::stack_bytes());
+        let passes = u64::from(self.tokens.saturating_sub(1));
+        let per_token = bytes_read.saturating_sub(self.read_at_first).checked_div(passes);
+        let numbers = [
+            ("logits_checksum", u64::from(self.logits_crc32c)),
+            ("ram_bytes", (static_bytes + stack_bytes) as u64),
+            ("stack_bytes", stack_bytes as u64),
+            ("static_bytes", static_bytes as u64),
+            ("tables_bytes", arena.tables as u64),
+            ("engine_bytes", arena.engine as u64),
+            ("ring_bytes", arena.ring as u64),
+            ("sd_bytes", bytes_read),
+            ("sd_bytes_per_token", per_token.unwrap_or(0)),
+        ];
+        self.output.write(b"summary");
+        for (name, number) in numbers {
+            let _ = write!(self.output, " {name}={number}");
+        }
+        self.end_line();
     }
 }
