@@ -55,6 +55,14 @@ pub enum Error {
         /// Why.
         error: RunError,
     },
+    /// A package or image that was checked is not valid.
+    #[error("{path}: {count} problems", path = path.display())]
+    Invalid {
+        /// The package or image.
+        path: PathBuf,
+        /// How many problems were found.
+        count: usize,
+    },
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -1,12 +1,16 @@
 //! The flash image: writing one from a package, and opening one on the host.
 
 use crate::package::Package;
+use crate::package::validate::Report;
 use crate::{Error, Result, dispatch};
 use omex_core::arena::{Layout, Plan};
-use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC};
+use omex_core::program::Program;
+use omex_core::token::Tokenizer;
+use omex_core::image::{Extent, HEADER_BYTES, Header};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// What an image is made for.
@@ -323,16 +327,49 @@ impl Image {
         }
         Ok(Self { header, program, tensors, checksums, tokenizer, length })
     }
-
-    /// True if the file begins as an image does.
-    ///
-    /// # Errors
-    /// A file that can't be read.
-    pub fn is_image(path: &Path) -> Result<bool> {
-        let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        let mut magic = [0; 8];
-        Ok(file.read_exact(&mut magic).is_ok() && magic == MAGIC)
-    }
 }
 
 const NOT_A_MODEL: &str = "give a package (a folder) or an image made by omex pack";
+
+/// Checks everything in an image, pages included.
+///
+/// # Errors
+/// Only Ctrl-C; everything that is wrong with the image is in the report.
+pub fn validate(path: &Path) -> Result<Report> {
+    let mut report = Report { files: 1, ..Report::default() };
+    let image = match Image::open(path) {
+        Ok(image) => image,
+        Err(error) => {
+            report.problems.push(error.to_string());
+            return Ok(report);
+        }
+    };
+    let Header { pages, page_size, .. } = image.header;
+    let program = Program::parse(&image.program, &image.tensors, pages.offset..image.length);
+    if let Err(error) = program {
+        report.problems.push(Error::load(path, error).to_string());
+    }
+    if let Some(Err(error)) = image.tokenizer.as_deref().map(Tokenizer::open) {
+        report.problems.push(format!("{}: tokenizer: {error}; pack the image again", path.display()));
+    }
+    let crc32c = dispatch::kernels()?.crc32c;
+    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let mut page = vec![0; page_size as usize];
+    for (number, expected) in image.checksums.iter().enumerate() {
+        crate::interrupt::check()?;
+        let offset = pages.offset + number as u64 * u64::from(page_size);
+        let length = u64::from(page_size).min(image.length - offset) as usize;
+        let page = &mut page[..length];
+        file.read_exact_at(page, offset).map_err(|e| Error::io(path, "read", e))?;
+        report.bytes += length as u64;
+        let (found, expected) = (crc32c(0, page), u32::from_le_bytes(*expected));
+        if found != expected {
+            report.problems.push(format!(
+                "{}: page at byte {offset}: crc32c: found {found:08x}, expected {expected:08x}; \
+                 pack the image again",
+                path.display()
+            ));
+        }
+    }
+    Ok(report)
+}

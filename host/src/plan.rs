@@ -2,8 +2,10 @@
 
 use crate::{Error, Result};
 use omex_core::arena::{Layout, Plan};
+use omex_core::error::LoadError;
 use omex_core::program::Program;
 use serde::Serialize;
+use std::path::Path;
 
 /// How weights reach the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -103,7 +105,7 @@ const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
-pub fn plan(size: &ModelSize<'_>, request: &Request) -> Result<MemoryPlan> {
+pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
     let tile = |bytes: u32| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) };
     let streamed = [tile(TILE_BYTES), tile(size.page_size)];
     let residencies: &[Residency] = match request.pages {
@@ -114,7 +116,7 @@ pub fn plan(size: &ModelSize<'_>, request: &Request) -> Result<MemoryPlan> {
     let mut smallest: Option<MemoryPlan> = None;
     for residency in residencies {
         for candidate in candidates(size, request, *residency) {
-            let plan = lay_out(size, *residency, candidate)?;
+            let plan = lay_out(size, *residency, candidate).map_err(|error| Error::load(model, error))?;
             if request.memory.is_none_or(|memory| plan.total <= memory) {
                 return Ok(plan);
             }
@@ -150,10 +152,10 @@ fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> 
     contexts.iter().flat_map(|context| CHUNKS.map(|chunk| plan(*context, chunk))).collect()
 }
 
-fn lay_out(size: &ModelSize<'_>, residency: Residency, plan: Plan) -> Result<MemoryPlan> {
+fn lay_out(size: &ModelSize<'_>, residency: Residency, plan: Plan) -> Result<MemoryPlan, LoadError> {
     let pages = u32::try_from(size.weights.div_ceil(u64::from(size.page_size))).unwrap_or(u32::MAX);
     let stable_pages = if residency == Residency::Mapped { pages } else { 0 };
-    let layout = Layout::new(size.program, &plan, stable_pages).map_err(Error::Load)?;
+    let layout = Layout::new(size.program, &plan, stable_pages)?;
     let (weights, ring) = match residency {
         Residency::Mapped => (size.weights, 0),
         Residency::Streamed { tile_pages } => {

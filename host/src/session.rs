@@ -1,15 +1,15 @@
 //! A model opened and planned: everything that an engine borrows.
 
-use crate::package::Package;
+use crate::package::{CONVERT_AGAIN, Package};
 use crate::pager::{MappedPager, ReadPager, Space};
 use crate::plan::{MemoryPlan, ModelSize, PageSource, Request, Residency, plan};
 use crate::pool::Pool;
+use crate::tokenizer::nfc;
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{Engine, Model};
-use omex_core::image;
 use omex_core::program::Program;
 use omex_core::simd::Kernels;
-use omex_core::token::Tokenizer;
+use omex_core::token::{self, Decoder, Symbol, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Session {
     /// # Errors
     /// Files that are malformed, or a budget that is too small.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let tables = if path.is_dir() { Tables::of_package(path)? } else { Tables::of_image(path)? };
+        let tables = Tables::open(path)?;
         let plan = tables.plan(path, options)?;
         let (pager, bytes_read): (Box<dyn Pager>, _) = match plan.residency {
             Residency::Mapped => (Box::new(MappedPager::new(&tables.space)?), None),
@@ -95,12 +95,66 @@ impl Session {
         self.tables.program(&self.path)
     }
 
+    /// Tokens whose logits one pass can compute.
+    #[must_use]
+    pub fn logit_columns(&self) -> usize {
+        self.plan.plan.logit_columns as usize
+    }
+
+    /// The tokenizer's tables, if the model has a tokenizer.
+    #[must_use]
+    pub fn tokenizer_tables(&self) -> Option<&[u8]> {
+        self.tables.tokenizer.as_deref()
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
     /// The model has none, or its tables are damaged.
     pub fn tokenizer(&self) -> Result<Tokenizer<&[u8]>> {
-        crate::tokenizer::open(&self.path, self.tables.tokenizer.as_deref())
+        let Some(tables) = self.tables.tokenizer.as_deref() else {
+            let message = "the model has no tokenizer: give token ids with --ids, or convert it \
+                           again with --tokenizer FILE";
+            return Err(Error::Usage(format!("{}: {message}", self.path.display())));
+        };
+        Tokenizer::open(tables).map_err(|error| self.bad_tokenizer(&error))
+    }
+
+    fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
+        let (found, expected) = (error.to_string(), "a compiled tokenizer");
+        Error::malformed(&self.path, "tokenizer", found, expected, CONVERT_AGAIN)
+    }
+
+    /// A text's tokens, with those that the tokenizer puts around a text.
+    ///
+    /// # Errors
+    /// A model without a tokenizer, or damaged tables.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokenizer = self.tokenizer()?;
+        let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
+        let mut scratch = vec![Symbol::EMPTY; text.len() + omex_core::token::MIN_SCRATCH];
+        let mut ids = vec![];
+        let encoded = tokenizer.encode(&text, token::Options::default(), &mut scratch, |id| {
+            ids.push(id);
+            Ok(())
+        });
+        encoded.map_err(|error| self.bad_tokenizer(&error))?;
+        Ok(ids)
+    }
+
+    /// The text of some tokens.
+    ///
+    /// # Errors
+    /// A token outside of the vocabulary, a model without a tokenizer, or damaged tables.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let mut tokenizer = self.tokenizer()?;
+        let (mut decoder, mut text) = (Decoder::new(false), String::new());
+        for id in ids {
+            let decoded = tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
+            decoded.map_err(|error| Error::Usage(format!("token {id}: {error}")))?;
+        }
+        decoder.finish(&mut |piece| text.push_str(piece));
+        Ok(text)
     }
 
     /// Bytes of weights read so far; 0 if they are mapped.
@@ -120,9 +174,10 @@ impl Session {
     /// None once the session is open.
     pub fn engine(&mut self) -> Result<Engine<'_>> {
         let Tables { program, tensors, checksums, space, weights, .. } = &self.tables;
+        let failed = |error| Error::load(&self.path, error);
         let page_size = u64::from(space.page_size);
         let model = Model {
-            program: Program::parse(program, tensors, weights.clone()).map_err(Error::Load)?,
+            program: Program::parse(program, tensors, weights.clone()).map_err(failed)?,
             plan: self.plan.plan,
             end: weights.end,
             checksums,
@@ -132,11 +187,23 @@ impl Session {
             bytes_read.store(0, Ordering::Relaxed);
         }
         let memory = self.memory.as_mut_bytes();
-        Engine::new(model, memory, &mut *self.pager, self.kernels, &self.pool).map_err(Error::Load)
+        Engine::new(model, memory, &mut *self.pager, self.kernels, &self.pool).map_err(failed)
     }
 }
 
+/// Plans a model without opening its weights.
+///
+/// # Errors
+/// Those of [`Session::open`].
+pub fn plan_model(path: &Path, options: &Options) -> Result<MemoryPlan> {
+    Tables::open(path)?.plan(path, options)
+}
+
 impl Tables {
+    fn open(path: &Path) -> Result<Self> {
+        if path.is_dir() { Self::of_package(path) } else { Self::of_image(path) }
+    }
+
     fn of_package(path: &Path) -> Result<Self> {
         let package = Package::open(path)?;
         let checksums = package.index.page_checksums();
@@ -171,7 +238,7 @@ impl Tables {
 
     fn program(&self, path: &Path) -> Result<Program<'_>> {
         Program::parse(&self.program, &self.tensors, self.weights.clone())
-            .map_err(|e| Error::Run { path: path.to_owned(), message: e.to_string() })
+            .map_err(|error| Error::load(path, error))
     }
 
     fn plan(&self, path: &Path, options: &Options) -> Result<MemoryPlan> {
@@ -191,6 +258,6 @@ impl Tables {
             pages: options.pages,
             fixed: self.fixed,
         };
-        plan(&size, &request)
+        plan(&size, &request, path)
     }
 }

@@ -79,7 +79,8 @@ impl Decoder {
                     return;
                 }
                 Err(error) => {
-                    let (valid, bad) = rest.split_at_checked(error.valid_up_to()).unwrap_or((&[], rest));
+                    let (valid, bad) =
+                        rest.split_at_checked(error.valid_up_to()).unwrap_or((&[], rest));
                     if let Ok(text) = str::from_utf8(valid)
                         && !text.is_empty()
                     {

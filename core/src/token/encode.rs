@@ -28,7 +28,9 @@ impl<S: TableSource> Tables<S> {
             return Ok(None);
         }
         let first_bytes = self.header.first_bytes;
-        let starts = |b: u8| first_bytes.get(usize::from(b >> 3)).is_some_and(|bits| bits >> (b & 7) & 1 == 1);
+        let starts = |b: u8| {
+            first_bytes.get(usize::from(b >> 3)).is_some_and(|bits| bits >> (b & 7) & 1 == 1)
+        };
         for (start, &b) in text.as_bytes().iter().enumerate().skip(from) {
             if starts(b)
                 && let Some(here) = text.as_bytes().get(start..)
@@ -102,13 +104,24 @@ pub(super) struct Encoder<'a, S, F> {
 }
 
 impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
-    pub(super) fn new(tables: &'a mut Tables<S>, scratch: &'a mut [Symbol], sink: F) -> Result<Self, EncodeError> {
+    pub(super) fn new(
+        tables: &'a mut Tables<S>,
+        scratch: &'a mut [Symbol],
+        sink: F,
+    ) -> Result<Self, EncodeError> {
         if scratch.len() < MIN_SCRATCH {
             return Err(EncodeError::Scratch);
         }
         let usable = scratch.len().min(MAX_SCRATCH);
         let scratch = scratch.get_mut(..usable).ok_or(EncodeError::Scratch)?;
-        Ok(Self { tables, scratch, sink, symbols: 0, after_unknown: false, done: Encoded::default() })
+        Ok(Self {
+            tables,
+            scratch,
+            sink,
+            symbols: 0,
+            after_unknown: false,
+            done: Encoded::default(),
+        })
     }
 
     pub(super) fn run(mut self, text: &str, options: Options) -> Result<Encoded, EncodeError> {
@@ -176,7 +189,9 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
             text = rest;
             if self.tables.header.word_count > 0
-                && let Some(id) = self.tables.whole_word(word.as_bytes(), super::layout::word_hash(word.as_bytes()))?
+                && let Some(id) = self
+                    .tables
+                    .whole_word(word.as_bytes(), super::layout::word_hash(word.as_bytes()))?
             {
                 self.emit(id)?;
                 continue;
@@ -195,11 +210,14 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         let header = self.tables.header;
         let space = if header.has(flag::SPACE_MARK) { SPACE_MARK } else { ' ' };
         let marked = |c| if c == ' ' { space } else { c };
-        let prefixed = (header.has(flag::PREFIX_ALWAYS) || (first && header.has(flag::PREFIX_FIRST)))
-            && !(header.has(flag::PREFIX_UNLESS_SPACE) && text.chars().next().map(marked) == Some(space));
+        let prefixed = (header.has(flag::PREFIX_ALWAYS)
+            || (first && header.has(flag::PREFIX_FIRST)))
+            && !(header.has(flag::PREFIX_UNLESS_SPACE)
+                && text.chars().next().map(marked) == Some(space));
         let mut previous = space;
         for c in prefixed.then_some(space).into_iter().chain(text.chars().map(marked)) {
-            let cut = header.has(flag::SPLIT_SPACES) || (header.has(flag::SPLIT_WORDS) && previous != space);
+            let cut = header.has(flag::SPLIT_SPACES)
+                || (header.has(flag::SPLIT_WORDS) && previous != space);
             if c == space && cut {
                 self.merge()?;
             }

@@ -55,7 +55,9 @@ impl fmt::Display for OpenError {
             Self::Source => "the tokenizer section cannot be read, or is cut short",
             Self::Magic => "this is not a tokenizer section",
             Self::Version => "a tokenizer section of an unknown version",
-            Self::Setting => "the tokenizer section asks for something that this version does not have",
+            Self::Setting => {
+                "the tokenizer section asks for something that this version does not have"
+            }
             Self::Bounds => "a table lies outside the tokenizer section",
         })
     }

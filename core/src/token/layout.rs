@@ -21,8 +21,8 @@ pub const BUCKET: usize = 64;
 pub const BUCKET_ENTRIES: usize = 5;
 /// The bit that marks a key as present.
 pub const OCCUPIED: u64 = 1 << 63;
-/// A key is searched for in at most this many consecutive buckets.
-pub const MAX_PROBES: u32 = 8;
+/// No more words than this share a hash.
+pub const MAX_SAME_HASH: u32 = 8;
 
 /// Bits of a piece's offset in its index word; the highest bit marks a special token.
 pub const OFFSET_MASK: u32 = (1 << 31) - 1;
@@ -67,7 +67,9 @@ pub enum PreTokenizer {
 
 impl PreTokenizer {
     pub(super) fn new(byte: u8) -> Option<Self> {
-        [Self::None, Self::Gpt2, Self::Gpt2Digits, Self::Llama3, Self::Qwen2].into_iter().find(|&k| k as u8 == byte)
+        [Self::None, Self::Gpt2, Self::Gpt2Digits, Self::Llama3, Self::Qwen2]
+            .into_iter()
+            .find(|&k| k as u8 == byte)
     }
 }
 
@@ -162,12 +164,19 @@ pub const fn key(left: u32, right: u32) -> u64 {
 /// The part of an entry that is its key; the rest is the id that it gives.
 pub const KEY_MASK: u64 = OCCUPIED | ((1 << (2 * ID_BITS)) - 1);
 
-/// The bucket in which the search for `key` begins, of `buckets`.
+/// The two buckets, of `buckets`, that `key` may be in: the second only if the first one's overflow word says so.
 #[inline]
-pub const fn bucket(key: u64, buckets: u32) -> u32 {
-    // Fibonacci hashing; the high half of a product scales it to the number of buckets.
-    let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    ((hash * buckets as u64) >> 32) as u32
+pub const fn homes(key: u64, buckets: u32) -> (u32, u32) {
+    (
+        home(key.wrapping_mul(0x9E37_79B9_7F4A_7C15), buckets),
+        home(key.wrapping_mul(0xC2B2_AE3D_27D4_EB4F), buckets),
+    )
+}
+
+/// The high half of a product (Fibonacci hashing), scaled to the number of buckets.
+#[inline]
+const fn home(product: u64, buckets: u32) -> u32 {
+    (((product >> 32) * buckets as u64) >> 32) as u32
 }
 
 /// The hash of a whole word's bytes: FNV-1a, 32 bits.

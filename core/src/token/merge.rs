@@ -22,7 +22,8 @@ pub struct Symbol {
 
 impl Symbol {
     /// A symbol for filling scratch memory with.
-    pub const EMPTY: Self = Self { id: 0, rank: NONE, merged: 0, previous: NONE, next: NONE, best: 0 };
+    pub const EMPTY: Self =
+        Self { id: 0, rank: NONE, merged: 0, previous: NONE, next: NONE, best: 0 };
 
     pub(super) const fn new(id: u32) -> Self {
         Self { id, ..Self::EMPTY }
@@ -153,4 +154,58 @@ pub(super) fn merge<E>(
         position = symbol.next;
     }
     Ok(word.steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: usize = 80;
+
+    /// Whole table of merges of ids below 32, from a seed: about a third of the pairs merge, ranks repeat.
+    fn look_up(seed: u32, left: u32, right: u32) -> Option<Merge> {
+        let mixed = (seed ^ (left << 8) ^ right).wrapping_mul(0x9E37_79B9);
+        let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x85EB_CA6B) >> 8;
+        mixed.is_multiple_of(3).then_some(Merge { rank: (mixed >> 4) % 7, id: (mixed >> 9) % 32 })
+    }
+
+    /// The definition: again and again, the first of the best pairs.
+    fn naive(seed: u32, ids: &mut [u32; LONGEST], mut length: usize) -> usize {
+        loop {
+            let pairs =
+                ids.iter().zip(ids.iter().skip(1)).take(length.saturating_sub(1)).enumerate();
+            let merges =
+                pairs.filter_map(|(at, (&a, &b))| look_up(seed, a, b).map(|m| (m.rank, at, m.id)));
+            let Some((_, at, id)) = merges.min() else { return length };
+            ids.copy_within(at + 2..length, at + 1);
+            ids.iter_mut().skip(at).take(1).for_each(|first| *first = id);
+            length -= 1;
+        }
+    }
+
+    #[test]
+    fn merging_is_what_its_definition_says() {
+        for seed in 0..2000u32 {
+            let length = seed as usize % LONGEST + 1;
+            let mut expected = [0; LONGEST];
+            let mut symbols = [Symbol::EMPTY; LONGEST];
+            for ((expected, symbol), at) in expected.iter_mut().zip(&mut symbols).zip(0u32..) {
+                *expected = at.wrapping_mul(seed ^ 0x5555).wrapping_mul(0x9E37_79B9) >> 27;
+                *symbol = Symbol::new(*expected);
+            }
+            let mut found = [0; LONGEST];
+            let mut places = found.iter_mut();
+            let (word, _) = symbols.split_at_mut(length);
+            let merged = merge(
+                word,
+                |left, right| Ok(look_up(seed, left, right)),
+                |id| places.next().map(|place| *place = id).ok_or(()),
+            );
+            let left = places.len();
+            let expected_length = naive(seed, &mut expected, length);
+            assert!(merged.is_ok());
+            assert_eq!(LONGEST - left, expected_length);
+            assert!(found.iter().zip(&expected).take(expected_length).all(|(a, b)| a == b));
+        }
+    }
 }

@@ -2,8 +2,8 @@
 
 use super::error::OpenError;
 use super::layout::{
-    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, KEY_MASK, Kind, MAGIC, MAX_PROBES, MAX_TEMPLATE, NONE,
-    OFFSET_MASK, PreTokenizer, SPECIAL, VERSION, added, bucket, field, flag, key,
+    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, KEY_MASK, Kind, MAGIC, MAX_SAME_HASH,
+    MAX_TEMPLATE, NONE, OFFSET_MASK, PreTokenizer, SPECIAL, VERSION, added, field, homes, key,
 };
 use super::source::{SourceError, TableSource};
 
@@ -12,6 +12,14 @@ use super::source::{SourceError, TableSource};
 pub(super) struct Merge {
     pub(super) rank: u32,
     pub(super) id: u32,
+}
+
+/// What a bucket tells of a key.
+enum Search {
+    Found(Merge),
+    Absent,
+    /// Not here, but some key that belongs here is in its other bucket.
+    Overflow,
 }
 
 /// Where a piece's bytes are.
@@ -87,18 +95,20 @@ impl Header {
             return Err(OpenError::Version);
         }
         let flags = u32_at(bytes, field::FLAGS);
-        if flags & !flag::ALL != 0 {
+        if flags & !super::layout::flag::ALL != 0 {
             return Err(OpenError::Setting);
         }
         let header = Self {
             kind: Kind::new(byte_at(bytes, field::KIND)).ok_or(OpenError::Setting)?,
-            pre_tokenizer: PreTokenizer::new(byte_at(bytes, field::PRE_TOKENIZER)).ok_or(OpenError::Setting)?,
+            pre_tokenizer: PreTokenizer::new(byte_at(bytes, field::PRE_TOKENIZER))
+                .ok_or(OpenError::Setting)?,
             flags,
             vocabulary: u32_at(bytes, field::VOCABULARY),
             unknown: u32_at(bytes, field::UNKNOWN),
             index: u32_at(bytes, field::INDEX),
             pieces: u32_at(bytes, field::PIECES),
-            pieces_length: u32_at(bytes, field::MERGES).saturating_sub(u32_at(bytes, field::PIECES)),
+            pieces_length: u32_at(bytes, field::MERGES)
+                .saturating_sub(u32_at(bytes, field::PIECES)),
             merges: u32_at(bytes, field::MERGES),
             buckets: u32_at(bytes, field::BUCKETS),
             classes: u32_at(bytes, field::CLASSES),
@@ -111,7 +121,11 @@ impl Header {
             before: u16_at(bytes, field::BEFORE),
             after: u16_at(bytes, field::AFTER),
             bytes: u32_at(bytes, field::BYTES),
-            first_bytes: bytes.get(field::FIRST_BYTES..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; 32]),
+            first_bytes: bytes
+                .get(field::FIRST_BYTES..)
+                .and_then(|rest| rest.first_chunk())
+                .copied()
+                .unwrap_or([0; 32]),
         };
         let length = u32_at(bytes, field::LENGTH);
         header.check(length)?;
@@ -121,7 +135,8 @@ impl Header {
     fn check(&self, length: u32) -> Result<(), OpenError> {
         let inside = |offset: u32, count: u32, size: u64| {
             u64::from(offset) >= HEADER as u64
-                && u64::from(count).saturating_mul(size).saturating_add(u64::from(offset)) <= u64::from(length)
+                && u64::from(count).saturating_mul(size).saturating_add(u64::from(offset))
+                    <= u64::from(length)
         };
         let tables = inside(self.index, self.vocabulary.saturating_add(1), 4)
             && inside(self.pieces, self.pieces_length, 1)
@@ -166,7 +181,8 @@ impl<S: TableSource> Tables<S> {
 
     #[inline(always)]
     fn words(&mut self, table: u32, index: u32) -> Result<(u32, u32), SourceError> {
-        let [a, b, c, d, e, f, g, h] = self.source.array(table.saturating_add(index.saturating_mul(8)))?;
+        let [a, b, c, d, e, f, g, h] =
+            self.source.array(table.saturating_add(index.saturating_mul(8)))?;
         Ok((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))
     }
 
@@ -174,26 +190,36 @@ impl<S: TableSource> Tables<S> {
     #[inline]
     pub(super) fn merge(&mut self, left: u32, right: u32) -> Result<Option<Merge>, SourceError> {
         let wanted = key(left, right);
-        let mut at = bucket(wanted, self.header.buckets);
-        for _ in 0..MAX_PROBES {
-            let bytes: [u8; BUCKET] =
-                self.source.array(self.header.merges.saturating_add(at.saturating_mul(BUCKET as u32)))?;
-            let (keys, rest) = bytes.split_at(BUCKET_ENTRIES * 8);
-            let (ranks, _) = rest.as_chunks::<4>();
-            for (entry, &rank) in keys.as_chunks::<8>().0.iter().zip(ranks) {
-                let entry = u64::from_le_bytes(*entry);
-                if entry & KEY_MASK == wanted {
-                    let id = (entry >> (2 * ID_BITS)) as u32 & CHARACTER;
-                    let found = Merge { rank: u32::from_le_bytes(rank), id };
-                    return Ok((id < self.header.vocabulary).then_some(found));
-                }
-            }
-            if ranks.last() == Some(&[0; 4]) {
-                break;
-            }
-            at = if at.saturating_add(1) >= self.header.buckets { 0 } else { at + 1 };
+        let (first, second) = homes(wanted, self.header.buckets);
+        match self.search(first, wanted)? {
+            Search::Overflow => match self.search(second, wanted)? {
+                Search::Found(found) => Ok(Some(found)),
+                Search::Overflow | Search::Absent => Ok(None),
+            },
+            Search::Found(found) => Ok(Some(found)),
+            Search::Absent => Ok(None),
         }
-        Ok(None)
+    }
+
+    #[inline]
+    fn search(&mut self, bucket: u32, wanted: u64) -> Result<Search, SourceError> {
+        let offset = self.header.merges.saturating_add(bucket.saturating_mul(BUCKET as u32));
+        let bytes: [u8; BUCKET] = self.source.array(offset)?;
+        let (keys, ranks) = bytes.split_at(BUCKET_ENTRIES * 8);
+        let (ranks, _) = ranks.as_chunks::<4>();
+        // Every entry is looked at, without a branch: which one it is cannot be predicted.
+        let mut found = (0, NONE);
+        for (entry, &rank) in keys.as_chunks::<8>().0.iter().zip(ranks) {
+            let entry = u64::from_le_bytes(*entry);
+            found =
+                if entry & KEY_MASK == wanted { (entry, u32::from_le_bytes(rank)) } else { found };
+        }
+        let (entry, rank) = found;
+        let id = (entry >> (2 * ID_BITS)) as u32 & CHARACTER;
+        if entry != 0 && id < self.header.vocabulary {
+            return Ok(Search::Found(Merge { rank, id }));
+        }
+        Ok(if ranks.last() == Some(&[0; 4]) { Search::Absent } else { Search::Overflow })
     }
 
     /// The id of a character that is a token by itself.
@@ -219,7 +245,11 @@ impl<S: TableSource> Tables<S> {
         let end = self.word(self.header.index, id.saturating_add(1))? & OFFSET_MASK;
         let inside = start <= end && end <= self.header.pieces_length;
         let offset = self.header.pieces.saturating_add(start);
-        Ok(inside.then_some(Piece { offset, length: end.saturating_sub(start), special: word & SPECIAL != 0 }))
+        Ok(inside.then_some(Piece {
+            offset,
+            length: end.saturating_sub(start),
+            special: word & SPECIAL != 0,
+        }))
     }
 
     /// Fills `out` with bytes of a piece, from `offset` of the section.
@@ -246,7 +276,11 @@ impl<S: TableSource> Tables<S> {
     }
 
     /// The id of a word that is a token although merging would not make it.
-    pub(super) fn whole_word(&mut self, word: &[u8], hash: u32) -> Result<Option<u32>, SourceError> {
+    pub(super) fn whole_word(
+        &mut self,
+        word: &[u8],
+        hash: u32,
+    ) -> Result<Option<u32>, SourceError> {
         let (mut low, mut high) = (0, self.header.word_count);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -257,7 +291,7 @@ impl<S: TableSource> Tables<S> {
             }
         }
         // Words of one hash lie side by side; the compiler leaves few, a hostile table may not.
-        for at in (low..self.header.word_count).take(MAX_PROBES as usize) {
+        for at in (low..self.header.word_count).take(MAX_SAME_HASH as usize) {
             let (entry, id) = self.words(self.header.words, at)?;
             if entry != hash {
                 break;

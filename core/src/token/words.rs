@@ -66,7 +66,12 @@ impl<S: TableSource> Tables<S> {
     }
 
     /// What follows the longest run of `class`, of at most `limit` characters.
-    fn after<'t>(&mut self, class: Class, limit: usize, mut rest: Chars<'t>) -> Result<&'t str, SourceError> {
+    fn after<'t>(
+        &mut self,
+        class: Class,
+        limit: usize,
+        mut rest: Chars<'t>,
+    ) -> Result<&'t str, SourceError> {
         for _ in 0..limit {
             let here = rest.as_str();
             match rest.next() {
@@ -151,7 +156,11 @@ impl<S: TableSource> Tables<S> {
     }
 
     /// `\s+(?!\S)|\s+`: what follows the whitespace at the start, less its last character if a word follows.
-    fn after_spaces<'t>(&mut self, text: &'t str, digits_end: bool) -> Result<&'t str, SourceError> {
+    fn after_spaces<'t>(
+        &mut self,
+        text: &'t str,
+        digits_end: bool,
+    ) -> Result<&'t str, SourceError> {
         let mut rest = text.chars();
         let (mut before_last, mut after) = (text, text);
         while let Some(c) = rest.next() {

@@ -134,7 +134,10 @@ pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Checkpo
 }
 
 /// The format that the model at `path` looks to be in.
-fn detect(path: &Path) -> Result<SourceFormat> {
+///
+/// # Errors
+/// A file that cannot be read, or looks like none of them.
+pub fn detect(path: &Path) -> Result<SourceFormat> {
     if path.is_dir() {
         return Ok(SourceFormat::HuggingFace);
     }

@@ -3,8 +3,8 @@
 use super::{Added, Kind, PreTokenizer, Spec};
 use crate::{Error, Result};
 use omex_core::token::layout::{
-    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_PROBES, MAX_TEMPLATE, NONE, OFFSET_MASK,
-    SPECIAL, VERSION, added, bucket, field, flag, key, word_hash,
+    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_SAME_HASH,
+    MAX_TEMPLATE, NONE, OFFSET_MASK, SPECIAL, VERSION, added, field, flag, homes, key, word_hash,
 };
 use omex_core::token::{Options, Symbol, Tokenizer};
 use regex_syntax::hir::{Class, HirKind};
@@ -19,21 +19,22 @@ pub fn compile(spec: &Spec) -> Result<Vec<u8>> {
     let words = if spec.ignore_merges { whole_words(spec)? } else { Vec::new() };
     let (index, pieces) = pieces(spec)?;
     let merges = buckets(&entries(spec));
-    let classes = if spec.pre_tokenizer == PreTokenizer::None { Vec::new() } else { classes(spec)? };
+    let classes =
+        if spec.pre_tokenizer == PreTokenizer::None { Vec::new() } else { classes(spec)? };
     let (added, first_bytes) = added_tokens(spec)?;
     let template = [&spec.before[..], &spec.after[..]];
     if template.iter().any(|ids| ids.len() > usize::from(MAX_TEMPLATE)) {
         return Err(too_long(spec, "template", format!("more than {MAX_TEMPLATE} ids on a side")));
     }
     let mut section = Section { bytes: vec![0; HEADER] };
-    section.table(field::INDEX, None, &words_of(&index), 4)?;
-    section.table(field::PIECES, None, &pieces, 4)?;
-    section.table(field::MERGES, Some((field::BUCKETS, BUCKET)), &merges, BUCKET)?;
-    section.table(field::CLASSES, Some((field::CLASS_COUNT, 8)), &words_of(&classes), 4)?;
-    section.table(field::WORDS, Some((field::WORD_COUNT, 8)), &words_of(&words), 4)?;
-    section.table(field::ADDED, Some((field::ADDED_COUNT, 8)), &words_of(&added), 4)?;
-    section.table(field::TEMPLATE, None, &words_of(&template.concat()), 4)?;
-    section.table(field::BYTES, None, &words_of(&byte_ids(spec)), 4)?;
+    section.table(field::INDEX, None, &words_of(&index), 4);
+    section.table(field::PIECES, None, &pieces, 4);
+    section.table(field::MERGES, Some((field::BUCKETS, BUCKET)), &merges, BUCKET);
+    section.table(field::CLASSES, Some((field::CLASS_COUNT, 8)), &words_of(&classes), 4);
+    section.table(field::WORDS, Some((field::WORD_COUNT, 8)), &words_of(&words), 4);
+    section.table(field::ADDED, Some((field::ADDED_COUNT, 8)), &words_of(&added), 4);
+    section.table(field::TEMPLATE, None, &words_of(&template.concat()), 4);
+    section.table(field::BYTES, None, &words_of(&byte_ids(spec)), 4);
     section.put(0, &MAGIC);
     section.put(field::VERSION, &VERSION.to_le_bytes());
     section.put(field::KIND, &[spec.kind as u8, spec.pre_tokenizer as u8]);
@@ -44,7 +45,10 @@ pub fn compile(spec: &Spec) -> Result<Vec<u8>> {
     section.put(field::AFTER, &(spec.after.len() as u16).to_le_bytes());
     section.put(field::FIRST_BYTES, &first_bytes);
     let length = section.bytes.len();
-    section.word(field::LENGTH, u32::try_from(length).map_err(|_| too_long(spec, "section", "more than 4 GiB".into()))?);
+    section.word(
+        field::LENGTH,
+        u32::try_from(length).map_err(|_| too_long(spec, "section", "more than 4 GiB".into()))?,
+    );
     Ok(section.bytes)
 }
 
@@ -71,7 +75,7 @@ impl Section {
     }
 
     /// Appends a table, and notes where it is and, if asked, how many records of some size it has.
-    fn table(&mut self, offset: usize, count: Option<(usize, usize)>, bytes: &[u8], align: usize) -> Result<()> {
+    fn table(&mut self, offset: usize, count: Option<(usize, usize)>, bytes: &[u8], align: usize) {
         self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
         // The whole length is checked when it is written: a table that starts beyond 4 GiB ends beyond it too.
         self.word(offset, self.bytes.len() as u32);
@@ -79,7 +83,6 @@ impl Section {
             self.word(count, (bytes.len() / size) as u32);
         }
         self.bytes.extend_from_slice(bytes);
-        Ok(())
     }
 }
 
@@ -95,7 +98,8 @@ fn split_flag(spec: &Spec) -> u32 {
         let crosses = |(at, _): (usize, &str)| at > 0 && !piece[..at].ends_with(space);
         piece.match_indices(space).any(crosses)
     };
-    let crossing = |id: u32| !std::str::from_utf8(&spec.pieces[id as usize]).is_ok_and(|piece| !inside(piece));
+    let crossing =
+        |id: u32| !std::str::from_utf8(&spec.pieces[id as usize]).is_ok_and(|piece| !inside(piece));
     let exact = spec.kind == Kind::Characters && !spec.merges.iter().any(|m| crossing(m.merged));
     if exact { flag::SPLIT_WORDS } else { 0 }
 }
@@ -103,7 +107,8 @@ fn split_flag(spec: &Spec) -> u32 {
 /// The byte that a piece named `<0xNN>` stands for.
 fn byte_token(piece: &[u8]) -> Option<u8> {
     let digits = piece.strip_prefix(b"<0x")?.strip_suffix(b">")?;
-    let digits = std::str::from_utf8(digits).ok().filter(|d| d.len() == 2 && !d.starts_with('+'))?;
+    let digits =
+        std::str::from_utf8(digits).ok().filter(|d| d.len() == 2 && !d.starts_with('+'))?;
     u8::from_str_radix(digits, 16).ok()
 }
 
@@ -128,7 +133,9 @@ fn pieces(spec: &Spec) -> Result<(Vec<u32>, Vec<u8>)> {
     };
     for (piece, id) in spec.pieces.iter().zip(0..) {
         let token = added.get(&id);
-        index.push(offset(&bytes)? | if token.is_some_and(|token| token.special) { SPECIAL } else { 0 });
+        index.push(
+            offset(&bytes)? | if token.is_some_and(|token| token.special) { SPECIAL } else { 0 },
+        );
         match token {
             Some(token) => bytes.extend_from_slice(token.content.as_bytes()),
             None => bytes.extend(decoded(spec, piece)),
@@ -165,42 +172,68 @@ fn entries(spec: &Spec) -> Vec<Entry> {
     entries.into_values().collect()
 }
 
-/// The merge table: buckets four fifths full, or fewer where the search for a key would take too long.
+/// The merge table: buckets four fifths full, or less where keys do not find room.
 fn buckets(entries: &[Entry]) -> Vec<u8> {
     let mut count = entries.len().div_ceil(BUCKET_ENTRIES - 1).max(1);
     loop {
-        if let Some(table) = fill(entries, count) {
-            return table;
+        if let Some(buckets) = fill(entries, count) {
+            return bucket_bytes(&buckets);
         }
         count += count / 16 + 1;
     }
 }
 
-fn fill(entries: &[Entry], count: usize) -> Option<Vec<u8>> {
+/// Puts every entry into one of its two buckets, moving others to theirs where both are full (cuckoo hashing:
+/// Pagh and Rodler, 2001). None if an entry finds no room.
+fn fill(entries: &[Entry], count: usize) -> Option<Vec<Vec<Entry>>> {
+    const MOVES: usize = 500;
     let mut buckets: Vec<Vec<Entry>> = vec![Vec::new(); count];
-    let mut overflow = vec![0u32; count];
     for &entry in entries {
-        let mut at = bucket(entry.key, count as u32) as usize;
-        let mut probes = 1;
-        while buckets[at].len() == BUCKET_ENTRIES {
-            overflow[at] = 1;
-            at = (at + 1) % count;
-            probes += 1;
-            if probes > MAX_PROBES {
+        let mut entry = entry;
+        let mut at = homes(entry.key, count as u32).0 as usize;
+        for moves in 0.. {
+            if moves == MOVES {
                 return None;
             }
+            let (first, second) = homes(entry.key, count as u32);
+            let free = [first, second]
+                .map(|home| home as usize)
+                .into_iter()
+                .find(|&b| buckets[b].len() < BUCKET_ENTRIES);
+            if let Some(free) = free {
+                buckets[free].push(entry);
+                break;
+            }
+            std::mem::swap(&mut entry, &mut buckets[at][moves % BUCKET_ENTRIES]);
+            let (first, second) = homes(entry.key, count as u32);
+            at = if at == first as usize { second } else { first } as usize;
         }
-        buckets[at].push(entry);
     }
-    let mut table = Vec::with_capacity(count * BUCKET);
-    for (mut bucket, overflow) in buckets.into_iter().zip(overflow) {
+    Some(buckets)
+}
+
+fn bucket_bytes(buckets: &[Vec<Entry>]) -> Vec<u8> {
+    let mut overflow = vec![0u32; buckets.len()];
+    for (bucket, at) in buckets.iter().zip(0..) {
+        for first in bucket
+            .iter()
+            .map(|entry| homes(entry.key, buckets.len() as u32).0)
+            .filter(|&first| first != at)
+        {
+            overflow[first as usize] = 1;
+        }
+    }
+    let mut table = Vec::with_capacity(buckets.len() * BUCKET);
+    for (bucket, overflow) in buckets.iter().zip(overflow) {
+        let mut bucket = bucket.clone();
         bucket.resize(BUCKET_ENTRIES, Entry { key: 0, id: 0, rank: 0 });
-        let keys = bucket.iter().flat_map(|e| (e.key | u64::from(e.id) << (2 * ID_BITS)).to_le_bytes());
-        table.extend(keys);
+        table.extend(
+            bucket.iter().flat_map(|e| (e.key | u64::from(e.id) << (2 * ID_BITS)).to_le_bytes()),
+        );
         table.extend(bucket.iter().flat_map(|e| e.rank.to_le_bytes()));
         table.extend(overflow.to_le_bytes());
     }
-    Some(table)
+    table
 }
 
 /// Ranges of letters and numbers beyond ASCII: first character, last character with the class in its high byte.
@@ -208,8 +241,15 @@ fn classes(spec: &Spec) -> Result<Vec<u32>> {
     let mut ranges = BTreeMap::new();
     for (expression, class) in [(r"\p{L}", 1), (r"\p{N}", 2)] {
         let hir = regex_syntax::parse(expression).ok();
-        let Some(HirKind::Class(Class::Unicode(found))) = hir.map(regex_syntax::hir::Hir::into_kind) else {
-            return Err(spec.malformed(expression, "no table", "Unicode tables", "build with Unicode tables"));
+        let Some(HirKind::Class(Class::Unicode(found))) =
+            hir.map(regex_syntax::hir::Hir::into_kind)
+        else {
+            return Err(spec.malformed(
+                expression,
+                "no table",
+                "Unicode tables",
+                "build with Unicode tables",
+            ));
         };
         for range in found.ranges().iter().filter(|range| !range.end().is_ascii()) {
             ranges.insert(u32::from(range.start()), u32::from(range.end()) | class << 24);
@@ -220,9 +260,21 @@ fn classes(spec: &Spec) -> Result<Vec<u32>> {
 
 /// Words that are tokens although merging would not make them: hash and id of each, by hash.
 fn whole_words(spec: &Spec) -> Result<Vec<u32>> {
-    let plain = Spec { pre_tokenizer: PreTokenizer::None, added: vec![], ignore_merges: false, ..spec.clone() };
+    let plain = Spec {
+        pre_tokenizer: PreTokenizer::None,
+        added: vec![],
+        ignore_merges: false,
+        ..spec.clone()
+    };
     let section = compile(&plain)?;
-    let broken = |_| spec.malformed("merges", "a vocabulary that does not encode itself", "BPE", "report this file");
+    let broken = |_| {
+        spec.malformed(
+            "merges",
+            "a vocabulary that does not encode itself",
+            "BPE",
+            "report this file",
+        )
+    };
     let mut tokenizer = Tokenizer::open(section.as_slice()).map_err(|e| broken(e.to_string()))?;
     let options = Options { add_special: false, parse_special: false };
     let mut words = Vec::new();
@@ -242,6 +294,13 @@ fn whole_words(spec: &Spec) -> Result<Vec<u32>> {
         }
     }
     words.sort_unstable();
+    if words.chunk_by(|a, b| a.0 == b.0).any(|same| same.len() > MAX_SAME_HASH as usize) {
+        return Err(too_long(
+            spec,
+            "vocabulary",
+            format!("more than {MAX_SAME_HASH} pieces with one hash"),
+        ));
+    }
     Ok(words.into_iter().flat_map(|(hash, id)| [hash, id]).collect())
 }
 

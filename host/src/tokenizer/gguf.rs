@@ -79,7 +79,13 @@ fn characters(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
     let texts = texts(origin, &vocabulary)?;
     let pieces: Vec<_> = texts.into_iter().map(String::into_bytes).collect();
     let merges = scores::merges(&pieces, &vocabulary.scores).ok_or_else(|| {
-        Error::malformed(origin, "tokenizer.ggml.scores", "not a number", "finite scores", "convert the model again")
+        Error::malformed(
+            origin,
+            "tokenizer.ggml.scores",
+            "not a number",
+            "finite scores",
+            "convert the model again",
+        )
     })?;
     if vocabulary.scores.is_empty() {
         return Err(Error::malformed(
@@ -165,9 +171,16 @@ fn texts(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<String>> {
     let mut texts = Vec::with_capacity(vocabulary.tokens.len());
     for (id, token) in vocabulary.tokens.iter().enumerate() {
         let wrong = |found: String, expected: &str| {
-            Error::malformed(origin, format!("tokenizer.ggml.tokens[{id}]"), found, expected, "convert the model again")
+            Error::malformed(
+                origin,
+                format!("tokenizer.ggml.tokens[{id}]"),
+                found,
+                expected,
+                "convert the model again",
+            )
         };
-        let text = std::str::from_utf8(token).map_err(|_| wrong("bytes that are not UTF-8".into(), "text"))?;
+        let text = std::str::from_utf8(token)
+            .map_err(|_| wrong("bytes that are not UTF-8".into(), "text"))?;
         let text = if text.is_empty() { format!("[PAD{id}]") } else { text.to_owned() };
         if let Some(other) = seen.insert(text.clone(), id) {
             return Err(wrong(format!("{text:?}, as at {other}"), "different tokens"));
@@ -187,13 +200,19 @@ fn added(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<Added>> {
         strip_right: false,
     };
     Ok(kinds
-        .filter(|((kind, _), _)| [token_type::UNKNOWN, token_type::CONTROL, token_type::USER_DEFINED].contains(kind))
+        .filter(|((kind, _), _)| {
+            [token_type::UNKNOWN, token_type::CONTROL, token_type::USER_DEFINED].contains(kind)
+        })
         .map(token)
         .collect())
 }
 
 /// The bytes that byte-level pieces spell; added tokens are text already.
-pub(super) fn spelled_bytes(origin: &Path, texts: &[String], added: &[Added]) -> Result<Vec<Vec<u8>>> {
+pub(super) fn spelled_bytes(
+    origin: &Path,
+    texts: &[String],
+    added: &[Added],
+) -> Result<Vec<Vec<u8>>> {
     let plain: std::collections::HashSet<u32> = added.iter().map(|a| a.id).collect();
     let bytes = texts.iter().zip(0..).map(|(text, id)| {
         if plain.contains(&id) {
@@ -218,7 +237,12 @@ fn ranked(origin: &Path, texts: &[String], lines: &[String]) -> Result<Vec<Merge
     let merge = |(line, rank): (&String, u32)| {
         let (left, right) = line.split_once(' ')?;
         let merged = [left, right].concat();
-        Some(Merge { left: *ids.get(left)?, right: *ids.get(right)?, merged: *ids.get(merged.as_str())?, rank })
+        Some(Merge {
+            left: *ids.get(left)?,
+            right: *ids.get(right)?,
+            merged: *ids.get(merged.as_str())?,
+            rank,
+        })
     };
     let merges = lines.iter().zip(0..).map(|(line, rank)| {
         merge((line, rank)).ok_or_else(|| {

@@ -26,7 +26,9 @@ impl Spec {
         for (piece, name) in pieces.iter_mut().zip(SPECIAL) {
             *piece = name.into();
         }
-        if let Some((id, piece)) = pieces.iter().enumerate().skip(3).take(256).find(|(id, p)| **p != byte_name(id - 3)) {
+        if let Some((id, piece)) =
+            pieces.iter().enumerate().skip(3).take(256).find(|(id, p)| **p != byte_name(id - 3))
+        {
             return Err(Error::malformed(
                 path,
                 format!("token {id}"),
@@ -36,7 +38,13 @@ impl Spec {
             ));
         }
         let merges = scores::merges(&pieces, &scores).ok_or_else(|| {
-            Error::malformed(path, "scores", "not a number", "finite scores", "export the tokenizer again")
+            Error::malformed(
+                path,
+                "scores",
+                "not a number",
+                "finite scores",
+                "export the tokenizer again",
+            )
         })?;
         let special = |(content, id): (&str, u32)| Added {
             id,
@@ -97,8 +105,10 @@ fn read(path: &Path, file: &[u8], count: usize) -> Result<(Vec<Vec<u8>>, Vec<f32
     for id in 0..count {
         let score = word(&mut rest).ok_or_else(|| cut_short(id))?;
         let length = u32::from_le_bytes(word(&mut rest).ok_or_else(|| cut_short(id))?) as usize;
-        let (piece, after) =
-            rest.split_at_checked(length).filter(|_| length <= MAX_PIECE).ok_or_else(|| cut_short(id))?;
+        let (piece, after) = rest
+            .split_at_checked(length)
+            .filter(|_| length <= MAX_PIECE)
+            .ok_or_else(|| cut_short(id))?;
         rest = after;
         if std::str::from_utf8(piece).is_err() {
             return Err(Error::malformed(

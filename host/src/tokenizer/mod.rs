@@ -8,6 +8,7 @@ mod byte_level;
 mod compile;
 mod gguf;
 mod hf;
+mod hf_write;
 mod llama2c;
 mod package;
 mod scores;
@@ -111,12 +112,25 @@ impl Spec {
             ));
         }
         let merges = self.merges.iter().flat_map(|m| [m.left, m.right, m.merged]);
-        let others = self.added.iter().map(|a| a.id).chain(self.unknown).chain(self.before.iter().copied());
-        if let Some(id) = merges.chain(others).chain(self.after.iter().copied()).find(|&id| id as usize >= count) {
+        let others =
+            self.added.iter().map(|a| a.id).chain(self.unknown).chain(self.before.iter().copied());
+        if let Some(id) =
+            merges.chain(others).chain(self.after.iter().copied()).find(|&id| id as usize >= count)
+        {
             return Err(self.malformed(
                 "ids",
                 format!("id {id}"),
                 format!("ids below {count}"),
+                "write the file again: it is damaged",
+            ));
+        }
+        let mut ids: Vec<u32> = self.added.iter().map(|token| token.id).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(self.malformed(
+                "added tokens",
+                format!("two with id {}", pair[0]),
+                "different ids",
                 "write the file again: it is damaged",
             ));
         }

@@ -1,6 +1,6 @@
 //! The `tokenizer/` folder of a model package.
 
-use super::{Spec, compile, hf};
+use super::{Spec, compile, hf_write};
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::fs;
@@ -14,10 +14,21 @@ impl Spec {
     /// If the tokenizer does not compile, or the folder cannot be written.
     pub fn write_package(&self, dir: &Path) -> Result<()> {
         let section = compile(self)?;
-        let json = self.json.clone().unwrap_or_else(|| hf::json(self).to_string().into_bytes());
+        let json =
+            self.json.clone().unwrap_or_else(|| hf_write::json(self).to_string().into_bytes());
+        let read = Self::from_hf_bytes(&self.origin, json.clone())?;
+        if compile(&read)? != section {
+            return Err(self.malformed(
+                "tokenizer.json",
+                "a tokenizer that it cannot describe (changed after reading, or with equal pieces)",
+                "a tokenizer as it was read, all pieces different",
+                "give the tokenizer.json of the model",
+            ));
+        }
         let line = |id: u32| escaped(&self.pieces[id as usize]);
         let vocabulary: String = self.pieces.iter().map(|piece| escaped(piece) + "\n").collect();
-        let merges: String = self.merges.iter().map(|m| format!("{} {}\n", line(m.left), line(m.right))).collect();
+        let merges: String =
+            self.merges.iter().map(|m| format!("{} {}\n", line(m.left), line(m.right))).collect();
         fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
         write(&dir.join("tokenizer.json"), &json)?;
         write(&dir.join("vocab.txt"), vocabulary.as_bytes())?;

@@ -1,0 +1,118 @@
+//! `omex convert`.
+
+use crate::cli::{bytes, output};
+use omex::convert::{Options, convert};
+use omex::import::{self, SourceFormat};
+use omex::quantize::Precision;
+use omex::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Turn another program's model into a package.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex convert --source-format huggingface --model-path ./TinyLlama --output-dir tinyllama.omex
+  omex convert --model-path model-q4_0.gguf --output-dir model.omex
+  omex convert --model-path stories260K.bin --tokenizer tok512.bin --quantization int8 \\
+               --output-dir stories.omex")]
+pub(crate) struct Args {
+    /// Format of the source [default: found out]
+    #[arg(long, value_name = "huggingface|gguf|llama2c")]
+    source_format: Option<SourceFormat>,
+    /// A Hugging Face folder, a GGUF file, or a llama2.c file
+    #[arg(long, value_name = "PATH")]
+    model_path: PathBuf,
+    /// The package to write, by custom NAME.omex
+    #[arg(long, value_name = "DIR")]
+    output_dir: PathBuf,
+    /// Precision of the weights [default: int8; what is quantized already is kept]
+    #[arg(long, value_name = "f32|f16|int8|int4", value_parser = parse_precision)]
+    quantization: Option<Precision>,
+    /// A tokenizer.json, or llama2.c's tokenizer.bin [default: the one beside the model]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Replace an existing package
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f32" => Ok(Precision::F32),
+        "f16" => Ok(Precision::F16),
+        "int8" => Ok(Precision::Int8),
+        "int4" => Ok(Precision::Int4),
+        _ => Err("expected f32, f16, int8 or int4".into()),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Converted {
+    path: PathBuf,
+    parameters: u64,
+    quantization: String,
+    weight_bytes: u64,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let package = convert_to(args, &args.output_dir)?;
+    let architecture = &package.metadata.model_architecture;
+    let converted = Converted {
+        path: args.output_dir.clone(),
+        parameters: architecture.parameters,
+        quantization: architecture.quantization.clone(),
+        weight_bytes: package.index.space(),
+    };
+    if args.json {
+        return output::json(&converted);
+    }
+    output::text(&format!(
+        "{}: {} parameters, {}, {} of weights\n",
+        converted.path.display(),
+        converted.parameters,
+        converted.quantization,
+        bytes::show(converted.weight_bytes)
+    ))
+}
+
+fn convert_to(args: &Args, output: &Path) -> Result<omex::package::Package> {
+    let format = match args.source_format {
+        Some(format) => format,
+        None => import::detect(&args.model_path)?,
+    };
+    let source = import::open(&args.model_path, Some(format))?;
+    let name = args.model_path.canonicalize().unwrap_or_else(|_| args.model_path.clone());
+    let name = name.file_stem().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
+    let options = Options {
+        precision: args.quantization,
+        tokenizer: args.tokenizer.as_deref(),
+        force: args.force,
+    };
+    if source.tokenizer().is_none() && args.tokenizer.is_none() {
+        output::note("note: no tokenizer found; the package takes token ids only (see --tokenizer)");
+    }
+    let bar = output::progress("converting", 1, false);
+    let package = convert(&*source, &format.to_string(), &name, output, &options, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    package
+}
+
+/// Converts a model with the defaults, for `omex` without a command.
+pub(crate) fn convert_plainly(model: &Path, output: &Path) -> Result<(), Error> {
+    let args = Args {
+        source_format: None,
+        model_path: model.to_owned(),
+        output_dir: output.to_owned(),
+        quantization: None,
+        tokenizer: None,
+        force: true,
+        json: false,
+    };
+    convert_to(&args, output).map(|_| ())
+}

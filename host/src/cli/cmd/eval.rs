@@ -1,0 +1,79 @@
+//! `omex eval`.
+
+use super::{Machine, logits::COLUMNS, run_error};
+use crate::cli::output;
+use omex::{Error, Result, interrupt};
+use omex_core::engine::Wanted;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Measure perplexity on a text.
+///
+/// The text is cut into windows as long as the KV cache; in each, every token but the first is
+/// predicted from those before it. Perplexity is exp(mean negative log-likelihood).
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex eval stories.omex --data story.txt
+  omex eval stories.omex --data story.txt --context 512 --json")]
+pub(crate) struct Args {
+    /// A package, or a flash image
+    model: PathBuf,
+    /// A file of text
+    #[arg(long, value_name = "TEXTFILE")]
+    data: PathBuf,
+    #[command(flatten)]
+    machine: Machine,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    perplexity: f64,
+    tokens: u64,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let data = std::fs::read(&args.data).map_err(|e| Error::io(&args.data, "read", e))?;
+    let text = String::from_utf8(data).map_err(|e| {
+        let field = format!("byte {}", e.utf8_error().valid_up_to());
+        Error::malformed(&args.data, field, "bytes that are not UTF-8", "UTF-8 text", "convert it")
+    })?;
+    let mut session = args.machine.open(&args.model, COLUMNS)?;
+    let ids = session.encode(&text)?;
+    if ids.len() < 2 {
+        let found = format!("{} tokens", ids.len());
+        return Err(Error::malformed(&args.data, "text", found, "at least 2", "give a longer text"));
+    }
+    let (columns, window) = (session.logit_columns(), session.plan().context as usize);
+    let mut engine = session.engine()?;
+    let bar = output::progress("evaluating", ids.len() as u64, false);
+    let (mut sum, mut tokens) = (0.0, 0);
+    for window in ids.chunks(window.max(2)) {
+        engine.reset();
+        for (number, chunk) in window.chunks(columns).enumerate() {
+            engine.forward(chunk, Wanted::All).map_err(run_error(&args.model))?;
+            let next = window.iter().skip(number * columns + 1).take(chunk.len());
+            for (column, target) in next.enumerate() {
+                sum += negative_log_likelihood(engine.logits(column), *target);
+                tokens += 1;
+            }
+            bar.inc(chunk.len() as u64);
+            interrupt::check()?;
+        }
+    }
+    bar.finish_and_clear();
+    let perplexity = (sum / tokens as f64).exp();
+    if args.json {
+        return output::json(&Output { perplexity, tokens });
+    }
+    output::text(&format!("perplexity {perplexity:.4} over {tokens} tokens\n"))
+}
+
+fn negative_log_likelihood(logits: &[f32], target: u32) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - largest).exp()).sum();
+    sum.ln() - f64::from(logits[target as usize] - largest)
+}

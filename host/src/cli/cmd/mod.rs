@@ -1,0 +1,72 @@
+//! The commands, one file each.
+
+pub(crate) mod convert;
+pub(crate) mod demo;
+pub(crate) mod eval;
+pub(crate) mod inspect;
+pub(crate) mod logits;
+pub(crate) mod pack;
+pub(crate) mod plan;
+pub(crate) mod run;
+pub(crate) mod tokenize;
+pub(crate) mod validate;
+
+use super::bytes;
+use clap::Args;
+use omex::plan::PageSource;
+use omex::session::{Options, Session};
+use omex::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// How a model is to be run: shared by the commands that run one.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Machine {
+    /// Memory to stay within: bytes, or with KB, MB, GB (powers of 1000), KiB, MiB, GiB (of 1024)
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
+    memory: Option<u64>,
+    /// Positions that the KV cache holds; generation goes on past them
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    context: Option<u32>,
+    /// Threads to compute on [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Where weights come from [default: mapped if they fit the budget, else read]
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    pages: Option<PageSource>,
+}
+
+impl Machine {
+    fn options(&self, logit_columns: u32) -> Options {
+        Options {
+            memory: self.memory,
+            context: self.context,
+            threads: self.threads.map(usize::from),
+            logit_columns,
+            pages: self.pages,
+        }
+    }
+
+    fn open(&self, model: &Path, logit_columns: u32) -> Result<Session> {
+        Session::open(model, &self.options(logit_columns))
+    }
+}
+
+/// Token ids separated by commas.
+pub(crate) fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
+    let id = |word: &str| word.trim().parse().map_err(|_| format!("\"{word}\" is not a token id"));
+    text.split(',').filter(|word| !word.trim().is_empty()).map(id).collect()
+}
+
+/// Tokens of a text, or the ids given instead.
+fn prompt_ids(session: &Session, text: &str, ids: Option<&Vec<u32>>) -> Result<Vec<u32>> {
+    match ids {
+        Some(ids) => Ok(ids.clone()),
+        None => session.encode(text),
+    }
+}
+
+/// An error of a pass over `model`.
+fn run_error(model: &Path) -> impl Fn(omex_core::error::RunError) -> Error {
+    let path: PathBuf = model.to_owned();
+    move |error| Error::Run { path: path.clone(), error }
+}

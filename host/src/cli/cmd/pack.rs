@@ -1,0 +1,69 @@
+//! `omex pack`.
+
+use crate::cli::{bytes, output};
+use omex::Result;
+use omex::pack::{Target, pack};
+use omex::package::Package;
+use std::path::PathBuf;
+
+/// Make the flash image for a board.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex pack stories.omex --ram 64K -o card.img
+  omex pack stories.omex --ram 256K --reserve 32K --page-size 4096 -o card.img --json")]
+pub(crate) struct Args {
+    /// A package
+    model: PathBuf,
+    /// Memory of the board (K is 1024 bytes)
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
+    ram: u64,
+    /// Part of it that the firmware needs for its stack and variables
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse, default_value = "16K")]
+    reserve: u64,
+    /// The image to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Bytes a page, a power of two [default: 1024 up to 128K of memory, else 4096]
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
+    page_size: Option<u64>,
+    /// Tokens of the prompt in one pass [default: what a sixth of the memory allows, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    columns: Option<u32>,
+    /// Positions of the KV cache [default: as many as fit]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    context: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let package = Package::open(&args.model)?;
+    let target = Target {
+        ram: args.ram,
+        reserve: args.reserve,
+        page_size: args.page_size.map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
+        columns: args.columns,
+        context: args.context,
+    };
+    let plan = pack(&package, &target, &args.output)?;
+    if args.json {
+        return output::json(&plan);
+    }
+    let rows = [
+        ("stack and variables".to_owned(), plan.reserve),
+        (format!("KV cache, {} positions", plan.context), plan.kv_cache),
+        (format!("activations, {} tokens a pass", plan.prefill_chunk), plan.activations),
+        (format!("pages of {} bytes", plan.page_size), plan.ring),
+        ("tables".to_owned(), plan.tables),
+    ];
+    let mut text = String::new();
+    for (what, size) in &rows {
+        text.push_str(&format!("{what:40} {size:>8}\n"));
+    }
+    let used: u64 = rows.iter().map(|(_, size)| size).sum();
+    text.push_str(&format!("{:40} {used:>8} of {}\n", "in all", plan.ram));
+    text.push_str(&format!("{}: {}\n", args.output.display(), bytes::show(plan.image)));
+    output::text(&text)
+}

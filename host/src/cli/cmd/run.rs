@@ -1,0 +1,262 @@
+//! `omex run`.
+
+use super::{Machine, parse_ids, prompt_ids, run_error};
+use crate::cli::{bytes, output};
+use omex::session::Session;
+use omex::{Error, Result, interrupt};
+use omex_core::generate::Generation;
+use omex_core::sample::{Sampler, Sampling};
+use omex_core::token::{Decoder, Tokenizer};
+use serde::Serialize;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Generate text.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex run stories.omex \"Once upon a time\"
+  omex run stories.omex \"The robot\" --temperature 0.8 --top-p 0.9 --seed 7 --stats
+  echo \"Long ago\" | omex run stories.omex - --max-tokens 100 --json
+  omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
+pub(crate) struct Args {
+    /// A package, or a flash image
+    model: PathBuf,
+    /// What the text begins with; - reads it from standard input
+    #[arg(default_value = "")]
+    prompt: String,
+    /// Token ids to begin with, instead of a prompt
+    #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with = "prompt")]
+    ids: Option<::std::vec::Vec<u32>>,
+    /// Tokens to generate at most
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: u32,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    machine: Machine,
+    /// Print times and memory to standard error
+    #[arg(long)]
+    stats: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct SamplingArgs {
+    /// Randomness; 0 takes the most likely token
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = finite)]
+    temperature: f32,
+    /// Keep only the K most likely tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: u32,
+    /// Keep the most likely tokens that make up this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = fraction)]
+    top_p: f32,
+    /// Keep tokens at least this fraction as likely as the most likely one
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = fraction)]
+    min_p: f32,
+    /// Make recent tokens less likely; 1 does nothing
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
+    repetition_penalty: f32,
+    /// Where the random numbers begin
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+}
+
+fn number(text: &str, valid: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|x| valid(*x)).ok_or_else(|| format!("expected {expected}"))
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    number(text, |x| (0.0..=1e6).contains(&x), "a number from 0 to 1000000")
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    number(text, |x| x > 0.0 && x <= 1e6, "a number above 0, at most 1000000")
+}
+
+impl SamplingArgs {
+    fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        }
+    }
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct Output {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) text: String,
+    pub(crate) stats: Stats,
+}
+
+/// Times and memory of a run.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Stats {
+    time_to_first_token_ms: f64,
+    prefill_tok_s: f64,
+    decode_tok_s: f64,
+    pub(crate) planned_bytes: u64,
+    peak_bytes: Option<u64>,
+    streamed_bytes_per_token: u64,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let prompt = match args.prompt.as_str() {
+        "-" => read_stdin()?,
+        text => text.to_owned(),
+    };
+    let start = Instant::now();
+    let mut session = args.machine.open(&args.model, 1)?;
+    let ids = prompt_ids(&session, &prompt, args.ids.as_ref())?;
+    let request = Request {
+        model: &args.model,
+        prompt: &ids,
+        max_tokens: args.max_tokens,
+        sampling: args.sampling.sampling(),
+        start,
+    };
+    if args.json {
+        let output = generate(&mut session, &request, &mut |_| Ok(()))?;
+        return output::json(&output);
+    }
+    output::text(&prompt)?;
+    let result = generate(&mut session, &request, &mut output::text);
+    output::text("\n")?;
+    let output = result?;
+    if args.stats {
+        output.stats.print();
+    }
+    Ok(())
+}
+
+fn read_stdin() -> Result<String> {
+    let mut text = String::new();
+    let read = std::io::stdin().lock().read_to_string(&mut text);
+    read.map_err(|e| Error::io(Path::new("standard input"), "read", e))?;
+    Ok(text)
+}
+
+/// What to generate.
+pub(crate) struct Request<'r> {
+    pub(crate) model: &'r Path,
+    pub(crate) prompt: &'r [u32],
+    pub(crate) max_tokens: u32,
+    pub(crate) sampling: Sampling,
+    /// When the command began.
+    pub(crate) start: Instant,
+}
+
+/// Generates text and hands it to `emit` as it comes.
+pub(crate) fn generate(
+    session: &mut Session,
+    request: &Request<'_>,
+    emit: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Output> {
+    let tables = session.tokenizer_tables().map(<[u8]>::to_vec);
+    let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
+    let mut tokenizer = tokenizer.map_err(|e| Error::Usage(format!("{}: {e}", request.model.display())))?;
+    let mut stats = Stats { planned_bytes: session.plan().total, ..Stats::default() };
+    let bytes_read = session.bytes_read();
+    let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
+    let failed = run_error(request.model);
+    let mut engine = session.engine()?;
+    let mut text = Text { decoder: Decoder::new(false), all: String::new() };
+    if let Some(tokenizer) = &mut tokenizer {
+        for id in request.prompt {
+            text.push(tokenizer, *id, &mut |_| Ok(()))?;
+        }
+        text.all.clear();
+    }
+    let prefill = Instant::now();
+    let sampler = Sampler::new(request.sampling);
+    let mut generation = Generation::prefill(&mut engine, sampler, request.prompt).map_err(&failed)?;
+    stats.prefill_tok_s = rate(request.prompt.len(), prefill);
+    stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
+    let (decode, before) = (Instant::now(), read());
+    let mut ids = vec![];
+    while ids.len() < request.max_tokens as usize {
+        let Some(id) = generation.next_token().map_err(&failed)? else { break };
+        ids.push(id);
+        if let Some(tokenizer) = &mut tokenizer {
+            text.push(tokenizer, id, emit)?;
+        }
+        interrupt::check()?;
+    }
+    text.finish(emit)?;
+    let passes = ids.len().saturating_sub(1);
+    if passes > 0 {
+        stats.decode_tok_s = rate(passes, decode);
+        stats.streamed_bytes_per_token = (read() - before) / passes as u64;
+    }
+    stats.peak_bytes = peak_bytes();
+    Ok(Output { ids, text: text.all, stats })
+}
+
+fn rate(tokens: usize, since: Instant) -> f64 {
+    tokens as f64 / since.elapsed().as_secs_f64()
+}
+
+/// Text that is decoded as tokens come.
+struct Text {
+    decoder: Decoder,
+    all: String,
+}
+
+impl Text {
+    fn push(
+        &mut self,
+        tokenizer: &mut Tokenizer<&[u8]>,
+        id: u32,
+        emit: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        let start = self.all.len();
+        let decoded = tokenizer.decode(&mut self.decoder, id, &mut |text| self.all.push_str(text));
+        decoded.map_err(|e| Error::Usage(format!("token {id} can't be decoded: {e}")))?;
+        emit(&self.all[start..])
+    }
+
+    fn finish(&mut self, emit: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        let start = self.all.len();
+        self.decoder.finish(&mut |text| self.all.push_str(text));
+        emit(&self.all[start..])
+    }
+}
+
+impl Stats {
+    fn print(&self) {
+        let peak = self.peak_bytes.map_or("unknown".to_owned(), bytes::show);
+        output::note(&format!(
+            "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
+             decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
+             streamed             {} a token",
+            self.time_to_first_token_ms,
+            self.prefill_tok_s,
+            self.decode_tok_s,
+            bytes::show(self.planned_bytes),
+            bytes::show(self.streamed_bytes_per_token),
+        ));
+    }
+}
+
+/// The most memory that this process had resident, where the operating system tells.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib << 10)
+}

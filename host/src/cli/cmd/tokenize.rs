@@ -1,0 +1,54 @@
+//! `omex tokenize`.
+
+use super::{Machine, parse_ids};
+use crate::cli::output;
+use omex::Result;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Turn text into token ids, or ids into text.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex tokenize stories.omex \"Once upon a time\"
+  omex tokenize stories.omex --ids 1,403,407 --json")]
+pub(crate) struct Args {
+    /// A package, or a flash image
+    model: PathBuf,
+    /// The text
+    #[arg(required_unless_present = "ids", default_value = "", hide_default_value = true)]
+    text: String,
+    /// Token ids to turn into text
+    #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with = "text")]
+    ids: Option<::std::vec::Vec<u32>>,
+    #[command(flatten)]
+    machine: Machine,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    ids: Vec<u32>,
+    text: String,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let session = args.machine.open(&args.model, 1)?;
+    let ids = match &args.ids {
+        Some(ids) => ids.clone(),
+        None => session.encode(&args.text)?,
+    };
+    let text = session.decode(&ids)?;
+    if args.json {
+        return output::json(&Output { ids, text });
+    }
+    match args.ids {
+        Some(_) => output::text(&format!("{text}\n")),
+        None => {
+            let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
+            output::text(&format!("{}\n", ids.join(",")))
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What goes to standard output, and what to standard error.
+
+use omex::{Error, Result};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+/// Writes text to standard output at once, so that it streams.
+pub(crate) fn text(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(output_error)
+}
+
+/// Writes one JSON object to standard output.
+pub(crate) fn json(value: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_string(value).map_err(|e| output_error(e.into()))?;
+    line.push('\n');
+    text(&line)
+}
+
+fn output_error(source: std::io::Error) -> Error {
+    Error::io(Path::new("standard output"), "write", source)
+}
+
+/// Writes a message to standard error.
+pub(crate) fn note(message: &str) {
+    eprintln!("{message}");
+}
+
+/// Writes an error to standard error, red on a terminal.
+pub(crate) fn error(error: &Error) {
+    if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        eprintln!("\x1b[31merror:\x1b[0m {error}");
+    } else {
+        eprintln!("error: {error}");
+    }
+}
+
+/// A progress bar on standard error; nothing where that is no terminal.
+pub(crate) fn progress(what: &'static str, length: u64, bytes: bool) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(length);
+    let template = match bytes {
+        true => "{msg} {wide_bar} {bytes}/{total_bytes} {eta}",
+        false => "{msg} {wide_bar} {percent}% {eta}",
+    };
+    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.with_message(what)
+}

@@ -1,0 +1,208 @@
+//! No text and no section, however made, makes the tokenizer panic, run long or lose text.
+
+mod common;
+
+use common::{bytes, characters, characters_in_words, decode, encode};
+use omex::tokenizer::{Spec, compile};
+use omex_core::token::layout::{field, flag};
+use omex_core::token::{Decoder, Options, SourceError, Symbol, TableSource, Tokenizer};
+use proptest::prelude::*;
+use std::path::Path;
+
+const PRE_TOKENIZERS: [&str; 4] = ["gpt-2", "smollm", "llama-bpe", "qwen2"];
+
+/// Texts of the characters that the scanners tell apart.
+fn texts() -> impl Strategy<Value = String> {
+    let parts = prop::sample::select(vec![
+        "a", "aa", "hello", " ", "  ", "\n", "\r\n", "\t", "'", "'s", "'LL", "'\u{17F}", "1",
+        "12345", "!", "...", "é", "日本", "\u{2581}", "\u{a0}", "\u{3000}", "٣", "½", "🙂",
+        "<|end|>", "<|", "\0", "\u{FFFD}",
+    ]);
+    prop::collection::vec(parts, 0..40).prop_map(|parts| parts.concat())
+}
+
+/// Everything one can do with a section.
+fn exercise(section: &[u8], text: &str) {
+    let Ok(mut tokenizer) = Tokenizer::open(section) else { return };
+    let mut scratch = [Symbol::EMPTY; 24];
+    let mut ids = [0; 200];
+    // Corrupt tables may give errors; that they give no panic is the point.
+    let _ = tokenizer.encode_into(text, Options::default(), &mut scratch, &mut ids);
+    let mut decoder = Decoder::new(true);
+    for id in ids.into_iter().chain(0..600).chain([u32::MAX]) {
+        let _ = tokenizer.decode(&mut decoder, id, &mut |_| {});
+    }
+    decoder.finish(&mut |_| {});
+}
+
+#[test]
+fn every_corrupt_byte_is_survived() {
+    for spec in [characters(), bytes("llama-bpe")] {
+        let mut section = compile(&spec).unwrap();
+        for at in 0..section.len() {
+            // The tables are large and alike; the header is not.
+            let changes: &[u8] = if at < 128 { &[0x01, 0x10, 0x80, 0xFF] } else { &[0xFF] };
+            for change in changes {
+                section[at] ^= change;
+                exercise(&section, "hello  wéll 12aaaa <|end|> 日本\n\n🙂");
+                section[at] ^= change;
+            }
+        }
+    }
+}
+
+#[test]
+fn every_short_section_is_refused() {
+    let section = compile(&characters()).unwrap();
+    for length in 0..section.len() {
+        assert!(Tokenizer::open(&section[..length]).is_err(), "{length}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn byte_level_text_comes_back(text in texts(), any in ".*", pre in 0..4usize) {
+        let section = compile(&bytes(PRE_TOKENIZERS[pre])).unwrap();
+        let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+        for text in [text, any] {
+            let (ids, cuts) = encode(&mut tokenizer, &text, text.len() + 16);
+            prop_assert_eq!((decode(&mut tokenizer, &ids), cuts), (text, 0));
+        }
+    }
+
+    #[test]
+    fn character_level_text_comes_back(text in texts()) {
+        let section = compile(&characters()).unwrap();
+        let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+        let (ids, cuts) = encode(&mut tokenizer, &text, text.len() + 16);
+        prop_assert_eq!((decode(&mut tokenizer, &ids), cuts), (text.replace('\u{2581}', " "), 0));
+    }
+
+    #[test]
+    fn cutting_at_spaces_changes_nothing(text in texts()) {
+        let section = compile(&characters_in_words()).unwrap();
+        let mut uncut = section.clone();
+        prop_assert!(section[field::FLAGS] & flag::SPLIT_WORDS as u8 != 0);
+        uncut[field::FLAGS] &= !(flag::SPLIT_WORDS as u8);
+        let [cut, uncut] = [&section, &uncut].map(|section| {
+            encode(&mut Tokenizer::open(section.as_slice()).unwrap(), &text, text.len() + 16)
+        });
+        prop_assert_eq!(cut, uncut);
+    }
+
+    #[test]
+    fn little_memory_loses_no_text(text in texts(), symbols in 16..64usize) {
+        for spec in [characters(), characters_in_words(), bytes("gpt-2")] {
+            let section = compile(&spec).unwrap();
+            let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+            let (whole, _) = encode(&mut tokenizer, &text, text.len() + 16);
+            let (ids, cuts) = encode(&mut tokenizer, &text, symbols);
+            prop_assert_eq!(decode(&mut tokenizer, &ids), decode(&mut tokenizer, &whole));
+            prop_assert!(cuts > 0 || ids == whole);
+        }
+    }
+
+    #[test]
+    fn any_ids_decode_as_their_bytes_together(ids in prop::collection::vec(0..256u32, 0..40)) {
+        let section = compile(&bytes("gpt-2")).unwrap();
+        let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+        let all: Vec<u8> = ids.iter().map(|&id| id as u8).collect();
+        prop_assert_eq!(decode(&mut tokenizer, &ids), String::from_utf8_lossy(&all));
+    }
+
+    #[test]
+    fn random_sections_are_survived(tail in prop::collection::vec(any::<u8>(), 124..2000), text in texts()) {
+        let mut section = [b"OMTK".as_slice(), &tail].concat();
+        exercise(&section, &text);
+        // With a header that passes, and random tables.
+        let good = compile(&bytes("qwen2")).unwrap();
+        section.resize(good.len(), 0xA5);
+        section[..128].copy_from_slice(&good[..128]);
+        exercise(&section, &text);
+    }
+
+    #[test]
+    fn random_json_is_refused(json in "[\\[{\"a-z:,0-9\\]}]*") {
+        prop_assert!(Spec::from_hf_bytes(Path::new("tokenizer.json"), json.into_bytes()).is_err());
+    }
+}
+
+/// A card that is read a sector at a time, and counts.
+struct Card<'s> {
+    section: &'s [u8],
+    cached: Option<usize>,
+    reads: u64,
+    sectors: u64,
+}
+
+impl TableSource for Card<'_> {
+    fn read(&mut self, offset: u32, out: &mut [u8]) -> Result<(), SourceError> {
+        self.reads += 1;
+        for (at, byte) in (offset as usize..).zip(out) {
+            if self.cached.replace(at / 512) != Some(at / 512) {
+                self.sectors += 1;
+            }
+            *byte = *self.section.get(at).ok_or(SourceError)?;
+        }
+        Ok(())
+    }
+}
+
+fn card(section: &[u8]) -> Tokenizer<Card<'_>> {
+    Tokenizer::open(Card { section, cached: None, reads: 0, sectors: 0 }).unwrap()
+}
+
+#[test]
+fn a_paged_section_gives_the_same_ids() {
+    let text = "hello  wéll 12aaaa's hello\n\n🙂 日本";
+    for spec in [characters(), bytes("llama-bpe")] {
+        let section = compile(&spec).unwrap();
+        let paged = encode(&mut card(&section), text, 64);
+        assert_eq!(paged, encode(&mut Tokenizer::open(section.as_slice()).unwrap(), text, 64));
+    }
+}
+
+/// Steps on merges and reads of tables for a text.
+fn work(spec: &Spec, text: &str) -> u64 {
+    let section = compile(spec).unwrap();
+    let mut reads = Card { section: &section, cached: None, reads: 0, sectors: 0 };
+    let mut tokenizer = Tokenizer::open(&mut reads).unwrap();
+    let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
+    let encoded = tokenizer.encode(text, Options::default(), &mut scratch, |_| Ok(())).unwrap();
+    encoded.steps + reads.reads
+}
+
+#[test]
+fn ten_times_the_text_is_little_more_than_ten_times_the_work() {
+    let specs = [
+        characters(),
+        characters_in_words(),
+        bytes("gpt-2"),
+        bytes("smollm"),
+        bytes("llama-bpe"),
+        bytes("qwen2"),
+    ];
+    for part in [
+        "a",
+        " ",
+        "aab",
+        "\n",
+        " \n",
+        "'",
+        "<|end|",
+        "<|end|>",
+        "é",
+        "日本",
+        "\u{a0}",
+        "\u{2581}x",
+        "٣",
+        "🙂",
+    ] {
+        for spec in &specs {
+            let small = work(spec, &part.repeat(10_000 / part.len()));
+            let large = work(spec, &part.repeat(100_000 / part.len()));
+            // n log n from 10,000 to 100,000 is 12.5 times as much.
+            assert!(large < small * 13, "{part:?}: {small} then {large}");
+        }
+    }
+}

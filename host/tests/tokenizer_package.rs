@@ -1,0 +1,160 @@
+//! What a package holds compiles to the same section as what was written into it.
+
+mod common;
+
+use common::{bytes, characters, characters_in_words, decode, encode};
+use omex::tokenizer::{GgufVocabulary, Spec, compile};
+use omex_core::token::{Options, Symbol, Tokenizer};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn shared(path: &str) -> Option<PathBuf> {
+    let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(path);
+    if !full.exists() {
+        println!("skipped: {} is absent", full.display());
+        return None;
+    }
+    Some(full)
+}
+
+fn check(spec: &Spec) {
+    let folder = tempfile::tempdir().unwrap();
+    spec.write_package(folder.path()).unwrap();
+    let section = compile(spec).unwrap();
+    let read = Spec::from_package(folder.path()).unwrap();
+    assert!(compile(&read).unwrap() == section, "{}", spec.origin.display());
+    assert!(fs::read(folder.path().join("tokenizer.bin")).unwrap() == section);
+    let lines = fs::read_to_string(folder.path().join("vocab.txt")).unwrap().lines().count();
+    assert_eq!(lines, spec.pieces.len());
+}
+
+#[test]
+fn gguf_vocabularies() {
+    check(&characters());
+    check(&characters_in_words());
+    for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2"] {
+        check(&bytes(pre));
+    }
+}
+
+#[test]
+fn llama2c_files() {
+    for (file, size) in
+        [("models/stories260K/tok512.bin", 512), ("models/llama2_tokenizer/tokenizer.bin", 32000)]
+    {
+        let Some(path) = shared(file) else { return };
+        check(&Spec::from_llama2c(&path, size).unwrap());
+        assert!(Spec::from_llama2c(&path, size + 1).is_err());
+    }
+}
+
+#[test]
+fn hugging_face_files_keep_their_bytes() {
+    let Some(path) = shared("models/tokenizers/minimind/tokenizer.json") else { return };
+    let spec = Spec::from_hf_json(&path).unwrap();
+    check(&spec);
+    let folder = tempfile::tempdir().unwrap();
+    spec.write_package(folder.path()).unwrap();
+    assert!(fs::read(folder.path().join("tokenizer.json")).unwrap() == fs::read(path).unwrap());
+}
+
+/// GGUF stores SentencePiece's own pieces; llama2.c the same with spaces. They agree on text without U+2581.
+#[test]
+fn gguf_and_llama2c_agree() {
+    let Some(path) = shared("models/stories260K/tok512.bin") else { return };
+    let file = fs::read(&path).unwrap();
+    let spec = Spec::from_llama2c(&path, 512).unwrap();
+    let mut scores = Vec::new();
+    let mut at = 4;
+    while at < file.len() {
+        scores.push(f32::from_le_bytes(file[at..at + 4].try_into().unwrap()));
+        at += 8 + u32::from_le_bytes(file[at + 4..at + 8].try_into().unwrap()) as usize;
+    }
+    let text = |piece: &Vec<u8>| {
+        String::from_utf8(piece.clone()).unwrap().replace(' ', "\u{2581}").into_bytes()
+    };
+    let vocabulary = GgufVocabulary {
+        model: "llama".into(),
+        tokens: spec.pieces.iter().map(text).collect(),
+        scores,
+        ..GgufVocabulary::default()
+    };
+    let gguf = Spec::from_gguf(Path::new("tok512.gguf"), vocabulary).unwrap();
+    let sections = [compile(&spec).unwrap(), compile(&gguf).unwrap()];
+    for text in ["Once upon a time, there was a little girl.", "  two  spaces\n", "日本 naïve", ""]
+    {
+        let [a, b] = sections.each_ref().map(|section| {
+            let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+            let (ids, _) = encode(&mut tokenizer, text, 256);
+            assert_eq!(decode(&mut tokenizer, &ids), text);
+            ids
+        });
+        assert_eq!(a, b, "{text:?}");
+    }
+}
+
+/// A byte-level tokenizer of one letter and some added tokens.
+fn added_tokens() -> serde_json::Value {
+    let added = |id: u32, content: &str, special: bool, strip: bool| {
+        json!({ "id": id, "content": content, "special": special, "lstrip": strip, "rstrip": strip,
+                "single_word": false, "normalized": false })
+    };
+    json!({
+        "added_tokens": [added(3, "<x>", true, true), added(4, "<xx>", true, false), added(5, "<y>", false, false)],
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": true },
+        "decoder": { "type": "ByteLevel" },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{ "SpecialToken": { "id": "<x>" } }, { "Sequence": { "id": "A" } }, { "SpecialToken": { "id": "<xx>" } }],
+            "special_tokens": { "<x>": { "ids": [3] }, "<xx>": { "ids": [4, 4] } },
+        },
+        "model": { "type": "BPE", "vocab": { "a": 0, "\u{120}": 1, "aa": 2 }, "merges": ["a a"] },
+    })
+}
+
+#[test]
+fn added_tokens_and_templates() {
+    let spec =
+        Spec::from_hf_bytes(Path::new("t.json"), added_tokens().to_string().into_bytes()).unwrap();
+    let section = compile(&spec).unwrap();
+    let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+    let mut encode = |text: &str, add_special, parse_special| {
+        let (mut scratch, mut ids) = ([Symbol::EMPTY; 16], [9; 16]);
+        let options = Options { add_special, parse_special };
+        let count = tokenizer.encode_into(text, options, &mut scratch, &mut ids).unwrap().ids;
+        ids[..count as usize].to_vec()
+    };
+    assert_eq!(encode("aa", true, true), [3, 2, 4, 4]);
+    // Takes the spaces around it; other characters than "a" and " " are not in the vocabulary.
+    assert_eq!(encode("a  <x>  aaa", false, true), [0, 3, 2, 0]);
+    assert_eq!(encode("a <xx> a", false, true), [0, 1, 4, 1, 0]);
+    assert_eq!(encode("a<x>a<y>a", false, false), [0, 0, 5, 0]);
+    check(&spec);
+}
+
+#[test]
+fn damaged_and_unsupported_json_is_refused_with_a_reason() {
+    let refused = |change: &dyn Fn(&mut serde_json::Value), reason: &str| {
+        let mut json = added_tokens();
+        change(&mut json);
+        let error = Spec::from_hf_bytes(Path::new("t.json"), json.to_string().into_bytes())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(reason), "{error}");
+    };
+    refused(&|j| j["model"]["type"] = json!("Unigram"), "model.type: found Unigram");
+    refused(
+        &|j| j["model"]["vocab"]["b"] = json!(4_000_000_000_u32),
+        "model.vocab: found id 4000000000",
+    );
+    refused(&|j| j["model"]["vocab"]["b"] = json!(2), "different ids");
+    refused(&|j| j["model"]["merges"] = json!(["a b"]), "model.merges[0]");
+    refused(&|j| j["model"]["end_of_word_suffix"] = json!("</w>"), "end_of_word_suffix");
+    refused(&|j| j["pre_tokenizer"]["add_prefix_space"] = json!(true), "add_prefix_space");
+    refused(&|j| j["pre_tokenizer"] = json!({ "type": "BertPreTokenizer" }), "BertPreTokenizer");
+    refused(&|j| j["normalizer"] = json!({ "type": "Lowercase" }), "Lowercase");
+    refused(&|j| j["post_processor"]["special_tokens"] = json!({}), "post_processor.single");
+    refused(&|j| j["post_processor"]["special_tokens"]["<x>"]["ids"] = json!([77]), "id 77");
+    refused(&|j| j["added_tokens"][0]["single_word"] = json!(true), "single_word");
+}
