@@ -61,8 +61,12 @@ pub struct Engine<'a> {
     pages: Pages<'a>,
     kernels: &'a Kernels,
     parallel: &'a dyn Parallel,
+    observer: Option<Observer<'a>>,
     position: u32,
 }
+
+/// Is shown the number of each matrix and every column that it is multiplied with.
+pub type Observer<'a> = &'a mut dyn FnMut(u32, &[f32]);
 
 impl<'a> Engine<'a> {
     /// An engine in `memory`, of the size that [`Model::layout`] says, aligned to 16 bytes.
@@ -95,6 +99,7 @@ impl<'a> Engine<'a> {
             pages,
             kernels,
             parallel,
+            observer: None,
             position: 0,
         })
     }
@@ -115,6 +120,11 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn position(&self) -> u32 {
         self.position
+    }
+
+    /// Shows the inputs of every multiplication to `observer` from now on.
+    pub fn observe(&mut self, observer: Observer<'a>) {
+        self.observer = Some(observer);
     }
 
     /// Begins a new text.
@@ -234,6 +244,9 @@ impl<'a> Engine<'a> {
             Op::MatMul { weight, input, output, accumulate } => {
                 let ([input], output) = memory.split(program, [input], output)?;
                 let columns = columns(&output);
+                if let Some(observer) = &mut self.observer {
+                    (0..columns).for_each(|c| observer(weight.at(layer), input.column(c)));
+                }
                 let (kernels, parallel, staging) = (*kernels, *parallel, &mut *self.staging);
                 let machine = matmul::Machine { kernels, parallel, pages, carry, staging };
                 matmul::matmul(machine, &tensor(weight)?, input, output, columns, accumulate)?;
