@@ -57,7 +57,7 @@ pub struct Engine<'a> {
     memory: Memory<'a>,
     staging: &'a mut [u8],
     carry: &'a mut [u8],
-    kv: &'a mut [u16],
+    kv: &'a mut [u8],
     pages: Pages<'a>,
     kernels: &'a Kernels,
     parallel: &'a dyn Parallel,
@@ -266,7 +266,8 @@ impl<'a> Engine<'a> {
                 let inputs = [query, key, value, angles];
                 let ([query, key, value, angles], output) = memory.split(program, inputs, output)?;
                 let width = program.header().kv_width;
-                let cache = Cache::new(self.kv, cache.at(layer), width, window);
+                let format = self.plan.kv_format;
+                let cache = Cache::new(self.kv, format, cache.at(layer), width, window);
                 let mut cache = cache.ok_or(RunError::Program)?;
                 let columns = columns(&output);
                 let inputs = attention::Inputs { heads, scale, query, key, value, angles };

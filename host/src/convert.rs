@@ -279,11 +279,10 @@ impl WeightLayout {
             layout.files.push(file);
             layout.fused.push(fused);
         }
-        let embedding = "model.embed_tokens.weight".to_owned();
         let mut last = vec![tensor("norm", &["model.norm.weight".to_owned()])?];
-        last.push(tensor("embedding", &[embedding])?);
+        last.push(tensor("embedding", &[EMBEDDING.to_owned()])?);
         if !config.tied_embeddings {
-            last.push(tensor("output", &["lm_head.weight".to_owned()])?);
+            last.push(tensor("output", &[OUTPUT.to_owned()])?);
         }
         layout.files.push(last);
         let frequencies = Planned {
@@ -396,11 +395,20 @@ fn precision_of(format: Format) -> Precision {
     }
 }
 
-/// The format that a matrix of the source gets.
+/// The format that a matrix of the source gets. The first and the last matrix cost the most when
+/// they are rounded to int4: they become int8 then.
 fn format_of(source: &dyn Checkpoint, precision: Option<Precision>, name: &str) -> Option<Format> {
     let encoding = source.tensor(name)?.encoding;
-    Some(precision.map_or_else(|| kept_format(encoding), Format::from))
+    let outermost = matches!(name, EMBEDDING | OUTPUT) && encoding != Encoding::Q4_0;
+    Some(match precision {
+        None => kept_format(encoding),
+        Some(Precision::Int4) if outermost => Format::Int8,
+        Some(precision) => precision.into(),
+    })
 }
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const OUTPUT: &str = "lm_head.weight";
 
 /// The format that takes the numbers of an encoding over as they are, or else int8.
 fn kept_format(encoding: Encoding) -> Format {

@@ -2,7 +2,9 @@
 //!
 //! Plain rounding minimises the error of each weight. What matters is the error of the outputs,
 //! which depends on how inputs go together: after a weight is rounded, the weights behind it are
-//! moved so that the output changes least. This needs the inputs' second moments.
+//! moved so that the output changes least. Then, with all weights rounded, each is tried again, and
+//! the scales are fitted again (coordinate descent, arXiv:2309.01885). This needs the inputs' second
+//! moments.
 
 use super::{Group, int4_scale};
 use half::f16;
@@ -44,8 +46,9 @@ impl Hessian {
     /// How errors are made up for; `None` if no input was ever different from zero.
     #[must_use]
     pub fn compensation(&self) -> Option<Compensation> {
-        let factors = self.blocks.iter().map(|block| inverse_factor(block)).collect::<Option<_>>()?;
-        Some(Compensation { columns: self.columns, factors })
+        let moments: Vec<_> = self.blocks.iter().map(|block| damped(block)).collect();
+        let factors = moments.iter().map(|block| inverse_factor(block)).collect::<Option<_>>()?;
+        Some(Compensation { columns: self.columns, factors, moments })
     }
 }
 
@@ -55,6 +58,8 @@ pub struct Compensation {
     columns: usize,
     /// For each block, the upper Cholesky factor of the inverse of its Hessian.
     factors: Vec<Vec<f32>>,
+    /// The damped Hessians.
+    moments: Vec<Vec<f64>>,
 }
 
 impl Compensation {
@@ -62,28 +67,102 @@ impl Compensation {
     #[must_use]
     pub fn quantize_row(&self, row: &[f32]) -> Vec<Group> {
         let mut groups = vec![];
-        for (factor, block) in self.factors.iter().zip(row[..self.columns].chunks(BLOCK)) {
-            let mut weights = block.to_vec();
-            let width = weights.len();
-            for first in (0..width).step_by(GROUP) {
-                let end = width.min(first + GROUP);
-                let mut group = [0.0; GROUP];
-                group[..end - first].copy_from_slice(&weights[first..end]);
-                let scale = int4_scale(&group);
-                let mut integers = [0; GROUP];
-                for i in first..end {
-                    integers[i - first] = round(weights[i], scale);
-                    let rounded = f32::from(integers[i - first]) * scale.to_f32();
-                    let spread = &factor[i * width..(i + 1) * width];
-                    let error = (weights[i] - rounded) / spread[i];
-                    for (weight, share) in weights[i + 1..].iter_mut().zip(&spread[i + 1..]) {
-                        *weight -= error * share;
-                    }
-                }
-                groups.push(Group::Integers(scale, integers));
+        let blocks = row[..self.columns].chunks(BLOCK);
+        for ((factor, moments), block) in self.factors.iter().zip(&self.moments).zip(blocks) {
+            let mut rounded = round_with_compensation(block, factor);
+            for _ in 0..SWEEPS {
+                rounded.sweep(block, moments);
             }
+            groups.extend(rounded.groups());
         }
         groups
+    }
+}
+
+/// How often all weights are tried again.
+const SWEEPS: usize = 4;
+
+/// A block of a row, rounded.
+struct Rounded {
+    integers: Vec<i8>,
+    /// One a group.
+    scales: Vec<f16>,
+}
+
+fn round_with_compensation(block: &[f32], factor: &[f32]) -> Rounded {
+    let mut weights = block.to_vec();
+    let width = weights.len();
+    let mut rounded = Rounded { integers: vec![0; width], scales: vec![] };
+    for first in (0..width).step_by(GROUP) {
+        let end = width.min(first + GROUP);
+        let mut group = [0.0; GROUP];
+        group[..end - first].copy_from_slice(&weights[first..end]);
+        let scale = int4_scale(&group);
+        rounded.scales.push(scale);
+        for i in first..end {
+            rounded.integers[i] = round(weights[i], scale);
+            let spread = &factor[i * width..(i + 1) * width];
+            let error = (weights[i] - rounded.value(i) as f32) / spread[i];
+            for (weight, share) in weights[i + 1..].iter_mut().zip(&spread[i + 1..]) {
+                *weight -= error * share;
+            }
+        }
+    }
+    rounded
+}
+
+impl Rounded {
+    fn value(&self, i: usize) -> f64 {
+        f64::from(self.integers[i]) * f64::from(self.scales[i / GROUP])
+    }
+
+    /// Rounds each weight again with all others as they are, then fits each scale again.
+    fn sweep(&mut self, block: &[f32], moments: &[f64]) {
+        let width = block.len();
+        let row = |i: usize| &moments[i * width..(i + 1) * width];
+        // The gradient of the output's squared error: (weights - rounded) H.
+        let mut gradient = vec![0.0; width];
+        for (i, weight) in block.iter().enumerate() {
+            add(&mut gradient, f64::from(*weight) - self.value(i), row(i));
+        }
+        for i in 0..width {
+            let before = self.value(i);
+            let wanted = before + gradient[i] / row(i)[i];
+            self.integers[i] = round(wanted as f32, self.scales[i / GROUP]);
+            add(&mut gradient, before - self.value(i), row(i));
+        }
+        for (number, first) in (0..width).step_by(GROUP).enumerate() {
+            let group = first..width.min(first + GROUP);
+            let q = |i: usize| f64::from(self.integers[i]);
+            let slope: f64 = group.clone().map(|i| q(i) * gradient[i]).sum();
+            let curvature: f64 = group
+                .clone()
+                .map(|i| q(i) * group.clone().map(|j| q(j) * row(i)[j]).sum::<f64>())
+                .sum();
+            if curvature > 0.0 {
+                let before = f64::from(self.scales[number]);
+                self.scales[number] = f16::from_f64(before + slope / curvature);
+                let change = before - f64::from(self.scales[number]);
+                for i in group {
+                    add(&mut gradient, change * f64::from(self.integers[i]), row(i));
+                }
+            }
+        }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = Group> + '_ {
+        self.integers.chunks(GROUP).zip(&self.scales).map(|(q, scale)| {
+            let mut integers = [0; GROUP];
+            integers[..q.len()].copy_from_slice(q);
+            Group::Integers(*scale, integers)
+        })
+    }
+}
+
+/// Adds `factor` times `row` to `sum`.
+fn add(sum: &mut [f64], factor: f64, row: &[f64]) {
+    if factor != 0.0 {
+        sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += factor * x);
     }
 }
 
@@ -92,8 +171,8 @@ fn round(weight: f32, scale: f16) -> i8 {
     if scale == 0.0 { 0 } else { (weight / scale).round_ties_even().clamp(-8.0, 7.0) as i8 }
 }
 
-/// The upper factor U of a damped block's inverse: `H⁻¹ = Uᵀ U`.
-fn inverse_factor(block: &[f64]) -> Option<Vec<f32>> {
+/// A block's Hessian, both triangles, with more weight on the diagonal.
+fn damped(block: &[f64]) -> Vec<f64> {
     let n = block.len().isqrt();
     let mut h = block.to_vec();
     let damping = DAMPING * (0..n).map(|i| h[i * n + i]).sum::<f64>() / n as f64;
@@ -103,7 +182,13 @@ fn inverse_factor(block: &[f64]) -> Option<Vec<f32>> {
             h[i * n + j] = h[j * n + i];
         }
     }
-    let inverse = invert(&cholesky(&h, n)?, n);
+    h
+}
+
+/// The upper factor U of a Hessian's inverse: `H⁻¹ = Uᵀ U`.
+fn inverse_factor(h: &[f64]) -> Option<Vec<f32>> {
+    let n = h.len().isqrt();
+    let inverse = invert(&cholesky(h, n)?, n);
     let lower = cholesky(&inverse, n)?;
     let mut upper = vec![0.0; n * n];
     for i in 0..n {
