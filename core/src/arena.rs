@@ -31,7 +31,7 @@ pub struct Layout {
     pub staging: u64,
     /// A unit that a page's edge cuts.
     pub carry: u64,
-    /// Keys and values, f16.
+    /// Keys and values, f16 or f32.
     pub kv: u64,
     /// Which pages were checked.
     pub verified: u64,
@@ -69,7 +69,7 @@ impl Layout {
             selected: align(4 * selected * logit_columns),
             staging: align(groups * columns * group as u64),
             carry: align(program.longest_unit()),
-            kv: align(2 * cache * u64::from(header.kv_caches)),
+            kv: align(program.kv_number_bytes() * cache * u64::from(header.kv_caches)),
             verified: align(u64::from(verified_pages.div_ceil(8))),
         })
     }

@@ -58,6 +58,8 @@ pub struct Engine<'a> {
     staging: &'a mut [u8],
     carry: &'a mut [u8],
     kv: &'a mut [u16],
+    /// Words of `kv` that a number takes.
+    kv_words: usize,
     pages: Pages<'a>,
     kernels: &'a Kernels,
     parallel: &'a dyn Parallel,
@@ -84,6 +86,7 @@ impl<'a> Engine<'a> {
         let arena = Arena::new(memory, &layout)?;
         let Model { program, plan, end, checksums, first_checked } = model;
         let pages = Pages::new(pager, kernels, end, checksums, first_checked, arena.verified);
+        let kv_words = (program.kv_number_bytes() / 2) as usize;
         Ok(Self {
             program,
             plan,
@@ -96,6 +99,7 @@ impl<'a> Engine<'a> {
             staging: arena.staging,
             carry: arena.carry,
             kv: arena.kv,
+            kv_words,
             pages,
             kernels,
             parallel,
@@ -266,7 +270,7 @@ impl<'a> Engine<'a> {
                 let inputs = [query, key, value, angles];
                 let ([query, key, value, angles], output) = memory.split(program, inputs, output)?;
                 let width = program.header().kv_width;
-                let cache = Cache::new(self.kv, cache.at(layer), width, window);
+                let cache = Cache::new(self.kv, cache.at(layer), width, window, self.kv_words);
                 let mut cache = cache.ok_or(RunError::Program)?;
                 let columns = columns(&output);
                 let inputs = attention::Inputs { heads, scale, query, key, value, angles };

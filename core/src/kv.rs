@@ -1,8 +1,10 @@
-//! The KV cache: keys and values of past positions in f16.
+//! The KV cache: keys and values of past positions in f16, or in f32 for models in f32.
 //!
 //! The first positions stay for ever as attention sinks; the others form a ring in which the
 //! newest replaces the oldest (StreamingLLM, arXiv:2309.17453).
 
+use crate::math::sum_lanes;
+use crate::simd::Kernels;
 use core::ops::Range;
 
 /// Which positions a cache holds, and where.
@@ -43,46 +45,81 @@ impl Window {
     }
 }
 
-/// The keys and values of one cache.
+/// The keys and values of one cache. A number is one word, f16, or two, f32.
 pub(crate) struct Cache<'a> {
     keys: &'a mut [u16],
     values: &'a mut [u16],
     width: usize,
+    words: usize,
     pub(crate) window: Window,
 }
 
 impl<'a> Cache<'a> {
-    /// Cache number `index` of all those in `kv`, each `width` values a position for keys and as
-    /// many for values.
-    pub(crate) fn new(kv: &'a mut [u16], index: u32, width: u32, window: Window) -> Option<Self> {
-        let half = (width as usize).checked_mul(window.capacity as usize)?;
+    /// Cache number `index` of all those in `kv`, each `width` numbers a position for keys and as
+    /// many for values, of `words` words each.
+    pub(crate) fn new(
+        kv: &'a mut [u16],
+        index: u32,
+        width: u32,
+        window: Window,
+        words: usize,
+    ) -> Option<Self> {
+        let width = width as usize;
+        let half = width.checked_mul(window.capacity as usize)?.checked_mul(words)?;
         let cache = kv.chunks_exact_mut((2 * half).max(1)).nth(index as usize)?;
         let (keys, values) = cache.split_at_mut_checked(half)?;
-        Some(Self { keys, values, width: width as usize, window })
+        Some(Self { keys, values, width, words, window })
     }
 
     /// Stores the key and the value of a position.
     pub(crate) fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
         let range = self.range(position, 0, self.width);
         for (cache, new) in [(&mut *self.keys, key), (&mut *self.values, value)] {
-            for (bits, x) in cache.get_mut(range.clone()).into_iter().flatten().zip(new) {
-                *bits = half::f16::from_f32(*x).to_bits();
+            let numbers = cache.get_mut(range.clone()).unwrap_or_default();
+            if self.words == 1 {
+                for (bits, x) in numbers.iter_mut().zip(new) {
+                    *bits = half::f16::from_f32(*x).to_bits();
+                }
+            } else {
+                for (words, x) in numbers.as_chunks_mut().0.iter_mut().zip(new) {
+                    *words = [x.to_bits() as u16, (x.to_bits() >> 16) as u16];
+                }
             }
         }
     }
 
-    /// `width` values from `first` on of a position's key.
-    pub(crate) fn key(&self, position: u32, first: usize, width: usize) -> &[u16] {
-        self.keys.get(self.range(position, first, width)).unwrap_or_default()
+    /// The dot product of a query with a position's key from its number `first` on.
+    pub(crate) fn dot(&self, kernels: &Kernels, query: &[f32], position: u32, first: usize) -> f32 {
+        let key = self.keys.get(self.range(position, first, query.len())).unwrap_or_default();
+        if self.words == 1 {
+            return (kernels.dot_half)(query, key);
+        }
+        let mut lanes = [0.0; 8];
+        for (query, key) in query.chunks(8).zip(key.as_chunks().0.chunks(8)) {
+            for ((lane, q), k) in lanes.iter_mut().zip(query).zip(key) {
+                *lane += q * float(k);
+            }
+        }
+        sum_lanes(lanes)
     }
 
-    /// `width` values from `first` on of a position's value.
-    pub(crate) fn value(&self, position: u32, first: usize, width: usize) -> &[u16] {
-        self.values.get(self.range(position, first, width)).unwrap_or_default()
+    /// Adds `weight` times a position's value, from its number `first` on, to `sum`.
+    pub(crate) fn add(&self, kernels: &Kernels, weight: f32, position: u32, first: usize, sum: &mut [f32]) {
+        let value = self.values.get(self.range(position, first, sum.len())).unwrap_or_default();
+        if self.words == 1 {
+            return (kernels.add_half)(weight, value, sum);
+        }
+        for (sum, value) in sum.iter_mut().zip(value.as_chunks().0) {
+            *sum += weight * float(value);
+        }
     }
 
     fn range(&self, position: u32, first: usize, width: usize) -> Range<usize> {
-        let start = self.window.place(position) as usize * self.width + first;
-        start..start + width
+        let start = (self.window.place(position) as usize * self.width + first) * self.words;
+        start..start + width * self.words
     }
+}
+
+fn float([low, high]: &[u16; 2]) -> f32 {
+    f32::from_bits(u32::from(*low) | u32::from(*high) << 16)
 }

@@ -346,6 +346,15 @@ impl<'a> Program<'a> {
         tensors.any(|t| matches!(t.format, Format::F32 | Format::F16))
     }
 
+    /// Bytes of a key's or value's number in the KV cache: 2, f16, except for models that are kept in
+    /// f32 throughout, which are there to be compared with references.
+    #[must_use]
+    pub fn kv_number_bytes(&self) -> u64 {
+        let tensors = (0..self.tensors.len() as u32).filter_map(|i| self.tensor(i));
+        let mut matrices = tensors.filter(|t| t.format != Format::Vector);
+        if matrices.all(|t| t.format == Format::F32) { 4 } else { 2 }
+    }
+
     fn check_header(&self) -> Result<(), LoadError> {
         let h = &self.header;
         let widths = [h.vocab_size, h.context_length, h.kv_caches, h.kv_width];

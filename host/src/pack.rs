@@ -142,7 +142,9 @@ impl Writer {
             return Err(Error::Budget { needed, given });
         }
         // Positions cost the same each: the first estimate is short by what rounding adds.
-        let position = 4 * u64::from(program.header().kv_width) * u64::from(program.header().kv_caches);
+        let header = program.header();
+        let numbers = 2 * u64::from(header.kv_width) * u64::from(header.kv_caches);
+        let position = program.kv_number_bytes() * numbers;
         let more = (budget - needed).checked_div(position).unwrap_or(0);
         let most = program.header().context_length.max(least_context);
         let context = target.context.unwrap_or((1 + more).min(u64::from(most)) as u32);
