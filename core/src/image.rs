@@ -32,7 +32,7 @@ pub struct Extent {
 /// The header of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes a page, a power of two from 512 to 2^30.
+    /// Bytes a page, a power of two from 512 to 2^24.
     pub page_size: u32,
     /// What was decided for the device.
     pub plan: Plan,
@@ -113,7 +113,7 @@ impl Header {
         }
         let [program, tensors, tokenizer, checksums, pages] = extents;
         let (covered, crc) = bytes.split_at(HEADER_BYTES - 4);
-        let valid_page = page_size.is_power_of_two() && (512..=1 << 30).contains(&page_size);
+        let valid_page = page_size.is_power_of_two() && (512..=1 << 24).contains(&page_size);
         let aligned = pages.offset.is_multiple_of(u64::from(page_size.max(1)));
         if crc != crc32c(0, covered).to_le_bytes() || !valid_page || !aligned {
             return Err(damaged);

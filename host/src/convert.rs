@@ -342,7 +342,7 @@ impl WeightLayout {
                 writer.align(ALIGNMENT)?;
                 let offset = writer.length;
                 let mut crc = 0;
-                let compensation = compensations.get(&tensor.name);
+                let compensation = compensations.get(&tensor.name).filter(|_| tensor.format == Format::Int4);
                 write_tensor(source, tensor, compensation, &mut |bytes, done| {
                     crc = crc32c(crc, bytes);
                     writer.put(bytes)?;

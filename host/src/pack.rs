@@ -104,12 +104,16 @@ impl Writer {
         let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0 };
         let header =
             Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
+        let mut tensors_by_name = index.by_name();
+        for (entry, (.., to)) in index.tensors.iter().zip(&moves) {
+            if let Some(tensor) = tensors_by_name.get_mut(entry.name.as_str()) {
+                tensor.address = *to;
+            }
+        }
         let mut table = vec![];
         for name in &package.compiled.names {
-            let place = index.tensors.iter().position(|t| t.name == *name);
-            let tensor = index.tensor(name).zip(place.and_then(|i| moves.get(i)));
-            let (mut tensor, (.., to)) = tensor.ok_or_else(|| Error::Usage(format!("no tensor {name}")))?;
-            tensor.address = *to;
+            let tensor = tensors_by_name.get(name.as_str());
+            let tensor = tensor.ok_or_else(|| Error::Usage(format!("no tensor {name}")))?;
             table.extend(tensor.to_record());
         }
         Ok(Self { header, tensors: table, moves })
