@@ -155,10 +155,12 @@ fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> 
     contexts.iter().flat_map(|context| CHUNKS.map(|chunk| plan(*context, chunk))).collect()
 }
 
-/// 32-bit weights ask for exact numbers throughout; others lose nothing to 16-bit keys and values.
+/// A model that is kept in 32-bit floats throughout is there to be exact; others lose nothing to
+/// 16-bit keys and values.
 pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
-    let mut tensors = (0..).map_while(|i| program.tensor(i));
-    if tensors.any(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
+    let tensors = (0..).map_while(|i| program.tensor(i));
+    let mut matrices = tensors.filter(|t| t.format != Format::Vector);
+    if matrices.all(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
 }
 
 fn lay_out(size: &ModelSize<'_>, residency: Residency, plan: Plan) -> Result<MemoryPlan, LoadError> {
