@@ -1,7 +1,7 @@
 //! Checks a program's operations once, so that the engine can rely on them.
 
 use crate::error::{Fault, LoadError};
-use crate::program::{MAX_HEAD_WIDTH, Op, PerLayer, Program, Tensor, Value, fault};
+use crate::program::{MAX_HEAD_WIDTH, MAX_LAYERS, Op, PerLayer, Program, Tensor, Value, fault};
 use crate::quant::Format;
 
 /// Checks every operation, for every layer that it runs in.
@@ -32,15 +32,12 @@ pub(crate) fn check_ops(program: &Program<'_>) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// The most layers of a repetition.
-const MAX_LAYERS: u32 = 4096;
-
 fn check_op(program: &Program<'_>, op: &Op, layers: u32) -> Result<(), Fault> {
     let check = Check { program, layers };
     match *op {
         Op::Repeat { .. } => Err(Fault::Repeat),
         Op::Embed { weight, output } => {
-            check.values(&[], output)?;
+            check.value(output, false)?;
             check.matrix(weight, program.header().vocab_size, output.width)
         }
         Op::RmsNorm { weight, epsilon, input, output } => {
@@ -54,7 +51,7 @@ fn check_op(program: &Program<'_>, op: &Op, layers: u32) -> Result<(), Fault> {
             check.matrix(weight, output.width, input.width)
         }
         Op::RotaryAngles { frequencies, output } => {
-            check.values(&[], output)?;
+            check.value(output, false)?;
             check.that(output.width.is_multiple_of(4))?;
             check.vector(frequencies, output.width / 4)
         }
@@ -64,6 +61,7 @@ fn check_op(program: &Program<'_>, op: &Op, layers: u32) -> Result<(), Fault> {
             check.that(value.width.is_multiple_of(head_width.max(1)))
         }
         Op::Attention { cache, heads, scale, query, key, value, angles, output } => {
+            check.value(output, false)?;
             check.values(&[query, key, value, angles], output)?;
             check.angles(angles, heads.width)?;
             check.that(scale.is_finite())?;
@@ -136,7 +134,7 @@ impl Check<'_> {
 
     fn angles(&self, angles: Value, head_width: u32) -> Result<(), Fault> {
         self.that((2..=MAX_HEAD_WIDTH).contains(&head_width) && head_width.is_multiple_of(2))?;
-        self.equal(angles.width / 2, head_width)
+        self.equal(angles.width, 2 * head_width)
     }
 
     fn tensors(&self, weight: PerLayer, fits: impl Fn(Tensor) -> bool) -> Result<(), Fault> {

@@ -6,6 +6,7 @@
 use crate::arena::Plan;
 use crate::engine::Model;
 use crate::error::{LoadError, Section};
+use crate::kv::KvFormat;
 use crate::program::Program;
 use omex_hal::Pager;
 
@@ -32,7 +33,7 @@ pub struct Extent {
 /// The header of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes a page, a power of two from 512 to 2^30.
+    /// Bytes a page, a power of two from 512 to 2^24.
     pub page_size: u32,
     /// What was decided for the device.
     pub plan: Plan,
@@ -66,7 +67,7 @@ impl Header {
             plan.kv_capacity,
             plan.kv_sinks,
             self.ram_bytes,
-            0,
+            plan.kv_format as u32,
         ];
         numbers.iter().for_each(|n| writer.put(&n.to_le_bytes()));
         for extent in [self.program, self.tensors, self.tokenizer, self.checksums, self.pages] {
@@ -99,21 +100,17 @@ impl Header {
             return Err(LoadError::Version(version));
         }
         let page_size = number()?;
-        let plan = Plan {
-            columns: number()?,
-            logit_columns: number()?,
-            kv_capacity: number()?,
-            kv_sinks: number()?,
-        };
-        let ram_bytes = number()?;
-        number()?;
+        let [columns, logit_columns] = [number()?, number()?];
+        let [kv_capacity, kv_sinks, ram_bytes] = [number()?, number()?, number()?];
+        let kv_format = KvFormat::from_number(number()?).ok_or(damaged)?;
+        let plan = Plan { columns, logit_columns, kv_capacity, kv_sinks, kv_format };
         let mut extents = [Extent::default(); SECTIONS];
         for extent in &mut extents {
             *extent = reader.extent().ok_or(damaged)?;
         }
         let [program, tensors, tokenizer, checksums, pages] = extents;
         let (covered, crc) = bytes.split_at(HEADER_BYTES - 4);
-        let valid_page = page_size.is_power_of_two() && (512..=1 << 30).contains(&page_size);
+        let valid_page = page_size.is_power_of_two() && (512..=1 << 24).contains(&page_size);
         let aligned = pages.offset.is_multiple_of(u64::from(page_size.max(1)));
         if crc != crc32c(0, covered).to_le_bytes() || !valid_page || !aligned {
             return Err(damaged);

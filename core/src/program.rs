@@ -16,6 +16,9 @@ pub const MAX_OPS: u16 = 1024;
 /// The largest width of anything, so that products of two fit 64 bits with room to spare.
 pub const MAX_WIDTH: u32 = 1 << 24;
 
+/// The most KV caches, and the most layers of a repetition.
+pub const MAX_LAYERS: u32 = 1 << 12;
+
 /// The widest head of an attention.
 pub const MAX_HEAD_WIDTH: u32 = 256;
 
@@ -348,11 +351,11 @@ impl<'a> Program<'a> {
 
     fn check_header(&self) -> Result<(), LoadError> {
         let h = &self.header;
-        let widths = [h.vocab_size, h.context_length, h.kv_caches, h.kv_width];
+        let widths = [h.vocab_size, h.context_length, h.kv_width];
         let slots = h.slots.iter().all(|s| s.offset <= MAX_WIDTH && s.width <= MAX_WIDTH);
         let logits = self.slot(h.logits).is_some_and(|s| s.selected && s.width >= h.vocab_size);
-        let vocabulary = h.vocab_size > 0 && h.ops <= MAX_OPS;
-        if widths.iter().all(|w| *w <= MAX_WIDTH) && slots && logits && vocabulary {
+        let counts = h.vocab_size > 0 && h.ops <= MAX_OPS && h.kv_caches <= MAX_LAYERS;
+        if widths.iter().all(|w| *w <= MAX_WIDTH) && slots && logits && counts {
             Ok(())
         } else {
             Err(LoadError::Section(Section::Program))

@@ -5,6 +5,9 @@ use heapless::Vec as FixedVec;
 use omex_core::program::{self, Header, Heads, MAX_SLOTS, Op, PerLayer, Slot, Tensor, Value};
 use std::collections::BTreeMap;
 
+/// The most entries of a tensor table.
+const MAX_TENSORS: usize = 1 << 18;
+
 /// A program and its tensor table, as bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
@@ -25,12 +28,29 @@ pub fn compile(
     stop_tokens: &[u32],
     tensor: impl Fn(&str) -> Option<Tensor>,
 ) -> Result<Compiled, String> {
+    check_length(graph)?;
     let slots = place_values(graph)?;
     let mut compiler = Compiler { graph, slots, ops: vec![], tensors: vec![] };
     for node in &graph.nodes {
         compiler.node(node, &tensor)?;
     }
     compiler.finish(stop_tokens)
+}
+
+/// Refuses a graph that is too long before any work that its length multiplies.
+fn check_length(graph: &Graph) -> Result<(), String> {
+    let length = |node: &Node| match node {
+        Node::Repeat { subgraph, .. } => 1 + graph.subgraphs.get(subgraph).map_or(0, Vec::len),
+        _ => 1,
+    };
+    let mut operations = 0;
+    for node in &graph.nodes {
+        operations += length(node);
+        if operations > usize::from(program::MAX_OPS) {
+            return Err(format!("more than {} operations, subgraphs included", program::MAX_OPS));
+        }
+    }
+    Ok(())
 }
 
 struct Compiler<'g> {
@@ -53,8 +73,9 @@ impl Compiler<'_> {
         self.ops.push(Op::Repeat { ops, layers: *layers });
         let names: Vec<_> = body.iter().filter_map(Node::weight).collect();
         let first = self.tensors.len() as u32;
-        if *layers > 4096 {
-            return Err(format!("subgraph \"{subgraph}\" is repeated {layers} times, 4096 at most"));
+        if *layers > program::MAX_LAYERS {
+            let most = program::MAX_LAYERS;
+            return Err(format!("subgraph \"{subgraph}\" is repeated {layers} times, {most} at most"));
         }
         for layer in 0..*layers {
             for name in &names {
@@ -77,6 +98,9 @@ impl Compiler<'_> {
         tensor: &impl Fn(&str) -> Option<Tensor>,
     ) -> Result<PerLayer, String> {
         let found = tensor(name).ok_or_else(|| format!("tensor \"{name}\" is not in the index"))?;
+        if self.tensors.len() >= MAX_TENSORS {
+            return Err(format!("more than {MAX_TENSORS} tensors, a tensor counted once for each use"));
+        }
         self.tensors.push((name.to_owned(), found));
         Ok(PerLayer { first: self.tensors.len() as u32 - 1, stride: 0 })
     }

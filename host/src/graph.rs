@@ -48,7 +48,7 @@ pub struct ValueShape {
 /// A value, or some of its rows, written `name` or `name[first..end]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", rename = "ValueRef")]
 pub struct ValueRef {
     /// The value's name.
     pub name: String,
@@ -59,44 +59,103 @@ pub struct ValueRef {
 /// An operation. Names of weights may contain `{layer}`, the number of the repetition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the fields are those of omex_core::program::Op, by name")]
 pub enum Node {
     /// Runs a subgraph once for each layer.
-    Repeat { subgraph: String, layers: u32 },
+    Repeat {
+        /// The subgraph's name.
+        subgraph: String,
+        /// Number of layers.
+        layers: u32,
+    },
     /// Rows of a matrix, chosen by the tokens.
-    Embed { weight: String, output: ValueRef },
-    /// RMSNorm.
-    RmsNorm { weight: String, epsilon: f32, input: ValueRef, output: ValueRef },
+    Embed {
+        /// Matrix [vocabulary, output width].
+        weight: String,
+        /// The embedded tokens.
+        output: ValueRef,
+    },
+    /// RMSNorm: `input` / sqrt(mean(`input`²) + `epsilon`) * `weight`.
+    RmsNorm {
+        /// Vector [width].
+        weight: String,
+        /// Added to the mean of the squares.
+        epsilon: f32,
+        /// What is normalized.
+        input: ValueRef,
+        /// The result, apart from the input.
+        output: ValueRef,
+    },
     /// A matrix times activations.
     #[serde(rename = "matmul")]
     MatMul {
+        /// Matrix [output width, input width].
         weight: String,
+        /// What is multiplied.
         input: ValueRef,
+        /// The result, apart from the input.
         output: ValueRef,
+        /// Adds to what the output holds.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         accumulate: bool,
     },
-    /// Angles of RoPE for the tokens' positions.
-    RotaryAngles { frequencies: String, output: ValueRef },
-    /// RoPE, in place.
-    Rotary { angles: ValueRef, value: ValueRef, head_width: u32 },
-    /// Causal attention over a KV cache; cache number = `cache` + the layer.
-    Attention {
-        cache: u32,
-        query_heads: u32,
-        kv_heads: u32,
-        head_width: u32,
-        scale: f32,
-        query: ValueRef,
-        key: ValueRef,
-        value: ValueRef,
+    /// Cosines and sines of RoPE's angles for the tokens' positions.
+    RotaryAngles {
+        /// Vector [head width / 2] of inverse frequencies, scaling included.
+        frequencies: String,
+        /// The angles: twice the head width.
+        output: ValueRef,
+    },
+    /// RoPE: turns the pairs (i, i + head width / 2) of each head, in place.
+    Rotary {
+        /// The angles.
         angles: ValueRef,
+        /// The heads.
+        value: ValueRef,
+        /// Width of a head; even, 256 at most.
+        head_width: u32,
+    },
+    /// Appends keys and values to a KV cache and attends to it causally; cache number = `cache` +
+    /// the layer.
+    Attention {
+        /// The KV cache of layer 0.
+        cache: u32,
+        /// Number of query heads.
+        query_heads: u32,
+        /// Number of key and value heads; divides the number of query heads.
+        kv_heads: u32,
+        /// Width of a head; even, 256 at most.
+        head_width: u32,
+        /// What scores are multiplied with.
+        scale: f32,
+        /// Queries, rotated.
+        query: ValueRef,
+        /// Keys, rotated.
+        key: ValueRef,
+        /// Values.
+        value: ValueRef,
+        /// RoPE's angles, to turn queries for the attention sinks.
+        angles: ValueRef,
+        /// The result, apart from the inputs.
         output: ValueRef,
     },
     /// Activation of one value times another.
-    Gated { activation: Activation, gate: ValueRef, up: ValueRef, output: ValueRef },
+    Gated {
+        /// The activation.
+        activation: Activation,
+        /// What is activated.
+        gate: ValueRef,
+        /// What it is multiplied with.
+        up: ValueRef,
+        /// The result, apart from both.
+        output: ValueRef,
+    },
     /// Keeps the tokens whose logits are wanted.
-    Select { input: ValueRef, output: ValueRef },
+    Select {
+        /// All tokens.
+        input: ValueRef,
+        /// The selected ones.
+        output: ValueRef,
+    },
 }
 
 /// An activation function.

@@ -64,17 +64,14 @@ impl Format {
         }
     }
 
-    /// Bytes of a tensor of this shape.
+    /// Bytes of a tensor of this shape; 2^64 - 1 if they are more than that.
     #[must_use]
     pub const fn tensor_bytes(self, rows: u32, columns: u32) -> u64 {
-        match self {
-            Self::Vector => rows as u64 * columns as u64 * 4,
-            _ => {
-                rows.div_ceil(PANEL as u32) as u64
-                    * columns.div_ceil(GROUP as u32) as u64
-                    * self.unit_bytes() as u64
-            }
-        }
+        let units = match self {
+            Self::Vector => rows as u64 * columns as u64,
+            _ => rows.div_ceil(PANEL as u32) as u64 * columns.div_ceil(GROUP as u32) as u64,
+        };
+        units.saturating_mul(self.unit_bytes() as u64)
     }
 
     /// True if activations are quantized before they meet weights of this format.

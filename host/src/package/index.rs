@@ -52,21 +52,23 @@ pub struct TensorEntry {
 }
 
 impl WeightIndex {
-    /// The tensor with this name, at its address in the paged space, which is all files one after
-    /// another.
+    /// The tensors by name, at their addresses in the paged space, which is all files one after
+    /// another. The index has been checked.
     #[must_use]
-    pub fn tensor(&self, name: &str) -> Option<Tensor> {
-        let entry = self.tensors.iter().find(|t| t.name == name)?;
-        let mut base = 0;
+    pub fn by_name(&self) -> BTreeMap<&str, Tensor> {
+        let mut bases = BTreeMap::new();
+        let mut space = 0;
         for file in &self.files {
-            if file.name == entry.file {
-                let [rows, columns] = entry.shape;
-                let address = base + entry.offset;
-                return Some(Tensor { format: entry.format.into(), rows, columns, address });
-            }
-            base += file.length;
+            bases.insert(file.name.as_str(), space);
+            space += file.length;
         }
-        None
+        let tensors = self.tensors.iter().filter_map(|entry| {
+            let address = bases.get(entry.file.as_str())? + entry.offset;
+            let [rows, columns] = entry.shape;
+            let tensor = Tensor { format: entry.format.into(), rows, columns, address };
+            Some((entry.name.as_str(), tensor))
+        });
+        tensors.collect()
     }
 
     /// Bytes of all files.

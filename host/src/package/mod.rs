@@ -51,10 +51,15 @@ impl Package {
         }
         let graph_path = path.join("graph.json");
         let graph: Graph = read_json(&graph_path)?;
+        if graph.format != 1 {
+            let found = graph.format.to_string();
+            return Err(Error::malformed(&graph_path, "format", found, "1", CONVERT_AGAIN));
+        }
         let index: WeightIndex = read_json(&path.join("weights/quantization.json"))?;
         index.check(path)?;
         let stop_tokens = &metadata.tokens.eos;
-        let compiled = compile(&graph, stop_tokens, |name| index.tensor(name)).map_err(|found| {
+        let tensors = index.by_name();
+        let compiled = compile(&graph, stop_tokens, |name| tensors.get(name).copied()).map_err(|found| {
             let expected = "a graph over the tensors of weights/quantization.json";
             Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
         })?;

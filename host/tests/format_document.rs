@@ -1,0 +1,227 @@
+//! `docs/format.md` says what the code does: its tables are made from the code here, and compared.
+
+use half::f16;
+use heapless::Vec as FixedVec;
+use omex_core::arena::Plan;
+use omex_core::kv::KvFormat;
+use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
+use omex_core::program::{self, Activation, Heads, MAX_OPS, MAX_SLOTS, MAX_WIDTH, Op, PerLayer};
+use omex_core::program::{Slot, Tensor, Value};
+use omex_core::quant::{Format, GROUP, PANEL, float16, float32, int4, int8};
+
+const DOCUMENT: &str = include_str!("../../docs/format.md");
+
+#[track_caller]
+fn assert_says(text: &str) {
+    assert!(DOCUMENT.contains(text), "docs/format.md does not say: {text}");
+}
+
+/// Where `needle` is in `bytes`: once.
+#[track_caller]
+fn place(bytes: &[u8], needle: &[u8]) -> usize {
+    let mut places = bytes.windows(needle.len()).enumerate().filter(|(_, w)| *w == needle);
+    let (place, _) = places.next().expect("the bytes are there");
+    assert!(places.next().is_none(), "the bytes are there once");
+    place
+}
+
+/// A row of a table about this number, which occurs once in `bytes`.
+#[track_caller]
+fn assert_row(bytes: &[u8], number: &[u8], length: usize, field: &str) {
+    assert_says(&format!("\n| {} | {length} | {field}", place(bytes, number)));
+}
+
+#[test]
+fn the_image_header_is_as_drawn() {
+    let extent = |n: u64| Extent { offset: 0x1000 * n, length: 0x1000 * n + 1, crc32c: n as u32 };
+    let header = Header {
+        page_size: 0x0004_0000,
+        plan: Plan { columns: 0x102, logit_columns: 0x103, kv_capacity: 0x104, kv_sinks: 0x105, kv_format: KvFormat::Single },
+        ram_bytes: 0x106,
+        program: extent(0x2f1),
+        tensors: extent(0x2f2),
+        tokenizer: extent(0x2f3),
+        checksums: extent(0x2f4),
+        pages: Extent { offset: 0x0080_0000, length: 0x1234_5678, crc32c: 0 },
+    };
+    let bytes = header.to_bytes(|_, covered| covered.len() as u32 * 0x10001);
+    assert_eq!(HEADER_BYTES, 256);
+    assert_says("header     256 bytes");
+    assert_row(&bytes, &MAGIC, 8, "magic, `OMEXIMG` and a zero byte");
+    assert_row(&bytes, &[VERSION as u8, 0, 0, 0, 0, 0, 4, 0], 4, "version, 1");
+    for (number, field) in [
+        (header.page_size, "page size, a power of two from 512 to 2^24"),
+        (0x102, "plan: tokens in one pass, at most (columns)"),
+        (0x103, "plan: of these, tokens whose logits are wanted, at most"),
+        (0x104, "plan: positions of a KV cache"),
+        (0x105, "plan: of these, attention sinks"),
+        (0x106, "bytes of memory that the plan was made for"),
+        (252 * 0x10001, "CRC-32C of the 252 bytes before"),
+    ] {
+        assert_row(&bytes, &number.to_le_bytes(), 4, field);
+    }
+    for (extent, name) in [
+        (header.program, "program"),
+        (header.tensors, "tensors"),
+        (header.tokenizer, "tokenizer"),
+        (header.checksums, "checksums"),
+        (header.pages, "pages"),
+    ] {
+        assert_row(&bytes, &extent.offset.to_le_bytes(), 24, &format!("{name} |"));
+        let section = &bytes[place(&bytes, &extent.offset.to_le_bytes())..][..24];
+        assert_eq!(section[8..16], extent.length.to_le_bytes());
+        assert_eq!(section[16..20], extent.crc32c.to_le_bytes());
+        assert_eq!(section[20..], [0; 4]);
+    }
+    assert_says("| 36 | 4 | plan: format of keys and values, 0 = f16, 1 = f32 |\n");
+    assert_says("| 160 | 92 | reserved |\n");
+    assert_eq!(bytes[36..40], [KvFormat::Single as u8, 0, 0, 0]);
+    assert!(bytes[160..252].iter().all(|b| *b == 0));
+    assert_eq!(Header::parse(&bytes, |_, covered| covered.len() as u32 * 0x10001), Ok(header));
+}
+
+#[test]
+fn page_sizes_are_as_stated() {
+    let crc32c = |_, _: &[u8]| 0;
+    for (page_size, valid) in [(256, false), (512, true), (768, false), (1 << 24, true), (1 << 25, false)] {
+        let none = Extent::default();
+        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0, kv_format: KvFormat::Half };
+        let (program, tensors, tokenizer, checksums, pages) = (none, none, none, none, none);
+        let header =
+            Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
+        assert_eq!(Header::parse(&header.to_bytes(crc32c), crc32c).is_ok(), valid, "{page_size}");
+    }
+}
+
+#[test]
+fn tensor_records_are_as_drawn() {
+    let tensor =
+        Tensor { format: Format::Int4, rows: 0x11223, columns: 0x11224, address: 0x55_6677_8899 };
+    let record = tensor.to_record();
+    assert_eq!(record.len(), 24);
+    assert_says("A record is 24 bytes.");
+    assert_row(&record, &[4, 0, 0, 0, 0x23], 4, "format's number");
+    assert_row(&record, &tensor.rows.to_le_bytes(), 4, "rows, 1 to 2^24");
+    assert_row(&record, &tensor.columns.to_le_bytes(), 4, "columns, 1 to 2^24");
+    assert_row(&record, &tensor.address.to_le_bytes(), 8, "address: bytes from the image's start");
+    assert_eq!(MAX_WIDTH, 1 << 24);
+}
+
+#[test]
+fn formats_have_these_numbers_and_sizes() {
+    for (format, name, unit) in [
+        (Format::Vector, "vector", "4 (an element)".to_owned()),
+        (Format::F32, "f32", float32::BLOCK_BYTES.to_string()),
+        (Format::F16, "f16", float16::BLOCK_BYTES.to_string()),
+        (Format::Int8, "int8", int8::BLOCK_BYTES.to_string()),
+        (Format::Int4, "int4", int4::BLOCK_BYTES.to_string()),
+    ] {
+        assert_says(&format!("\n| {} | `{name}` | {unit} |", format as u32));
+        assert_eq!(Format::from_number(format as u32), Some(format));
+    }
+    assert_eq!(Format::from_number(5), None);
+    assert_eq!((PANEL, GROUP), (8, 32));
+    assert_eq!(Format::Int8.tensor_bytes(9, 33), 2 * 2 * 272);
+    assert_eq!(Format::Vector.tensor_bytes(1, 33), 4 * 33);
+}
+
+#[test]
+fn weights_lie_where_the_formulas_say() {
+    let scale = f16::from_f32(0.5);
+    for r in 0..PANEL {
+        let mut eight = int8::EMPTY;
+        let mut four = int4::EMPTY;
+        let mut half = [0; float16::BLOCK_BYTES];
+        let mut single = [0; float32::BLOCK_BYTES];
+        let floats: [f32; GROUP] = std::array::from_fn(|c| c as f32 + 1.0);
+        int8::write_row(&mut eight, r, scale, &std::array::from_fn(|c| c as i8 - 16));
+        int4::write_row(&mut four, r, scale, &std::array::from_fn(|c| (c % 16) as i8 - 8));
+        float16::write_row(&mut half, r, &floats);
+        float32::write_row(&mut single, r, &floats);
+        assert_eq!(eight[2 * r..][..2], scale.to_le_bytes());
+        assert_eq!(four[2 * r..][..2], scale.to_le_bytes());
+        for c in 0..GROUP {
+            assert_eq!(eight[16 + 32 * (c / 4) + 4 * r + c % 4] as i8, c as i8 - 16);
+            let byte = four[16 + 32 * (c % 16 / 4) + 4 * r + c % 4];
+            assert_eq!(usize::from(if c < 16 { byte & 15 } else { byte >> 4 }), c % 16);
+            assert_eq!(half[2 * (8 * c + r)..][..2], f16::from_f32(floats[c]).to_le_bytes());
+            assert_eq!(single[4 * (8 * c + r)..][..4], floats[c].to_le_bytes());
+        }
+    }
+    for formula in [
+        "f32    byte 4 (8 c + r) ",
+        "f16    byte 2 (8 c + r) ",
+        "byte 16 + 32 (c / 4) + 4 r + c % 4 ",
+        "byte 16 + 32 (c % 16 / 4) + 4 r + c % 4 ",
+    ] {
+        assert_says(formula);
+    }
+}
+
+fn encode(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut buffer = [0; 256];
+    postcard::to_slice(value, &mut buffer).unwrap().to_vec()
+}
+
+#[test]
+fn operations_are_encoded_as_in_the_examples() {
+    let weight = PerLayer { first: 1, stride: 2 };
+    let [a, b, c, d, e] = [1, 4, 7, 10, 13]
+        .map(|n| Value { slot: n, first: u32::from(n) + 1, width: u32::from(n) + 2 });
+    let operations = [
+        Op::Repeat { ops: 1, layers: 300 },
+        Op::Embed { weight, output: a },
+        Op::RmsNorm { weight, epsilon: 1.0, input: a, output: b },
+        Op::MatMul { weight, input: a, output: b, accumulate: true },
+        Op::RotaryAngles { frequencies: weight, output: a },
+        Op::Rotary { angles: a, value: b, head_width: 8 },
+        Op::Attention {
+            cache: weight,
+            heads: Heads { query: 4, kv: 2, width: 8 },
+            scale: 1.0,
+            query: a,
+            key: b,
+            value: c,
+            angles: d,
+            output: e,
+        },
+        Op::Gated { activation: Activation::Silu, gate: a, up: b, output: c },
+        Op::Select { input: a, output: b },
+    ];
+    for (number, op) in operations.iter().enumerate() {
+        // Every variant is in the list, at its number.
+        let name = match op {
+            Op::Repeat { .. } => "Repeat",
+            Op::Embed { .. } => "Embed",
+            Op::RmsNorm { .. } => "RmsNorm",
+            Op::MatMul { .. } => "MatMul",
+            Op::RotaryAngles { .. } => "RotaryAngles",
+            Op::Rotary { .. } => "Rotary",
+            Op::Attention { .. } => "Attention",
+            Op::Gated { .. } => "Gated",
+            Op::Select { .. } => "Select",
+        };
+        let bytes: Vec<_> = encode(op).iter().map(|b| format!("{b:02x}")).collect();
+        let row = DOCUMENT.lines().find(|line| line.starts_with(&format!("| {number} | {name} |")));
+        let row = row.unwrap_or_else(|| panic!("docs/format.md has no operation {number}, {name}"));
+        assert!(row.contains(&format!("`{}`", bytes.join(" "))), "{row}: {}", bytes.join(" "));
+    }
+}
+
+#[test]
+fn the_program_header_has_these_fields_in_this_order() {
+    let slot = Slot { offset: 6, width: 7, selected: true };
+    let header = program::Header {
+        vocab_size: 1,
+        context_length: 2,
+        kv_caches: 3,
+        kv_width: 4,
+        stop_tokens: FixedVec::from_slice(&[5]).unwrap(),
+        slots: FixedVec::from_slice(&[slot]).unwrap(),
+        logits: 8,
+        ops: 9,
+    };
+    assert_eq!(encode(&header), [1, 2, 3, 4, 1, 5, 1, 6, 7, 1, 8, 9]);
+    assert_eq!((header.stop_tokens.capacity(), MAX_SLOTS, MAX_OPS), (8, 32, 1024));
+    assert_says("stop tokens [u32] (at most 8), slots [slot] (at most 32), logits' slot u16, operations u16 (at most 1024)");
+}

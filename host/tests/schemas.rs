@@ -1,0 +1,65 @@
+//! `docs/schema/` is generated from the Rust types. After changing them:
+//! `OMEX_UPDATE_SCHEMAS=1 cargo test -p omex --test schemas`.
+
+use omex::graph::Graph;
+use omex::package::{Metadata, WeightIndex};
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const UPDATE: &str = "OMEX_UPDATE_SCHEMAS";
+
+fn schema<T: JsonSchema>(title: &str) -> Schema {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    schema.insert("title".into(), title.into());
+    schema
+}
+
+/// The names of all properties in a schema.
+fn properties(schema: &Value, names: &mut BTreeSet<String>) {
+    if let Some(object) = schema.get("properties").and_then(Value::as_object) {
+        names.extend(object.keys().cloned());
+    }
+    match schema {
+        Value::Object(map) => map.values().for_each(|value| properties(value, names)),
+        Value::Array(items) => items.iter().for_each(|value| properties(value, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_format_document_names_every_field() {
+    let document = include_str!("../../docs/format.md");
+    let mut names = BTreeSet::new();
+    for schema in [schema::<Metadata>(""), schema::<Graph>(""), schema::<WeightIndex>("")] {
+        properties(schema.as_value(), &mut names);
+    }
+    for name in names {
+        let ways = [format!("`{name}`"), format!(".{name}`"), format!("`{name}."), format!("`{name}[]`")];
+        assert!(ways.iter().any(|way| document.contains(way)), "docs/format.md has no `{name}`");
+    }
+}
+
+#[test]
+fn schemas_are_those_of_the_types() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
+    for (name, schema) in [
+        ("metadata", schema::<Metadata>("OMEX metadata.json")),
+        ("graph", schema::<Graph>("OMEX graph.json")),
+        ("quantization", schema::<WeightIndex>("OMEX weights/quantization.json")),
+    ] {
+        let path = folder.join(format!("{name}.schema.json"));
+        let expected = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        // Unknown fields are kept: an older reader takes what a newer writer adds.
+        assert!(!expected.contains("additionalProperties\": false"), "{name}");
+        if std::env::var_os(UPDATE).is_some() {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(&path, expected).unwrap();
+        } else {
+            let found = fs::read_to_string(&path).unwrap_or_default();
+            assert!(found == expected, "{name}.schema.json is out of date: run with {UPDATE}=1");
+        }
+    }
+}
