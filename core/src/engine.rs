@@ -348,8 +348,8 @@ impl Memory<'_> {
         let (source, target) = (self.range(from, input), self.range(to, output));
         let source = self.all.get(source).ok_or(RunError::Program)?;
         let target = self.selected.get_mut(target).ok_or(RunError::Program)?;
-        let sources = source.chunks(from.width as usize).skip(selected.start);
-        for (source, target) in sources.take(selected.len()).zip(target.chunks_mut(to.width as usize)) {
+        let sources = source.chunks((from.width as usize).max(1)).skip(selected.start);
+        for (source, target) in sources.take(selected.len()).zip(target.chunks_mut((to.width as usize).max(1))) {
             let width = input.width as usize;
             if let (Some(source), Some(target)) = (source.get(..width), target.get_mut(..width)) {
                 target.copy_from_slice(source);

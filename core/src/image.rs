@@ -160,7 +160,7 @@ pub fn open<'a>(
     let (checksums, odd) = load(header.checksums, Section::Checksums)?.as_chunks();
     let end = header.pages.offset.checked_add(header.pages.length);
     let end = end.ok_or(LoadError::Section(Section::Pages))?;
-    let page_size = u64::from(header.page_size);
+    let page_size = u64::from(header.page_size.max(1));
     if !odd.is_empty() || checksums.len() as u64 != header.pages.length.div_ceil(page_size) {
         return Err(LoadError::Section(Section::Checksums));
     }

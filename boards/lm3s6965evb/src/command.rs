@@ -13,7 +13,7 @@ pub struct Command<'a> {
 #[derive(Clone, Copy)]
 pub enum Prompt<'a> {
     /// Token ids, separated by commas.
-    Ids(&'a str),
+    Ids(&'a [u8]),
     /// Text: all that is left of the line.
     Text(&'a str),
 }
@@ -21,25 +21,29 @@ pub enum Prompt<'a> {
 impl<'a> Command<'a> {
     /// Reads the command line; `None` if it is no command.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut words = core::str::from_utf8(line).ok()?.splitn(4, ' ');
-        words.next()?;
-        let max_tokens = number(words.next()?)?;
-        let kind = words.next()?;
-        let rest = words.next().unwrap_or_default();
+        let (_program, rest) = word(line)?;
+        let (max_tokens, rest) = word(rest)?;
+        let (kind, rest) = word(rest)?;
         let prompt = match kind {
-            "ids" => Prompt::Ids(rest),
-            "text" => Prompt::Text(rest),
+            b"ids" => Prompt::Ids(rest),
+            b"text" => Prompt::Text(core::str::from_utf8(rest).ok()?),
             _ => return None,
         };
-        Some(Self { max_tokens, prompt })
+        Some(Self { max_tokens: number(max_tokens)?, prompt })
     }
 }
 
+/// What comes before the first space, and what comes behind it.
+fn word(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (word, rest) = line.split_at_checked(line.iter().position(|byte| *byte == b' ')?)?;
+    Some((word, rest.get(1..)?))
+}
+
 /// A decimal number.
-pub fn number(text: &str) -> Option<u32> {
-    let digits = |n: u32, byte: u8| {
+pub fn number(text: &[u8]) -> Option<u32> {
+    let digits = |n: u32, byte: &u8| {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
         n.checked_mul(10)?.checked_add(u32::from(digit))
     };
-    if text.is_empty() { None } else { text.bytes().try_fold(0, digits) }
+    if text.is_empty() { None } else { text.iter().try_fold(0, digits) }
 }

@@ -13,22 +13,21 @@ pub struct Report<'o> {
     logits_crc32c: u32,
     /// Bytes read when the first token was there.
     read_at_first: u64,
-}
-
-/// Bytes of the arena's parts.
-pub struct Memory {
-    /// The image's program, tensor table and checksums.
-    pub tables: usize,
-    /// The engine's.
-    pub engine: usize,
-    /// Pages of weights.
-    pub ring: usize,
+    /// Bytes of the arena that hold the image's tables, the engine's memory, and pages.
+    tables: u64,
+    engine: usize,
+    ring: usize,
 }
 
 impl<'o> Report<'o> {
-    /// Nothing yet.
-    pub fn new(output: &'o mut Output) -> Self {
-        Self { output, tokens: 0, logits_crc32c: 0, read_at_first: 0 }
+    /// Nothing yet, but the image's tables in the arena.
+    pub fn new(output: &'o mut Output, tables: u64) -> Self {
+        Self { output, tokens: 0, logits_crc32c: 0, read_at_first: 0, tables, engine: 0, ring: 0 }
+    }
+
+    /// Notes how many bytes of the arena the engine and the pages have.
+    pub fn memory(&mut self, engine: usize, ring: usize) {
+        (self.engine, self.ring) = (engine, ring);
     }
 
     /// Begins the line of a token that was chosen from `logits`.
@@ -72,7 +71,7 @@ impl<'o> Report<'o> {
     }
 
     /// The last line. Bytes a token are those of the passes after the first token.
-    pub fn summary(&mut self, arena: &Memory, bytes_read: u64) {
+    pub fn summary(&mut self, bytes_read: u64) {
         let (static_bytes, stack_bytes) = (memory::static_bytes(), memory::stack_bytes());
         let passes = u64::from(self.tokens.saturating_sub(1));
         let per_token = bytes_read.saturating_sub(self.read_at_first).checked_div(passes);
@@ -81,9 +80,9 @@ impl<'o> Report<'o> {
             ("ram_bytes", (static_bytes + stack_bytes) as u64),
             ("stack_bytes", stack_bytes as u64),
             ("static_bytes", static_bytes as u64),
-            ("tables_bytes", arena.tables as u64),
-            ("engine_bytes", arena.engine as u64),
-            ("ring_bytes", arena.ring as u64),
+            ("tables_bytes", self.tables),
+            ("engine_bytes", self.engine as u64),
+            ("ring_bytes", self.ring as u64),
             ("sd_bytes", bytes_read),
             ("sd_bytes_per_token", per_token.unwrap_or(0)),
         ];

@@ -13,7 +13,9 @@ use omex_core::token::{
 use omex_hal_adapters::{BLOCK_BYTES, Block, StorageError};
 
 /// The longest prompt, in tokens.
-pub const PROMPT_TOKENS: usize = 128;
+const PROMPT_TOKENS: usize = 128;
+/// The tokens of a prompt.
+pub type Ids = Vec<u32, PROMPT_TOKENS>;
 /// Memory for the longest word of a prompt: more characters are cut into several words.
 const WORD_SYMBOLS: usize = 48;
 
@@ -24,12 +26,13 @@ pub struct Text<'c> {
 }
 
 impl<'c> Text<'c> {
-    /// The tokenizer that lies at `extent` of the card.
+    /// The tokenizer that lies at `extent` of the card, read through `block`.
     ///
     /// # Errors
     /// Tables that can't be read, or are damaged.
-    pub fn open(card: &'c Card, extent: Extent) -> Result<Self, Failure> {
-        let mut tables = Tables { card, extent, block: [0; BLOCK_BYTES], number: u32::MAX };
+    pub fn open(card: &'c Card, extent: Extent, block: &'c mut [u8]) -> Result<Self, Failure> {
+        let block = block.as_chunks_mut().0;
+        let mut tables = Tables { card, extent, block, number: u32::MAX };
         let decoder = Decoder::new(false);
         if extent.length == 0 {
             return Ok(Self { tokenizer: None, decoder });
@@ -40,16 +43,14 @@ impl<'c> Text<'c> {
         Ok(Self { tokenizer: Some(Tokenizer::open(tables)?), decoder })
     }
 
-    /// The prompt's tokens; decoding goes on behind them.
+    /// Appends the prompt's tokens to `ids`; decoding goes on behind them.
     ///
     /// # Errors
     /// Too many tokens, text without a tokenizer, or ids that are none.
-    #[inline(never)] // Its memory is free again before the engine needs the stack.
-    pub fn encode(&mut self, prompt: Prompt<'_>) -> Result<Vec<u32, PROMPT_TOKENS>, Failure> {
-        let mut ids = Vec::new();
+    pub fn encode(&mut self, prompt: Prompt<'_>, ids: &mut Ids) -> Result<(), Failure> {
         match prompt {
             Prompt::Ids(list) => {
-                for id in list.split(',') {
+                for id in list.split(|byte| *byte == b',') {
                     let id = command::number(id).ok_or(Failure::Prompt)?;
                     ids.push(id).map_err(|_| Failure::Encode(EncodeError::Full))?;
                 }
@@ -62,7 +63,7 @@ impl<'c> Text<'c> {
             }
         }
         ids.iter().try_for_each(|id| self.decode(*id, |_| {}))?;
-        Ok(ids)
+        Ok(())
     }
 
     /// Gives the characters that `token` completes to `emit`.
@@ -86,7 +87,7 @@ impl<'c> Text<'c> {
 struct Tables<'c> {
     card: &'c Card,
     extent: Extent,
-    block: Block,
+    block: &'c mut [Block],
     /// The block in memory.
     number: u32,
 }
@@ -109,10 +110,11 @@ impl Tables<'_> {
         let number = u32::try_from(address / BLOCK_BYTES as u64).map_err(|_| StorageError::End)?;
         if number != self.number {
             self.number = u32::MAX;
-            self.card.read(number, core::slice::from_mut(&mut self.block))?;
+            self.card.read(number, self.block)?;
             self.number = number;
         }
-        self.block.get((address % BLOCK_BYTES as u64) as usize..).ok_or(StorageError::End)
+        let block = self.block.as_flattened();
+        block.get((address % BLOCK_BYTES as u64) as usize..).ok_or(StorageError::End)
     }
 }
 

@@ -93,7 +93,7 @@ impl Head<'_, '_> {
         } else {
             let mut turned = [0.0; MAX_HEAD_WIDTH as usize];
             let Some(turned) = turned.get_mut(..width) else { return };
-            turned.copy_from_slice(query);
+            turned.iter_mut().zip(query).for_each(|(turned, x)| *turned = *x);
             let angles = self.inputs.angles.column(self.column);
             rotate(turned, angles.get(width..).unwrap_or_default());
             self.add(turned, sinks, &mut softmax, out);

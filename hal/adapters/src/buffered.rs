@@ -103,7 +103,7 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
     /// Makes `page` the first of the window.
     fn fill(&mut self, page: u32) -> Result<(), PageError> {
         let follows = page == self.first.saturating_add(self.resident);
-        let room = u32::try_from(self.memory.len() / self.page_size()).unwrap_or(u32::MAX);
+        let room = u32::try_from(self.memory.len() / self.page_size().max(1)).unwrap_or(u32::MAX);
         let ahead = if follows { room.min(self.geometry.pages - page) } else { 1 };
         (self.first, self.resident) = (page, 0);
         // A failure on the way ahead must not be blamed on the page that is wanted now.
