@@ -22,7 +22,7 @@ pub fn omex_binary() -> &'static Path {
         let lines = output.stdout.split(|b| *b == b'\n');
         let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         let executables = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from));
-        executables.last().expect("cargo names the executable")
+        executables.next_back().expect("cargo names the executable")
     })
 }
 
