@@ -1,6 +1,7 @@
 //! The one piece of memory that the engine works in, and where everything lies in it.
 
 use crate::error::LoadError;
+use crate::kv::KvFormat;
 use crate::program::Program;
 use crate::quant::{FloatGroup, QuantizedGroup};
 use core::mem::size_of;
@@ -18,6 +19,8 @@ pub struct Plan {
     /// The first of them, kept for ever as attention sinks (arXiv:2309.17453); the others form a
     /// ring.
     pub kv_sinks: u32,
+    /// How keys and values are stored.
+    pub kv_format: KvFormat,
 }
 
 /// Bytes of each part of the arena, in the order in which they lie.
@@ -31,7 +34,7 @@ pub struct Layout {
     pub staging: u64,
     /// A unit that a page's edge cuts.
     pub carry: u64,
-    /// Keys and values, f16.
+    /// Keys and values.
     pub kv: u64,
     /// Which pages were checked.
     pub verified: u64,
@@ -69,7 +72,7 @@ impl Layout {
             selected: align(4 * selected * logit_columns),
             staging: align(groups * columns * group as u64),
             carry: align(program.longest_unit()),
-            kv: align(2 * cache * u64::from(header.kv_caches)),
+            kv: align(plan.kv_format.bytes() as u64 * cache * u64::from(header.kv_caches)),
             verified: align(u64::from(verified_pages.div_ceil(8))),
         })
     }
@@ -90,7 +93,7 @@ pub(crate) struct Arena<'a> {
     pub(crate) selected: &'a mut [f32],
     pub(crate) staging: &'a mut [u8],
     pub(crate) carry: &'a mut [u8],
-    pub(crate) kv: &'a mut [u16],
+    pub(crate) kv: &'a mut [u8],
     pub(crate) verified: &'a mut [u8],
 }
 
@@ -115,7 +118,7 @@ impl<'a> Arena<'a> {
             selected: cast(take(layout.selected)?)?,
             staging: take(layout.staging)?,
             carry: take(layout.carry)?,
-            kv: cast(take(layout.kv)?)?,
+            kv: take(layout.kv)?,
             verified: take(layout.verified)?,
         })
     }

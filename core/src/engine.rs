@@ -57,12 +57,16 @@ pub struct Engine<'a> {
     memory: Memory<'a>,
     staging: &'a mut [u8],
     carry: &'a mut [u8],
-    kv: &'a mut [u16],
+    kv: &'a mut [u8],
     pages: Pages<'a>,
     kernels: &'a Kernels,
     parallel: &'a dyn Parallel,
+    observer: Option<Observer<'a>>,
     position: u32,
 }
+
+/// Is shown the number of each matrix and every column that it is multiplied with.
+pub type Observer<'a> = &'a mut dyn FnMut(u32, &[f32]);
 
 impl<'a> Engine<'a> {
     /// An engine in `memory`, of the size that [`Model::layout`] says, aligned to 16 bytes.
@@ -95,6 +99,7 @@ impl<'a> Engine<'a> {
             pages,
             kernels,
             parallel,
+            observer: None,
             position: 0,
         })
     }
@@ -115,6 +120,11 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn position(&self) -> u32 {
         self.position
+    }
+
+    /// Shows the inputs of every multiplication to `observer` from now on.
+    pub fn observe(&mut self, observer: Observer<'a>) {
+        self.observer = Some(observer);
     }
 
     /// Begins a new text.
@@ -234,6 +244,9 @@ impl<'a> Engine<'a> {
             Op::MatMul { weight, input, output, accumulate } => {
                 let ([input], output) = memory.split(program, [input], output)?;
                 let columns = columns(&output);
+                if let Some(observer) = &mut self.observer {
+                    (0..columns).for_each(|c| observer(weight.at(layer), input.column(c)));
+                }
                 let (kernels, parallel, staging) = (*kernels, *parallel, &mut *self.staging);
                 let machine = matmul::Machine { kernels, parallel, pages, carry, staging };
                 matmul::matmul(machine, &tensor(weight)?, input, output, columns, accumulate)?;
@@ -253,7 +266,8 @@ impl<'a> Engine<'a> {
                 let inputs = [query, key, value, angles];
                 let ([query, key, value, angles], output) = memory.split(program, inputs, output)?;
                 let width = program.header().kv_width;
-                let cache = Cache::new(self.kv, cache.at(layer), width, window);
+                let format = self.plan.kv_format;
+                let cache = Cache::new(self.kv, format, cache.at(layer), width, window);
                 let mut cache = cache.ok_or(RunError::Program)?;
                 let columns = columns(&output);
                 let inputs = attention::Inputs { heads, scale, query, key, value, angles };
@@ -334,8 +348,8 @@ impl Memory<'_> {
         let (source, target) = (self.range(from, input), self.range(to, output));
         let source = self.all.get(source).ok_or(RunError::Program)?;
         let target = self.selected.get_mut(target).ok_or(RunError::Program)?;
-        let sources = source.chunks(from.width as usize).skip(selected.start);
-        for (source, target) in sources.take(selected.len()).zip(target.chunks_mut(to.width as usize)) {
+        let sources = source.chunks((from.width as usize).max(1)).skip(selected.start);
+        for (source, target) in sources.take(selected.len()).zip(target.chunks_mut((to.width as usize).max(1))) {
             let width = input.width as usize;
             if let (Some(source), Some(target)) = (source.get(..width), target.get_mut(..width)) {
                 target.copy_from_slice(source);

@@ -6,6 +6,7 @@
 use crate::arena::Plan;
 use crate::engine::Model;
 use crate::error::{LoadError, Section};
+use crate::kv::KvFormat;
 use crate::program::Program;
 use omex_hal::Pager;
 
@@ -66,7 +67,7 @@ impl Header {
             plan.kv_capacity,
             plan.kv_sinks,
             self.ram_bytes,
-            0,
+            plan.kv_format as u32,
         ];
         numbers.iter().for_each(|n| writer.put(&n.to_le_bytes()));
         for extent in [self.program, self.tensors, self.tokenizer, self.checksums, self.pages] {
@@ -99,14 +100,10 @@ impl Header {
             return Err(LoadError::Version(version));
         }
         let page_size = number()?;
-        let plan = Plan {
-            columns: number()?,
-            logit_columns: number()?,
-            kv_capacity: number()?,
-            kv_sinks: number()?,
-        };
-        let ram_bytes = number()?;
-        number()?;
+        let [columns, logit_columns] = [number()?, number()?];
+        let [kv_capacity, kv_sinks, ram_bytes] = [number()?, number()?, number()?];
+        let kv_format = KvFormat::from_number(number()?).ok_or(damaged)?;
+        let plan = Plan { columns, logit_columns, kv_capacity, kv_sinks, kv_format };
         let mut extents = [Extent::default(); SECTIONS];
         for extent in &mut extents {
             *extent = reader.extent().ok_or(damaged)?;
@@ -163,7 +160,7 @@ pub fn open<'a>(
     let (checksums, odd) = load(header.checksums, Section::Checksums)?.as_chunks();
     let end = header.pages.offset.checked_add(header.pages.length);
     let end = end.ok_or(LoadError::Section(Section::Pages))?;
-    let page_size = u64::from(header.page_size);
+    let page_size = u64::from(header.page_size.max(1));
     if !odd.is_empty() || checksums.len() as u64 != header.pages.length.div_ceil(page_size) {
         return Err(LoadError::Section(Section::Checksums));
     }

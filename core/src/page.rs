@@ -1,6 +1,7 @@
 //! Pages of weights: checked on arrival, and read as a stream of whole blocks.
 
 use crate::simd::Kernels;
+use core::num::NonZeroU64;
 use core::ops::Range;
 use omex_hal::{PageError, PageErrorKind, Pager};
 
@@ -8,7 +9,7 @@ use omex_hal::{PageError, PageErrorKind, Pager};
 pub struct Pages<'a> {
     pager: &'a mut dyn Pager,
     crc32c: fn(u32, &[u8]) -> u32,
-    page_size: u64,
+    page_size: NonZeroU64,
     /// End of the data; the last page may be short.
     end: u64,
     /// Checksums from page `first_checked` on; pages before it are checked by other means.
@@ -33,7 +34,7 @@ impl<'a> Pages<'a> {
         first_checked: u32,
         verified: &'a mut [u8],
     ) -> Self {
-        let page_size = u64::from(pager.geometry().page_size.max(1));
+        let page_size = NonZeroU64::new(u64::from(pager.geometry().page_size)).unwrap_or(NonZeroU64::MIN);
         verified.fill(0);
         let crc32c = kernels.crc32c;
         Self { pager, crc32c, page_size, end, checksums, first_checked, verified, recent: 0..0 }
@@ -49,7 +50,7 @@ impl<'a> Pages<'a> {
         let pages = self.verify(page, offset as u64 + limit)?;
         self.pager.prefetch(pages.end);
         let bytes = self.pager.page(page)?;
-        let length = (u64::from(pages.end - page) * self.page_size).min(bytes.len() as u64);
+        let length = (u64::from(pages.end - page) * self.page_size.get()).min(bytes.len() as u64);
         let length = length.min(offset as u64 + limit) as usize;
         bytes.get(offset..length).filter(|b| !b.is_empty()).ok_or(truncated(page))
     }
@@ -69,7 +70,7 @@ impl<'a> Pages<'a> {
     /// As [`Self::verify`], once: the inner result is the page that does not match.
     fn verify_piece(&mut self, page: u32, bytes: u64) -> Result<Result<(), u32>, PageError> {
         let available = self.pager.page(page)?.len() as u64;
-        let wanted = u32::try_from(bytes.min(available).div_ceil(self.page_size)).unwrap_or(1);
+        let wanted = u32::try_from(bytes.min(available).div_ceil(self.page_size.get())).unwrap_or(1);
         let end = page.saturating_add(wanted.max(1));
         for next in page..end {
             if !self.is_verified(next) {
@@ -101,9 +102,9 @@ impl<'a> Pages<'a> {
         let Some(index) = page.checked_sub(self.first_checked) else { return Ok(true) };
         let out_of_range = PageError { page, kind: PageErrorKind::OutOfRange };
         let expected = self.checksums.get(index as usize).ok_or(out_of_range)?;
-        let start = u64::from(page) * self.page_size;
-        let length = self.end.saturating_sub(start).min(self.page_size);
-        let before = u64::from(page - first) * self.page_size;
+        let start = u64::from(page) * self.page_size.get();
+        let length = self.end.saturating_sub(start).min(self.page_size.get());
+        let before = u64::from(page - first) * self.page_size.get();
         let piece = self.pager.page(first)?;
         let bytes = usize::try_from(before).ok().and_then(|from| {
             piece.get(from..from.checked_add(length as usize)?)
@@ -143,7 +144,7 @@ impl<'s, 'a> Stream<'s, 'a> {
     /// # Errors
     /// The pages'.
     pub fn next(&mut self) -> Result<Option<&[u8]>, PageError> {
-        let unit = self.unit as u64;
+        let unit = (self.unit as u64).max(1);
         if self.remaining < unit {
             return Ok(None);
         }

@@ -5,9 +5,10 @@ use crate::import::{Checkpoint, Encoding, LlamaConfig, TokenizerSource};
 use crate::package::{
     Architecture, FileEntry, Metadata, OMEX_VERSION, Package, TensorEntry, TokenIds, WeightIndex,
 };
-use crate::quantize::{Group, Precision, quantize, write_panel};
+use crate::quantize::{Compensation, Group, Precision, quantize, write_panel};
+use crate::session::{self, Session};
 use crate::tokenizer::Spec;
-use crate::{Error, Result, dispatch, interrupt};
+use crate::{Error, Result, calibrate, dispatch, interrupt};
 use omex_core::quant::{Format, GROUP, PANEL};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,9 +23,27 @@ pub struct Options<'o> {
     pub precision: Option<Precision>,
     /// A tokenizer to use instead of the model's own.
     pub tokenizer: Option<&'o Path>,
+    /// How rounding to int4 is calibrated.
+    pub calibration: Calibration<'o>,
     /// Replaces an existing package.
     pub force: bool,
 }
+
+/// What a model is shown to learn how its weights are best rounded to int4 (GPTQ).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calibration<'o> {
+    /// Texts that it writes itself, up to [`SELF_CALIBRATED`] parameters; larger models are
+    /// rounded plainly.
+    #[default]
+    Auto,
+    /// Nothing: weights are rounded plainly.
+    Off,
+    /// A text file.
+    Text(&'o Path),
+}
+
+/// The most parameters of a model that is calibrated without being asked: it takes seconds.
+pub const SELF_CALIBRATED: u64 = 20_000_000;
 
 /// Converts a checkpoint into a package at `output`, which appears whole or not at all.
 /// `progress` is called with the rows done and the rows in all.
@@ -49,25 +68,84 @@ pub fn convert(
         .prefix(".omex-convert-")
         .tempdir_in(folder)
         .map_err(|e| Error::io(folder, "write into", e))?;
-    let path = temporary.path();
-    let spec = tokenizer(source, options.tokenizer)?;
-    if let Some(spec) = &spec {
-        spec.write_package(&path.join("tokenizer"))?;
-    }
+    let job = Job { source, source_format, name, options };
     let layout = WeightLayout::new(source, options.precision)?;
-    let index = layout.write(source, &path.join("weights"), progress)?;
-    let graph = graph(source.config(), &layout);
-    write_json(&path.join("graph.json"), &graph)?;
-    write_json(&path.join("metadata.json"), &metadata(source, source_format, name, &layout))?;
-    write_json(&path.join("weights/quantization.json"), &index)?;
-    Package::open(path)?;
+    let compensations = job.calibrate(&layout, temporary.path())?;
+    let path = temporary.path().join("package");
+    job.write(&layout, &compensations, &path, progress)?;
+    Package::open(&path)?;
     if output.exists() {
         replace(output)?;
     }
-    let path = temporary.keep();
     std::fs::rename(&path, output).map_err(|e| Error::io(output, "create", e))?;
     Package::open(output)
 }
+
+/// A conversion under way.
+struct Job<'j> {
+    source: &'j dyn Checkpoint,
+    source_format: &'j str,
+    name: &'j str,
+    options: &'j Options<'j>,
+}
+
+impl Job<'_> {
+    /// Writes a package.
+    fn write(
+        &self,
+        layout: &WeightLayout,
+        compensations: &Compensations,
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        if let Some(spec) = tokenizer(self.source, self.options.tokenizer)? {
+            spec.write_package(&path.join("tokenizer"))?;
+        }
+        let index = layout.write(self.source, compensations, &path.join("weights"), progress)?;
+        let metadata = metadata(self.source, self.source_format, self.name, layout);
+        write_json(&path.join("graph.json"), &graph(self.source.config(), layout))?;
+        write_json(&path.join("metadata.json"), &metadata)?;
+        write_json(&path.join("weights/quantization.json"), &index)
+    }
+
+    /// Runs the model at int8 to see what its int4 matrices will be multiplied with.
+    fn calibrate(&self, layout: &WeightLayout, folder: &Path) -> Result<Compensations> {
+        let parameters = layout.parameters(self.source);
+        let small = parameters <= SELF_CALIBRATED;
+        let wanted = match self.options.calibration {
+            Calibration::Off => false,
+            Calibration::Auto => small,
+            Calibration::Text(_) => true,
+        };
+        if !wanted || !layout.rounds_to_int4(self.source) {
+            return Ok(Compensations::new());
+        }
+        let path = folder.join("calibration");
+        let layout = WeightLayout::new(self.source, Some(Precision::Int8))?;
+        self.write(&layout, &Compensations::new(), &path, &mut |_, _| {})?;
+        let context = self.source.config().context_length.min(512);
+        let options = session::Options { context: Some(context), ..Default::default() };
+        let mut session = Session::open(&path, &options)?;
+        let ids = match self.options.calibration {
+            Calibration::Text(file) => {
+                let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", e))?;
+                Some(session.encode(&text)?)
+            }
+            _ => None,
+        };
+        let first = self.source.config().bos.unwrap_or(0);
+        let hessians = calibrate::calibrate(&path, &mut session, ids.as_deref(), first)?;
+        let names = Package::open(&path)?.compiled.names;
+        std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
+        let compensations = hessians.into_iter().filter_map(|(tensor, hessian)| {
+            Some((names.get(tensor as usize)?.clone(), hessian.compensation()?))
+        });
+        Ok(compensations.collect())
+    }
+}
+
+/// How errors are made up for, by the tensor's name.
+type Compensations = BTreeMap<String, Compensation>;
 
 /// Removes the package that a new one replaces; anything else is left alone.
 fn replace(output: &Path) -> Result<()> {
@@ -108,7 +186,7 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 
 fn metadata(source: &dyn Checkpoint, source_format: &str, name: &str, layout: &WeightLayout) -> Metadata {
     let config = source.config();
-    let parameters = layout.files.iter().flatten().map(|t| t.parameters(source)).sum();
+    let parameters = layout.parameters(source);
     let mut bytes: BTreeMap<Format, u64> = BTreeMap::new();
     for tensor in layout.files.iter().flatten().filter(|t| t.format != Format::Vector) {
         *bytes.entry(tensor.format).or_default() += u64::from(tensor.rows) * u64::from(tensor.columns);
@@ -201,11 +279,10 @@ impl WeightLayout {
             layout.files.push(file);
             layout.fused.push(fused);
         }
-        let embedding = "model.embed_tokens.weight".to_owned();
         let mut last = vec![tensor("norm", &["model.norm.weight".to_owned()])?];
-        last.push(tensor("embedding", &[embedding])?);
+        last.push(tensor("embedding", &[EMBEDDING.to_owned()])?);
         if !config.tied_embeddings {
-            last.push(tensor("output", &["lm_head.weight".to_owned()])?);
+            last.push(tensor("output", &[OUTPUT.to_owned()])?);
         }
         layout.files.push(last);
         let frequencies = Planned {
@@ -221,10 +298,23 @@ impl WeightLayout {
         Ok(layout)
     }
 
+    fn parameters(&self, source: &dyn Checkpoint) -> u64 {
+        self.files.iter().flatten().map(|t| t.parameters(source)).sum()
+    }
+
+    /// True if some matrix is not int4 yet, and will be.
+    fn rounds_to_int4(&self, source: &dyn Checkpoint) -> bool {
+        let mut int4 = self.files.iter().flatten().filter(|t| t.format == Format::Int4);
+        int4.any(|t| {
+            t.sources.iter().any(|s| source.tensor(s).is_some_and(|s| s.encoding != Encoding::Q4_0))
+        })
+    }
+
     /// Writes the weights and returns their index.
     fn write(
         &self,
         source: &dyn Checkpoint,
+        compensations: &Compensations,
         folder: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<WeightIndex> {
@@ -251,7 +341,8 @@ impl WeightLayout {
                 writer.align(ALIGNMENT)?;
                 let offset = writer.length;
                 let mut crc = 0;
-                write_tensor(source, tensor, &mut |bytes, done| {
+                let compensation = compensations.get(&tensor.name).filter(|_| tensor.format == Format::Int4);
+                write_tensor(source, tensor, compensation, &mut |bytes, done| {
                     crc = crc32c(crc, bytes);
                     writer.put(bytes)?;
                     rows += done;
@@ -304,11 +395,20 @@ fn precision_of(format: Format) -> Precision {
     }
 }
 
-/// The format that a matrix of the source gets.
+/// The format that a matrix of the source gets. The first and the last matrix cost the most when
+/// they are rounded to int4: they become int8 then.
 fn format_of(source: &dyn Checkpoint, precision: Option<Precision>, name: &str) -> Option<Format> {
     let encoding = source.tensor(name)?.encoding;
-    Some(precision.map_or_else(|| kept_format(encoding), Format::from))
+    let outermost = matches!(name, EMBEDDING | OUTPUT) && encoding != Encoding::Q4_0;
+    Some(match precision {
+        None => kept_format(encoding),
+        Some(Precision::Int4) if outermost => Format::Int8,
+        Some(precision) => precision.into(),
+    })
 }
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const OUTPUT: &str = "lm_head.weight";
 
 /// The format that takes the numbers of an encoding over as they are, or else int8.
 fn kept_format(encoding: Encoding) -> Format {
@@ -341,6 +441,7 @@ const BATCH: usize = 32 * PANEL;
 fn write_tensor(
     source: &dyn Checkpoint,
     tensor: &Planned,
+    compensation: Option<&Compensation>,
     put: &mut dyn FnMut(&[u8], u64) -> Result<()>,
 ) -> Result<()> {
     if tensor.sources.is_empty() {
@@ -359,7 +460,7 @@ fn write_tensor(
     for batch in rows.chunks(BATCH) {
         let read = batch.iter().map(|(name, row)| Row::read(source, name, *row, tensor));
         let read = read.collect::<Result<Vec<_>>>()?;
-        put(&encode(&read, tensor), batch.len() as u64)?;
+        put(&encode(&read, tensor, compensation), batch.len() as u64)?;
     }
     Ok(())
 }
@@ -389,10 +490,11 @@ impl Row {
         Ok(Self::Floats(floats))
     }
 
-    fn groups(&self, format: Format) -> Vec<Group> {
-        match self {
-            Self::Groups(groups) => groups.clone(),
-            Self::Floats(floats) => {
+    fn groups(&self, format: Format, compensation: Option<&Compensation>) -> Vec<Group> {
+        match (self, compensation) {
+            (Self::Groups(groups), _) => groups.clone(),
+            (Self::Floats(floats), Some(compensation)) => compensation.quantize_row(floats),
+            (Self::Floats(floats), None) => {
                 let padded = floats.chunks(GROUP).map(|chunk| {
                     let mut group = [0.0; GROUP];
                     group[..chunk.len()].copy_from_slice(chunk);
@@ -430,13 +532,13 @@ fn ggml_groups(bytes: &[u8], format: Format) -> Vec<Group> {
 }
 
 /// Quantizes rows and lays them into panels, on all cores.
-fn encode(rows: &[Row], tensor: &Planned) -> Vec<u8> {
+fn encode(rows: &[Row], tensor: &Planned, compensation: Option<&Compensation>) -> Vec<u8> {
     let panels: Vec<_> = rows.chunks(PANEL).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let encode = |panels: &[&[Row]]| {
         let mut bytes = vec![];
         for panel in panels {
-            let groups: Vec<_> = panel.iter().map(|row| row.groups(tensor.format)).collect();
+            let groups: Vec<_> = panel.iter().map(|row| row.groups(tensor.format, compensation)).collect();
             write_panel(tensor.format, &groups, &mut bytes);
         }
         bytes

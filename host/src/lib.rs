@@ -4,6 +4,7 @@
 //! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
 //! fits into memory, and [`session`] runs it. [`pack`] makes a flash image for a board.
 
+pub mod calibrate;
 pub mod compile;
 pub mod convert;
 pub mod dispatch;

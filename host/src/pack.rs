@@ -101,7 +101,8 @@ impl Writer {
         let tokenizer = section(after(checksums), tokenizer);
         let pages = section(after(tokenizer).next_multiple_of(u64::from(page_size)), length);
         moves.iter_mut().for_each(|(.., to)| *to += pages.offset);
-        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0 };
+        let kv_format = crate::plan::kv_format(&package.program()?);
+        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0, kv_format };
         let header =
             Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
         let mut tensors_by_name = index.by_name();
@@ -127,7 +128,8 @@ impl Writer {
         let budget = target.ram.saturating_sub(target.reserve);
         let layout = |columns, kv_capacity: u32| {
             let kv_sinks = 4.min(kv_capacity.saturating_sub(1));
-            let plan = Plan { columns, logit_columns: 1, kv_capacity, kv_sinks };
+            let kv_format = self.header.plan.kv_format;
+            let plan = Plan { columns, logit_columns: 1, kv_capacity, kv_sinks, kv_format };
             let layout = Layout::new(&program, &plan, 0);
             layout.map(|layout| (plan, layout)).map_err(|error| Error::load(&package.path, error))
         };
@@ -146,7 +148,8 @@ impl Writer {
             return Err(Error::Budget { needed, given });
         }
         // Positions cost the same each: the first estimate is short by what rounding adds.
-        let position = 4 * u64::from(program.header().kv_width) * u64::from(program.header().kv_caches);
+        let header = program.header();
+        let position = 2 * self.header.plan.kv_format.bytes() as u64 * u64::from(header.kv_width) * u64::from(header.kv_caches);
         let more = (budget - needed).checked_div(position).unwrap_or(0);
         let most = program.header().context_length.max(least_context);
         let context = target.context.unwrap_or((1 + more).min(u64::from(most)) as u32);

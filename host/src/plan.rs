@@ -3,7 +3,9 @@
 use crate::{Error, Result};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
+use omex_core::kv::KvFormat;
 use omex_core::program::Program;
+use omex_core::quant::Format;
 use serde::Serialize;
 use std::path::Path;
 
@@ -148,8 +150,17 @@ fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> 
         logit_columns,
         kv_capacity: context,
         kv_sinks: SINKS.min(context.saturating_sub(1)),
+        kv_format: kv_format(size.program),
     };
     contexts.iter().flat_map(|context| CHUNKS.map(|chunk| plan(*context, chunk))).collect()
+}
+
+/// A model that is kept in 32-bit floats throughout is there to be exact; others lose nothing to
+/// 16-bit keys and values.
+pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
+    let tensors = (0..).map_while(|i| program.tensor(i));
+    let mut matrices = tensors.filter(|t| t.format != Format::Vector);
+    if matrices.all(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
 }
 
 fn lay_out(size: &ModelSize<'_>, residency: Residency, plan: Plan) -> Result<MemoryPlan, LoadError> {

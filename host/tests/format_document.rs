@@ -3,6 +3,7 @@
 use half::f16;
 use heapless::Vec as FixedVec;
 use omex_core::arena::Plan;
+use omex_core::kv::KvFormat;
 use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
 use omex_core::program::{self, Activation, Heads, MAX_OPS, MAX_SLOTS, MAX_WIDTH, Op, PerLayer};
 use omex_core::program::{Slot, Tensor, Value};
@@ -35,7 +36,7 @@ fn the_image_header_is_as_drawn() {
     let extent = |n: u64| Extent { offset: 0x1000 * n, length: 0x1000 * n + 1, crc32c: n as u32 };
     let header = Header {
         page_size: 0x0004_0000,
-        plan: Plan { columns: 0x102, logit_columns: 0x103, kv_capacity: 0x104, kv_sinks: 0x105 },
+        plan: Plan { columns: 0x102, logit_columns: 0x103, kv_capacity: 0x104, kv_sinks: 0x105, kv_format: KvFormat::Single },
         ram_bytes: 0x106,
         program: extent(0x2f1),
         tensors: extent(0x2f2),
@@ -72,9 +73,10 @@ fn the_image_header_is_as_drawn() {
         assert_eq!(section[16..20], extent.crc32c.to_le_bytes());
         assert_eq!(section[20..], [0; 4]);
     }
-    assert_says("| 36 | 4 | reserved |\n");
+    assert_says("| 36 | 4 | plan: format of keys and values, 0 = f16, 1 = f32 |\n");
     assert_says("| 160 | 92 | reserved |\n");
-    assert!(bytes[36..40].iter().chain(&bytes[160..252]).all(|b| *b == 0));
+    assert_eq!(bytes[36..40], [KvFormat::Single as u8, 0, 0, 0]);
+    assert!(bytes[160..252].iter().all(|b| *b == 0));
     assert_eq!(Header::parse(&bytes, |_, covered| covered.len() as u32 * 0x10001), Ok(header));
 }
 
@@ -83,7 +85,7 @@ fn page_sizes_are_as_stated() {
     let crc32c = |_, _: &[u8]| 0;
     for (page_size, valid) in [(256, false), (512, true), (768, false), (1 << 24, true), (1 << 25, false)] {
         let none = Extent::default();
-        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0 };
+        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0, kv_format: KvFormat::Half };
         let (program, tensors, tokenizer, checksums, pages) = (none, none, none, none, none);
         let header =
             Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };

@@ -93,7 +93,7 @@ impl Head<'_, '_> {
         } else {
             let mut turned = [0.0; MAX_HEAD_WIDTH as usize];
             let Some(turned) = turned.get_mut(..width) else { return };
-            turned.copy_from_slice(query);
+            turned.iter_mut().zip(query).for_each(|(turned, x)| *turned = *x);
             let angles = self.inputs.angles.column(self.column);
             rotate(turned, angles.get(width..).unwrap_or_default());
             self.add(turned, sinks, &mut softmax, out);
@@ -113,8 +113,8 @@ impl Head<'_, '_> {
             let mut scores = [0.0; BLOCK];
             let mut largest = softmax.largest;
             for (score, position) in scores.iter_mut().zip(block.clone()) {
-                let key = self.cache.key(position, first, width);
-                *score = (self.kernels.dot_half)(query, key) * self.inputs.scale;
+                let dot = self.cache.score(self.kernels, position, first, query);
+                *score = dot * self.inputs.scale;
                 largest = if *score > largest { *score } else { largest };
             }
             if largest > softmax.largest {
@@ -126,8 +126,7 @@ impl Head<'_, '_> {
             for (score, position) in scores.iter().zip(block) {
                 let weight = exp(score - softmax.largest);
                 softmax.total += weight;
-                let value = self.cache.value(position, first, width);
-                (self.kernels.add_half)(weight, value, out);
+                self.cache.add_value(self.kernels, position, first, weight, out);
             }
         }
     }

@@ -91,7 +91,7 @@ impl Product<'_, '_> {
         let groups = self.groups.max(1);
         let mut first = 0;
         while let Some(bytes) = self.stream.next()? {
-            let count = bytes.len() / self.unit;
+            let count = bytes.len() / self.unit.max(1);
             let piece = Piece {
                 blocks: bytes,
                 first,
@@ -120,7 +120,7 @@ const TASK_BYTES: usize = 32 << 10;
 fn tasks(parallel: &dyn Parallel, work: usize) -> usize {
     match parallel.cores() {
         0 | 1 => 1,
-        cores => (work / TASK_BYTES).clamp(1, 4 * cores),
+        cores => (work / TASK_BYTES).min(cores.saturating_mul(4)).max(1),
     }
 }
 

@@ -86,7 +86,7 @@ impl<S: TableSource> Tokenizer<S> {
     /// Encodes `text`, giving its ids to `sink` in order.
     ///
     /// `scratch` holds one word at a time, a symbol of 24 bytes for each character (character kind; four for a
-    /// character that the vocabulary lacks) or byte (byte kind) of it: `text.len() + 3` symbols are always
+    /// character that the vocabulary lacks) or byte (byte kind) of it: `text.len() + MIN_SCRATCH` symbols are always
     /// enough. With less, a longer word is cut, its parts are encoded alone, and [`Encoded::cuts`] says so; the ids
     /// still decode to the same text. English words of either kind fit in 64 symbols.
     ///

@@ -1,7 +1,7 @@
 //! `omex convert`.
 
 use crate::cli::{bytes, output};
-use omex::convert::{Options, convert};
+use omex::convert::{Calibration, Options, convert};
 use omex::import::{self, SourceFormat};
 use omex::quantize::Precision;
 use omex::{Error, Result};
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// A Hugging Face folder, a GGUF file, or a llama2.c file
     #[arg(long, value_name = "PATH")]
     model_path: PathBuf,
-    /// The package to write, by custom NAME.omex
+    /// The package to write, by convention NAME.omex
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
     /// Precision of the weights [default: int8; what is quantized already is kept]
@@ -31,6 +31,12 @@ pub(crate) struct Args {
     /// A tokenizer.json, or llama2.c's tokenizer.bin [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// A text that shows how weights are best rounded to int4 [default: small models write their own]
+    #[arg(long, value_name = "TEXTFILE", conflicts_with = "no_calibration")]
+    calibration: Option<PathBuf>,
+    /// Round weights to int4 plainly
+    #[arg(long)]
+    no_calibration: bool,
     /// Replace an existing package
     #[arg(long)]
     force: bool,
@@ -89,6 +95,11 @@ fn convert_to(args: &Args, output: &Path) -> Result<omex::package::Package> {
     let options = Options {
         precision: args.quantization,
         tokenizer: args.tokenizer.as_deref(),
+        calibration: match &args.calibration {
+            Some(text) => Calibration::Text(text),
+            None if args.no_calibration => Calibration::Off,
+            None => Calibration::Auto,
+        },
         force: args.force,
     };
     if source.tokenizer().is_none() && args.tokenizer.is_none() {
@@ -111,6 +122,8 @@ pub(crate) fn convert_plainly(model: &Path, output: &Path) -> Result<(), Error> 
         output_dir: output.to_owned(),
         quantization: None,
         tokenizer: None,
+        calibration: None,
+        no_calibration: false,
         force: true,
         json: false,
     };

@@ -1,5 +1,9 @@
 //! Floats to blocks of weights.
 
+mod gptq;
+
+pub use gptq::{Compensation, Hessian};
+
 use half::f16;
 use omex_core::quant::{FloatGroup, Format, GROUP, PANEL, float16, float32, int4, int8};
 use serde::{Deserialize, Serialize};
@@ -54,6 +58,14 @@ pub fn quantize(format: Format, x: &FloatGroup) -> Group {
 
 /// How much of the largest magnitude the outermost level covers, to begin the search with.
 const INT4_RANGES: [f32; 9] = [0.68, 0.74, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1];
+
+/// The scale of int4 for a group.
+fn int4_scale(x: &FloatGroup) -> f16 {
+    match best_scale(x, -8, 7, &INT4_RANGES) {
+        Group::Integers(scale, _) => scale,
+        Group::Floats(_) => f16::ZERO,
+    }
+}
 
 /// Tries scales around the one that the largest value asks for. For each, the values are rounded,
 /// the scale is fitted to the rounded ones by least squares, and they are rounded again.

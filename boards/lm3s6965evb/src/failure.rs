@@ -1,0 +1,114 @@
+//! What can go wrong on the board, in words.
+
+use core::fmt;
+use omex_core::error::{LoadError, RunError};
+use omex_core::token::{DecodeError, EncodeError, OpenError};
+use omex_hal::PageError;
+use omex_hal_adapters::{SdCardError, SetupError, StorageError};
+
+/// Why there is no text.
+pub enum Failure {
+    /// The command line is missing, too long, or no command.
+    CommandLine,
+    /// The prompt has a word that is no token id.
+    Prompt,
+    /// The prompt is text, but the image has no tokenizer.
+    NoTokenizer,
+    /// The card does not work.
+    Card(SdCardError),
+    /// A block of the card can't be read.
+    Block(StorageError),
+    /// The pages don't suit the memory.
+    Setup(SetupError),
+    /// The image can't be loaded; with the damaged page's first byte.
+    Load(LoadError, Option<u64>),
+    /// Generating failed; with the damaged page's first byte.
+    Run(RunError, Option<u64>),
+    /// The tokenizer can't be opened.
+    Tokenizer(OpenError),
+    /// The prompt can't be encoded.
+    Encode(EncodeError),
+    /// A token can't be decoded.
+    Decode(DecodeError),
+}
+
+impl Failure {
+    /// A failure to load from pages of `page_size` bytes.
+    pub fn load(error: LoadError, page_size: u32) -> Self {
+        let page = if let LoadError::Page(e) = &error { Some(e) } else { None };
+        Self::Load(error, page.map(|e| first_byte(e, page_size)))
+    }
+
+    /// A failure to run from pages of `page_size` bytes.
+    pub fn run(error: RunError, page_size: u32) -> Self {
+        let page = if let RunError::Page(e) = &error { Some(e) } else { None };
+        Self::Run(error, page.map(|e| first_byte(e, page_size)))
+    }
+}
+
+fn first_byte(error: &PageError, page_size: u32) -> u64 {
+    u64::from(error.page) * u64::from(page_size)
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommandLine => {
+                f.write_str("expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT")
+            }
+            Self::Prompt => f.write_str("the prompt has a word that is no token id"),
+            Self::NoTokenizer => f.write_str("the image has no tokenizer: give token ids"),
+            Self::Card(error) => error.fmt(f),
+            Self::Block(StorageError::End) => f.write_str("the SD card is smaller than the image"),
+            Self::Block(StorageError::Device) => f.write_str("the SD card fails to read a block"),
+            Self::Setup(error) => error.fmt(f),
+            Self::Load(error, _) => error.fmt(f),
+            Self::Run(error, _) => error.fmt(f),
+            Self::Tokenizer(error) => error.fmt(f),
+            Self::Encode(error) => error.fmt(f),
+            Self::Decode(error) => error.fmt(f),
+        }?;
+        match self {
+            Self::Load(_, Some(byte)) | Self::Run(_, Some(byte)) => {
+                write!(f, ", at byte {byte} of the card")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<SdCardError> for Failure {
+    fn from(error: SdCardError) -> Self {
+        Self::Card(error)
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        Self::Block(error)
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        Self::Setup(error)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Tokenizer(error)
+    }
+}
+
+impl From<EncodeError> for Failure {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}

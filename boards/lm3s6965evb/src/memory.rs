@@ -1,0 +1,33 @@
+//! How much memory there is, and how much of it was used.
+
+use cortex_m_rt::STACK_PAINT_VALUE;
+
+/// Bytes of the arena: what the stack and the other static variables leave of the chip's 64 KB.
+pub const ARENA_BYTES: usize = 55 << 10;
+
+/// The arena's bytes, aligned as the engine wants them.
+#[repr(align(16))]
+pub struct Arena(pub [u8; ARENA_BYTES]);
+
+unsafe extern "C" {
+    static _stack_end: u32;
+    static _stack_start: u32;
+    static __sdata: u32;
+    static __euninit: u32;
+}
+
+/// Bytes of all static variables, the arena included.
+pub fn static_bytes() -> usize {
+    (&raw const __euninit).addr() - (&raw const __sdata).addr()
+}
+
+/// The most bytes of the stack that were ever in use: below them, the paint of the reset is whole.
+pub fn stack_bytes() -> usize {
+    let (mut place, start) = (&raw const _stack_end, &raw const _stack_start);
+    // SAFETY: these addresses are the stack's, which is always readable; the values are plain
+    // words that nothing else writes meanwhile.
+    while place < start && unsafe { place.read_volatile() } == STACK_PAINT_VALUE {
+        place = place.wrapping_add(1);
+    }
+    start.addr() - place.addr()
+}

@@ -1,0 +1,95 @@
+//! What the board prints: a line for each token, and a summary. `cargo xtask board` reads it.
+
+use crate::host::Output;
+use crate::memory;
+use crate::text::Text;
+use core::fmt::Write;
+use omex_core::simd::PORTABLE;
+
+/// What happened so far.
+pub struct Report<'o> {
+    output: &'o mut Output,
+    tokens: u32,
+    logits_crc32c: u32,
+    /// Bytes read when the first token was there.
+    read_at_first: u64,
+    /// Bytes of the arena that hold the image's tables, the engine's memory, and pages.
+    tables: u64,
+    engine: usize,
+    ring: usize,
+}
+
+impl<'o> Report<'o> {
+    /// Nothing yet, but the image's tables in the arena.
+    pub fn new(output: &'o mut Output, tables: u64) -> Self {
+        Self { output, tokens: 0, logits_crc32c: 0, read_at_first: 0, tables, engine: 0, ring: 0 }
+    }
+
+    /// Notes how many bytes of the arena the engine and the pages have.
+    pub fn memory(&mut self, engine: usize, ring: usize) {
+        (self.engine, self.ring) = (engine, ring);
+    }
+
+    /// Begins the line of a token that was chosen from `logits`.
+    pub fn begin_token(&mut self, token: u32, logits: &[f32], bytes_read: u64) {
+        for logit in logits {
+            self.logits_crc32c = (PORTABLE.crc32c)(self.logits_crc32c, &logit.to_le_bytes());
+        }
+        if self.tokens == 0 {
+            self.read_at_first = bytes_read;
+        }
+        self.tokens += 1;
+        let _ = write!(self.output, "token {token} ");
+    }
+
+    /// Writes text on one line: line feeds, carriage returns and backslashes are escaped.
+    pub fn text(&mut self, text: &str) {
+        let mut rest = text.as_bytes();
+        while let Some(place) = rest.iter().position(|b| matches!(b, b'\n' | b'\r' | b'\\')) {
+            let (plain, special) = rest.split_at_checked(place).unwrap_or_default();
+            self.output.write(plain);
+            self.output.write(match special.first() {
+                Some(b'\n') => b"\\n",
+                Some(b'\r') => b"\\r",
+                _ => b"\\\\",
+            });
+            rest = special.get(1..).unwrap_or_default();
+        }
+        self.output.write(rest);
+    }
+
+    /// Ends a line.
+    pub fn end_line(&mut self) {
+        self.output.write(b"\n");
+    }
+
+    /// Writes what the last token left unfinished.
+    pub fn finish(&mut self, text: &mut Text<'_>) {
+        self.output.write(b"end ");
+        text.finish(|piece| self.text(piece));
+        self.end_line();
+    }
+
+    /// The last line. Bytes a token are those of the passes after the first token.
+    pub fn summary(&mut self, bytes_read: u64) {
+        let (static_bytes, stack_bytes) = (memory::static_bytes(), memory::stack_bytes());
+        let passes = u64::from(self.tokens.saturating_sub(1));
+        let per_token = bytes_read.saturating_sub(self.read_at_first).checked_div(passes);
+        let numbers = [
+            ("logits_checksum", u64::from(self.logits_crc32c)),
+            ("ram_bytes", (static_bytes + stack_bytes) as u64),
+            ("stack_bytes", stack_bytes as u64),
+            ("static_bytes", static_bytes as u64),
+            ("tables_bytes", self.tables),
+            ("engine_bytes", self.engine as u64),
+            ("ring_bytes", self.ring as u64),
+            ("sd_bytes", bytes_read),
+            ("sd_bytes_per_token", per_token.unwrap_or(0)),
+        ];
+        self.output.write(b"summary");
+        for (name, number) in numbers {
+            let _ = write!(self.output, " {name}={number}");
+        }
+        self.end_line();
+    }
+}

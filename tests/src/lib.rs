@@ -1,0 +1,18 @@
+//! What the tests of the whole system share. Each file in `tests/` is named after a promise.
+//!
+//! Test data that the repository does not carry lie in `shared/` beside it. A test that needs them
+//! asks for them with [`require_shared!`], and says that it was skipped where they are absent.
+
+mod fault;
+mod models;
+mod play;
+mod process;
+mod shared;
+mod synthetic;
+
+pub use fault::{Fault, FaultyPager};
+pub use models::{Converted, convert_from, mix, pack_with, shipped_model};
+pub use play::{Rows, Setting, checksum, greedy, greedy_logits, logits, perplexity, worst_error};
+pub use process::{Finished, json_of, omex, omex_binary, run, run_in};
+pub use shared::{Npy, json, numbers, read_npy, shared};
+pub use synthetic::Synthetic;

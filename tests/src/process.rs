@@ -1,0 +1,79 @@
+//! The `omex` command as a process.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The `omex` command, built in the profile of these tests.
+#[must_use]
+pub fn omex_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--package", "omex", "--bin", "omex", "--message-format", "json"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
+        let output = build.output().expect("cargo can be run");
+        assert!(output.status.success(), "building the omex command failed");
+        let lines = output.stdout.split(|b| *b == b'\n');
+        let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        let executables = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from));
+        executables.last().expect("cargo names the executable")
+    })
+}
+
+/// The `omex` command with these arguments.
+#[must_use]
+pub fn omex<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(omex_binary());
+    command.args(args).env_remove("OMEX_KERNELS").stdin(Stdio::null());
+    command
+}
+
+/// What a process left behind.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Finished {
+    /// Refuses what no command may ever do, whatever its input.
+    #[must_use]
+    pub fn orderly(self) -> Self {
+        assert!(self.code.is_some(), "ended by a signal: {self:?}");
+        assert!(!self.err.contains("panicked at"), "panicked: {self:?}");
+        assert_ne!(self.code, Some(101), "panicked: {self:?}");
+        self
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Finished {
+    let output = command.output().expect("the command can be run");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }.orderly()
+}
+
+/// Runs `omex` in a folder.
+pub fn run_in(folder: &Path, args: &[&str]) -> Finished {
+    run(omex(args).current_dir(folder))
+}
+
+/// The one JSON object that a successful command printed.
+#[must_use]
+pub fn json_of(finished: &Finished) -> Value {
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(finished.out.lines().count(), 1, "one line: {}", finished.out);
+    let value: Value = serde_json::from_str(&finished.out).expect("JSON on standard output");
+    assert!(value.is_object(), "{value}");
+    value
+}

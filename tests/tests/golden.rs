@@ -1,0 +1,234 @@
+//! Logits and greedy tokens are those of the reference implementations.
+
+use omex::quantize::Precision;
+use omex_tests::{
+    Converted, Rows, Setting, Synthetic, convert_from, greedy, greedy_logits, json, logits, numbers,
+    perplexity, read_npy, require_shared, shipped_model, worst_error,
+};
+use serde_json::Value;
+use std::path::Path;
+
+/// How far a logit may be off, relative to the largest of its row.
+const TOLERANCE: f32 = 1e-4;
+
+fn f32_of(path: &Path) -> Converted {
+    convert_from(path, Some(Precision::F32))
+}
+
+fn assert_within(what: &str, found: &Rows, expected: &[Vec<f32>], tolerance: f32) {
+    let worst = worst_error(found, expected);
+    println!("{what}: largest relative error {worst:.2e} over {} positions", found.len());
+    assert!(worst <= tolerance, "{what}: {worst:e} > {tolerance:e}");
+}
+
+#[test]
+fn tiny_llamas_equal_transformers_with_both_styles_of_config() {
+    let golden = require_shared!("golden");
+    for name in ["llama_tied", "llama_untied", "llama3_rope"] {
+        let source = golden.join(name);
+        let reference = json(&source.join("ref.json"));
+        let prompt = numbers(&reference["input_ids"]);
+        let expected = numbers(&reference["greedy_ids"]);
+        for config in ["config.json", "config_v5.json"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::copy(source.join(config), folder.path().join("config.json")).unwrap();
+            let weights = "model.safetensors";
+            std::fs::copy(source.join(weights), folder.path().join(weights)).unwrap();
+            let model = f32_of(folder.path());
+            let what = format!("{name} with {config}");
+            let found = logits(&model.path, &prompt, &Setting::default());
+            assert_within(&what, &found, &read_npy(&source.join("logits.npy")).rows, TOLERANCE);
+            let (ids, rows) = greedy_logits(&model.path, &prompt, expected.len(), &Setting::default());
+            assert_eq!(ids, expected, "{what}: greedy tokens");
+            let expected = read_npy(&source.join("logits_with_greedy.npy")).rows;
+            assert_within(&format!("{what}, greedy"), &rows, &expected, TOLERANCE);
+        }
+    }
+}
+
+/// The trained models, by the name of their references, with the files that hold them.
+const TRAINED: [(&str, &str); 2] =
+    [("stories260K", "models/stories260K/stories260K.bin"), ("llama2xs", "models/llama2xs/model.bin")];
+
+#[test]
+fn trained_models_equal_the_references_from_every_source() {
+    for (name, file) in TRAINED {
+        let references = require_shared!(&format!("refs/{name}"));
+        let reference = json(&references.join("ref.json"));
+        let sources = [
+            require_shared!(file),
+            require_shared!(&format!("models/{name}-hf")),
+            require_shared!(&format!("models/{name}-gguf/{name}-f32.gguf")),
+        ];
+        for source in sources {
+            let model = f32_of(&source);
+            for (number, case) in reference["cases"].as_array().unwrap().iter().enumerate() {
+                let what = format!("{name} from {}, case {number}", source.file_name().unwrap().display());
+                let prompt = numbers(&case["prompt_ids"]);
+                let expected = numbers(&case["greedy_ids"]);
+                let (ids, _) = greedy_logits(&model.path, &prompt, expected.len(), &Setting::default());
+                assert_eq!(ids, expected, "{what}");
+                let all = read_npy(&references.join(format!("case{number}_logits_all.npy"))).rows;
+                let text = [&prompt[..], &expected].concat();
+                let found = logits(&model.path, &text[..all.len()], &Setting::default());
+                assert_within(&what, &found, &all, TOLERANCE);
+            }
+        }
+    }
+}
+
+/// The perplexity texts and the greedy continuations of a trained model.
+fn texts(reference: &Value) -> Vec<Vec<u32>> {
+    let cases = reference["cases"].as_array().unwrap().iter();
+    let greedy = cases.map(|c| [numbers(&c["prompt_ids"]), numbers(&c["greedy_ids"])].concat());
+    greedy.chain([numbers(&reference["ppl_fixed_text"]["ids"])]).collect()
+}
+
+/// How many positions have the same most likely token, and how many there are.
+fn agreement(a: &Path, b: &Path, texts: &[Vec<u32>]) -> (usize, usize) {
+    let (mut same, mut all) = (0, 0);
+    for text in texts {
+        let a = greedy(&logits(a, text, &Setting::default()));
+        let b = greedy(&logits(b, text, &Setting::default()));
+        same += a.iter().zip(&b).filter(|(a, b)| a == b).count();
+        all += text.len();
+    }
+    (same, all)
+}
+
+#[test]
+fn int8_chooses_the_tokens_of_f32() {
+    let (mut same, mut all) = (0, 0);
+    for (name, file) in TRAINED {
+        let reference = json(&require_shared!(&format!("refs/{name}/ref.json")));
+        let source = require_shared!(file);
+        let (f32, int8) = (f32_of(&source), convert_from(&source, Some(Precision::Int8)));
+        let (s, a) = agreement(&f32.path, &int8.path, &texts(&reference));
+        println!("{name}: int8 agrees with f32 at {s} of {a} positions, {:.2} %", 100.0 * s as f64 / a as f64);
+        same += s;
+        all += a;
+        assert!(s as f64 >= 0.98 * a as f64, "{name}: {s} of {a}");
+    }
+    println!("int8 agrees with f32 at {same} of {all} positions");
+}
+
+#[test]
+fn quantization_costs_little_perplexity() {
+    for (name, file) in TRAINED {
+        let reference = json(&require_shared!(&format!("refs/{name}/ref.json")));
+        let source = require_shared!(file);
+        let ids = numbers(&reference["ppl_fixed_text"]["ids"]);
+        let measure = |precision| {
+            let model = convert_from(&source, Some(precision));
+            perplexity(&logits(&model.path, &ids, &Setting::default()), &ids)
+        };
+        let expected = reference["ppl_fixed_text_f32"].as_f64().unwrap();
+        let f32 = measure(Precision::F32);
+        println!("{name}: perplexity {f32:.5} at f32, reference {expected:.5}");
+        assert!((f32 / expected - 1.0).abs() < 1e-4, "{name}: {f32} at f32, reference {expected}");
+        for (precision, most) in [(Precision::F16, 0.0005), (Precision::Int8, 0.005)] {
+            let found = measure(precision);
+            let cost = found / f32 - 1.0;
+            println!("{name}: perplexity {found:.5} at {precision:?}, {:+.3} %", 100.0 * cost);
+            assert!(cost.abs() <= most, "{name}: {precision:?} costs {:+.3} %", 100.0 * cost);
+        }
+    }
+}
+
+#[test]
+fn int4_costs_at_most_4_percent_of_perplexity() {
+    let mut misses = vec![];
+    for (name, file) in TRAINED {
+        let reference = json(&require_shared!(&format!("refs/{name}/ref.json")));
+        let ids = numbers(&reference["ppl_fixed_text"]["ids"]);
+        let f32 = reference["ppl_fixed_text_f32"].as_f64().unwrap();
+        let model = convert_from(&require_shared!(file), Some(Precision::Int4));
+        let found = perplexity(&logits(&model.path, &ids, &Setting::default()), &ids);
+        let cost = 100.0 * (found / f32 - 1.0);
+        println!("{name}: perplexity {found:.5} at Int4, {cost:+.3} %");
+        if cost > 4.0 {
+            misses.push(format!("{name} {cost:+.3} %"));
+        }
+    }
+    assert!(misses.is_empty(), "{misses:?}, at most 4 %");
+}
+
+/// The model that ships: what a newcomer has, without any test data.
+#[test]
+fn the_shipped_model_says_the_same_at_int8_as_at_f32() {
+    let model = |precision| convert_from(&shipped_model(), Some(precision));
+    let (f32, int8, int4) = (model(Precision::F32), model(Precision::Int8), model(Precision::Int4));
+    let setting = Setting::default();
+    let texts: Vec<_> = (0..4u32)
+        .map(|first| {
+            let prompt = [0, 40 + first];
+            let (ids, _) = greedy_logits(&f32.path, &prompt, 60, &setting);
+            [&prompt[..], &ids].concat()
+        })
+        .collect();
+    let (same, all) = agreement(&f32.path, &int8.path, &texts);
+    println!("tiny-stories: int8 agrees with f32 at {same} of {all} positions");
+    assert!(same as f64 >= 0.98 * all as f64, "{same} of {all}");
+    let measure = |model: &Converted| {
+        let each = texts.iter().map(|ids| perplexity(&logits(&model.path, ids, &setting), ids).ln());
+        (each.sum::<f64>() / texts.len() as f64).exp()
+    };
+    let (f32, int8, int4) = (measure(&f32), measure(&int8), measure(&int4));
+    println!("tiny-stories: perplexity {f32:.4} at f32, {int8:.4} at int8, {int4:.4} at int4");
+    assert!((int8 / f32 - 1.0).abs() <= 0.005, "int8: {int8}, f32: {f32}");
+}
+
+/// The same weights by three ways in: as they are, from a Hugging Face folder, from a llama2.c file.
+#[test]
+fn shapes_that_are_multiples_of_nothing_agree_whatever_the_source() {
+    for model in [Synthetic::odd(), Synthetic::odd_untied()] {
+        let folder = tempfile::tempdir().unwrap();
+        let hugging_face = folder.path().join("hugging-face");
+        let llama2c = folder.path().join("model.bin");
+        model.write_hugging_face(&hugging_face);
+        model.write_llama2c(&llama2c);
+        let ids: Vec<u32> = (0..30).map(|i| i * 37 % 131).collect();
+        let direct = logits(&Converted::new(&model, Some(Precision::F32)).path, &ids, &Setting::default());
+        assert!(greedy(&direct).windows(2).any(|pair| pair[0] != pair[1]), "a model that says something");
+        for source in [hugging_face, llama2c] {
+            let found = logits(&f32_of(&source).path, &ids, &Setting::default());
+            assert_within(&source.display().to_string(), &found, &direct, 1e-6);
+        }
+        // Random weights leave no margins: coarser formats only have to stay near.
+        for (precision, tolerance) in [(Precision::F16, 0.005), (Precision::Int8, 0.05), (Precision::Int4, 0.7)] {
+            let found = logits(&Converted::new(&model, Some(precision)).path, &ids, &Setting::default());
+            assert_within(&format!("{precision:?}"), &found, &direct, tolerance);
+        }
+    }
+}
+
+/// The reference dequantizes weights and keeps activations in floats. Converted to f32, the same
+/// numbers meet; taken over as they are, our activations are rounded to 8 bits a group, which moves
+/// logits by the tolerances below.
+#[test]
+fn gguf_files_equal_gguf_pys_dequantized_weights() {
+    for (name, _) in TRAINED {
+        let folder = require_shared!(&format!("models/{name}-gguf"));
+        let index = json(&folder.join("index.json"));
+        let encodings =
+            [("F32", None), ("F16", None), ("BF16", None), ("Q8_0", Some(0.05)), ("Q4_0", Some(0.05))];
+        for (encoding, as_it_is) in encodings {
+            let entry = &index[encoding];
+            let file = folder.join(entry["file"].as_str().unwrap());
+            let logits_file = entry["logits_first12"].as_str().unwrap();
+            let expected = read_npy(&folder.join(logits_file)).rows;
+            let (prompt, ids) = (numbers(&entry["prompt_ids"]), numbers(&entry["greedy_ids"]));
+            let text = [&prompt[..], &ids].concat();
+            let model = f32_of(&file);
+            let found = logits(&model.path, &text[..expected.len()], &Setting::default());
+            assert_within(&format!("{name} {encoding} to f32"), &found, &expected, TOLERANCE);
+            let (greedy, _) = greedy_logits(&model.path, &prompt, ids.len(), &Setting::default());
+            assert_eq!(greedy, ids, "{name} {encoding}");
+            if let Some(tolerance) = as_it_is {
+                let kept = convert_from(&file, None);
+                let found = logits(&kept.path, &text[..expected.len()], &Setting::default());
+                assert_within(&format!("{name} {encoding} as it is"), &found, &expected, tolerance);
+            }
+        }
+    }
+}

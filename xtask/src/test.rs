@@ -1,0 +1,211 @@
+//! `cargo xtask test`: everything that is tested, step by step.
+
+use crate::firmware::BOARDS;
+use crate::toolchain::Toolchain;
+use crate::tools::{self, GCC_AARCH64, QEMU_AARCH64, QEMU_ARM, Tool};
+use crate::{Result, output_of, root, run, size, target_dir};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+Usage: cargo xtask test [OPTIONS]
+
+Runs everything that is tested, goes on after a failure, and ends with a table.
+
+  --only STEP   run this step alone; may be given several times
+  --install     install what is missing (needs root and apt-get; CI=true does the same)
+
+Steps:";
+
+/// A step, and what it needs besides Rust.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    tools: &'static [&'static Tool],
+    run: fn() -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "clippy", about: "lints, warnings are errors", tools: &[], run: clippy },
+    Step {
+        name: "host",
+        about: "cargo test --workspace, boards in QEMU included",
+        tools: &[&QEMU_ARM],
+        run: host,
+    },
+    Step {
+        name: "firmware",
+        about: "builds each board's firmware, with no panic reachable, within its flash and memory",
+        tools: &[],
+        run: firmware,
+    },
+    Step {
+        name: "bare",
+        about: "builds core, hal and adapters without an operating system",
+        tools: &[],
+        run: bare,
+    },
+    Step {
+        name: "aarch64",
+        about: "tests of core, hal and adapters on 64-bit Arm under QEMU",
+        tools: &[&QEMU_AARCH64, &GCC_AARCH64],
+        run: aarch64,
+    },
+    Step { name: "fuzz", about: "a few seconds of each fuzz target", tools: &[], run: fuzz },
+];
+
+/// Runs the command.
+///
+/// # Errors
+/// Wrong arguments, or a step that failed.
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
+    let Some((steps, install)) = parse(arguments)? else { return Ok(()) };
+    if tools::may_install(install) {
+        install_for(&steps);
+    }
+    let mut results = vec![];
+    for step in steps {
+        eprintln!("\n== {}: {}", step.name, step.about);
+        let start = Instant::now();
+        let missing = step.tools.iter().try_for_each(|tool| tool.find().map(|_| ()));
+        let result = missing.and_then(|()| (step.run)());
+        if let Err(error) = &result {
+            eprintln!("error: {error}");
+        }
+        results.push((step, result, start.elapsed()));
+    }
+    table(&results)
+}
+
+/// The steps to run, and whether to install; `None` if help was asked for.
+fn parse(arguments: &[String]) -> Result<Option<(Vec<&'static Step>, bool)>> {
+    let (mut only, mut install) = (vec![], false);
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                STEPS.iter().for_each(|step| println!("  {:<13} {}", step.name, step.about));
+                return Ok(None);
+            }
+            "--install" => install = true,
+            "--only" => {
+                let name = arguments.next().ok_or("--only needs the name of a step")?;
+                let step = STEPS.iter().find(|step| step.name == name);
+                only.push(step.ok_or_else(|| format!("no step {name}; --help lists them"))?);
+            }
+            other => return Err(format!("no option {other}; --help lists them")),
+        }
+    }
+    Ok(Some((if only.is_empty() { STEPS.iter().collect() } else { only }, install)))
+}
+
+/// Installs what the steps need. A failure is not the end: the step says what it lacks.
+fn install_for(steps: &[&Step]) {
+    let mut missing = steps.iter().flat_map(|step| step.tools).filter(|tool| tool.find().is_err());
+    if missing.clone().next().is_none() {
+        return;
+    }
+    let installed = tools::update().and_then(|()| missing.try_for_each(|tool| tool.install()));
+    if let Err(error) = installed {
+        eprintln!("error: {error}");
+    }
+}
+
+fn table(results: &[(&Step, Result<()>, Duration)]) -> Result<()> {
+    eprintln!();
+    for (step, result, time) in results {
+        let outcome = match result {
+            Ok(()) => "ok",
+            Err(error) => error.lines().next().unwrap_or("failed"),
+        };
+        eprintln!("{:<10} {:>6.1} s  {outcome}", step.name, time.as_secs_f32());
+    }
+    match results.iter().filter(|(_, result, _)| result.is_err()).count() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} of {} steps failed", results.len())),
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.args(arguments).current_dir(root());
+    cargo
+}
+
+fn clippy() -> Result<()> {
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+}
+
+fn host() -> Result<()> {
+    run(&mut cargo(&["test", "--workspace"]))
+}
+
+fn firmware() -> Result<()> {
+    for board in BOARDS {
+        board.build_without_panics()?;
+        size::check(board)?;
+    }
+    Ok(())
+}
+
+/// The crates that run without an operating system.
+const PORTABLE: [&str; 6] =
+    ["--package", "omex-core", "--package", "omex-hal", "--package", "omex-hal-adapters"];
+
+/// Cortex-M0, Cortex-M4 and M7 with a floating point unit, RISC-V without one, WebAssembly.
+const BARE: [&str; 4] = [
+    "thumbv6m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "riscv32imc-unknown-none-elf",
+    "wasm32-unknown-unknown",
+];
+
+fn bare() -> Result<()> {
+    for target in BARE {
+        eprintln!("{target}");
+        let toolchain = Toolchain::find(target)?;
+        let mut build = toolchain.cargo("build");
+        build.args(["--quiet", "--lib"]).args(PORTABLE).current_dir(root());
+        run(build.arg("--target-dir").arg(target_dir(toolchain.folder())))?;
+    }
+    Ok(())
+}
+
+fn aarch64() -> Result<()> {
+    let toolchain = Toolchain::find("aarch64-unknown-linux-gnu")?;
+    let mut test = toolchain.cargo("test");
+    let name = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU";
+    test.env(format!("{name}_LINKER"), GCC_AARCH64.program);
+    test.env(
+        format!("{name}_RUNNER"),
+        format!("{} -L /usr/aarch64-linux-gnu", QEMU_AARCH64.program),
+    );
+    test.args(["--quiet", "--lib"]).args(PORTABLE).current_dir(root());
+    run(test.arg("--target-dir").arg(target_dir(toolchain.folder())))
+}
+
+const FUZZ_SECONDS: u32 = 5;
+
+fn fuzz() -> Result<()> {
+    let folder = root().join("tests/fuzz");
+    if !folder.exists() {
+        eprintln!("there are no fuzz targets");
+        return Ok(());
+    }
+    let fuzz = |arguments: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        // `cargo fuzz` needs the nightly compiler, and nothing of the one that runs this program.
+        cargo.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").arg("+nightly").arg("fuzz");
+        cargo.args(arguments).current_dir(&folder);
+        cargo
+    };
+    let targets = output_of(&mut fuzz(&["list"])).map_err(|error| {
+        format!("{error}\nrun `rustup toolchain install nightly` and `cargo install cargo-fuzz`")
+    })?;
+    for target in targets.lines() {
+        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+        run(&mut fuzz(&["run", "--fuzz-dir", ".", target, "--", &seconds]))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Programs that are not Rust's, and how to install them.
+
+use crate::{Result, output_of, run};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A program that a chore needs.
+pub(crate) struct Tool {
+    /// Its name.
+    pub(crate) program: &'static str,
+    /// The Debian packages that it comes with.
+    packages: &'static [&'static str],
+}
+
+/// Runs boards.
+pub(crate) const QEMU_ARM: Tool =
+    Tool { program: "qemu-system-arm", packages: &["qemu-system-arm"] };
+/// Runs Linux programs for 64-bit Arm.
+pub(crate) const QEMU_AARCH64: Tool = Tool { program: "qemu-aarch64", packages: &["qemu-user"] };
+/// Links them.
+pub(crate) const GCC_AARCH64: Tool = Tool {
+    program: "aarch64-linux-gnu-gcc",
+    packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+};
+
+impl Tool {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// It is not installed; says how to install it.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).map(|folder| folder.join(self.program));
+        found.into_iter().find(|file| file.is_file()).ok_or_else(|| {
+            let packages = self.packages.join(" ");
+            format!(
+                "{} is missing: run `apt-get install {packages}`, or see qemu.org",
+                self.program
+            )
+        })
+    }
+
+    /// Installs it if it is missing.
+    ///
+    /// # Errors
+    /// What the installer says.
+    pub(crate) fn install(&self) -> Result<()> {
+        if self.find().is_ok() {
+            return Ok(());
+        }
+        eprintln!("installing {}", self.packages.join(" "));
+        let plain = apt_get(self.packages);
+        // A newer qemu-utils than the release's own forbids the release's QEMU: take it back.
+        if plain.is_err() && is_installed("qemu-utils") {
+            let own = format!("qemu-utils/{}", codename()?);
+            let packages: Vec<_> = self.packages.iter().copied().chain([own.as_str()]).collect();
+            apt_get(&packages)?;
+        }
+        self.find().map(|_| ())
+    }
+}
+
+/// True if packages may be installed: asked for, or on a machine that is there for tests, and
+/// possible.
+pub(crate) fn may_install(asked: bool) -> bool {
+    let on_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    let is_root = output_of(Command::new("id").arg("-u")).is_ok_and(|id| id == "0");
+    (asked || on_ci) && is_root && Path::new("/usr/bin/apt-get").exists()
+}
+
+/// Brings the list of packages up to date.
+///
+/// # Errors
+/// What `apt-get` says.
+pub(crate) fn update() -> Result<()> {
+    run(Command::new("apt-get").args(["update", "--quiet"]))
+}
+
+fn apt_get(packages: &[&str]) -> Result<()> {
+    let mut apt_get = Command::new("apt-get");
+    apt_get.args(["install", "--yes", "--quiet", "--no-install-recommends", "--allow-downgrades"]);
+    run(apt_get.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn is_installed(package: &str) -> bool {
+    let status = output_of(Command::new("dpkg-query").args(["-W", "-f=${Status}", package]));
+    status.is_ok_and(|status| status.ends_with(" installed"))
+}
+
+fn codename() -> Result<String> {
+    let release =
+        std::fs::read_to_string("/etc/os-release").map_err(|e| format!("/etc/os-release: {e}"))?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.map(|name| name.trim_matches('"').to_owned())
+        .ok_or("/etc/os-release has no codename".to_owned())
+}
