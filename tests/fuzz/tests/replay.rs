@@ -95,7 +95,7 @@ const MAX_TIME: Duration = Duration::from_secs(10);
 
 #[test]
 fn seeds_and_their_mutations_are_survived() {
-    let runs = std::env::var("OMEX_FUZZ_RUNS").map_or(1000, |runs| runs.parse().unwrap());
+    let runs = std::env::var("OMEX_FUZZ_RUNS").map_or(4000, |runs| runs.parse().unwrap());
     for (name, target) in TARGETS {
         let seeds: Vec<_> = read(&folder(name)).into_iter().map(|(_, bytes)| bytes).collect();
         assert!(!seeds.is_empty(), "{name} has no seeds");
