@@ -134,7 +134,7 @@ impl Job<'_> {
             _ => None,
         };
         let first = self.source.config().bos.unwrap_or(0);
-        let hessians = calibrate::calibrate(&path, &mut session, ids.as_deref(), first)?;
+        let hessians = calibrate::calibrate(&mut session, ids.as_deref(), first)?;
         let names = Package::open(&path)?.compiled.names;
         std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
         let compensations = hessians.into_iter().filter_map(|(tensor, hessian)| {
