@@ -37,7 +37,7 @@ struct Arguments {
 ///
 /// # Errors
 /// Wrong arguments, tools that are missing, or the board's.
-pub fn main(arguments: &[String]) -> Result<()> {
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
     if arguments.iter().any(|a| a == "--help" || a == "-h") {
         println!("{USAGE}");
         return Ok(());
@@ -61,13 +61,15 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
     let (mut max_tokens, mut high_capacity, mut json) = (64, false, false);
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().cloned().ok_or(format!("{argument} needs a value\n\n{USAGE}"));
+        let mut value =
+            || arguments.next().cloned().ok_or(format!("{argument} needs a value\n\n{USAGE}"));
         match argument.as_str() {
             "--prompt" => prompt = ("text", value()?),
             "--ids" => prompt = ("ids", value()?),
             "--max-tokens" => {
                 let value = value()?;
-                max_tokens = value.parse().map_err(|_| format!("--max-tokens {value}: no number"))?;
+                max_tokens =
+                    value.parse().map_err(|_| format!("--max-tokens {value}: no number"))?;
             }
             "--sdhc" => high_capacity = true,
             "--json" => json = true,

@@ -10,14 +10,14 @@ const STANDARD_BYTES: u64 = 64 << 20;
 const HIGH_CAPACITY_BYTES: u64 = 4 << 30;
 
 /// A temporary file, removed when dropped.
-pub struct Card(PathBuf);
+pub(crate) struct Card(PathBuf);
 
 impl Card {
     /// A card that begins with `image`. What lies behind it takes no space on the disk.
     ///
     /// # Errors
     /// Files that can't be read or written.
-    pub fn new(image: &Path, high_capacity: bool) -> Result<Self> {
+    pub(crate) fn new(image: &Path, high_capacity: bool) -> Result<Self> {
         let mut source = File::open(image).map_err(|e| format!("{}: {e}", image.display()))?;
         let name = format!("omex-card-{}.img", std::process::id());
         let card = Self(std::env::temp_dir().join(name));
@@ -32,7 +32,7 @@ impl Card {
     }
 
     /// The file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -4,21 +4,21 @@ use crate::Result;
 use std::path::Path;
 
 /// A section that takes flash or memory.
-pub struct Section {
+pub(crate) struct Section {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Where it lies when the program runs.
-    pub address: u64,
+    pub(crate) address: u64,
     /// Bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Its contents are in the file, not zeros or whatever was in memory.
-    pub has_contents: bool,
+    pub(crate) has_contents: bool,
 }
 
 /// The sections, and the symbols' addresses.
-pub struct Elf {
+pub(crate) struct Elf {
     /// Sections that take flash or memory.
-    pub sections: Vec<Section>,
+    pub(crate) sections: Vec<Section>,
     symbols: Vec<(String, u64)>,
 }
 
@@ -33,7 +33,7 @@ impl Elf {
     ///
     /// # Errors
     /// A file that can't be read, or is none of ours.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
         Self::parse(&bytes).ok_or_else(|| format!("{}: not a 32-bit ELF file", path.display()))
     }
@@ -45,9 +45,7 @@ impl Elf {
         let headers: Vec<&[u8]> = (0..half(bytes, 48)?)
             .map(|i| bytes.get(word(bytes, 32)? + i * SECTION_BYTES..))
             .collect::<Option<_>>()?;
-        let contents = |header: &[u8]| {
-            bytes.get(word(header, 16)?..)?.get(..word(header, 20)?)
-        };
+        let contents = |header: &[u8]| bytes.get(word(header, 16)?..)?.get(..word(header, 20)?);
         let names = contents(headers.get(half(bytes, 50)?)?)?;
         let (mut sections, mut symbols) = (vec![], vec![]);
         for header in &headers {
@@ -68,7 +66,7 @@ impl Elf {
     }
 
     /// A symbol's address.
-    pub fn symbol(&self, name: &str) -> Option<u64> {
+    pub(crate) fn symbol(&self, name: &str) -> Option<u64> {
         self.symbols.iter().find(|(symbol, _)| symbol == name).map(|(_, address)| *address)
     }
 }

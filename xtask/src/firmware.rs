@@ -5,20 +5,20 @@ use crate::{Result, root, run, target_dir};
 use std::path::PathBuf;
 
 /// A board that there is firmware for.
-pub struct Board {
+pub(crate) struct Board {
     /// Its name, its crate's and its folder's.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     target: &'static str,
     /// Bytes of flash and of memory.
-    pub flash: u64,
+    pub(crate) flash: u64,
     /// Bytes of memory.
-    pub ram: u64,
+    pub(crate) ram: u64,
     /// How QEMU calls it, with everything that its firmware relies on.
-    pub machine: &'static [&'static str],
+    pub(crate) machine: &'static [&'static str],
 }
 
 /// All of them.
-pub const BOARDS: &[Board] = &[Board {
+pub(crate) const BOARDS: &[Board] = &[Board {
     name: "lm3s6965evb",
     target: "thumbv7m-none-eabi",
     flash: 256 << 10,
@@ -31,7 +31,7 @@ impl Board {
     ///
     /// # Errors
     /// There is none; says which there are.
-    pub fn find(name: &str) -> Result<&'static Self> {
+    pub(crate) fn find(name: &str) -> Result<&'static Self> {
         BOARDS.iter().find(|board| board.name == name).ok_or_else(|| {
             let names: Vec<_> = BOARDS.iter().map(|board| board.name).collect();
             format!("no board {name}; there are: {}", names.join(", "))
@@ -42,7 +42,7 @@ impl Board {
     ///
     /// # Errors
     /// What to install, or the compiler's.
-    pub fn build(&self) -> Result<PathBuf> {
+    pub(crate) fn build(&self) -> Result<PathBuf> {
         self.build_with(&[])
     }
 
@@ -50,7 +50,7 @@ impl Board {
     ///
     /// # Errors
     /// As [`Self::build`]; a function that can panic.
-    pub fn build_without_panics(&self) -> Result<()> {
+    pub(crate) fn build_without_panics(&self) -> Result<()> {
         let built = self.build_with(&["--features", "assert-no-panic"]);
         built.map(|_| ()).map_err(|error| {
             format!("{error}\nif `omex_panic_is_reachable` is undefined, some code can panic")

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// A string with its quotes.
-pub fn string(text: &str) -> String {
+pub(crate) fn string(text: &str) -> String {
     let mut json = String::from('"');
     for c in text.chars() {
         match c {

@@ -13,9 +13,9 @@ Shows what the firmware of a board, or of all, takes of flash and memory, sectio
 ///
 /// # Errors
 /// Tools that are missing, or firmware that does not fit.
-pub fn main(arguments: &[String]) -> Result<()> {
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
     match arguments {
-        [] => BOARDS.iter().try_for_each(|board| check(board)),
+        [] => BOARDS.iter().try_for_each(check),
         [flag] if flag == "--help" || flag == "-h" => {
             println!("{USAGE}");
             Ok(())
@@ -29,7 +29,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// Tools that are missing, or firmware that does not fit.
-pub fn check(board: &Board) -> Result<()> {
+pub(crate) fn check(board: &Board) -> Result<()> {
     let elf = Elf::read(&board.build()?)?;
     let symbol = |name| elf.symbol(name).ok_or(format!("the firmware has no symbol {name}"));
     let stack = symbol("_stack_start")? - symbol("_stack_end")?;

@@ -58,7 +58,7 @@ const STEPS: &[Step] = &[
 ///
 /// # Errors
 /// Wrong arguments, or a step that failed.
-pub fn main(arguments: &[String]) -> Result<()> {
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let Some((steps, install)) = parse(arguments)? else { return Ok(()) };
     if tools::may_install(install) {
         install_for(&steps);
@@ -177,7 +177,10 @@ fn aarch64() -> Result<()> {
     let mut test = toolchain.cargo("test");
     let name = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU";
     test.env(format!("{name}_LINKER"), GCC_AARCH64.program);
-    test.env(format!("{name}_RUNNER"), format!("{} -L /usr/aarch64-linux-gnu", QEMU_AARCH64.program));
+    test.env(
+        format!("{name}_RUNNER"),
+        format!("{} -L /usr/aarch64-linux-gnu", QEMU_AARCH64.program),
+    );
     test.args(["--quiet", "--lib"]).args(PORTABLE).current_dir(root());
     run(test.arg("--target-dir").arg(target_dir(toolchain.folder())))
 }

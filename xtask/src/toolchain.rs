@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A cargo that can build for one target.
-pub struct Toolchain {
+pub(crate) struct Toolchain {
     target: &'static str,
     build_std: Option<BuildStd>,
 }
@@ -26,7 +26,7 @@ impl Toolchain {
     ///
     /// # Errors
     /// What to install.
-    pub fn find(target: &'static str) -> Result<Self> {
+    pub(crate) fn find(target: &'static str) -> Result<Self> {
         if has_library(target) || add_library(target) && has_library(target) {
             return Ok(Self { target, build_std: None });
         }
@@ -43,7 +43,7 @@ impl Toolchain {
     }
 
     /// `cargo SUBCOMMAND` for the target.
-    pub fn cargo(&self, subcommand: &str) -> Command {
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let Some(build_std) = &self.build_std else {
             let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
             cargo.args([subcommand, "--target", self.target]);
@@ -63,13 +63,14 @@ impl Toolchain {
     }
 
     /// What the builds of this toolchain can't be mixed with the builds of others by.
-    pub fn folder(&self) -> &'static str {
+    pub(crate) fn folder(&self) -> &'static str {
         if self.build_std.is_some() { "cross-debian" } else { "cross" }
     }
 }
 
 fn has_library(target: &str) -> bool {
-    let folder = output_of(Command::new("rustc").args(["--print", "target-libdir", "--target", target]));
+    let folder =
+        output_of(Command::new("rustc").args(["--print", "target-libdir", "--target", target]));
     folder.is_ok_and(|folder| Path::new(&folder).exists())
 }
 
@@ -81,7 +82,8 @@ fn add_library(target: &str) -> bool {
 
 fn has_debian_sources() -> bool {
     let sysroot = output_of(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]));
-    let sources = |sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/Cargo.lock").exists();
+    let sources =
+        |sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/Cargo.lock").exists();
     Path::new(DEBIAN_CARGO).exists() && sysroot.is_ok_and(sources)
 }
 

@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A program that a chore needs.
-pub struct Tool {
+pub(crate) struct Tool {
     /// Its name.
-    pub program: &'static str,
+    pub(crate) program: &'static str,
     /// The Debian packages that it comes with.
     packages: &'static [&'static str],
 }
 
 /// Runs boards.
-pub const QEMU_ARM: Tool = Tool { program: "qemu-system-arm", packages: &["qemu-system-arm"] };
+pub(crate) const QEMU_ARM: Tool =
+    Tool { program: "qemu-system-arm", packages: &["qemu-system-arm"] };
 /// Runs Linux programs for 64-bit Arm.
-pub const QEMU_AARCH64: Tool = Tool { program: "qemu-aarch64", packages: &["qemu-user"] };
+pub(crate) const QEMU_AARCH64: Tool = Tool { program: "qemu-aarch64", packages: &["qemu-user"] };
 /// Links them.
-pub const GCC_AARCH64: Tool = Tool {
+pub(crate) const GCC_AARCH64: Tool = Tool {
     program: "aarch64-linux-gnu-gcc",
     packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
 };
@@ -27,12 +28,15 @@ impl Tool {
     ///
     /// # Errors
     /// It is not installed; says how to install it.
-    pub fn find(&self) -> Result<PathBuf> {
+    pub(crate) fn find(&self) -> Result<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found = std::env::split_paths(&path).map(|folder| folder.join(self.program));
         found.into_iter().find(|file| file.is_file()).ok_or_else(|| {
             let packages = self.packages.join(" ");
-            format!("{} is missing: run `apt-get install {packages}`, or see qemu.org", self.program)
+            format!(
+                "{} is missing: run `apt-get install {packages}`, or see qemu.org",
+                self.program
+            )
         })
     }
 
@@ -40,7 +44,7 @@ impl Tool {
     ///
     /// # Errors
     /// What the installer says.
-    pub fn install(&self) -> Result<()> {
+    pub(crate) fn install(&self) -> Result<()> {
         if self.find().is_ok() {
             return Ok(());
         }
@@ -58,7 +62,7 @@ impl Tool {
 
 /// True if packages may be installed: asked for, or on a machine that is there for tests, and
 /// possible.
-pub fn may_install(asked: bool) -> bool {
+pub(crate) fn may_install(asked: bool) -> bool {
     let on_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
     let is_root = output_of(Command::new("id").arg("-u")).is_ok_and(|id| id == "0");
     (asked || on_ci) && is_root && Path::new("/usr/bin/apt-get").exists()
@@ -68,7 +72,7 @@ pub fn may_install(asked: bool) -> bool {
 ///
 /// # Errors
 /// What `apt-get` says.
-pub fn update() -> Result<()> {
+pub(crate) fn update() -> Result<()> {
     run(Command::new("apt-get").args(["update", "--quiet"]))
 }
 
@@ -84,7 +88,9 @@ fn is_installed(package: &str) -> bool {
 }
 
 fn codename() -> Result<String> {
-    let release = std::fs::read_to_string("/etc/os-release").map_err(|e| format!("/etc/os-release: {e}"))?;
+    let release =
+        std::fs::read_to_string("/etc/os-release").map_err(|e| format!("/etc/os-release: {e}"))?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    name.map(|name| name.trim_matches('"').to_owned()).ok_or("/etc/os-release has no codename".to_owned())
+    name.map(|name| name.trim_matches('"').to_owned())
+        .ok_or("/etc/os-release has no codename".to_owned())
 }

@@ -53,7 +53,9 @@ fn first_byte(error: &PageError, page_size: u32) -> u64 {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CommandLine => f.write_str("expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT"),
+            Self::CommandLine => {
+                f.write_str("expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT")
+            }
             Self::Prompt => f.write_str("the prompt has a word that is no token id"),
             Self::NoTokenizer => f.write_str("the image has no tokenizer: give token ids"),
             Self::Card(error) => error.fmt(f),
@@ -67,7 +69,12 @@ impl fmt::Display for Failure {
             Self::Decode(error) => error.fmt(f),
         }?;
         match self {
-            Self::Load(_, Some(byte)) | Self::Run(_, Some(byte)) => write!(f, ", at byte {byte} of the card"),
+            Self::Load(_, Some(byte)) | Self::Run(_, Some(byte)) => {
+                write!(f, ", at byte {byte} of the card")
+            }
+            Self::Load(LoadError::Memory { .. }, _) => {
+                f.write_str("; pack the image with --ram 64K --reserve 11K")
+            }
             _ => Ok(()),
         }
     }

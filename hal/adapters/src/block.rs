@@ -74,7 +74,8 @@ mod tests {
         for page_size in [512, 1024, 2048] {
             let mut memory = [0; 4096];
             let card = RefCell::new(Card(&weights));
-            let mut pager = BufferedPager::new(Blocks(&card), &mut memory, page_size, 5000).unwrap();
+            let mut pager =
+                BufferedPager::new(Blocks(&card), &mut memory, page_size, 5000).unwrap();
             assert_eq!(conformance::check(&mut pager, &weights), Ok(()));
         }
     }

@@ -75,7 +75,12 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
     ///
     /// # Errors
     /// A page size that does not suit the device, or memory shorter than a page.
-    pub fn new(storage: S, memory: &'m mut [u8], page_size: u32, length: u64) -> Result<Self, SetupError> {
+    pub fn new(
+        storage: S,
+        memory: &'m mut [u8],
+        page_size: u32,
+        length: u64,
+    ) -> Result<Self, SetupError> {
         let pages = page_count(length, page_size)?;
         if S::READ_BYTES == 0 || !page_size.is_multiple_of(S::READ_BYTES) {
             return Err(SetupError::PageSize);

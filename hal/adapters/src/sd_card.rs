@@ -118,7 +118,11 @@ impl<B: SpiBus, S: OutputPin> SdCard<B, S> {
         // QEMU 7.2 answers this command alone as if the card were still idle.
         self.expect(READ_OCR, 0, READY | IDLE)?;
         self.addresses_blocks = self.word()? & 1 << 30 != 0;
-        if self.addresses_blocks { Ok(()) } else { self.expect(SET_BLOCK_LENGTH, BLOCK_BYTES as u32, 0) }
+        if self.addresses_blocks {
+            Ok(())
+        } else {
+            self.expect(SET_BLOCK_LENGTH, BLOCK_BYTES as u32, 0)
+        }
     }
 
     fn wait_until_ready(&mut self, high_capacity: u32) -> Result<(), SdCardError> {
