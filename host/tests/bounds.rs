@@ -4,9 +4,11 @@ use heapless::Vec as FixedVec;
 use omex::compile::compile;
 use omex::graph::{Graph, KvShape, Node, ValueRef, ValueShape};
 use omex_core::arena::{Layout, Plan};
-use omex_core::kv::KvFormat;
 use omex_core::error::{Fault, LoadError, Section};
-use omex_core::program::{Header, Heads, MAX_LAYERS, MAX_WIDTH, Op, PerLayer, Program, Slot, Tensor, Value};
+use omex_core::kv::KvFormat;
+use omex_core::program::{
+    Header, Heads, MAX_LAYERS, MAX_WIDTH, Op, PerLayer, Program, Slot, Tensor, Value,
+};
 use omex_core::quant::Format;
 
 fn header() -> Header {
@@ -17,7 +19,9 @@ fn header() -> Header {
         kv_caches: 1,
         kv_width: 2,
         stop_tokens: FixedVec::new(),
-        slots: [slot(0, 8, false), slot(8, 8, false), slot(0, 8, true), slot(8, 8, true)].into_iter().collect(),
+        slots: [slot(0, 8, false), slot(8, 8, false), slot(0, 8, true), slot(8, 8, true)]
+            .into_iter()
+            .collect(),
         logits: 2,
         ops: 0,
     }
@@ -48,8 +52,13 @@ fn the_largest_sizes_do_not_overflow() {
     let most = Header { kv_caches: MAX_LAYERS, kv_width: MAX_WIDTH, ..header() };
     let program = encode(&most, &[]);
     let program = Program::parse(&program, &[], 0..0).unwrap();
-    let plan =
-        Plan { columns: 1 << 24, logit_columns: 1 << 24, kv_capacity: 1 << 24, kv_sinks: 4, kv_format: KvFormat::Single };
+    let plan = Plan {
+        columns: 1 << 24,
+        logit_columns: 1 << 24,
+        kv_capacity: 1 << 24,
+        kv_sinks: 4,
+        kv_format: KvFormat::Single,
+    };
     assert!(Layout::new(&program, &plan, u32::MAX).unwrap().total() > 1 << 60);
 
     let program = encode(&Header { kv_caches: MAX_LAYERS + 1, ..header() }, &[]);
