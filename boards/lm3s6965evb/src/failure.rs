@@ -72,6 +72,9 @@ impl fmt::Display for Failure {
             Self::Load(_, Some(byte)) | Self::Run(_, Some(byte)) => {
                 write!(f, ", at byte {byte} of the card")
             }
+            Self::Load(LoadError::Memory { .. }, _) => {
+                f.write_str("; pack the image with --ram 64K --reserve 11K")
+            }
             _ => Ok(()),
         }
     }

@@ -85,6 +85,10 @@ fn generate(
     let load = |error| Failure::load(error, header.page_size);
     let run = |error| Failure::run(error, header.page_size);
     let layout = Layout::new(&model.program, &model.plan, 0).map_err(load)?;
+    let (needed, given) = (layout.total() + u64::from(header.page_size), memory.len() as u64);
+    if given < needed {
+        return Err(load(LoadError::Memory { needed, given }));
+    }
     let (memory, ring) = split(memory, layout.total()).map_err(load)?;
     report.memory(memory.len(), ring.len());
     let mut pager = pages(card, header, ring)?;

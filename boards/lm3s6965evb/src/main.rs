@@ -16,9 +16,10 @@ mod report;
 mod spi;
 mod text;
 
+use core::arch::naked_asm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
-use cortex_m_rt::{ExceptionFrame, entry, exception};
+use cortex_m_rt::entry;
 use host::Output;
 use memory::{ARENA_BYTES, Arena};
 
@@ -26,6 +27,7 @@ use memory::{ARENA_BYTES, Arena};
 fn main() -> ! {
     // `entry` makes this a `&'static mut`: there is only one.
     static mut ARENA: Arena = Arena([0; ARENA_BYTES]);
+    memory::guard_stack();
     let mut output = Output::open();
     let result = generate::run(&mut ARENA.0, &mut output);
     if let Err(failure) = &result {
@@ -34,9 +36,15 @@ fn main() -> ! {
     host::exit(result.is_ok())
 }
 
-#[exception]
-unsafe fn HardFault(_: &ExceptionFrame) -> ! {
-    Output::open().write(b"error hard fault\n");
+/// A stack overflow comes here with a stack pointer that is of no use: the stack begins anew.
+#[unsafe(naked)]
+#[unsafe(export_name = "HardFault")]
+unsafe extern "C" fn hard_fault() -> ! {
+    naked_asm!("ldr r0, =_stack_start", "mov sp, r0", "b {report}", report = sym report_fault)
+}
+
+extern "C" fn report_fault() -> ! {
+    Output::open().write(b"error hard fault: the stack is too small, or a device is missing\n");
     host::exit(false)
 }
 
