@@ -57,12 +57,16 @@ fn forward(
     let tokens = [0, 1, 5, 2, vocabulary - 1].map(|token: u32| token % vocabulary);
     let several = &tokens[..columns.min(tokens.len())];
     let selected = &tokens[..logit_columns.min(tokens.len())];
-    let mut engine = Engine::new(model, memory, pager, kernels, parallel).map_err(|_| RunError::Program)?;
+    let mut engine =
+        Engine::new(model, memory, pager, kernels, parallel).map_err(|_| RunError::Program)?;
     let mut bits = vec![];
     let last = &tokens[..1];
-    for (tokens, wanted) in
-        [(several, Wanted::Last), (last, Wanted::Last), (selected, Wanted::All), (several, Wanted::Last)]
-    {
+    for (tokens, wanted) in [
+        (several, Wanted::Last),
+        (last, Wanted::Last),
+        (selected, Wanted::All),
+        (several, Wanted::Last),
+    ] {
         engine.forward(tokens, wanted)?;
         let wanted = if wanted == Wanted::All { tokens.len() } else { 1 };
         bits.extend((0..wanted).flat_map(|c| engine.logits(c)).map(|x| x.to_bits()));
@@ -88,7 +92,8 @@ pub(crate) fn work(program: &Program<'_>) -> u64 {
             Op::Attention { key, output, .. } => (None, &[*key, *output, *output]),
             Op::Gated { output, .. } | Op::Select { output, .. } => (None, &[*output]),
         };
-        let weight = weight.and_then(|weight| program.tensor(weight.first)).map_or(0, |t| t.bytes());
+        let weight =
+            weight.and_then(|weight| program.tensor(weight.first)).map_or(0, |t| t.bytes());
         let values: u64 = values.iter().map(|value| u64::from(value.width)).sum();
         sum = sum.saturating_add((8 + weight + values) * layers);
         inside = inside.saturating_sub(1);
@@ -176,7 +181,8 @@ mod tests {
     #[test]
     fn the_seeds_run() {
         for (name, image) in crate::seeds::all("image") {
-            let crc32c = if name.ends_with("unchecked") { |_, _: &[u8]| 0 } else { PORTABLE.crc32c };
+            let crc32c =
+                if name.ends_with("unchecked") { |_, _: &[u8]| 0 } else { PORTABLE.crc32c };
             let kernels = Kernels { crc32c, ..PORTABLE };
             let outcome = run(&mut Whole(&image), &kernels, &Serial);
             assert!(matches!(outcome, Some(Ok(_))), "{name}: {outcome:?}");

@@ -42,8 +42,14 @@ fn import(path: &Path, format: SourceFormat) {
     let _ = omex::import::detect(path);
     let Ok(source) = open(path, Some(format)) else { return };
     let output = path.with_extension("omex");
-    let converted =
-        convert(&*source, &format.to_string(), "fuzz", &output, &Options::default(), &mut |_, _| {});
+    let converted = convert(
+        &*source,
+        &format.to_string(),
+        "fuzz",
+        &output,
+        &Options::default(),
+        &mut |_, _| {},
+    );
     // The package is there, or nothing is.
     assert_eq!(converted.is_ok(), output.exists());
     let mut beside = fs::read_dir(path.parent().unwrap()).unwrap().flatten();

@@ -32,8 +32,14 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ["metadata.json", "graph.json", "weights/quantization.json"].map(read).join(&0);
             vec![("llama", parts)]
         }
-        "gguf" => vec![("f16", gguf(&SMALL, F16)), ("q8_0", gguf(&WIDE, Q8_0)), ("q4_0", gguf(&WIDE, Q4_0))],
-        "hugging_face" => vec![("bf16", [config(&SMALL).into_bytes(), vec![0], safetensors(&SMALL)].concat())],
+        "gguf" => vec![
+            ("f16", gguf(&SMALL, F16)),
+            ("q8_0", gguf(&WIDE, Q8_0)),
+            ("q4_0", gguf(&WIDE, Q4_0)),
+        ],
+        "hugging_face" => {
+            vec![("bf16", [config(&SMALL).into_bytes(), vec![0], safetensors(&SMALL)].concat())]
+        }
         "llama2c" => vec![
             ("bare", sized(&[], &llama2c(&SMALL))),
             ("tokenizer", sized(&tokenizer_bin(), &llama2c(&NARROW))),
@@ -133,7 +139,10 @@ fn safetensors(shape: &Shape) -> Vec<u8> {
     let (mut entries, mut data) = (vec![], vec![]);
     for (name, _, rows, columns) in shape.tensors() {
         let start = data.len();
-        data.extend(numbers(rows.max(1) * columns).flat_map(|x| (x.to_bits() >> 16).to_le_bytes()[..2].to_vec()));
+        data.extend(
+            numbers(rows.max(1) * columns)
+                .flat_map(|x| (x.to_bits() >> 16).to_le_bytes()[..2].to_vec()),
+        );
         let sides = if rows == 0 { format!("{columns}") } else { format!("{rows},{columns}") };
         let end = data.len();
         entries.push(format!(
@@ -200,7 +209,8 @@ fn gguf(shape: &Shape, kind: u32) -> Vec<u8> {
         }
         data.resize(data.len().next_multiple_of(32), 0);
     }
-    let mut file = [&b"GGUF"[..], &3u32.to_le_bytes(), &(tensors.len() as u64).to_le_bytes()].concat();
+    let mut file =
+        [&b"GGUF"[..], &3u32.to_le_bytes(), &(tensors.len() as u64).to_le_bytes()].concat();
     file.extend((metadata.len() as u64).to_le_bytes());
     file.extend(metadata.concat());
     file.extend(entries);
@@ -211,7 +221,8 @@ fn gguf(shape: &Shape, kind: u32) -> Vec<u8> {
 
 /// As many tokens as the models have.
 fn vocabulary() -> GgufVocabulary {
-    let tokens = ["<unk>", "<s>", "</s>", "h", "e", "l", "o", "\u{2581}", "he", "ll", "llo", "hello"];
+    let tokens =
+        ["<unk>", "<s>", "</s>", "h", "e", "l", "o", "\u{2581}", "he", "ll", "llo", "hello"];
     GgufVocabulary {
         model: "llama".into(),
         tokens: tokens.map(|t| t.as_bytes().to_vec()).into(),
@@ -266,17 +277,21 @@ fn tokenizer_bin() -> Vec<u8> {
     file
 }
 
-/// A package of the small model.
+/// A package with int8 weights.
 pub(crate) fn package_folder() -> TempDir {
-    converted(Precision::Int8)
+    converted(Q8_0)
 }
 
-fn converted(precision: Precision) -> TempDir {
+/// A package whose weights are those of the GGUF file as they are: how other weights are quantized
+/// may change, and the seeds would with it.
+fn converted(kind: u32) -> TempDir {
+    let (shape, precision) =
+        if kind == F16 { (&SMALL, Some(Precision::F16)) } else { (&WIDE, None) };
     let folder = tempfile::tempdir().unwrap();
     let (model, package) = (folder.path().join("model.gguf"), folder.path().join("package"));
-    fs::write(&model, gguf(&SMALL, F16)).unwrap();
+    fs::write(&model, gguf(shape, kind)).unwrap();
     let source = open(&model, Some(SourceFormat::Gguf)).unwrap();
-    let options = Options { precision: Some(precision), ..Options::default() };
+    let options = Options { precision, ..Options::default() };
     convert(&*source, "gguf", "seed", &package, &options, &mut |_, _| {}).unwrap();
     let alone = tempfile::tempdir().unwrap();
     for entry in ["metadata.json", "graph.json", "weights", "tokenizer"] {
@@ -286,25 +301,32 @@ fn converted(precision: Precision) -> TempDir {
 }
 
 fn images() -> Vec<(&'static str, Vec<u8>)> {
-    let image = |precision, context| {
-        let folder = converted(precision);
+    let image = |kind, context| {
+        let folder = converted(kind);
         let path = folder.path().join("image");
         let package = Package::open(folder.path()).unwrap();
-        let target =
-            Target { ram: 64 << 10, reserve: 0, page_size: Some(512), columns: Some(4), context: Some(context) };
+        let target = Target {
+            ram: 64 << 10,
+            reserve: 0,
+            page_size: Some(512),
+            columns: Some(4),
+            context: Some(context),
+        };
         pack(&package, &target, &path).unwrap();
         fs::read(&path).unwrap()
     };
     vec![
-        ("int8", image(Precision::Int8, 8)),
-        ("int4-unchecked", unchecked(image(Precision::Int4, 6))),
-        ("f16-unchecked", unchecked(image(Precision::F16, 16))),
+        ("int8", image(Q8_0, 8)),
+        ("int4-unchecked", unchecked(image(Q4_0, 6))),
+        ("f16-unchecked", unchecked(image(F16, 16))),
     ]
 }
 
 /// The image with 0 for every checksum, as if they all were right.
 fn unchecked(mut image: Vec<u8>) -> Vec<u8> {
-    let number = |image: &[u8], at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
+    let number = |image: &[u8], at: usize| {
+        u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize
+    };
     let (checksums, length) = (number(&image, 112), number(&image, 120));
     image[checksums..checksums + length].fill(0);
     for section in 0..5 {
