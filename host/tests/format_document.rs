@@ -244,3 +244,15 @@ fn the_program_header_has_these_fields_in_this_order() {
         "stop tokens [u32] (at most 8), slots [slot] (at most 32), logits' slot u16, operations u16 (at most 1024)",
     );
 }
+
+#[test]
+fn files_that_the_documents_name_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for document in ["ARCHITECTURE.md", "docs/format.md", "tests/fuzz/README.md"] {
+        let text = std::fs::read_to_string(root.join(document)).unwrap();
+        for name in text.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")) {
+            let folder = root.join(if name.starts_with("src/") { "tests/fuzz" } else { "." });
+            assert!(folder.join(name).is_file(), "{document}: there is no {name}");
+        }
+    }
+}
