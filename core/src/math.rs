@@ -18,7 +18,7 @@ const LN2_HIGH: f32 = 0.693_359_4; // 355 / 512: its products with small integer
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Minimax polynomial of Cephes' `expf`.
 const EXP: [f32; 6] =
-    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
 /// e to the power `x`, within 1e-7 of it relatively; `x` is clamped to [-87, 88], NaN stays.
 ///

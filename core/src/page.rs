@@ -143,7 +143,7 @@ impl<'s, 'a> Stream<'s, 'a> {
     ///
     /// # Errors
     /// The pages'.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, PageError> {
+    pub fn next_units(&mut self) -> Result<Option<&[u8]>, PageError> {
         let unit = (self.unit as u64).max(1);
         if self.remaining < unit {
             return Ok(None);

@@ -2,12 +2,11 @@
 
 use crate::quantize::Hessian;
 use crate::session::Session;
-use crate::{Error, Result, interrupt};
+use crate::{Result, interrupt};
 use omex_core::engine::Wanted;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Tokens that a model is shown.
 const TOKENS: usize = 4096;
@@ -20,7 +19,6 @@ const TEXT: usize = 128;
 /// # Errors
 /// A model that can't be run, Ctrl-C.
 pub fn calibrate(
-    model: &Path,
     session: &mut Session,
     data: Option<&[u32]>,
     first: u32,
@@ -30,14 +28,14 @@ pub fn calibrate(
         hessians.entry(tensor).or_insert_with(|| Hessian::new(x.len())).add(x);
     };
     let context = session.plan().context as usize;
+    let failed = session.failure();
     let mut engine = session.engine()?;
     engine.observe(&mut observe);
-    let failed = |error| Error::Run { path: model.to_owned(), error };
     if let Some(ids) = data {
         for window in ids.get(..ids.len().min(TOKENS)).unwrap_or_default().chunks(context) {
             engine.reset();
             for chunk in window.chunks(engine.plan().columns as usize) {
-                engine.forward(chunk, Wanted::Last).map_err(failed)?;
+                engine.forward(chunk, Wanted::Last).map_err(&failed)?;
                 interrupt::check()?;
             }
         }
@@ -49,9 +47,9 @@ pub fn calibrate(
     while seen < TOKENS {
         engine.reset();
         let sampler = Sampler::new(sampling(seed));
-        let mut text = Generation::prefill(&mut engine, sampler, &[first]).map_err(failed)?;
+        let mut text = Generation::prefill(&mut engine, sampler, &[first]).map_err(&failed)?;
         let mut length = 1;
-        while length < TEXT.min(context) && text.next_token().map_err(failed)?.is_some() {
+        while length < TEXT.min(context) && text.next_token().map_err(&failed)?.is_some() {
             length += 1;
         }
         (seen, seed) = (seen + length, seed + 1);

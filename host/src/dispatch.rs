@@ -2,7 +2,6 @@
 
 use crate::{Error, Result};
 use omex_core::simd::{Kernels, PORTABLE};
-use std::sync::LazyLock;
 
 static SCALAR: Kernels = Kernels { crc32c, ..PORTABLE };
 
@@ -12,6 +11,7 @@ fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
 
 #[cfg(target_arch = "x86_64")]
 fn avx2() -> Option<&'static Kernels> {
+    use std::sync::LazyLock;
     static AVX2: LazyLock<Option<Kernels>> = LazyLock::new(|| {
         let available = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
         #[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]

@@ -2,6 +2,7 @@
 
 use crate::package::CONVERT_AGAIN;
 use omex_core::error::{LoadError, RunError};
+use omex_hal::PageError;
 use std::path::{Path, PathBuf};
 
 /// A result of this crate.
@@ -54,6 +55,20 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         error: RunError,
+    },
+    /// A page of weights could not be had.
+    #[error(
+        "{file}: at byte {offset}: {error}; the file is damaged or can't be read: copy it again, or \
+         convert the model again",
+        file = file.display()
+    )]
+    Page {
+        /// The file that the page lies in.
+        file: PathBuf,
+        /// Where in the file it begins.
+        offset: u64,
+        /// The page in the paged space, and what went wrong.
+        error: PageError,
     },
     /// A package or image that was checked is not valid.
     #[error("{path}: {count} problems", path = path.display())]

@@ -14,6 +14,7 @@ pub mod import;
 pub mod interrupt;
 pub mod pack;
 pub mod package;
+mod page_writer;
 pub mod pager;
 pub mod plan;
 pub mod pool;

@@ -2,6 +2,7 @@
 
 use crate::package::Package;
 use crate::package::validate::Report;
+use crate::page_writer::PageWriter;
 use crate::{Error, Result, dispatch};
 use omex_core::arena::{Layout, Plan};
 use omex_core::program::Program;
@@ -178,22 +179,19 @@ impl Writer {
         let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let io = |e| Error::io(output, "write", e);
         let temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        let mut pages = Pages {
-            file: BufWriter::new(temporary.as_file()),
-            crc32c,
-            page_size: self.header.page_size as usize,
-            page: vec![],
-            checksums: vec![],
-        };
-        pages.file.seek(SeekFrom::Start(self.header.pages.offset)).map_err(io)?;
-        let mut at = self.header.pages.offset;
+        let mut file = BufWriter::new(temporary.as_file());
+        file.seek(SeekFrom::Start(self.header.pages.offset)).map_err(io)?;
+        let mut pages = PageWriter::new(file, self.header.page_size, crc32c);
         for (file, offset, length, to) in &self.moves {
-            pages.put(&vec![0; (to - at) as usize]).map_err(io)?;
-            pages.copy(&package.path.join("weights").join(file), *offset, *length, output)?;
-            at = to + length;
+            let padding = to - self.header.pages.offset - pages.length();
+            pages.write(&vec![0; padding as usize]).map_err(io)?;
+            copy(&package.path.join("weights").join(file), *offset, *length, |bytes| {
+                pages.write(bytes).map_err(io)
+            })?;
             crate::interrupt::check()?;
         }
-        let checksums = pages.finish().map_err(io)?;
+        let (_, checksums) = pages.finish().map_err(io)?;
+        let checksums: Vec<u8> = checksums.iter().flat_map(|crc| crc.to_le_bytes()).collect();
         let program = &package.compiled.program;
         let sections: [(&mut Extent, &[u8]); 4] = [
             (&mut self.header.program, program),
@@ -215,58 +213,25 @@ impl Writer {
     }
 }
 
-/// Pages on their way into an image, each with its checksum.
-struct Pages<'f> {
-    file: BufWriter<&'f File>,
-    crc32c: fn(u32, &[u8]) -> u32,
-    page_size: usize,
-    page: Vec<u8>,
-    checksums: Vec<u8>,
-}
-
-impl Pages<'_> {
-    fn put(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
-        while !bytes.is_empty() {
-            let room = self.page_size - self.page.len();
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.page.extend_from_slice(now);
-            bytes = later;
-            if self.page.len() == self.page_size {
-                self.flush()?;
-            }
-        }
-        Ok(())
+/// Hands a part of a file to `put`, piece by piece.
+fn copy(
+    from: &Path,
+    offset: u64,
+    length: u64,
+    mut put: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let read = |e| Error::io(from, "read", e);
+    let mut source = File::open(from).map_err(read)?;
+    source.seek(SeekFrom::Start(offset)).map_err(read)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut left = length;
+    while left > 0 {
+        let now = buffer.len().min(left as usize);
+        source.read_exact(&mut buffer[..now]).map_err(read)?;
+        put(&buffer[..now])?;
+        left -= now as u64;
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.checksums.extend((self.crc32c)(0, &self.page).to_le_bytes());
-        self.file.write_all(&self.page)?;
-        self.page.clear();
-        Ok(())
-    }
-
-    fn copy(&mut self, from: &Path, offset: u64, length: u64, output: &Path) -> Result<()> {
-        let read = |e| Error::io(from, "read", e);
-        let mut source = File::open(from).map_err(read)?;
-        source.seek(SeekFrom::Start(offset)).map_err(read)?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut left = length;
-        while left > 0 {
-            let now = buffer.len().min(left as usize);
-            source.read_exact(&mut buffer[..now]).map_err(read)?;
-            self.put(&buffer[..now]).map_err(|e| Error::io(output, "write", e))?;
-            left -= now as u64;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> std::io::Result<Vec<u8>> {
-        if !self.page.is_empty() {
-            self.flush()?;
-        }
-        self.file.flush()?;
-        Ok(self.checksums)
-    }
+    Ok(())
 }
 
 /// A flash image on the host.

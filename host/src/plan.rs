@@ -97,8 +97,8 @@ const SINKS: u32 = 4;
 const DEFAULT_CONTEXT: u32 = 8192;
 /// The fewest positions that are planned for without being asked.
 const LEAST_CONTEXT: u32 = 128;
-/// Bytes of a tile, at most.
-const TILE_BYTES: u32 = 1 << 20;
+/// Bytes that are read at once, best first; at least a page.
+const TILES: [u32; 4] = [1 << 20, 256 << 10, 64 << 10, 0];
 /// Tokens in one pass of the prompt, best first.
 const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 
@@ -108,17 +108,20 @@ const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
 pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
-    let tile = |bytes: u32| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) };
-    let streamed = [tile(TILE_BYTES), tile(size.page_size)];
-    let residencies: &[Residency] = match request.pages {
-        None => &[Residency::Mapped, streamed[0], streamed[1]],
-        Some(PageSource::Mmap) => &[Residency::Mapped],
-        Some(PageSource::Read) => &streamed,
-    };
+    let streamed = TILES.map(|bytes| Residency::Streamed {
+        tile_pages: (bytes / size.page_size).max(1),
+    });
+    let mut residencies = vec![];
+    if request.pages != Some(PageSource::Read) {
+        residencies.push(Residency::Mapped);
+    }
+    if request.pages != Some(PageSource::Mmap) {
+        residencies.extend(streamed);
+    }
     let mut smallest: Option<MemoryPlan> = None;
     for residency in residencies {
-        for candidate in candidates(size, request, *residency) {
-            let plan = lay_out(size, *residency, candidate).map_err(|error| Error::load(model, error))?;
+        for candidate in candidates(size, request, residency) {
+            let plan = lay_out(size, residency, candidate).map_err(|error| Error::load(model, error))?;
             if request.memory.is_none_or(|memory| plan.total <= memory) {
                 return Ok(plan);
             }
@@ -155,10 +158,12 @@ fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> 
     contexts.iter().flat_map(|context| CHUNKS.map(|chunk| plan(*context, chunk))).collect()
 }
 
-/// 32-bit weights ask for exact numbers throughout; others lose nothing to 16-bit keys and values.
+/// A model that is kept in 32-bit floats throughout is there to be exact; others lose nothing to
+/// 16-bit keys and values.
 pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
-    let mut tensors = (0..).map_while(|i| program.tensor(i));
-    if tensors.any(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
+    let tensors = (0..).map_while(|i| program.tensor(i));
+    let mut matrices = tensors.filter(|t| t.format != Format::Vector);
+    if matrices.all(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
 }
 
 fn lay_out(size: &ModelSize<'_>, residency: Residency, plan: Plan) -> Result<MemoryPlan, LoadError> {

@@ -7,6 +7,7 @@ use crate::pool::Pool;
 use crate::tokenizer::nfc;
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{Engine, Model};
+use omex_core::error::RunError;
 use omex_core::program::Program;
 use omex_core::simd::Kernels;
 use omex_core::token::{self, Decoder, Symbol, Tokenizer};
@@ -76,7 +77,7 @@ impl Session {
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
             .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
         let arena = plan.bytes.kv_cache + plan.bytes.activations;
-        let memory = vec![0; arena.div_ceil(16) as usize];
+        let memory = zeros(arena.div_ceil(16), path)?;
         let (path, kernels) = (path.to_owned(), dispatch::kernels()?);
         Ok(Self { path, tables, plan, memory, pager, bytes_read, pool, kernels })
     }
@@ -163,6 +164,18 @@ impl Session {
         self.bytes_read.clone()
     }
 
+    /// Says what an error of a pass over this model means, with the file and the place in it.
+    pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
+        let (path, space) = (self.path.clone(), self.tables.space.clone());
+        move |error| match error {
+            RunError::Page(error) => {
+                let (file, offset) = space.place(error.page);
+                Error::Page { file: file.to_owned(), offset, error }
+            }
+            error => Error::Run { path: path.clone(), error },
+        }
+    }
+
     /// Uses these kernels instead of the fastest.
     pub fn set_kernels(&mut self, kernels: &'static Kernels) {
         self.kernels = kernels;
@@ -189,6 +202,16 @@ impl Session {
         let memory = self.memory.as_mut_bytes();
         Engine::new(model, memory, &mut *self.pager, self.kernels, &self.pool).map_err(failed)
     }
+}
+
+/// Memory, which a damaged model may ask too much of: asking first tells, where `vec!` would abort.
+fn zeros(count: u64, model: &Path) -> Result<Vec<u128>> {
+    let refused = || {
+        Error::io(model, "get enough memory (see --memory and --context)", std::io::ErrorKind::OutOfMemory.into())
+    };
+    let count = usize::try_from(count).map_err(|_| refused())?;
+    Vec::<u128>::new().try_reserve_exact(count).map_err(|_| refused())?;
+    Ok(vec![0; count])
 }
 
 /// Plans a model without opening its weights.

@@ -3,8 +3,8 @@
 use half::f16;
 use heapless::Vec as FixedVec;
 use omex_core::arena::Plan;
-use omex_core::kv::KvFormat;
 use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
+use omex_core::kv::KvFormat;
 use omex_core::program::{self, Activation, Heads, MAX_OPS, MAX_SLOTS, MAX_WIDTH, Op, PerLayer};
 use omex_core::program::{Slot, Tensor, Value};
 use omex_core::quant::{Format, GROUP, PANEL, float16, float32, int4, int8};
@@ -36,7 +36,13 @@ fn the_image_header_is_as_drawn() {
     let extent = |n: u64| Extent { offset: 0x1000 * n, length: 0x1000 * n + 1, crc32c: n as u32 };
     let header = Header {
         page_size: 0x0004_0000,
-        plan: Plan { columns: 0x102, logit_columns: 0x103, kv_capacity: 0x104, kv_sinks: 0x105, kv_format: KvFormat::Single },
+        plan: Plan {
+            columns: 0x102,
+            logit_columns: 0x103,
+            kv_capacity: 0x104,
+            kv_sinks: 0x105,
+            kv_format: KvFormat::Single,
+        },
         ram_bytes: 0x106,
         program: extent(0x2f1),
         tensors: extent(0x2f2),
@@ -83,9 +89,17 @@ fn the_image_header_is_as_drawn() {
 #[test]
 fn page_sizes_are_as_stated() {
     let crc32c = |_, _: &[u8]| 0;
-    for (page_size, valid) in [(256, false), (512, true), (768, false), (1 << 24, true), (1 << 25, false)] {
+    for (page_size, valid) in
+        [(256, false), (512, true), (768, false), (1 << 24, true), (1 << 25, false)]
+    {
         let none = Extent::default();
-        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0, kv_format: KvFormat::Half };
+        let plan = Plan {
+            columns: 1,
+            logit_columns: 1,
+            kv_capacity: 1,
+            kv_sinks: 0,
+            kv_format: KvFormat::Half,
+        };
         let (program, tensors, tokenizer, checksums, pages) = (none, none, none, none, none);
         let header =
             Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
@@ -166,8 +180,11 @@ fn encode(value: &impl serde::Serialize) -> Vec<u8> {
 #[test]
 fn operations_are_encoded_as_in_the_examples() {
     let weight = PerLayer { first: 1, stride: 2 };
-    let [a, b, c, d, e] = [1, 4, 7, 10, 13]
-        .map(|n| Value { slot: n, first: u32::from(n) + 1, width: u32::from(n) + 2 });
+    let [a, b, c, d, e] = [1, 4, 7, 10, 13].map(|n| Value {
+        slot: n,
+        first: u32::from(n) + 1,
+        width: u32::from(n) + 2,
+    });
     let operations = [
         Op::Repeat { ops: 1, layers: 300 },
         Op::Embed { weight, output: a },
@@ -223,5 +240,7 @@ fn the_program_header_has_these_fields_in_this_order() {
     };
     assert_eq!(encode(&header), [1, 2, 3, 4, 1, 5, 1, 6, 7, 1, 8, 9]);
     assert_eq!((header.stop_tokens.capacity(), MAX_SLOTS, MAX_OPS), (8, 32, 1024));
-    assert_says("stop tokens [u32] (at most 8), slots [slot] (at most 32), logits' slot u16, operations u16 (at most 1024)");
+    assert_says(
+        "stop tokens [u32] (at most 8), slots [slot] (at most 32), logits' slot u16, operations u16 (at most 1024)",
+    );
 }

@@ -37,7 +37,8 @@ fn the_format_document_names_every_field() {
         properties(schema.as_value(), &mut names);
     }
     for name in names {
-        let ways = [format!("`{name}`"), format!(".{name}`"), format!("`{name}."), format!("`{name}[]`")];
+        let ways =
+            [format!("`{name}`"), format!(".{name}`"), format!("`{name}."), format!("`{name}[]`")];
         assert!(ways.iter().any(|way| document.contains(way)), "docs/format.md has no `{name}`");
     }
 }

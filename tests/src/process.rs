@@ -21,8 +21,8 @@ pub fn omex_binary() -> &'static Path {
         assert!(output.status.success(), "building the omex command failed");
         let lines = output.stdout.split(|b| *b == b'\n');
         let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-        let executables = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from));
-        executables.last().expect("cargo names the executable")
+        let mut executables = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from));
+        executables.next_back().expect("cargo names the executable")
     })
 }
 

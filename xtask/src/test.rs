@@ -1,9 +1,9 @@
 //! `cargo xtask test`: everything that is tested, step by step.
 
 use crate::firmware::BOARDS;
-use crate::toolchain::Toolchain;
+use crate::toolchain::{self, Toolchain};
 use crate::tools::{self, GCC_AARCH64, QEMU_AARCH64, QEMU_ARM, Tool};
-use crate::{Result, output_of, root, run, size, target_dir};
+use crate::{Result, root, run, size, target_dir};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -22,36 +22,42 @@ struct Step {
     name: &'static str,
     about: &'static str,
     tools: &'static [&'static Tool],
+    /// What it builds for, besides this machine.
+    targets: &'static [&'static str],
     run: fn() -> Result<()>,
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "clippy", about: "lints, warnings are errors", tools: &[], run: clippy },
+    Step { name: "clippy", about: "lints, warnings are errors", tools: &[], targets: &[], run: clippy },
     Step {
         name: "host",
         about: "cargo test --workspace, boards in QEMU included",
         tools: &[&QEMU_ARM],
+        targets: &FIRMWARE,
         run: host,
     },
     Step {
         name: "firmware",
         about: "builds each board's firmware, with no panic reachable, within its flash and memory",
         tools: &[],
+        targets: &FIRMWARE,
         run: firmware,
     },
     Step {
         name: "bare",
         about: "builds core, hal and adapters without an operating system",
         tools: &[],
+        targets: &BARE,
         run: bare,
     },
     Step {
         name: "aarch64",
-        about: "tests of core, hal and adapters on 64-bit Arm under QEMU",
+        about: "tests of core, hal and adapters on 64-bit Arm under QEMU, and omex gives the same bits",
         tools: &[&QEMU_AARCH64, &GCC_AARCH64],
+        targets: &[AARCH64],
         run: aarch64,
     },
-    Step { name: "fuzz", about: "a few seconds of each fuzz target", tools: &[], run: fuzz },
+    Step { name: "fuzz", about: "replays the fuzz targets' seeds, and mutations of them", tools: &[], targets: &[], run: fuzz },
 ];
 
 /// Runs the command.
@@ -103,10 +109,15 @@ fn parse(arguments: &[String]) -> Result<Option<(Vec<&'static Step>, bool)>> {
 /// Installs what the steps need. A failure is not the end: the step says what it lacks.
 fn install_for(steps: &[&Step]) {
     let mut missing = steps.iter().flat_map(|step| step.tools).filter(|tool| tool.find().is_err());
-    if missing.clone().next().is_none() {
+    let mut targets = steps.iter().flat_map(|step| step.targets);
+    let no_compiler = targets.any(|target| Toolchain::find(target).is_err());
+    if missing.clone().next().is_none() && !no_compiler {
         return;
     }
-    let installed = tools::update().and_then(|()| missing.try_for_each(|tool| tool.install()));
+    let compiler = || if no_compiler { toolchain::install() } else { Ok(()) };
+    let installed = tools::update()
+        .and_then(|()| missing.try_for_each(|tool| tool.install()))
+        .and_then(|()| compiler());
     if let Err(error) = installed {
         eprintln!("error: {error}");
     }
@@ -138,8 +149,11 @@ fn clippy() -> Result<()> {
 }
 
 fn host() -> Result<()> {
-    run(&mut cargo(&["test", "--workspace"]))
+    run(cargo(&["test", "--workspace"]).env("OMEX_BOARD", "1"))
 }
+
+/// What boards are built for.
+const FIRMWARE: [&str; 1] = ["thumbv7m-none-eabi"];
 
 fn firmware() -> Result<()> {
     for board in BOARDS {
@@ -172,40 +186,29 @@ fn bare() -> Result<()> {
     Ok(())
 }
 
+const AARCH64: &str = "aarch64-unknown-linux-gnu";
+
 fn aarch64() -> Result<()> {
-    let toolchain = Toolchain::find("aarch64-unknown-linux-gnu")?;
-    let mut test = toolchain.cargo("test");
-    let name = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU";
-    test.env(format!("{name}_LINKER"), GCC_AARCH64.program);
-    test.env(
-        format!("{name}_RUNNER"),
-        format!("{} -L /usr/aarch64-linux-gnu", QEMU_AARCH64.program),
-    );
-    test.args(["--quiet", "--lib"]).args(PORTABLE).current_dir(root());
-    run(test.arg("--target-dir").arg(target_dir(toolchain.folder())))
-}
-
-const FUZZ_SECONDS: u32 = 5;
-
-fn fuzz() -> Result<()> {
-    let folder = root().join("tests/fuzz");
-    if !folder.exists() {
-        eprintln!("there are no fuzz targets");
-        return Ok(());
-    }
-    let fuzz = |arguments: &[&str]| {
-        let mut cargo = Command::new("cargo");
-        // `cargo fuzz` needs the nightly compiler, and nothing of the one that runs this program.
-        cargo.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").arg("+nightly").arg("fuzz");
-        cargo.args(arguments).current_dir(&folder);
+    let toolchain = Toolchain::find(AARCH64)?;
+    let folder = target_dir(toolchain.folder());
+    let cargo_for_arm = |subcommand| {
+        let mut cargo = toolchain.cargo(subcommand);
+        let name = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU";
+        let runner = format!("{} -L /usr/aarch64-linux-gnu", QEMU_AARCH64.program);
+        cargo.env(format!("{name}_LINKER"), GCC_AARCH64.program);
+        cargo.env(format!("{name}_RUNNER"), runner);
+        cargo.arg("--quiet").arg("--target-dir").arg(&folder).current_dir(root());
         cargo
     };
-    let targets = output_of(&mut fuzz(&["list"])).map_err(|error| {
-        format!("{error}\nrun `rustup toolchain install nightly` and `cargo install cargo-fuzz`")
-    })?;
-    for target in targets.lines() {
-        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
-        run(&mut fuzz(&["run", "--fuzz-dir", ".", target, "--", &seconds]))?;
-    }
-    Ok(())
+    run(cargo_for_arm("test").arg("--lib").args(PORTABLE))?;
+    run(cargo_for_arm("build").args(["--package", "omex", "--bin", "omex"]))?;
+    let omex = folder.join(AARCH64).join("debug/omex");
+    let mut test = cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "arm_"]);
+    run(test.env("OMEX_AARCH64", omex))
+}
+
+/// The seeds of every fuzz target and mutations of them; tests/fuzz/README.md tells how to go on.
+fn fuzz() -> Result<()> {
+    let mut test = cargo(&["test", "--quiet", "--manifest-path", "tests/fuzz/Cargo.toml"]);
+    run(test.arg("--target-dir").arg(target_dir("fuzz")))
 }

@@ -19,7 +19,7 @@ struct BuildStd {
 
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const DEBIAN_PACKAGES: &str = "rustc-web cargo-web rust-web-src";
+const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 impl Toolchain {
     /// Finds a way to build for `target`; asks rustup for its library if that is missing.
@@ -38,7 +38,8 @@ impl Toolchain {
         }
         Err(format!(
             "Rust's library for {target} is missing: run `rustup target add {target}`, \
-             or on Debian `apt-get install {DEBIAN_PACKAGES}`"
+             or on Debian `apt-get install {}`",
+            DEBIAN_PACKAGES.join(" ")
         ))
     }
 
@@ -66,6 +67,14 @@ impl Toolchain {
     pub(crate) fn folder(&self) -> &'static str {
         if self.build_std.is_some() { "cross-debian" } else { "cross" }
     }
+}
+
+/// Installs Debian's compiler.
+///
+/// # Errors
+/// What `apt-get` says.
+pub(crate) fn install() -> Result<()> {
+    crate::tools::apt_get(&DEBIAN_PACKAGES)
 }
 
 fn has_library(target: &str) -> bool {

@@ -76,7 +76,8 @@ pub(crate) fn update() -> Result<()> {
     run(Command::new("apt-get").args(["update", "--quiet"]))
 }
 
-fn apt_get(packages: &[&str]) -> Result<()> {
+/// Installs packages.
+pub(crate) fn apt_get(packages: &[&str]) -> Result<()> {
     let mut apt_get = Command::new("apt-get");
     apt_get.args(["install", "--yes", "--quiet", "--no-install-recommends", "--allow-downgrades"]);
     run(apt_get.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))

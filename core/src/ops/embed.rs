@@ -20,7 +20,7 @@ pub(crate) fn embed(
         let panel = matrix.address + u64::from(*token / PANEL as u32) * panel_bytes;
         let mut stream = Stream::new(pages, carry, panel, panel_bytes, unit);
         let mut groups = output.column(c).chunks_mut(GROUP);
-        while let Some(blocks) = stream.next()? {
+        while let Some(blocks) = stream.next_units()? {
             for (block, out) in blocks.chunks_exact(unit.max(1)).zip(&mut groups) {
                 let mut group = [0.0; GROUP];
                 dequantize_row(matrix.format, block, *token as usize % PANEL, &mut group);

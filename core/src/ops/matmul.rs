@@ -90,7 +90,7 @@ impl Product<'_, '_> {
     fn run<X: Sync>(mut self, dot: PanelDot<X>, x: &[X]) -> Result<(), PageError> {
         let groups = self.groups.max(1);
         let mut first = 0;
-        while let Some(bytes) = self.stream.next()? {
+        while let Some(bytes) = self.stream.next_units()? {
             let count = bytes.len() / self.unit.max(1);
             let piece = Piece {
                 blocks: bytes,

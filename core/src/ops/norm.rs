@@ -21,7 +21,7 @@ pub(crate) fn rms_norm(
         }
     }
     let mut done = 0;
-    while let Some(bytes) = weight.next()? {
+    while let Some(bytes) = weight.next_units()? {
         let (weights, _) = bytes.as_chunks::<4>();
         for c in 0..columns {
             let y = output.column(c).get_mut(done..).unwrap_or_default();

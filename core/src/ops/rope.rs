@@ -17,7 +17,7 @@ pub(crate) fn rotary_angles(
 ) -> Result<(), PageError> {
     let count = output.width / 4;
     let mut done = 0;
-    while let Some(bytes) = frequencies.next()? {
+    while let Some(bytes) = frequencies.next_units()? {
         let (frequencies, _) = bytes.as_chunks::<4>();
         for c in 0..columns {
             let position = position.saturating_add(c as u32);

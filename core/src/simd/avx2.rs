@@ -15,15 +15,21 @@ const PREFETCH_BYTES: usize = 2048;
 /// The CPU must have AVX2 and F16C.
 #[must_use]
 pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
-    // SAFETY (all of them): the caller vouches for AVX2 and F16C.
     Kernels {
         name: "avx2",
+        // SAFETY: the caller vouches for AVX2 and F16C; so it is for all of these.
         int4: |blocks, x, sums| unsafe { int4_dot(blocks, x, sums) },
+        // SAFETY: as above.
         int8: |blocks, x, sums| unsafe { int8_dot(blocks, x, sums) },
+        // SAFETY: as above.
         float16: |blocks, x, sums| unsafe { float16_dot(blocks, x, sums) },
+        // SAFETY: as above.
         float32: |blocks, x, sums| unsafe { float32_dot(blocks, x, sums) },
+        // SAFETY: as above.
         quantize: |x| unsafe { quantize(x) },
+        // SAFETY: as above.
         dot_half: |query, key| unsafe { dot_half(query, key) },
+        // SAFETY: as above.
         add_half: |weight, value, sum| unsafe { add_half(weight, value, sum) },
         crc32c,
     }

@@ -104,8 +104,10 @@ impl WeightIndex {
         for file in &self.files {
             let field = |name| format!("file \"{}\": {name}", file.name);
             let mut parts = Path::new(&file.name).components();
-            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                return wrong(field("name"), file.name.clone(), "a name without folders");
+            let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+            if !plain || file.name.contains(char::is_control) {
+                let expected = "a name without folders and control characters";
+                return wrong(field("name"), file.name.clone(), expected);
             }
             let pages = file.length / u64::from(self.page_size);
             if !file.length.is_multiple_of(u64::from(self.page_size)) || file.length > 1 << 44 {

@@ -26,6 +26,21 @@ impl Space {
         self.files.iter().map(|(_, length)| length).sum()
     }
 
+    /// The file that a page lies in, and where it begins there.
+    #[must_use]
+    pub fn place(&self, page: u32) -> (&Path, u64) {
+        let mut offset = u64::from(page) * u64::from(self.page_size);
+        let mut file = Path::new("");
+        for (path, length) in &self.files {
+            file = path;
+            if offset < *length {
+                break;
+            }
+            offset -= length;
+        }
+        (file, offset)
+    }
+
     fn pages(&self) -> u32 {
         u32::try_from(self.length().div_ceil(u64::from(self.page_size))).unwrap_or(u32::MAX)
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Consecutive pages of one file in memory.
@@ -36,7 +36,7 @@ pub struct ReadPager {
     /// What the thread is reading, and the buffer that it fills.
     ahead: Option<Range<u32>>,
     spare: Option<Vec<u8>>,
-    requests: Option<Sender<(Range<u32>, Vec<u8>)>>,
+    requests: Option<SyncSender<(Range<u32>, Vec<u8>)>>,
     tiles: Receiver<Tile>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,8 +63,9 @@ impl ReadPager {
         let buffer = || Vec::with_capacity(tile_pages as usize * space.page_size as usize);
         let bytes_read = Arc::new(AtomicU64::new(0));
         let source = Arc::new(Source { page_size: space.page_size, files, bytes_read });
-        let (requests, incoming) = channel::<(Range<u32>, Vec<u8>)>();
-        let (outgoing, tiles) = channel();
+        // Bounded, so that sending allocates nothing; there is never more than one tile under way.
+        let (requests, incoming) = sync_channel::<(Range<u32>, Vec<u8>)>(1);
+        let (outgoing, tiles) = sync_channel(1);
         let reader = Arc::clone(&source);
         let thread = std::thread::Builder::new()
             .name("omex-read".into())
@@ -118,6 +119,12 @@ impl ReadPager {
 }
 
 impl Source {
+    /// The pages that lie in the same file as the first.
+    fn in_one_file(&self, pages: Range<u32>) -> Range<u32> {
+        let file = self.files.iter().find(|(range, ..)| range.contains(&pages.start));
+        pages.start..file.map_or(pages.end, |(range, ..)| pages.end.min(range.end))
+    }
+
     /// Reads pages that lie in one file; a request that reaches beyond is cut.
     fn read(&self, pages: Range<u32>, mut bytes: Vec<u8>) -> Tile {
         let file = self.files.iter().find(|(range, ..)| range.contains(&pages.start));
@@ -151,7 +158,7 @@ impl Pager for ReadPager {
         if self.ahead.is_some() || self.current.pages.contains(&page) {
             return;
         }
-        let pages = page..page.saturating_add(self.tile_pages);
+        let pages = self.source.in_one_file(page..page.saturating_add(self.tile_pages));
         if let (Some(requests), Some(buffer)) = (&self.requests, self.spare.take()) {
             self.ahead = requests.send((pages.clone(), buffer)).is_ok().then_some(pages);
         }

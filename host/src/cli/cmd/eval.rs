@@ -1,6 +1,6 @@
 //! `omex eval`.
 
-use super::{Machine, logits::COLUMNS, run_error};
+use super::{Machine, logits::COLUMNS};
 use crate::cli::output;
 use omex::{Error, Result, interrupt};
 use omex_core::engine::Wanted;
@@ -48,13 +48,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return Err(Error::malformed(&args.data, "text", found, "at least 2", "give a longer text"));
     }
     let (columns, window) = (session.logit_columns(), session.plan().context as usize);
+    let failed = session.failure();
     let mut engine = session.engine()?;
     let bar = output::progress("evaluating", ids.len() as u64, false);
     let (mut sum, mut tokens) = (0.0, 0);
     for window in ids.chunks(window.max(2)) {
         engine.reset();
         for (number, chunk) in window.chunks(columns).enumerate() {
-            engine.forward(chunk, Wanted::All).map_err(run_error(&args.model))?;
+            engine.forward(chunk, Wanted::All).map_err(&failed)?;
             let next = window.iter().skip(number * columns + 1).take(chunk.len());
             for (column, target) in next.enumerate() {
                 sum += negative_log_likelihood(engine.logits(column), *target);

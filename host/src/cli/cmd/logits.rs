@@ -1,6 +1,6 @@
 //! `omex logits`.
 
-use super::{Machine, parse_ids, run_error};
+use super::{Machine, parse_ids};
 use crate::cli::output;
 use omex::{Result, interrupt};
 use omex_core::engine::Wanted;
@@ -37,10 +37,11 @@ pub(crate) const COLUMNS: u32 = 16;
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut session = args.machine.open(&args.model, COLUMNS)?;
     let columns = session.logit_columns();
+    let failed = session.failure();
     let mut engine = session.engine()?;
     let mut logits = vec![];
     for ids in args.ids.chunks(columns) {
-        engine.forward(ids, Wanted::All).map_err(run_error(&args.model))?;
+        engine.forward(ids, Wanted::All).map_err(&failed)?;
         logits.extend((0..ids.len()).map(|column| engine.logits(column).to_vec()));
         interrupt::check()?;
     }

@@ -15,8 +15,8 @@ use super::bytes;
 use clap::Args;
 use omex::plan::PageSource;
 use omex::session::{Options, Session};
-use omex::{Error, Result};
-use std::path::{Path, PathBuf};
+use omex::Result;
+use std::path::Path;
 
 /// How a model is to be run: shared by the commands that run one.
 #[derive(Args, Clone, Debug)]
@@ -63,10 +63,4 @@ fn prompt_ids(session: &Session, text: &str, ids: Option<&Vec<u32>>) -> Result<V
         Some(ids) => Ok(ids.clone()),
         None => session.encode(text),
     }
-}
-
-/// An error of a pass over `model`.
-fn run_error(model: &Path) -> impl Fn(omex_core::error::RunError) -> Error {
-    let path: PathBuf = model.to_owned();
-    move |error| Error::Run { path: path.clone(), error }
 }

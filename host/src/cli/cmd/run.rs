@@ -1,6 +1,6 @@
 //! `omex run`.
 
-use super::{Machine, parse_ids, prompt_ids, run_error};
+use super::{Machine, parse_ids, prompt_ids};
 use crate::cli::{bytes, output};
 use omex::session::Session;
 use omex::{Error, Result, interrupt};
@@ -173,7 +173,7 @@ pub(crate) fn generate(
     let mut stats = Stats { planned_bytes: session.plan().total, ..Stats::default() };
     let bytes_read = session.bytes_read();
     let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
-    let failed = run_error(request.model);
+    let failed = session.failure();
     let mut engine = session.engine()?;
     let mut text = Text { decoder: Decoder::new(false), all: String::new() };
     if let Some(tokenizer) = &mut tokenizer {

@@ -1,0 +1,214 @@
+//! Other programs' models into packages.
+
+mod llama;
+mod rows;
+mod weights;
+
+use crate::import::{Checkpoint, TokenizerSource};
+use crate::package::{Architecture, Metadata, OMEX_VERSION, Package, TokenIds};
+use crate::quantize::{Compensation, Precision};
+use crate::session::{self, Session};
+use crate::tokenizer::Spec;
+use crate::{Error, Result, calibrate};
+use omex_core::quant::Format;
+use std::collections::BTreeMap;
+use std::path::Path;
+use weights::WeightLayout;
+
+/// How a model is converted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'o> {
+    /// Precision of the matrices. Without one, those that are quantized already stay as they are,
+    /// and the others become int8.
+    pub precision: Option<Precision>,
+    /// A tokenizer to use instead of the model's own.
+    pub tokenizer: Option<&'o Path>,
+    /// How rounding to int4 is calibrated.
+    pub calibration: Calibration<'o>,
+    /// Replaces an existing package.
+    pub force: bool,
+}
+
+/// What a model is shown to learn how its weights are best rounded to int4 (GPTQ).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calibration<'o> {
+    /// Texts that it writes itself, up to [`SELF_CALIBRATED`] parameters; larger models are
+    /// rounded plainly.
+    #[default]
+    Auto,
+    /// Nothing: weights are rounded plainly.
+    Off,
+    /// A text file.
+    Text(&'o Path),
+}
+
+/// The most parameters of a model that is calibrated without being asked: it takes seconds.
+pub const SELF_CALIBRATED: u64 = 20_000_000;
+
+/// Converts a checkpoint into a package at `output`, which appears whole or not at all.
+/// `progress` is called with the rows done and the rows in all.
+///
+/// # Errors
+/// A source that can't be read, an output that exists or can't be written, Ctrl-C.
+pub fn convert(
+    source: &dyn Checkpoint,
+    source_format: &str,
+    name: &str,
+    output: &Path,
+    options: &Options<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Package> {
+    if output.exists() && !options.force {
+        let message = format!("{}: exists already; use --force to replace it", output.display());
+        return Err(Error::Usage(message));
+    }
+    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".omex-convert-")
+        .tempdir_in(folder)
+        .map_err(|e| Error::io(folder, "write into", e))?;
+    let job = Job { source, source_format, name, options };
+    let layout = WeightLayout::new(source, options.precision)?;
+    let compensations = job.calibrate(&layout, temporary.path())?;
+    let path = temporary.path().join("package");
+    job.write(&layout, &compensations, &path, progress)?;
+    Package::open(&path)?;
+    if output.exists() {
+        replace(output)?;
+    }
+    std::fs::rename(&path, output).map_err(|e| Error::io(output, "create", e))?;
+    Package::open(output)
+}
+
+/// A conversion under way.
+struct Job<'j> {
+    source: &'j dyn Checkpoint,
+    source_format: &'j str,
+    name: &'j str,
+    options: &'j Options<'j>,
+}
+
+impl Job<'_> {
+    /// Writes a package.
+    fn write(
+        &self,
+        layout: &WeightLayout,
+        compensations: &Compensations,
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        if let Some(spec) = tokenizer(self.source, self.options.tokenizer)? {
+            spec.write_package(&path.join("tokenizer"))?;
+        }
+        let index = layout.write(self.source, compensations, &path.join("weights"), progress)?;
+        let metadata = metadata(self.source, self.source_format, self.name, layout);
+        write_json(&path.join("graph.json"), &llama::graph(self.source.config(), layout))?;
+        write_json(&path.join("metadata.json"), &metadata)?;
+        write_json(&path.join("weights/quantization.json"), &index)
+    }
+
+    /// Runs the model at int8 to see what its int4 matrices will be multiplied with.
+    fn calibrate(&self, layout: &WeightLayout, folder: &Path) -> Result<Compensations> {
+        let parameters = layout.parameters(self.source);
+        let small = parameters <= SELF_CALIBRATED;
+        let wanted = match self.options.calibration {
+            Calibration::Off => false,
+            Calibration::Auto => small,
+            Calibration::Text(_) => true,
+        };
+        if !wanted || !layout.rounds_to_int4(self.source) {
+            return Ok(Compensations::new());
+        }
+        let path = folder.join("calibration");
+        let layout = WeightLayout::new(self.source, Some(Precision::Int8))?;
+        self.write(&layout, &Compensations::new(), &path, &mut |_, _| {})?;
+        let context = self.source.config().context_length.min(512);
+        let options = session::Options { context: Some(context), ..Default::default() };
+        let mut session = Session::open(&path, &options)?;
+        let ids = match self.options.calibration {
+            Calibration::Text(file) => {
+                let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", e))?;
+                Some(session.encode(&text)?)
+            }
+            _ => None,
+        };
+        let first = self.source.config().bos.unwrap_or(0);
+        let hessians = calibrate::calibrate(&mut session, ids.as_deref(), first)?;
+        let names = Package::open(&path)?.compiled.names;
+        std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
+        let compensations = hessians.into_iter().filter_map(|(tensor, hessian)| {
+            Some((names.get(tensor as usize)?.clone(), hessian.compensation()?))
+        });
+        Ok(compensations.collect())
+    }
+}
+
+/// How errors are made up for, by the tensor's name.
+type Compensations = BTreeMap<String, Compensation>;
+
+/// Removes the package that a new one replaces; anything else is left alone.
+fn replace(output: &Path) -> Result<()> {
+    if !output.join("metadata.json").is_file() {
+        let message = format!("{}: is not a package: it is not replaced", output.display());
+        return Err(Error::Usage(message));
+    }
+    std::fs::remove_dir_all(output).map_err(|e| Error::io(output, "remove", e))
+}
+
+fn tokenizer(source: &dyn Checkpoint, given: Option<&Path>) -> Result<Option<Spec>> {
+    let vocabulary = source.config().vocab_size as usize;
+    let from_file = |path: &Path| match path.extension().and_then(|e| e.to_str()) {
+        Some("bin") => Spec::from_llama2c(path, vocabulary),
+        _ => Spec::from_hf_json(path),
+    };
+    let spec = match (given, source.tokenizer()) {
+        (Some(path), _) => from_file(path)?,
+        (None, Some(TokenizerSource::HuggingFace(path) | TokenizerSource::Llama2c(path))) => from_file(path)?,
+        (None, Some(TokenizerSource::Gguf(vocabulary))) => {
+            Spec::from_gguf(Path::new("tokenizer.ggml"), vocabulary.clone())?
+        }
+        (None, None) => return Ok(None),
+    };
+    if spec.pieces.len() > vocabulary {
+        let found = format!("{} tokens", spec.pieces.len());
+        let expected = format!("at most the model's {vocabulary}");
+        return Err(Error::malformed(&spec.origin, "vocabulary", found, expected, "give the model's own tokenizer"));
+    }
+    Ok(Some(spec))
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::io(path, "write", e.into()))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|e| Error::io(path, "write", e))
+}
+
+fn metadata(source: &dyn Checkpoint, source_format: &str, name: &str, layout: &WeightLayout) -> Metadata {
+    let config = source.config();
+    let parameters = layout.parameters(source);
+    let mut bytes: BTreeMap<Format, u64> = BTreeMap::new();
+    for tensor in layout.files.iter().flatten().filter(|t| t.format != Format::Vector) {
+        *bytes.entry(tensor.format).or_default() += u64::from(tensor.rows) * u64::from(tensor.columns);
+    }
+    let mut formats: Vec<_> = bytes.into_iter().collect();
+    formats.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let formats: Vec<_> = formats.iter().map(|(f, _)| format!("{f:?}").to_lowercase()).collect();
+    Metadata {
+        omex_version: OMEX_VERSION.into(),
+        name: name.into(),
+        model_architecture: Architecture {
+            family: "llama".into(),
+            parameters,
+            quantization: formats.join("+"),
+            hidden_size: config.hidden_size,
+            intermediate_size: config.intermediate_size,
+            layers: config.layers,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_width: config.head_dim,
+        },
+        source_format: source_format.into(),
+        tokens: TokenIds { bos: config.bos, eos: config.eos.clone() },
+    }
+}

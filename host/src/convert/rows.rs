@@ -1,0 +1,123 @@
+//! Rows of a checkpoint into panels of blocks.
+
+use super::weights::Planned;
+use crate::Result;
+use crate::import::{Checkpoint, Encoding};
+use crate::quantize::{Compensation, Group, quantize, write_panel};
+use omex_core::quant::{Format, GROUP, PANEL};
+
+/// Rows that are read before they are quantized together.
+const BATCH: usize = 32 * PANEL;
+
+/// Hands the bytes of a tensor to `put`, some panels at a time, with the number of rows in them.
+pub(super) fn write_tensor(
+    source: &dyn Checkpoint,
+    tensor: &Planned,
+    compensation: Option<&Compensation>,
+    put: &mut dyn FnMut(&[u8], u64) -> Result<()>,
+) -> Result<()> {
+    if tensor.sources.is_empty() {
+        let frequencies = source.config().rope_frequencies.iter();
+        return put(&frequencies.flat_map(|f| f.to_le_bytes()).collect::<Vec<_>>(), 1);
+    }
+    if tensor.format == Format::Vector {
+        let mut row = vec![0.0; tensor.columns as usize];
+        source.read_row(&tensor.sources[0], 0, &mut row)?;
+        return put(&row.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(), 1);
+    }
+    let rows = tensor.sources.iter().flat_map(|name| {
+        (0..source.tensor(name).map_or(0, |t| t.rows)).map(move |row| (name.as_str(), row))
+    });
+    let rows: Vec<_> = rows.collect();
+    for batch in rows.chunks(BATCH) {
+        let read = batch.iter().map(|(name, row)| Row::read(source, name, *row, tensor));
+        let read = read.collect::<Result<Vec<_>>>()?;
+        put(&encode(&read, tensor, compensation), batch.len() as u64)?;
+    }
+    Ok(())
+}
+
+/// A row as it was read.
+enum Row {
+    /// Floats, to be quantized.
+    Floats(Vec<f32>),
+    /// Blocks that the format can take over.
+    Groups(Vec<Group>),
+}
+
+impl Row {
+    fn read(source: &dyn Checkpoint, name: &str, row: u32, tensor: &Planned) -> Result<Self> {
+        let encoding = source.tensor(name).map(|t| t.encoding);
+        let same = matches!(
+            (encoding, tensor.format),
+            (Some(Encoding::Q8_0), Format::Int8) | (Some(Encoding::Q4_0), Format::Int4)
+        );
+        if same {
+            let mut bytes = vec![];
+            source.read_row_bytes(name, row, &mut bytes)?;
+            return Ok(Self::Groups(ggml_groups(&bytes, tensor.format)));
+        }
+        let mut floats = vec![0.0; tensor.columns as usize];
+        source.read_row(name, row, &mut floats)?;
+        Ok(Self::Floats(floats))
+    }
+
+    fn groups(&self, format: Format, compensation: Option<&Compensation>) -> Vec<Group> {
+        match (self, compensation) {
+            (Self::Groups(groups), _) => groups.clone(),
+            (Self::Floats(floats), Some(compensation)) => compensation.quantize_row(floats),
+            (Self::Floats(floats), None) => {
+                let padded = floats.chunks(GROUP).map(|chunk| {
+                    let mut group = [0.0; GROUP];
+                    group[..chunk.len()].copy_from_slice(chunk);
+                    group
+                });
+                padded.map(|group| quantize(format, &group)).collect()
+            }
+        }
+    }
+}
+
+/// Blocks of Q8_0 or Q4_0: an f16 scale, then the integers.
+fn ggml_groups(bytes: &[u8], format: Format) -> Vec<Group> {
+    let scale = |block: &[u8]| half::f16::from_le_bytes([block[0], block[1]]);
+    let mut q = [0i8; GROUP];
+    match format {
+        Format::Int8 => bytes
+            .chunks_exact(2 + GROUP)
+            .map(|block| {
+                q.iter_mut().zip(&block[2..]).for_each(|(q, b)| *q = b.cast_signed());
+                Group::Integers(scale(block), q)
+            })
+            .collect(),
+        _ => bytes
+            .chunks_exact(2 + GROUP / 2)
+            .map(|block| {
+                let (low, high) = q.split_at_mut(GROUP / 2);
+                for ((low, high), b) in low.iter_mut().zip(high).zip(&block[2..]) {
+                    (*low, *high) = ((b & 15) as i8 - 8, (b >> 4) as i8 - 8);
+                }
+                Group::Integers(scale(block), q)
+            })
+            .collect(),
+    }
+}
+
+/// Quantizes rows and lays them into panels, on all cores.
+fn encode(rows: &[Row], tensor: &Planned, compensation: Option<&Compensation>) -> Vec<u8> {
+    let panels: Vec<_> = rows.chunks(PANEL).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let encode = |panels: &[&[Row]]| {
+        let mut bytes = vec![];
+        for panel in panels {
+            let groups: Vec<_> = panel.iter().map(|row| row.groups(tensor.format, compensation)).collect();
+            write_panel(tensor.format, &groups, &mut bytes);
+        }
+        bytes
+    };
+    let share = panels.len().div_ceil(cores).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = panels.chunks(share).map(|panels| scope.spawn(move || encode(panels))).collect();
+        threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+    })
+}

@@ -1,0 +1,43 @@
+//! One function for each thing that OMEX parses: it takes any bytes, and returns.
+//!
+//! A target that panics has found a fault. `fuzz_targets/` hands these functions to libFuzzer, and
+//! `tests/replay.rs` runs them on the seeds without it.
+
+mod image;
+mod models;
+mod package;
+pub mod seeds;
+mod tokenizers;
+
+pub use image::image;
+pub use models::{gguf, hugging_face, llama2c};
+pub use package::package;
+pub use tokenizers::{tokenizer, tokenizer_json};
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("image", image),
+    ("tokenizer", tokenizer),
+    ("package", package),
+    ("gguf", gguf),
+    ("hugging_face", hugging_face),
+    ("llama2c", llama2c),
+    ("tokenizer_json", tokenizer_json),
+];
+
+/// Splits `data` behind its first zero byte; JSON has none.
+fn split_at_zero(data: &[u8]) -> (&[u8], &[u8]) {
+    match data.iter().position(|byte| *byte == 0) {
+        Some(zero) => (&data[..zero], &data[zero + 1..]),
+        None => (data, &[]),
+    }
+}
+
+/// Splits a piece off `data` whose length is its first two bytes.
+fn split_sized(data: &[u8]) -> (&[u8], &[u8]) {
+    let Some((length, rest)) = data.split_first_chunk() else { return (&[], &[]) };
+    rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()))
+}

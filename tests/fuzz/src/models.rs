@@ -1,0 +1,62 @@
+//! Other programs' models: converted, and what comes out is a package without fault.
+
+use crate::{package, split_at_zero, split_sized};
+use omex::convert::{Options, convert};
+use omex::import::{SourceFormat, open};
+use std::fs;
+use std::path::Path;
+
+/// A GGUF file.
+pub fn gguf(data: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, data).unwrap();
+    import(&path, SourceFormat::Gguf);
+}
+
+/// `config.json`, a zero byte, and `model.safetensors`.
+pub fn hugging_face(data: &[u8]) {
+    let (config, weights) = split_at_zero(data);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("config.json"), config).unwrap();
+    fs::write(path.join("model.safetensors"), weights).unwrap();
+    import(&path, SourceFormat::HuggingFace);
+}
+
+/// The length of `tokenizer.bin` in two bytes, `tokenizer.bin` (none if empty), and the model.
+pub fn llama2c(data: &[u8]) {
+    let (tokenizer, model) = split_sized(data);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    if !tokenizer.is_empty() {
+        fs::write(folder.path().join("tokenizer.bin"), tokenizer).unwrap();
+    }
+    fs::write(&path, model).unwrap();
+    import(&path, SourceFormat::Llama2c);
+}
+
+fn import(path: &Path, format: SourceFormat) {
+    // Both may fail; they must not panic.
+    let _ = omex::import::detect(path);
+    let Ok(source) = open(path, Some(format)) else { return };
+    let output = path.with_extension("omex");
+    let converted = convert(
+        &*source,
+        &format.to_string(),
+        "fuzz",
+        &output,
+        &Options::default(),
+        &mut |_, _| {},
+    );
+    // The package is there, or nothing is.
+    assert_eq!(converted.is_ok(), output.exists());
+    let mut beside = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
+    assert!(!beside.any(|e| e.file_name().to_string_lossy().starts_with(".omex-convert-")));
+    if converted.is_ok() {
+        let report = omex::package::validate::validate(&output, &mut |_| {}).unwrap();
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        package::run(&output);
+    }
+}

@@ -1,0 +1,337 @@
+//! The seeds, made from a model of one or two small blocks with random weights.
+//!
+//! `OMEX_UPDATE_SEEDS=1 cargo test --manifest-path tests/fuzz/Cargo.toml seeds` writes them to
+//! `seeds/`.
+
+use half::f16;
+use omex::convert::{Options, convert};
+use omex::import::{SourceFormat, open};
+use omex::pack::{Target, pack};
+use omex::package::Package;
+use omex::quantize::Precision;
+use omex::tokenizer::{GgufVocabulary, Spec, compile};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// The names and contents of a target's seeds.
+pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
+    match target {
+        "image" => images(),
+        "tokenizer" => {
+            let sized = |text: &str, section: Vec<u8>| sized(text.as_bytes(), &section);
+            vec![
+                ("characters", sized(TEXT, compile(&characters()).unwrap())),
+                ("bytes", sized(TEXT, compile(&bytes()).unwrap())),
+            ]
+        }
+        "package" => {
+            let folder = package_folder();
+            let read = |name| fs::read(folder.path().join(name)).unwrap();
+            let parts =
+                ["metadata.json", "graph.json", "weights/quantization.json"].map(read).join(&0);
+            vec![("llama", parts)]
+        }
+        "gguf" => vec![
+            ("f16", gguf(&SMALL, F16)),
+            ("q8_0", gguf(&WIDE, Q8_0)),
+            ("q4_0", gguf(&WIDE, Q4_0)),
+        ],
+        "hugging_face" => {
+            vec![("bf16", [config(&SMALL).into_bytes(), vec![0], safetensors(&SMALL)].concat())]
+        }
+        "llama2c" => vec![
+            ("bare", sized(&[], &llama2c(&SMALL))),
+            ("tokenizer", sized(&tokenizer_bin(), &llama2c(&NARROW))),
+        ],
+        "tokenizer_json" => vec![("characters", json(&characters())), ("bytes", json(&bytes()))],
+        _ => vec![],
+    }
+}
+
+const TEXT: &str = "hello  wörld's 12\n\n<s>日🙂 ab";
+
+/// The shape of a model; its head width is 8, with one head for keys and values.
+struct Shape {
+    hidden: u32,
+    wide: u32,
+    layers: u32,
+    heads: u32,
+    vocabulary: u32,
+}
+
+const SMALL: Shape = Shape { hidden: 16, wide: 24, layers: 1, heads: 2, vocabulary: 12 };
+/// With a vocabulary that has all bytes.
+const NARROW: Shape = Shape { hidden: 8, wide: 8, layers: 1, heads: 1, vocabulary: 262 };
+/// Whole blocks of ggml's formats.
+const WIDE: Shape = Shape { hidden: 32, wide: 32, layers: 1, heads: 4, vocabulary: 12 };
+const HEAD: u32 = 8;
+const CONTEXT: u32 = 8;
+
+/// Hugging Face's name, GGUF's name, rows and columns; 0 rows for a vector.
+type TensorShape = (String, String, u32, u32);
+
+impl Shape {
+    fn tensors(&self) -> Vec<TensorShape> {
+        let (hidden, wide) = (self.hidden, self.wide);
+        let tensor = |hf: &str, gguf: &str, rows, columns| -> TensorShape {
+            (format!("model.{hf}.weight"), format!("{gguf}.weight"), rows, columns)
+        };
+        let mut tensors = vec![tensor("embed_tokens", "token_embd", self.vocabulary, hidden)];
+        for (hf, gguf, rows, columns) in [
+            ("input_layernorm", "attn_norm", 0, hidden),
+            ("self_attn.q_proj", "attn_q", self.heads * HEAD, hidden),
+            ("self_attn.k_proj", "attn_k", HEAD, hidden),
+            ("self_attn.v_proj", "attn_v", HEAD, hidden),
+            ("self_attn.o_proj", "attn_output", hidden, self.heads * HEAD),
+            ("post_attention_layernorm", "ffn_norm", 0, hidden),
+            ("mlp.gate_proj", "ffn_gate", wide, hidden),
+            ("mlp.down_proj", "ffn_down", hidden, wide),
+            ("mlp.up_proj", "ffn_up", wide, hidden),
+        ] {
+            for layer in 0..self.layers {
+                let (hf, gguf) = (format!("layers.{layer}.{hf}"), format!("blk.{layer}.{gguf}"));
+                tensors.push(tensor(&hf, &gguf, rows, columns));
+            }
+        }
+        tensors.push(tensor("norm", "output_norm", 0, hidden));
+        tensors
+    }
+}
+
+/// Numbers in [-1, 1), the same every time.
+fn numbers(count: u32) -> impl Iterator<Item = f32> {
+    let mut state = 1u32;
+    (0..count).map(move |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    })
+}
+
+fn sized(piece: &[u8], rest: &[u8]) -> Vec<u8> {
+    [&(piece.len() as u16).to_le_bytes(), piece, rest].concat()
+}
+
+fn llama2c(shape: &Shape) -> Vec<u8> {
+    let Shape { hidden, wide, layers, heads, vocabulary } = shape;
+    let mut file = vec![];
+    for number in [*hidden, *wide, *layers, *heads, 1, *vocabulary, CONTEXT] {
+        file.extend(number.to_le_bytes());
+    }
+    let count = shape.tensors().iter().map(|(_, _, rows, columns)| rows.max(&1) * columns).sum();
+    file.extend(numbers(count).flat_map(f32::to_le_bytes));
+    file.resize(file.len() + (4 * CONTEXT * HEAD) as usize, 0);
+    file
+}
+
+fn config(shape: &Shape) -> String {
+    let Shape { hidden, wide, layers, heads, vocabulary } = shape;
+    format!(
+        r#"{{"model_type":"llama","hidden_size":{hidden},"intermediate_size":{wide},
+"num_hidden_layers":{layers},"num_attention_heads":{heads},"num_key_value_heads":1,
+"vocab_size":{vocabulary},"max_position_embeddings":{CONTEXT},"rms_norm_eps":1e-5,
+"rope_theta":10000.0,"tie_word_embeddings":true,"bos_token_id":1,"eos_token_id":[2]}}"#
+    )
+}
+
+/// With BF16 tensors: the upper halves of floats.
+fn safetensors(shape: &Shape) -> Vec<u8> {
+    let (mut entries, mut data) = (vec![], vec![]);
+    for (name, _, rows, columns) in shape.tensors() {
+        let start = data.len();
+        data.extend(
+            numbers(rows.max(1) * columns)
+                .flat_map(|x| (x.to_bits() >> 16).to_le_bytes()[..2].to_vec()),
+        );
+        let sides = if rows == 0 { format!("{columns}") } else { format!("{rows},{columns}") };
+        let end = data.len();
+        entries.push(format!(
+            r#""{name}":{{"dtype":"BF16","shape":[{sides}],"data_offsets":[{start},{end}]}}"#
+        ));
+    }
+    let header = format!("{{{}}}", entries.join(","));
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+}
+
+/// ggml's numbers of encodings.
+const F32: u32 = 0;
+const F16: u32 = 1;
+const Q4_0: u32 = 2;
+const Q8_0: u32 = 8;
+
+fn gguf(shape: &Shape, kind: u32) -> Vec<u8> {
+    let string = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
+    let key = |name: &str, kind: u32, value: &[u8]| {
+        [&string(name.as_bytes()), &kind.to_le_bytes()[..], value].concat()
+    };
+    let integer = |name: &str, value: u32| key(name, 4, &value.to_le_bytes());
+    let array = |kind: u32, items: Vec<Vec<u8>>| {
+        [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat()
+    };
+    let vocabulary = vocabulary();
+    let tokens = vocabulary.tokens.iter().map(|t| string(t)).collect();
+    let scores = vocabulary.scores.iter().map(|s| s.to_le_bytes().to_vec()).collect();
+    let types = vocabulary.token_types.iter().map(|t| t.to_le_bytes().to_vec()).collect();
+    let metadata = [
+        key("general.architecture", 8, &string(b"llama")),
+        integer("llama.context_length", CONTEXT),
+        integer("llama.embedding_length", shape.hidden),
+        integer("llama.block_count", shape.layers),
+        integer("llama.feed_forward_length", shape.wide),
+        integer("llama.attention.head_count", shape.heads),
+        integer("llama.attention.head_count_kv", 1),
+        key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()),
+        key("tokenizer.ggml.model", 8, &string(b"llama")),
+        key("tokenizer.ggml.tokens", 9, &array(8, tokens)),
+        key("tokenizer.ggml.scores", 9, &array(6, scores)),
+        key("tokenizer.ggml.token_type", 9, &array(5, types)),
+        key("tokenizer.ggml.add_bos_token", 7, &[1]),
+    ];
+    let (mut entries, mut data) = (vec![], vec![]);
+    let tensors = shape.tensors();
+    for (_, name, rows, columns) in &tensors {
+        let kind = if *rows == 0 { F32 } else { kind };
+        entries.extend(string(name.as_bytes()));
+        let sides = if *rows == 0 { vec![*columns] } else { vec![*columns, *rows] };
+        entries.extend((sides.len() as u32).to_le_bytes());
+        sides.iter().for_each(|side| entries.extend(u64::from(*side).to_le_bytes()));
+        entries.extend(kind.to_le_bytes());
+        entries.extend((data.len() as u64).to_le_bytes());
+        let floats: Vec<_> = numbers(rows.max(&1) * columns).collect();
+        match kind {
+            F32 => data.extend(floats.iter().flat_map(|x| x.to_le_bytes())),
+            F16 => data.extend(floats.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes())),
+            _ => floats.chunks(32).for_each(|block| {
+                data.extend(f16::from_f32(1.0 / 128.0).to_le_bytes());
+                let bytes = if kind == Q8_0 { 32 } else { 16 };
+                data.extend(block[..bytes].iter().map(|x| (x * 127.0) as i8 as u8));
+            }),
+        }
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    let mut file =
+        [&b"GGUF"[..], &3u32.to_le_bytes(), &(tensors.len() as u64).to_le_bytes()].concat();
+    file.extend((metadata.len() as u64).to_le_bytes());
+    file.extend(metadata.concat());
+    file.extend(entries);
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(data);
+    file
+}
+
+/// As many tokens as the models have.
+fn vocabulary() -> GgufVocabulary {
+    let tokens =
+        ["<unk>", "<s>", "</s>", "h", "e", "l", "o", "\u{2581}", "he", "ll", "llo", "hello"];
+    GgufVocabulary {
+        model: "llama".into(),
+        tokens: tokens.map(|t| t.as_bytes().to_vec()).into(),
+        scores: (0..tokens.len()).map(|id| -((id / 2) as f32)).collect(),
+        token_types: (0..tokens.len()).map(|id| if id < 3 { 3 } else { 1 }).collect(),
+        ..GgufVocabulary::default()
+    }
+}
+
+fn characters() -> Spec {
+    Spec::from_gguf(Path::new("seed"), vocabulary()).unwrap()
+}
+
+/// Byte-level BPE: GPT-2's spelling of all bytes, and three pieces more.
+fn bytes() -> Spec {
+    let mut others = 0x100..;
+    let letters = (0..=255u8).map(|byte| match byte {
+        b'!'..=b'~' | 0xA1..=0xAC | 0xAE.. => char::from(byte),
+        _ => others.next().and_then(char::from_u32).unwrap(),
+    });
+    let mut tokens: Vec<_> = letters.map(String::from).collect();
+    tokens.extend(["he", "ll", "hell", "<|end|>"].map(String::from));
+    let vocabulary = GgufVocabulary {
+        model: "gpt2".into(),
+        pre: Some("llama-bpe".into()),
+        token_types: (0..tokens.len()).map(|id| if id == 259 { 3 } else { 1 }).collect(),
+        tokens: tokens.into_iter().map(String::into_bytes).collect(),
+        merges: ["h e", "l l", "he ll"].map(String::from).into(),
+        bos: Some(259),
+        ..GgufVocabulary::default()
+    };
+    Spec::from_gguf(Path::new("seed"), vocabulary).unwrap()
+}
+
+fn json(spec: &Spec) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    spec.write_package(folder.path()).unwrap();
+    fs::read(folder.path().join("tokenizer.json")).unwrap()
+}
+
+/// llama2.c's: the longest token, then score, length and text of each.
+fn tokenizer_bin() -> Vec<u8> {
+    let special = ["<unk>", "\n<s>\n", "\n</s>\n"].map(String::from);
+    let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
+    let pieces = ["a", "b", "ab"].map(String::from);
+    let mut file = 8u32.to_le_bytes().to_vec();
+    for token in special.into_iter().chain(bytes).chain(pieces) {
+        file.extend((-(token.len() as f32)).to_le_bytes());
+        file.extend((token.len() as u32).to_le_bytes());
+        file.extend(token.into_bytes());
+    }
+    file
+}
+
+/// A package with int8 weights.
+pub(crate) fn package_folder() -> TempDir {
+    converted(Q8_0)
+}
+
+/// A package whose weights are those of the GGUF file as they are: how other weights are quantized
+/// may change, and the seeds would with it.
+fn converted(kind: u32) -> TempDir {
+    let (shape, precision) =
+        if kind == F16 { (&SMALL, Some(Precision::F16)) } else { (&WIDE, None) };
+    let folder = tempfile::tempdir().unwrap();
+    let (model, package) = (folder.path().join("model.gguf"), folder.path().join("package"));
+    fs::write(&model, gguf(shape, kind)).unwrap();
+    let source = open(&model, Some(SourceFormat::Gguf)).unwrap();
+    let options = Options { precision, ..Options::default() };
+    convert(&*source, "gguf", "seed", &package, &options, &mut |_, _| {}).unwrap();
+    let alone = tempfile::tempdir().unwrap();
+    for entry in ["metadata.json", "graph.json", "weights", "tokenizer"] {
+        fs::rename(package.join(entry), alone.path().join(entry)).unwrap();
+    }
+    alone
+}
+
+fn images() -> Vec<(&'static str, Vec<u8>)> {
+    let image = |kind, context| {
+        let folder = converted(kind);
+        let path = folder.path().join("image");
+        let package = Package::open(folder.path()).unwrap();
+        let target = Target {
+            ram: 64 << 10,
+            reserve: 0,
+            page_size: Some(512),
+            columns: Some(4),
+            context: Some(context),
+        };
+        pack(&package, &target, &path).unwrap();
+        fs::read(&path).unwrap()
+    };
+    vec![
+        ("int8", image(Q8_0, 8)),
+        ("int4-unchecked", unchecked(image(Q4_0, 6))),
+        ("f16-unchecked", unchecked(image(F16, 16))),
+    ]
+}
+
+/// The image with 0 for every checksum, as if they all were right.
+fn unchecked(mut image: Vec<u8>) -> Vec<u8> {
+    let number = |image: &[u8], at: usize| {
+        u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize
+    };
+    let (checksums, length) = (number(&image, 112), number(&image, 120));
+    image[checksums..checksums + length].fill(0);
+    for section in 0..5 {
+        image[40 + 24 * section + 16..][..4].fill(0);
+    }
+    image[252..256].fill(0);
+    image
+}

@@ -1,0 +1,153 @@
+//! All seeds and some thousand mutations of them through every target: seconds, without libFuzzer.
+
+use omex_fuzz::{TARGETS, seeds};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Refuses what no small input may ask for: the process then ends.
+struct Bounded;
+
+/// More than anything needs for inputs of some KB.
+const MAX_ALLOCATION: usize = 256 << 20;
+
+// SAFETY: the system's allocator, or null, which is allowed.
+unsafe impl GlobalAlloc for Bounded {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > MAX_ALLOCATION {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Bounded = Bounded;
+
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// Near the front as often as in the whole rest: that is where headers are.
+    fn place(&mut self, end: usize) -> usize {
+        let end = if self.below(2) == 0 { end.min(256) } else { end };
+        self.below(end)
+    }
+}
+
+const NUMBERS: [u64; 8] = [0, 1, 0x7f, 0xff, 0x7fff_ffff, 0xffff_ffff, 1 << 63, u64::MAX];
+
+fn mutate(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
+    let at = random.place(data.len());
+    let length = random.below(data.len().min(64)).min(data.len() - at);
+    match random.below(7) {
+        0 => data.truncate(at),
+        1 => drop(data.drain(at..at + length)),
+        2 => {
+            let piece = data[at..at + length].to_vec();
+            let to = random.place(data.len());
+            data.splice(to..to, piece);
+        }
+        3 => {
+            let from = random.below(other.len());
+            let piece = other[from..(from + length).min(other.len())].to_vec();
+            data.splice(at..at + piece.len().min(length), piece);
+        }
+        4 => {
+            let number = NUMBERS[random.below(NUMBERS.len())].to_le_bytes();
+            let width = [1, 2, 4, 8][random.below(4)].min(data.len() - at);
+            data[at..at + width].copy_from_slice(&number[..width]);
+        }
+        5 => {
+            if let Some(byte) = data.get_mut(at) {
+                *byte = random.next() as u8;
+            }
+        }
+        _ => {
+            if let Some(byte) = data.get_mut(at) {
+                *byte ^= 1 << random.below(8);
+            }
+        }
+    }
+}
+
+/// The longest that one input may take, on a slow machine without optimisation.
+const MAX_TIME: Duration = Duration::from_secs(10);
+
+#[test]
+fn seeds_and_their_mutations_are_survived() {
+    let runs = std::env::var("OMEX_FUZZ_RUNS").map_or(4000, |runs| runs.parse().unwrap());
+    for (name, target) in TARGETS {
+        let seeds: Vec<_> = read(&folder(name)).into_iter().map(|(_, bytes)| bytes).collect();
+        assert!(!seeds.is_empty(), "{name} has no seeds");
+        let mut random = Random(1);
+        let start = Instant::now();
+        for run in 0..seeds.len() + runs {
+            let mut data = seeds[run % seeds.len()].clone();
+            if run >= seeds.len() {
+                for _ in 0..1 + random.below(4) {
+                    let other = random.below(seeds.len());
+                    mutate(&mut random, &mut data, &seeds[other]);
+                }
+            }
+            let before = Instant::now();
+            let survived = catch_unwind(AssertUnwindSafe(|| target(&data))).is_ok();
+            if !survived || before.elapsed() > MAX_TIME {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts").join(name);
+                fs::create_dir_all(&path).unwrap();
+                fs::write(path.join(format!("replay-{run}")), &data).unwrap();
+                let what = if survived { "took too long" } else { "panicked" };
+                panic!("{name}: input {run} {what}; it is artifacts/{name}/replay-{run}");
+            }
+        }
+        println!("{name}: {} inputs in {:?}", seeds.len() + runs, start.elapsed());
+    }
+}
+
+/// The checked-in seeds are what `seeds::all` makes; `OMEX_UPDATE_SEEDS=1` writes them.
+#[test]
+fn seeds_are_up_to_date() {
+    const UPDATE: &str = "OMEX_UPDATE_SEEDS";
+    for (name, _) in TARGETS {
+        let (folder, expected) = (folder(name), seeds::all(name));
+        if std::env::var_os(UPDATE).is_some() {
+            let _ = fs::remove_dir_all(&folder);
+            fs::create_dir_all(&folder).unwrap();
+            expected.iter().for_each(|(file, bytes)| fs::write(folder.join(file), bytes).unwrap());
+        }
+        for (file, bytes) in expected {
+            let found = fs::read(folder.join(file)).unwrap_or_default();
+            assert!(found == bytes, "seeds/{name}/{file} is out of date: run with {UPDATE}=1");
+        }
+    }
+}
+
+fn folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target)
+}
+
+fn read(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries.map(|e| (e.path(), fs::read(e.path()).unwrap())).collect();
+    files.sort();
+    files
+}

@@ -1,0 +1,74 @@
+//! Once a text is under way, no token costs an allocation.
+#![allow(unsafe_code, reason = "a counting allocator")]
+
+use omex::plan::PageSource;
+use omex::quantize::Precision;
+use omex::session::{Options, Session};
+use omex_core::generate::Generation;
+use omex_core::sample::{Sampler, Sampling};
+use omex_core::token::{Decoder, Tokenizer};
+use omex_tests::{convert_from, shipped_model};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts what any thread allocates.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(old, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test in this binary: another one's allocations would be counted too.
+#[test]
+fn decoding_allocates_nothing() {
+    let package = convert_from(&shipped_model(), Some(Precision::Int8));
+    for (pages, threads) in [(PageSource::Mmap, 1), (PageSource::Mmap, 3), (PageSource::Read, 1), (PageSource::Read, 2)] {
+        let options = Options { pages: Some(pages), threads: Some(threads), ..Options::default() };
+        let mut session = Session::open(&package.path, &options).unwrap();
+        let prompt = session.encode("Once upon a time").unwrap();
+        let tables = session.tokenizer_tables().unwrap().to_vec();
+        let mut tokenizer = Tokenizer::open(tables.as_slice()).unwrap();
+        let mut decoder = Decoder::new(false);
+        let mut engine = session.engine().unwrap();
+        let sampling = Sampling { temperature: 1.0, top_k: 40, top_p: 0.9, min_p: 0.01, repetition_penalty: 1.1, seed: 7 };
+        let mut text = Generation::prefill(&mut engine, Sampler::new(sampling), &prompt).unwrap();
+        let mut length = 0;
+        let mut step = || {
+            let Some(id) = text.next_token().unwrap() else { return false };
+            tokenizer.decode(&mut decoder, id, &mut |piece| length += piece.len()).unwrap();
+            true
+        };
+        // The first passes may still start what is started once a thread.
+        assert!(step() && step());
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        let mut tokens = 0;
+        while tokens < 120 && step() {
+            tokens += 1;
+        }
+        let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        println!("{pages:?}, {threads} threads: {allocations} allocations for {tokens} tokens, {length} bytes of text");
+        assert!(tokens > 20, "a text of {tokens} tokens shows little");
+        assert_eq!(allocations, 0, "{pages:?}, {threads} threads: for {tokens} tokens");
+    }
+}

@@ -1,0 +1,166 @@
+//! A memory budget is a promise.
+
+use omex::quantize::Precision;
+use omex_tests::{Converted, Finished, Synthetic, convert_from, json_of, omex, run, shipped_model};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// What a process needs besides the plan: its code, its stacks, and what the allocator keeps.
+const SLACK: u64 = 16_000_000;
+
+/// 80 MB of weights.
+fn large_model() -> &'static Path {
+    static MODEL: OnceLock<Converted> = OnceLock::new();
+    let make = || Converted::new(&Synthetic::new(512, 1408, 24, 8, 4, 8192, 512).in_q8_0(), None);
+    &MODEL.get_or_init(make).path
+}
+
+fn generate(memory: u64) -> Command {
+    let mut command = omex(["run", large_model().to_str().unwrap(), "--ids", "1,5,9,700,8191", "--json"]);
+    command.args(["--max-tokens", "4", "--threads", "2", "--memory", &memory.to_string()]);
+    command
+}
+
+/// Runs a command and looks at its peak memory from outside as well, until it ends.
+fn watched(command: &mut Command) -> (Finished, u64) {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let watcher = std::thread::spawn(move || {
+        let mut peak = 0;
+        while let Ok(text) = std::fs::read_to_string(&status) {
+            let line = text.lines().find(|line| line.starts_with("VmHWM:"));
+            // A process that has ended has no memory any more.
+            let Some(kib) = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()) else { break };
+            peak = peak.max(kib << 10);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        peak
+    });
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let finished = Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+    (finished.orderly(), watcher.join().unwrap())
+}
+
+fn bytes(said: &Value, name: &str) -> u64 {
+    said["stats"][name].as_u64().unwrap_or_else(|| panic!("{name} in {said}"))
+}
+
+#[test]
+fn peak_memory_stays_within_the_budget() {
+    let mut texts = vec![];
+    for memory in [6, 10, 20, 50, 90, 200].map(|mb| mb * 1_000_000) {
+        let (finished, seen) = watched(&mut generate(memory));
+        let said = json_of(&finished);
+        let (planned, peak) = (bytes(&said, "planned_bytes"), bytes(&said, "peak_bytes").max(seen));
+        println!(
+            "budget {memory}: {planned} planned, {peak} peak ({seen} seen from outside), {} streamed a token",
+            bytes(&said, "streamed_bytes_per_token")
+        );
+        assert!(planned <= memory, "{planned} planned of {memory}");
+        assert!(peak <= memory + SLACK, "{peak} at the peak, of {memory}");
+        texts.push(said["ids"].clone());
+    }
+    assert!(texts.iter().all(|ids| *ids == texts[0]), "the budget changes the text: {texts:?}");
+}
+
+#[test]
+fn what_is_planned_is_not_exceeded_without_a_budget_either() {
+    // A prompt that fills the KV cache, so that its memory is not only promised but used.
+    let prompt: Vec<_> = (0..512).map(|i| (i * 13).to_string()).collect();
+    for pages in ["mmap", "read"] {
+        let more = ["run", large_model().to_str().unwrap(), "--ids", &prompt.join(","), "--pages", pages];
+        let (finished, seen) = watched(omex(more).args(["--max-tokens", "2", "--json"]));
+        let said = json_of(&finished);
+        let (planned, peak) = (bytes(&said, "planned_bytes"), bytes(&said, "peak_bytes").max(seen));
+        println!("{pages}: {planned} planned, {peak} peak");
+        assert!(peak <= planned + SLACK, "{pages}: {peak} at the peak, {planned} planned");
+    }
+}
+
+/// The number before a word.
+fn number_before(text: &str, word: &str) -> u64 {
+    let before = text.split(word).next().unwrap().trim_end();
+    before.rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("a number before {word} in {text}"))
+}
+
+#[test]
+fn a_budget_too_small_is_refused_with_the_shortfall() {
+    for memory in [1, 1000, 100_000] {
+        let refused = run(&mut generate(memory));
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.out.is_empty(), "{refused:?}");
+        let needed = number_before(&refused.err, "bytes needed");
+        let short = number_before(&refused.err, "bytes too small");
+        assert_eq!(needed - short, memory, "{}", refused.err);
+        assert!(refused.err.contains("--memory"), "{}", refused.err);
+        // The shortfall is exact: with it the model runs, with a byte less it does not.
+        assert_eq!(run(&mut generate(needed - 1)).code, Some(1));
+        if memory == 1 {
+            assert_eq!(run(&mut generate(needed)).code, Some(0));
+        }
+    }
+}
+
+#[test]
+fn the_plan_is_what_the_run_plans() {
+    for memory in ["8MB", "50MB", "1GB"] {
+        let model = large_model().to_str().unwrap();
+        let plan = json_of(&run(&mut omex(["plan", model, "--memory", memory, "--json"])));
+        let said = json_of(&run(&mut omex(["run", model, "--ids", "1", "--max-tokens", "1", "--memory", memory, "--json"])));
+        assert_eq!(plan["total"], said["stats"]["planned_bytes"], "{memory}");
+        let parts = plan["bytes"].as_object().unwrap().values().map(|v| v.as_u64().unwrap());
+        assert_eq!(parts.sum::<u64>(), plan["total"].as_u64().unwrap(), "every byte has a purpose: {plan}");
+    }
+}
+
+/// The same under a limit that the kernel enforces, page cache included.
+#[test]
+fn the_budget_holds_under_a_memory_cgroup() {
+    let group = Path::new("/sys/fs/cgroup/memory").join(format!("omex-test-{}", std::process::id()));
+    if std::fs::create_dir(&group).is_err() {
+        println!("skipped: memory cgroups (version 1) can't be made here");
+        return;
+    }
+    let result = std::panic::catch_unwind(|| {
+        let memory = 10_000_000u64;
+        let limit = memory + SLACK;
+        if std::fs::write(group.join("memory.limit_in_bytes"), limit.to_string()).is_err() {
+            println!("skipped: a memory cgroup's limit can't be set here");
+            return;
+        }
+        let inner = generate(memory);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg("echo $$ > \"$0\" && exec \"$@\"").arg(group.join("cgroup.procs"));
+        shell.arg(inner.get_program()).args(inner.get_args());
+        let finished = run(&mut shell);
+        let said = json_of(&finished);
+        let peak = std::fs::read_to_string(group.join("memory.max_usage_in_bytes")).unwrap_or_default();
+        println!("limit {limit}: {} planned, {} at the peak with page cache", bytes(&said, "planned_bytes"), peak.trim());
+    });
+    // The group goes once its last process has gone.
+    for _ in 0..100 {
+        if std::fs::remove_dir(&group).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    result.unwrap_or_else(|e| std::panic::resume_unwind(e));
+}
+
+#[test]
+fn the_shipped_model_runs_in_what_its_plan_says() {
+    let package = convert_from(&shipped_model(), Some(Precision::Int8));
+    let model = package.path.to_str().unwrap();
+    let refused = run(&mut omex(["run", model, "Once", "--memory", "1KB"]));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let needed = number_before(&refused.err, "bytes needed");
+    let (finished, seen) =
+        watched(&mut omex(["run", model, "Once", "--memory", &needed.to_string(), "--json"]));
+    let said = json_of(&finished);
+    println!("shipped model: {needed} needed, {seen} at the peak");
+    assert!(bytes(&said, "planned_bytes") <= needed && seen <= needed + SLACK);
+}

@@ -1,0 +1,298 @@
+//! Every command, as a process.
+
+use omex_tests::{Finished, json_of, numbers, omex, run, run_in, shipped_model};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+const COMMANDS: [&str; 9] =
+    ["convert", "run", "plan", "validate", "pack", "inspect", "tokenize", "logits", "eval"];
+
+/// A folder with `tiny.omex`, `card.img` and `story.txt`, made by the commands themselves.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let make = || {
+        let folder = tempfile::tempdir().unwrap();
+        let source = shipped_model();
+        let source = source.to_str().unwrap();
+        succeeds(run_in(folder.path(), &["convert", "--model-path", source, "--output-dir", "tiny.omex"]));
+        succeeds(run_in(folder.path(), &["pack", "tiny.omex", "--ram", "64K", "-o", "card.img"]));
+        std::fs::write(folder.path().join("story.txt"), "Once upon a time there was a small robot.\n").unwrap();
+        folder
+    };
+    FOLDER.get_or_init(make).path()
+}
+
+fn here(args: &[&str]) -> Finished {
+    run_in(folder(), args)
+}
+
+fn succeeds(finished: Finished) -> Finished {
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    finished
+}
+
+#[test]
+fn help_has_examples_and_names_every_option() {
+    let all = succeeds(here(&["--help"]));
+    for command in COMMANDS {
+        assert!(all.out.contains(&format!("\n  {command} ")), "{command} in {}", all.out);
+        let help = succeeds(here(&[command, "--help"]));
+        assert!(help.out.contains("Examples:\n  omex ") || help.out.contains("Examples:\n"), "{}", help.out);
+        assert!(help.out.contains(&format!("omex {command} ")), "{}", help.out);
+        assert!(help.out.contains("--json") && help.err.is_empty(), "{help:?}");
+    }
+    for missing in ["train", "agent", "optimize", "extension"] {
+        assert!(!all.out.contains(&format!("\n  {missing} ")), "{missing} is not built yet");
+    }
+}
+
+#[test]
+fn the_way_from_a_download_to_a_card() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = shipped_model();
+    let convert = ["convert", "--source-format", "huggingface", "--model-path", source.to_str().unwrap(),
+        "--output-dir", "OUT.omex", "--quantization", "int8"];
+    let said = succeeds(run_in(folder.path(), &convert));
+    assert!(said.out.contains("OUT.omex") && said.err.is_empty(), "{said:?}");
+    let valid = succeeds(run_in(folder.path(), &["validate", "OUT.omex"]));
+    assert!(valid.out.starts_with("valid: "), "{valid:?}");
+    let plan = succeeds(run_in(folder.path(), &["plan", "OUT.omex", "--memory", "1MB"]));
+    assert!(plan.out.contains("KV cache") && plan.out.contains("in all"), "{plan:?}");
+    let text = succeeds(run_in(folder.path(), &["run", "OUT.omex", "Once upon a time", "--max-tokens", "20"]));
+    assert!(text.out.starts_with("Once upon a time") && text.out.len() > 30, "{text:?}");
+    let pack = succeeds(run_in(folder.path(), &["pack", "OUT.omex", "--ram", "64K", "-o", "card.img"]));
+    assert!(pack.out.contains("card.img"), "{pack:?}");
+    succeeds(run_in(folder.path(), &["validate", "card.img"]));
+    for model in ["OUT.omex", "card.img"] {
+        succeeds(run_in(folder.path(), &["inspect", model]));
+        succeeds(run_in(folder.path(), &["logits", model, "--ids", "1,5,9"]));
+        let again = succeeds(run_in(folder.path(), &["run", model, "Once upon a time", "--max-tokens", "20"]));
+        assert_eq!(again.out, text.out, "{model}");
+    }
+    std::fs::write(folder.path().join("story.txt"), &text.out).unwrap();
+    let eval = succeeds(run_in(folder.path(), &["eval", "OUT.omex", "--data", "story.txt"]));
+    assert!(eval.out.starts_with("perplexity "), "{eval:?}");
+}
+
+/// The names of an object's fields, which must be there.
+fn has(value: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(value.get(field).is_some(), "{field} in {value}");
+    }
+}
+
+#[test]
+fn json_is_one_object_on_standard_output() {
+    let said = json_of(&here(&["run", "tiny.omex", "Once upon", "--max-tokens", "5", "--json"]));
+    has(&said, &["ids", "text", "stats"]);
+    let stats = ["time_to_first_token_ms", "prefill_tok_s", "decode_tok_s", "planned_bytes", "peak_bytes", "streamed_bytes_per_token"];
+    has(&said["stats"], &stats);
+    assert!(stats.iter().all(|s| said["stats"][s].is_number()), "{said}");
+    assert_eq!(numbers(&said["ids"]).len(), 5);
+    let ids: Vec<_> = numbers(&said["ids"]).iter().map(u32::to_string).collect();
+
+    let tokens = json_of(&here(&["tokenize", "tiny.omex", "Once upon", "--json"]));
+    has(&tokens, &["ids", "text"]);
+    let text = json_of(&here(&["tokenize", "tiny.omex", "--ids", &ids.join(","), "--json"]));
+    assert_eq!(text["ids"], said["ids"]);
+
+    let logits = json_of(&here(&["logits", "tiny.omex", "--ids", "1,15,27", "--json"]));
+    let rows = logits["logits"].as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    assert!(rows.iter().all(|row| row.as_array().unwrap().len() == 576));
+
+    let eval = json_of(&here(&["eval", "tiny.omex", "--data", "story.txt", "--json"]));
+    assert!(eval["perplexity"].as_f64().unwrap() > 1.0 && eval["tokens"].as_u64().unwrap() > 5, "{eval}");
+
+    has(&json_of(&here(&["plan", "tiny.omex", "--memory", "1MB", "--json"])), &["residency", "bytes", "total"]);
+    has(&json_of(&here(&["inspect", "tiny.omex", "--json"])), &["metadata", "tensors", "operations"]);
+    has(&json_of(&here(&["inspect", "card.img", "--json"])), &["page_size", "sections", "tensors"]);
+    let report = json_of(&here(&["validate", "tiny.omex", "--json"]));
+    assert_eq!(report["problems"], serde_json::json!([]));
+    has(&json_of(&here(&["pack", "tiny.omex", "--ram", "64K", "-o", "other.img", "--json"])), &["ram", "image", "kv_cache"]);
+    let source = shipped_model();
+    let convert = ["convert", "--model-path", source.to_str().unwrap(), "--output-dir", "json.omex", "--json"];
+    has(&json_of(&here(&convert)), &["path", "parameters", "quantization", "weight_bytes"]);
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
+    let wrong: [&[&str]; 14] = [
+        &["no-such-command"],
+        &["run"],
+        &["run", "tiny.omex", "Once", "--no-such-option"],
+        &["run", "tiny.omex", "Once", "--memory", "64XB"],
+        &["run", "tiny.omex", "Once", "--memory", "-1"],
+        &["run", "tiny.omex", "Once", "--temperature", "nan"],
+        &["run", "tiny.omex", "Once", "--top-p", "2"],
+        &["run", "tiny.omex", "Once", "--threads", "0"],
+        &["run", "tiny.omex", "Once", "--ids", "1"],
+        &["logits", "tiny.omex", "--ids", "1,x"],
+        &["convert", "--model-path", "x", "--output-dir", "y", "--quantization", "int3"],
+        &["pack", "tiny.omex", "--ram", "64K", "-o", "x.img", "--page-size", "1000"],
+        &["plan", "tiny.omex", "--device", "no-such-device"],
+        &["tokenize", "tiny.omex"],
+    ];
+    for args in wrong {
+        let refused = here(args);
+        assert_eq!(refused.code, Some(2), "{args:?}: {refused:?}");
+        assert!(refused.out.is_empty() && refused.err.starts_with("error: "), "{args:?}: {refused:?}");
+    }
+}
+
+#[test]
+fn failures_end_with_1_and_name_the_file() {
+    let failing: [&[&str]; 8] = [
+        &["run", "missing.omex", "Once"],
+        &["plan", "missing.omex"],
+        &["validate", "missing.omex"],
+        &["inspect", "missing.omex"],
+        &["convert", "--model-path", "missing.gguf", "--output-dir", "new.omex"],
+        &["eval", "tiny.omex", "--data", "missing.txt"],
+        &["run", "story.txt", "Once"],
+        &["convert", "--model-path", "story.txt", "--output-dir", "new.omex"],
+    ];
+    for args in failing {
+        let refused = here(args);
+        assert_eq!(refused.code, Some(1), "{args:?}: {refused:?}");
+        let file = args.iter().find(|a| a.starts_with("missing") || **a == "story.txt").unwrap();
+        assert!(refused.err.contains(file), "{args:?}: {refused:?}");
+    }
+    assert!(!folder().join("new.omex").exists());
+    for ids in ["576", "4294967295"] {
+        let refused = here(&["logits", "tiny.omex", "--ids", ids, "--json"]);
+        assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""), "{refused:?}");
+        assert!(refused.err.contains("vocabulary"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_dash_reads_the_prompt_from_standard_input() {
+    let mut child = omex(["run", "tiny.omex", "-", "--max-tokens", "8", "--json"])
+        .current_dir(folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all("The robot".as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let piped: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let given = json_of(&here(&["run", "tiny.omex", "The robot", "--max-tokens", "8", "--json"]));
+    assert_eq!(piped["ids"], given["ids"]);
+    assert_eq!(piped["text"], given["text"]);
+}
+
+#[test]
+fn text_comes_as_it_is_made() {
+    let mut child = omex(["run", "tiny.omex", "Once upon a time", "--max-tokens", "60"])
+        .current_dir(folder())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut out, mut pieces, mut all) = (child.stdout.take().unwrap(), 0, vec![]);
+    let mut buffer = [0; 4096];
+    loop {
+        let length = out.read(&mut buffer).unwrap();
+        if length == 0 {
+            break;
+        }
+        pieces += 1;
+        all.extend_from_slice(&buffer[..length]);
+    }
+    assert!(child.wait().unwrap().success());
+    println!("{pieces} pieces for {} bytes", all.len());
+    assert!(pieces >= 3, "{pieces} pieces for {} bytes: it does not stream", all.len());
+    // What was streamed is what --json says at once.
+    let said = json_of(&here(&["run", "tiny.omex", "Once upon a time", "--max-tokens", "60", "--json"]));
+    let streamed = String::from_utf8(all).unwrap();
+    assert_eq!(streamed, format!("Once upon a time{}\n", said["text"].as_str().unwrap()));
+}
+
+#[test]
+fn a_broken_pipe_ends_quietly() {
+    for args in [
+        &["run", "tiny.omex", "Once upon a time", "--max-tokens", "200", "--temperature", "1"][..],
+        &["logits", "tiny.omex", "--ids", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20", "--json"],
+        &["inspect", "tiny.omex"],
+    ] {
+        let mut child = omex(args)
+            .current_dir(folder())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(err.is_empty(), "{args:?}: {err}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn no_colour_and_no_bars_where_there_is_no_terminal() {
+    let source = shipped_model();
+    let convert = ["convert", "--model-path", source.to_str().unwrap(), "--output-dir", "plain.omex"];
+    for args in [&convert[..], &["--help"], &["run", "--help"], &["validate", "tiny.omex"], &["run", "missing.omex"],
+        &["no-such-command"], &["eval", "tiny.omex", "--data", "story.txt"]]
+    {
+        let said = run(omex(args).current_dir(folder()).env("CLICOLOR", "1").env("TERM", "xterm-256color"));
+        let all = said.out + &said.err;
+        assert!(!all.contains('\x1b') && !all.contains('\r'), "{args:?}: {all:?}");
+    }
+}
+
+#[test]
+fn statistics_go_to_standard_error() {
+    let plain = succeeds(here(&["run", "tiny.omex", "The cat", "--max-tokens", "9"]));
+    let stats = succeeds(here(&["run", "tiny.omex", "The cat", "--max-tokens", "9", "--stats"]));
+    assert_eq!(stats.out, plain.out);
+    for line in ["time to first token", "prefill", "decode", "memory", "streamed"] {
+        assert!(stats.err.contains(line), "{}", stats.err);
+    }
+    assert!(plain.err.is_empty(), "{plain:?}");
+}
+
+#[test]
+fn a_seed_gives_the_same_text_again_and_another_one_another() {
+    let sample = |seed: &str, threads: &str| {
+        let args = ["run", "tiny.omex", "The", "--max-tokens", "30", "--temperature", "1.2", "--top-k", "50",
+            "--top-p", "0.95", "--min-p", "0.01", "--repetition-penalty", "1.1", "--seed", seed, "--threads", threads];
+        succeeds(here(&args)).out
+    };
+    assert_eq!(sample("7", "1"), sample("7", "2"));
+    assert_ne!(sample("7", "1"), sample("8", "1"));
+}
+
+#[test]
+fn tokens_of_text_and_text_of_tokens() {
+    let ids = succeeds(here(&["tokenize", "tiny.omex", "The robot saw a cat."]));
+    let text = succeeds(here(&["tokenize", "tiny.omex", "--ids", ids.out.trim()]));
+    assert_eq!(text.out.trim(), "The robot saw a cat.");
+}
+
+#[test]
+fn a_package_is_replaced_only_when_asked_and_a_stranger_never() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = shipped_model();
+    let convert = ["convert", "--model-path", source.to_str().unwrap(), "--output-dir"];
+    let to = |output: &str, more: &[&str]| run_in(folder.path(), &[&convert[..], &[output], more].concat());
+    succeeds(to("a.omex", &[]));
+    let refused = to("a.omex", &[]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("--force"), "{refused:?}");
+    succeeds(to("a.omex", &["--force", "--quantization", "f16"]));
+    let inspected = json_of(&run_in(folder.path(), &["inspect", "a.omex", "--json"]));
+    assert_eq!(inspected["metadata"]["model_architecture"]["quantization"], "f16");
+    std::fs::create_dir(folder.path().join("precious")).unwrap();
+    std::fs::write(folder.path().join("precious/thesis.txt"), "years of work").unwrap();
+    let refused = to("precious", &["--force"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(folder.path().join("precious/thesis.txt").is_file());
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "nothing half-written is left: {left:?}");
+}

@@ -1,0 +1,206 @@
+//! Logits are the same bits whatever computes them, and however the work is cut up.
+
+use omex::dispatch;
+use omex::import::{Checkpoint, open};
+use omex::plan::PageSource;
+use omex::quantize::Precision;
+use omex_tests::{
+    Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex, pack_with,
+    require_shared, run, shipped_model,
+};
+use std::path::Path;
+use std::process::Command;
+
+/// Everything that must not matter, in every combination.
+fn settings(context: Option<u32>) -> Vec<(String, Setting<'static>)> {
+    const CHUNKS: [&[usize]; 3] = [&[16], &[1], &[5, 3, 7]];
+    let mut settings = vec![];
+    for kernels in dispatch::available() {
+        for threads in [1, 2, 3] {
+            for pages in [PageSource::Mmap, PageSource::Read] {
+                for chunks in CHUNKS {
+                    let what = format!("{} × {threads}, {pages:?}, {chunks:?}", kernels.name);
+                    let (kernels, threads, pages) = (Some(kernels), Some(threads), Some(pages));
+                    settings.push((what, Setting { kernels, threads, pages, memory: None, context, chunks }));
+                }
+            }
+        }
+    }
+    settings
+}
+
+fn ids(count: u32, vocabulary: u32) -> Vec<u32> {
+    (0..count).map(|i| (i * i * 7 + i * 3 + 1) % vocabulary).collect()
+}
+
+/// All combinations give one checksum, which is returned.
+fn assert_same(what: &str, model: &Path, ids: &[u32], context: Option<u32>) -> u32 {
+    let mut first: Option<u32> = None;
+    for (setting, how) in settings(context) {
+        let found = checksum(&logits(model, ids, &how));
+        assert_eq!(found, *first.get_or_insert(found), "{what}: {setting}");
+    }
+    println!("{what}: {:08x}", first.unwrap());
+    first.unwrap()
+}
+
+const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4];
+
+/// A package of each precision.
+fn packages_of(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
+    PRECISIONS.map(|p| (format!("{p:?}"), Converted::new(source, Some(p)))).into()
+}
+
+/// And one whose layers have different ones.
+fn packages(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
+    let each = packages_of(source);
+    let mixed = mix(source, &[Precision::F16, Precision::Int8, Precision::Int4, Precision::F32]);
+    each.into_iter().chain([("mixed".to_owned(), mixed)]).collect()
+}
+
+#[test]
+fn kernels_threads_pagers_and_chunks_change_nothing_on_odd_shapes() {
+    for (name, model, vocabulary) in
+        [("odd", Synthetic::odd(), 283), ("odd, untied", Synthetic::odd_untied(), 131)]
+    {
+        let mut sums = vec![];
+        for (what, package) in packages(&model) {
+            sums.push(assert_same(&format!("{name}, {what}"), &package.path, &ids(30, vocabulary), None));
+        }
+        sums.sort_unstable();
+        sums.dedup();
+        assert_eq!(sums.len(), 5, "each package has weights of its own");
+    }
+}
+
+#[test]
+fn kernels_threads_pagers_and_chunks_change_nothing_on_a_trained_model() {
+    let source = open(&require_shared!("models/stories260K/stories260K.bin"), None).unwrap();
+    for (what, package) in packages_of(&*source) {
+        assert_same(&format!("stories260K, {what}"), &package.path, &ids(33, 512), None);
+    }
+}
+
+/// The ring overwrites positions that earlier tokens of the same pass still see.
+#[test]
+fn chunks_change_nothing_once_a_text_is_longer_than_the_cache() {
+    for precision in [Precision::F32, Precision::Int8] {
+        let package = Converted::new(&Synthetic::odd(), Some(precision));
+        for context in [1, 2, 5, 16] {
+            let what = format!("{precision:?}, {context} positions");
+            let short = assert_same(&what, &package.path, &ids(40, 283), Some(context));
+            let long = checksum(&logits(&package.path, &ids(40, 283), &Setting::default()));
+            assert_ne!(short, long, "a cache of {context} forgets");
+        }
+    }
+}
+
+/// One token after another, as a board does: images plan for the logits of one.
+fn one_by_one(model: &Path, ids: &[u32], setting: &Setting<'_>) -> Rows {
+    logits(model, ids, &Setting { chunks: &[1], ..*setting })
+}
+
+#[test]
+fn images_with_pages_of_any_size_say_what_the_package_says() {
+    for (what, package) in packages(&Synthetic::odd()) {
+        let (ids, context) = (ids(24, 283), 16);
+        let setting = Setting { context: Some(context), ..Setting::default() };
+        let expected = checksum(&logits(&package.path, &ids, &setting));
+        for bits in 9..=20 {
+            let page_size = 1 << bits;
+            let image = package.image(page_size, 1, context);
+            for (kernels, pages) in
+                dispatch::available().into_iter().flat_map(|k| [PageSource::Mmap, PageSource::Read].map(|p| (k, p)))
+            {
+                let setting = Setting { kernels: Some(kernels), pages: Some(pages), ..Setting::default() };
+                let found = checksum(&one_by_one(&image, &ids, &setting));
+                assert_eq!(found, expected, "{what}: pages of {page_size}, {}, {pages:?}", kernels.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn prompts_in_passes_of_any_length_lead_to_the_same_text() {
+    let package = Converted::new(&Synthetic::odd(), Some(Precision::Int8));
+    let prompt = ids(23, 283);
+    let mut first = None;
+    for columns in [1, 2, 3, 7, 8, 23, 64] {
+        let image = package.image(1024, columns, 16);
+        let (ids, rows) = greedy_logits(&image, &prompt, 12, &Setting::default());
+        let found = (ids, checksum(&rows));
+        assert_eq!(found, *first.get_or_insert_with(|| found.clone()), "passes of {columns}");
+    }
+}
+
+#[test]
+fn the_shipped_model_says_the_same_from_package_and_image() {
+    let source = open(&shipped_model(), None).unwrap();
+    for precision in [Precision::Int8, Precision::Int4] {
+        let package = Converted::new(&*source, Some(precision));
+        let prompt = ids(9, 576);
+        let setting = Setting { context: Some(48), ..Setting::default() };
+        let expected = greedy_logits(&package.path, &prompt, 60, &setting);
+        let image = package.image(1024, 2, 48);
+        assert_eq!(greedy_logits(&image, &prompt, 60, &Setting::default()), expected, "{precision:?}");
+    }
+}
+
+/// `omex` for 64-bit Arm under user emulation; `cargo xtask test` builds it and says where it is.
+#[test]
+fn arm_computes_the_same_bits() {
+    let Some(binary) = std::env::var_os("OMEX_AARCH64") else {
+        println!("skipped: OMEX_AARCH64 names no omex for aarch64 (cargo xtask test builds one)");
+        return;
+    };
+    for (name, package) in packages(&Synthetic::odd()) {
+        let image = package.image(512, 4, 16);
+        let ids: Vec<_> = ids(24, 283).iter().map(u32::to_string).collect();
+        for model in [&package.path, &image] {
+            let args = ["logits", model.to_str().unwrap(), "--ids", &ids.join(","), "--json", "--threads", "2"];
+            let here = run(&mut omex(args));
+            let mut arm = Command::new("qemu-aarch64");
+            arm.env("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu").arg(&binary).args(args);
+            let there = run(&mut arm);
+            assert_eq!(json_of(&there), json_of(&here), "{name}, {}", model.display());
+            assert_eq!(there.out, here.out);
+        }
+    }
+}
+
+/// The firmware in QEMU; `cargo xtask test` says when it can run.
+#[test]
+fn a_board_with_64_kb_computes_the_same_bits() {
+    if std::env::var_os("OMEX_BOARD").is_none() {
+        println!("skipped: OMEX_BOARD is not set (cargo xtask test sets it where QEMU is installed)");
+        return;
+    }
+    let source = match omex_tests::shared("models/stories260K/stories260K.bin") {
+        Some(path) => path,
+        None => shipped_model(),
+    };
+    for precision in [Precision::Int8, Precision::Int4] {
+        let package = Converted::new(&*open(&source, None).unwrap(), Some(precision));
+        let image = package.folder.path().join("card.img");
+        let target = omex::pack::Target {
+            ram: 64 << 10,
+            reserve: 16 << 10,
+            page_size: None,
+            columns: None,
+            context: None,
+        };
+        pack_with(&package.path, &target, &image);
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut board = Command::new(cargo);
+        board.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+        board.args(["xtask", "board", "lm3s6965evb"]).arg(&image);
+        board.args(["--ids", "1,403,407", "--max-tokens", "24", "--json"]);
+        let said = json_of(&run(&mut board));
+        let (ids, rows) = greedy_logits(&image, &[1, 403, 407], 24, &Setting::default());
+        assert_eq!(omex_tests::numbers(&said["ids"]), ids, "{precision:?}: {said}");
+        assert_eq!(said["logits_checksum"].as_u64(), Some(checksum(&rows).into()), "{precision:?}: {said}");
+        let used = said["ram_bytes"].as_u64().unwrap();
+        println!("{precision:?} on the board: {used} bytes of memory, {}", said["stack_bytes"]);
+        assert!(used <= 65536, "{used} bytes of memory");
+    }
+}
