@@ -28,7 +28,13 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "clippy", about: "lints, warnings are errors", tools: &[], targets: &[], run: clippy },
+    Step {
+        name: "clippy",
+        about: "lints, warnings are errors",
+        tools: &[],
+        targets: &[],
+        run: clippy,
+    },
     Step {
         name: "host",
         about: "cargo test --workspace, boards in QEMU included",
@@ -57,7 +63,13 @@ const STEPS: &[Step] = &[
         targets: &[AARCH64],
         run: aarch64,
     },
-    Step { name: "fuzz", about: "replays the fuzz targets' seeds, and mutations of them", tools: &[], targets: &[], run: fuzz },
+    Step {
+        name: "fuzz",
+        about: "replays the fuzz targets' seeds, and mutations of them",
+        tools: &[],
+        targets: &[],
+        run: fuzz,
+    },
 ];
 
 /// Runs the command.
@@ -108,18 +120,21 @@ fn parse(arguments: &[String]) -> Result<Option<(Vec<&'static Step>, bool)>> {
 
 /// Installs what the steps need. A failure is not the end: the step says what it lacks.
 fn install_for(steps: &[&Step]) {
-    let mut missing = steps.iter().flat_map(|step| step.tools).filter(|tool| tool.find().is_err());
+    let missing = steps.iter().flat_map(|step| step.tools).filter(|tool| tool.find().is_err());
     let mut targets = steps.iter().flat_map(|step| step.targets);
     let no_compiler = targets.any(|target| Toolchain::find(target).is_err());
     if missing.clone().next().is_none() && !no_compiler {
         return;
     }
-    let compiler = || if no_compiler { toolchain::install() } else { Ok(()) };
-    let installed = tools::update()
-        .and_then(|()| missing.try_for_each(|tool| tool.install()))
-        .and_then(|()| compiler());
-    if let Err(error) = installed {
-        eprintln!("error: {error}");
+    let report = |installed: Result<()>| {
+        if let Err(error) = installed {
+            eprintln!("error: {error}");
+        }
+    };
+    report(tools::update());
+    missing.for_each(|tool| report(tool.install()));
+    if no_compiler {
+        report(toolchain::install());
     }
 }
 

@@ -56,6 +56,8 @@ impl Toolchain {
         cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
         cargo.args([subcommand, "--target", self.target]);
         cargo.arg(format!("-Zbuild-std={}", build_std.crates));
+        // As its release is built: at another level, formatting a number may panic.
+        cargo.args(["--config", "profile.release.package.core.opt-level=3"]);
         if let Some(linker) = &build_std.linker {
             let name = self.target.to_uppercase().replace('-', "_");
             cargo.env(format!("CARGO_TARGET_{name}_LINKER"), linker);
