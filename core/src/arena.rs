@@ -53,7 +53,8 @@ impl Layout {
         let header = program.header();
         let has_kv = header.kv_caches > 0;
         let too_large = plan.columns.max(plan.logit_columns).max(plan.kv_capacity) > MAX_POSITIONS;
-        let no_room = plan.columns == 0 || plan.logit_columns == 0 || plan.logit_columns > plan.columns;
+        let no_room =
+            plan.columns == 0 || plan.logit_columns == 0 || plan.logit_columns > plan.columns;
         if no_room || too_large || has_kv && plan.kv_sinks >= plan.kv_capacity {
             return Err(LoadError::Plan);
         }

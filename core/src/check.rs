@@ -147,7 +147,9 @@ impl Check<'_> {
     }
 
     fn matrix(&self, weight: PerLayer, rows: u32, columns: u32) -> Result<(), Fault> {
-        self.tensors(weight, |t| t.format != Format::Vector && (t.rows, t.columns) == (rows, columns))
+        self.tensors(weight, |t| {
+            t.format != Format::Vector && (t.rows, t.columns) == (rows, columns)
+        })
     }
 
     fn vector(&self, weight: PerLayer, length: u32) -> Result<(), Fault> {

@@ -228,7 +228,8 @@ impl<'a> Engine<'a> {
         let position = *position;
         let window = Window { capacity: self.plan.kv_capacity, sinks: self.plan.kv_sinks };
         let tensor = |weight: PerLayer| program.tensor(weight.at(layer)).ok_or(RunError::Program);
-        let columns = |output: &ColumnsMut<'_>| if output.selected { selected.len() } else { tokens.len() };
+        let columns =
+            |output: &ColumnsMut<'_>| if output.selected { selected.len() } else { tokens.len() };
         match *op {
             Op::Repeat { .. } => return Err(RunError::Program),
             Op::Embed { weight, output } => {
@@ -264,14 +265,17 @@ impl<'a> Engine<'a> {
             }
             Op::Attention { cache, heads, scale, query, key, value, angles, output } => {
                 let inputs = [query, key, value, angles];
-                let ([query, key, value, angles], output) = memory.split(program, inputs, output)?;
+                let ([query, key, value, angles], output) =
+                    memory.split(program, inputs, output)?;
                 let width = program.header().kv_width;
                 let format = self.plan.kv_format;
                 let cache = Cache::new(self.kv, format, cache.at(layer), width, window);
                 let mut cache = cache.ok_or(RunError::Program)?;
                 let columns = columns(&output);
                 let inputs = attention::Inputs { heads, scale, query, key, value, angles };
-                attention::attention(kernels, *parallel, &inputs, &mut cache, output, position, columns);
+                attention::attention(
+                    kernels, *parallel, &inputs, &mut cache, output, position, columns,
+                );
             }
             Op::Gated { activation, gate, up, output } => {
                 let ([gate, up], output) = memory.split(program, [gate, up], output)?;
@@ -284,7 +288,11 @@ impl<'a> Engine<'a> {
     }
 }
 
-fn stream<'s, 'a>(pages: &'s mut Pages<'a>, carry: &'s mut [u8], tensor: &Tensor) -> Stream<'s, 'a> {
+fn stream<'s, 'a>(
+    pages: &'s mut Pages<'a>,
+    carry: &'s mut [u8],
+    tensor: &Tensor,
+) -> Stream<'s, 'a> {
     Stream::new(pages, carry, tensor.address, tensor.bytes(), tensor.format.unit_bytes())
 }
 
@@ -349,7 +357,9 @@ impl Memory<'_> {
         let source = self.all.get(source).ok_or(RunError::Program)?;
         let target = self.selected.get_mut(target).ok_or(RunError::Program)?;
         let sources = source.chunks((from.width as usize).max(1)).skip(selected.start);
-        for (source, target) in sources.take(selected.len()).zip(target.chunks_mut((to.width as usize).max(1))) {
+        for (source, target) in
+            sources.take(selected.len()).zip(target.chunks_mut((to.width as usize).max(1)))
+        {
             let width = input.width as usize;
             if let (Some(source), Some(target)) = (source.get(..width), target.get_mut(..width)) {
                 target.copy_from_slice(source);

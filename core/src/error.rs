@@ -97,9 +97,13 @@ impl fmt::Display for LoadError {
             Self::Version(v) => write!(f, "image version {v} is not supported"),
             Self::Section(s) => write!(f, "{s:?} section is damaged or outside of the image"),
             Self::Operation { index, fault } => write!(f, "operation {index}: bad {fault:?}"),
-            Self::Tensor(i) => write!(f, "tensor {i} has an unknown format or lies outside of the pages"),
+            Self::Tensor(i) => {
+                write!(f, "tensor {i} has an unknown format or lies outside of the pages")
+            }
             Self::Plan => write!(f, "the plan does not fit the program"),
-            Self::Memory { needed, given } => write!(f, "{needed} bytes of memory needed, {given} given"),
+            Self::Memory { needed, given } => {
+                write!(f, "{needed} bytes of memory needed, {given} given")
+            }
             Self::Alignment => write!(f, "memory is not aligned to 16 bytes"),
             Self::Page(e) => e.fmt(f),
         }
@@ -109,7 +113,9 @@ impl fmt::Display for LoadError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TokenCount { given, limit } => write!(f, "{given} tokens given, 1 to {limit} fit"),
+            Self::TokenCount { given, limit } => {
+                write!(f, "{given} tokens given, 1 to {limit} fit")
+            }
             Self::Token(t) => write!(f, "token {t} is outside of the vocabulary"),
             Self::Page(e) => e.fmt(f),
             Self::NotFinite => write!(f, "a value is infinite or not a number"),

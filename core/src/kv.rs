@@ -111,7 +111,13 @@ impl<'a> Cache<'a> {
     }
 
     /// The dot product of a query with a part of a position's key, from `first` on.
-    pub(crate) fn score(&self, kernels: &Kernels, position: u32, first: usize, query: &[f32]) -> f32 {
+    pub(crate) fn score(
+        &self,
+        kernels: &Kernels,
+        position: u32,
+        first: usize,
+        query: &[f32],
+    ) -> f32 {
         let range = self.range(position, first, query.len());
         match &self.keys {
             Store::Half(keys) => (kernels.dot_half)(query, keys.get(range).unwrap_or_default()),

@@ -34,7 +34,8 @@ impl<'a> Pages<'a> {
         first_checked: u32,
         verified: &'a mut [u8],
     ) -> Self {
-        let page_size = NonZeroU64::new(u64::from(pager.geometry().page_size)).unwrap_or(NonZeroU64::MIN);
+        let page_size =
+            NonZeroU64::new(u64::from(pager.geometry().page_size)).unwrap_or(NonZeroU64::MIN);
         verified.fill(0);
         let crc32c = kernels.crc32c;
         Self { pager, crc32c, page_size, end, checksums, first_checked, verified, recent: 0..0 }
@@ -70,7 +71,8 @@ impl<'a> Pages<'a> {
     /// As [`Self::verify`], once: the inner result is the page that does not match.
     fn verify_piece(&mut self, page: u32, bytes: u64) -> Result<Result<(), u32>, PageError> {
         let available = self.pager.page(page)?.len() as u64;
-        let wanted = u32::try_from(bytes.min(available).div_ceil(self.page_size.get())).unwrap_or(1);
+        let wanted =
+            u32::try_from(bytes.min(available).div_ceil(self.page_size.get())).unwrap_or(1);
         let end = page.saturating_add(wanted.max(1));
         for next in page..end {
             if !self.is_verified(next) {
@@ -106,9 +108,9 @@ impl<'a> Pages<'a> {
         let length = self.end.saturating_sub(start).min(self.page_size.get());
         let before = u64::from(page - first) * self.page_size.get();
         let piece = self.pager.page(first)?;
-        let bytes = usize::try_from(before).ok().and_then(|from| {
-            piece.get(from..from.checked_add(length as usize)?)
-        });
+        let bytes = usize::try_from(before)
+            .ok()
+            .and_then(|from| piece.get(from..from.checked_add(length as usize)?));
         let bytes = bytes.ok_or(truncated(page))?;
         Ok((self.crc32c)(0, bytes) == u32::from_le_bytes(*expected))
     }

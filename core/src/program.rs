@@ -279,9 +279,13 @@ impl<'a> Program<'a> {
     ///
     /// # Errors
     /// Anything that does not fit together; a program that is returned can be run.
-    pub fn parse(program: &'a [u8], tensors: &'a [u8], space: Range<u64>) -> Result<Self, LoadError> {
-        let (header, ops): (Header, _) = postcard::take_from_bytes(program)
-            .map_err(|_| LoadError::Section(Section::Program))?;
+    pub fn parse(
+        program: &'a [u8],
+        tensors: &'a [u8],
+        space: Range<u64>,
+    ) -> Result<Self, LoadError> {
+        let (header, ops): (Header, _) =
+            postcard::take_from_bytes(program).map_err(|_| LoadError::Section(Section::Program))?;
         let (tensors, rest) = tensors.as_chunks();
         if !rest.is_empty() {
             return Err(LoadError::Section(Section::Tensors));

@@ -65,7 +65,8 @@ impl Sampler {
     /// Chooses a token and notes it. The logits are overwritten with weights.
     pub fn sample(&mut self, logits: &mut [f32]) -> u32 {
         self.penalize(logits);
-        let token = if self.sampling.temperature > 0.0 { self.draw(logits) } else { greedy(logits) };
+        let token =
+            if self.sampling.temperature > 0.0 { self.draw(logits) } else { greedy(logits) };
         self.observe(token);
         token
     }

@@ -62,20 +62,27 @@ struct Compiler<'g> {
 }
 
 impl Compiler<'_> {
-    fn node(&mut self, node: &Node, tensor: &impl Fn(&str) -> Option<Tensor>) -> Result<(), String> {
+    fn node(
+        &mut self,
+        node: &Node,
+        tensor: &impl Fn(&str) -> Option<Tensor>,
+    ) -> Result<(), String> {
         let Node::Repeat { subgraph, layers } = node else {
             let weight = node.weight().map(|name| self.add(name, tensor)).transpose()?;
             return self.op(node, weight, 0);
         };
         let body = self.graph.subgraphs.get(subgraph);
         let body = body.ok_or_else(|| format!("subgraph \"{subgraph}\" does not exist"))?;
-        let ops = u16::try_from(body.len()).map_err(|_| format!("subgraph \"{subgraph}\" is too long"))?;
+        let ops = u16::try_from(body.len())
+            .map_err(|_| format!("subgraph \"{subgraph}\" is too long"))?;
         self.ops.push(Op::Repeat { ops, layers: *layers });
         let names: Vec<_> = body.iter().filter_map(Node::weight).collect();
         let first = self.tensors.len() as u32;
         if *layers > program::MAX_LAYERS {
             let most = program::MAX_LAYERS;
-            return Err(format!("subgraph \"{subgraph}\" is repeated {layers} times, {most} at most"));
+            return Err(format!(
+                "subgraph \"{subgraph}\" is repeated {layers} times, {most} at most"
+            ));
         }
         for layer in 0..*layers {
             for name in &names {
@@ -99,7 +106,9 @@ impl Compiler<'_> {
     ) -> Result<PerLayer, String> {
         let found = tensor(name).ok_or_else(|| format!("tensor \"{name}\" is not in the index"))?;
         if self.tensors.len() >= MAX_TENSORS {
-            return Err(format!("more than {MAX_TENSORS} tensors, a tensor counted once for each use"));
+            return Err(format!(
+                "more than {MAX_TENSORS} tensors, a tensor counted once for each use"
+            ));
         }
         self.tensors.push((name.to_owned(), found));
         Ok(PerLayer { first: self.tensors.len() as u32 - 1, stride: 0 })
@@ -134,7 +143,16 @@ impl Compiler<'_> {
                 Op::Rotary { angles, value, head_width: *head_width }
             }
             Node::Attention {
-                cache, query_heads, kv_heads, head_width, scale, query, key, value, angles, output,
+                cache,
+                query_heads,
+                kv_heads,
+                head_width,
+                scale,
+                query,
+                key,
+                value,
+                angles,
+                output,
             } => Op::Attention {
                 cache: PerLayer { first: *cache, stride },
                 heads: Heads { query: *query_heads, kv: *kv_heads, width: *head_width },
@@ -222,7 +240,11 @@ fn place_values(graph: &Graph) -> Result<BTreeMap<&str, (u16, Slot)>, String> {
         let slot = Slot { offset, width: shape.width, selected: shape.selected };
         placed.push((name, slot, *life));
     }
-    Ok(placed.into_iter().enumerate().map(|(i, (name, slot, _))| (name, (i as u16, slot))).collect())
+    Ok(placed
+        .into_iter()
+        .enumerate()
+        .map(|(i, (name, slot, _))| (name, (i as u16, slot)))
+        .collect())
 }
 
 /// The first and last operation that uses each value, subgraphs counted once. A value that lives
@@ -234,7 +256,9 @@ fn lifetimes(graph: &Graph) -> Result<BTreeMap<&str, (usize, usize)>, String> {
     for node in &graph.nodes {
         let single = std::slice::from_ref(node);
         let body = match node {
-            Node::Repeat { subgraph, .. } => graph.subgraphs.get(subgraph).map_or(single, Vec::as_slice),
+            Node::Repeat { subgraph, .. } => {
+                graph.subgraphs.get(subgraph).map_or(single, Vec::as_slice)
+            }
             _ => single,
         };
         let start = clock;

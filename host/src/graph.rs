@@ -222,7 +222,9 @@ impl Node {
     pub(crate) fn values(&self) -> (Vec<&ValueRef>, Option<&ValueRef>) {
         match self {
             Node::Repeat { .. } => (vec![], None),
-            Node::Embed { output, .. } | Node::RotaryAngles { output, .. } => (vec![], Some(output)),
+            Node::Embed { output, .. } | Node::RotaryAngles { output, .. } => {
+                (vec![], Some(output))
+            }
             Node::RmsNorm { input, output, .. } | Node::Select { input, output } => {
                 (vec![input], Some(output))
             }
@@ -242,9 +244,9 @@ impl Node {
     /// The weight's name, with `{layer}` in it if it differs between layers.
     pub(crate) fn weight(&self) -> Option<&str> {
         match self {
-            Node::Embed { weight, .. } | Node::RmsNorm { weight, .. } | Node::MatMul { weight, .. } => {
-                Some(weight)
-            }
+            Node::Embed { weight, .. }
+            | Node::RmsNorm { weight, .. }
+            | Node::MatMul { weight, .. } => Some(weight),
             Node::RotaryAngles { frequencies, .. } => Some(frequencies),
             _ => None,
         }

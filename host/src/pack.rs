@@ -5,9 +5,9 @@ use crate::package::validate::Report;
 use crate::page_writer::PageWriter;
 use crate::{Error, Result, dispatch};
 use omex_core::arena::{Layout, Plan};
+use omex_core::image::{Extent, HEADER_BYTES, Header};
 use omex_core::program::Program;
 use omex_core::token::Tokenizer;
-use omex_core::image::{Extent, HEADER_BYTES, Header};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -64,7 +64,8 @@ pub struct BoardPlan {
 pub fn pack(package: &Package, target: &Target, output: &Path) -> Result<BoardPlan> {
     let page_size = target.page_size.unwrap_or(if target.ram <= 128 << 10 { 1024 } else { 4096 });
     if !page_size.is_power_of_two() || !(512..=1 << 20).contains(&page_size) {
-        let message = format!("--page-size: found {page_size}, expected a power of two from 512 to 1048576");
+        let message =
+            format!("--page-size: found {page_size}, expected a power of two from 512 to 1048576");
         return Err(Error::Usage(message));
     }
     let tokenizer = package.tokenizer_tables()?.unwrap_or_default();
@@ -150,7 +151,10 @@ impl Writer {
         }
         // Positions cost the same each: the first estimate is short by what rounding adds.
         let header = program.header();
-        let position = 2 * self.header.plan.kv_format.bytes() as u64 * u64::from(header.kv_width) * u64::from(header.kv_caches);
+        let position = 2
+            * self.header.plan.kv_format.bytes() as u64
+            * u64::from(header.kv_width)
+            * u64::from(header.kv_caches);
         let more = (budget - needed).checked_div(position).unwrap_or(0);
         let most = program.header().context_length.max(least_context);
         let context = target.context.unwrap_or((1 + more).min(u64::from(most)) as u32);
@@ -176,7 +180,8 @@ impl Writer {
 
     fn write(&mut self, package: &Package, tokenizer: &[u8], output: &Path) -> Result<()> {
         let crc32c = dispatch::kernels()?.crc32c;
-        let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let io = |e| Error::io(output, "write", e);
         let temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
         let mut file = BufWriter::new(temporary.as_file());
@@ -264,7 +269,8 @@ impl Image {
         let header = match read {
             Ok(header) => header.map_err(|error| Error::load(path, error))?,
             Err(_) => {
-                let (found, expected) = (format!("{length} bytes"), format!("{HEADER_BYTES} at least"));
+                let (found, expected) =
+                    (format!("{length} bytes"), format!("{HEADER_BYTES} at least"));
                 return Err(Error::malformed(path, "header", found, expected, NOT_A_MODEL));
             }
         };
@@ -322,7 +328,9 @@ pub fn validate(path: &Path) -> Result<Report> {
         report.problems.push(Error::load(path, error).to_string());
     }
     if let Some(Err(error)) = image.tokenizer.as_deref().map(Tokenizer::open) {
-        report.problems.push(format!("{}: tokenizer: {error}; pack the image again", path.display()));
+        report
+            .problems
+            .push(format!("{}: tokenizer: {error}; pack the image again", path.display()));
     }
     let crc32c = dispatch::kernels()?.crc32c;
     let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;

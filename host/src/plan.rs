@@ -108,9 +108,8 @@ const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
 pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
-    let streamed = TILES.map(|bytes| Residency::Streamed {
-        tile_pages: (bytes / size.page_size).max(1),
-    });
+    let streamed =
+        TILES.map(|bytes| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) });
     let mut residencies = vec![];
     if request.pages != Some(PageSource::Read) {
         residencies.push(Residency::Mapped);
@@ -121,7 +120,8 @@ pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<Mem
     let mut smallest: Option<MemoryPlan> = None;
     for residency in residencies {
         for candidate in candidates(size, request, residency) {
-            let plan = lay_out(size, residency, candidate).map_err(|error| Error::load(model, error))?;
+            let plan =
+                lay_out(size, residency, candidate).map_err(|error| Error::load(model, error))?;
             if request.memory.is_none_or(|memory| plan.total <= memory) {
                 return Ok(plan);
             }
@@ -145,7 +145,9 @@ fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> 
     let least = if request.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
     let contexts = match residency {
         Residency::Mapped => vec![full],
-        Residency::Streamed { .. } => vec![full, (full / 2).max(least), (full / 4).max(least), least],
+        Residency::Streamed { .. } => {
+            vec![full, (full / 2).max(least), (full / 4).max(least), least]
+        }
     };
     let logit_columns = request.logit_columns.max(1);
     let plan = |context: u32, chunk: u32| Plan {
@@ -166,7 +168,11 @@ pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
     if matrices.all(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
 }
 
-fn lay_out(size: &ModelSize<'_>, residency: Residency, plan: Plan) -> Result<MemoryPlan, LoadError> {
+fn lay_out(
+    size: &ModelSize<'_>,
+    residency: Residency,
+    plan: Plan,
+) -> Result<MemoryPlan, LoadError> {
     let pages = u32::try_from(size.weights.div_ceil(u64::from(size.page_size))).unwrap_or(u32::MAX);
     let stable_pages = if residency == Residency::Mapped { pages } else { 0 };
     let layout = Layout::new(size.program, &plan, stable_pages)?;

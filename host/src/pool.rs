@@ -56,7 +56,8 @@ impl Pool {
         let mut pool = Self { shared, workers: vec![], running: Mutex::new(()) };
         for i in 1..threads {
             let shared = Arc::clone(&pool.shared);
-            let builder = std::thread::Builder::new().name(format!("omex-{i}")).stack_size(256 << 10);
+            let builder =
+                std::thread::Builder::new().name(format!("omex-{i}")).stack_size(256 << 10);
             pool.workers.push(builder.spawn(move || work(&shared))?);
         }
         Ok(pool)

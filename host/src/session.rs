@@ -207,7 +207,11 @@ impl Session {
 /// Memory, which a damaged model may ask too much of: asking first tells, where `vec!` would abort.
 fn zeros(count: u64, model: &Path) -> Result<Vec<u128>> {
     let refused = || {
-        Error::io(model, "get enough memory (see --memory and --context)", std::io::ErrorKind::OutOfMemory.into())
+        Error::io(
+            model,
+            "get enough memory (see --memory and --context)",
+            std::io::ErrorKind::OutOfMemory.into(),
+        )
     };
     let count = usize::try_from(count).map_err(|_| refused())?;
     Vec::<u128>::new().try_reserve_exact(count).map_err(|_| refused())?;

@@ -34,8 +34,12 @@ pub(crate) fn matmul(
     let groups = (matrix.columns as usize).div_ceil(GROUP);
     let product = Product { stream, parallel, output, columns, groups, unit, accumulate };
     match matrix.format {
-        Format::Int4 => product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize)),
-        Format::Int8 => product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize)),
+        Format::Int4 => {
+            product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize))
+        }
+        Format::Int8 => {
+            product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
+        }
         Format::F16 => product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x)),
         Format::F32 => product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x)),
         Format::Vector => Ok(()),
@@ -106,7 +110,9 @@ impl Product<'_, '_> {
             let rows = panels.start * PANEL..(panels.end * PANEL).min(self.output.width);
             let tasks = tasks(self.parallel, bytes.len() * self.columns);
             let per_task = panels.len().div_ceil(tasks) * PANEL;
-            share_rows(self.parallel, &mut self.output, rows, per_task, &|rows| piece.run(dot, rows));
+            share_rows(self.parallel, &mut self.output, rows, per_task, &|rows| {
+                piece.run(dot, rows)
+            });
             first = piece.end;
         }
         Ok(())

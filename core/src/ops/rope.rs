@@ -38,7 +38,12 @@ pub(crate) fn rotary_angles(
 }
 
 /// Turns each head of each column by the angles of its position.
-pub(crate) fn rotary(angles: Columns<'_>, head_width: usize, mut heads: ColumnsMut<'_>, columns: usize) {
+pub(crate) fn rotary(
+    angles: Columns<'_>,
+    head_width: usize,
+    mut heads: ColumnsMut<'_>,
+    columns: usize,
+) {
     for c in 0..columns {
         let Some((angles, _)) = angles.column(c).split_at_checked(head_width) else { return };
         for head in heads.column(c).chunks_exact_mut(head_width.max(1)) {

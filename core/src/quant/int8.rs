@@ -51,7 +51,9 @@ pub fn write_row(block: &mut [u8; BLOCK_BYTES], lane: usize, scale: half::f16, r
     if let Some(bits) = scales.as_chunks_mut::<2>().0.get_mut(lane) {
         *bits = scale.to_le_bytes();
     }
-    for (vector, row) in bytes.as_chunks_mut::<{ 4 * PANEL }>().0.iter_mut().zip(row.as_chunks::<4>().0) {
+    for (vector, row) in
+        bytes.as_chunks_mut::<{ 4 * PANEL }>().0.iter_mut().zip(row.as_chunks::<4>().0)
+    {
         if let Some(quad) = vector.as_chunks_mut::<4>().0.get_mut(lane) {
             *quad = row.map(i8::cast_unsigned);
         }

@@ -255,7 +255,8 @@ fn quantize(x: &FloatGroup) -> QuantizedGroup {
         let bits = _mm256_and_si256(_mm256_castps_si256(*value), magnitude);
         largest = _mm256_max_epu32(largest, bits);
     }
-    let four = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+    let four =
+        _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
     let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
     let one = _mm_max_epu32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
     let (scale, inverse) = activation_step(_mm_cvtsi128_si32(one).cast_unsigned());

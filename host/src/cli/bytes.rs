@@ -12,7 +12,12 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         "K" | "k" | "KiB" => 1 << 10,
         "M" | "MiB" => 1 << 20,
         "G" | "GiB" => 1 << 30,
-        _ => return Err(format!("unknown unit \"{}\": use KB, MB, GB, KiB, MiB or GiB", unit.trim())),
+        _ => {
+            return Err(format!(
+                "unknown unit \"{}\": use KB, MB, GB, KiB, MiB or GiB",
+                unit.trim()
+            ));
+        }
     };
     let number: f64 = number.parse().map_err(|_| format!("\"{text}\" is not a number of bytes"))?;
     let bytes = number * factor as f64;

@@ -16,7 +16,8 @@ pub(super) fn graph(config: &LlamaConfig, layout: &WeightLayout) -> Graph {
         ValueRef::rows("qkv", q, q + kv),
         ValueRef::rows("qkv", q + kv, q + 2 * kv),
     );
-    let (gate, up) = (ValueRef::rows("gate_up", 0, wide), ValueRef::rows("gate_up", wide, 2 * wide));
+    let (gate, up) =
+        (ValueRef::rows("gate_up", 0, wide), ValueRef::rows("gate_up", wide, 2 * wide));
     let norm = |weight: &str, input: &str, output: &str| Node::RmsNorm {
         weight: weight.into(),
         epsilon,

@@ -164,7 +164,9 @@ fn tokenizer(source: &dyn Checkpoint, given: Option<&Path>) -> Result<Option<Spe
     };
     let spec = match (given, source.tokenizer()) {
         (Some(path), _) => from_file(path)?,
-        (None, Some(TokenizerSource::HuggingFace(path) | TokenizerSource::Llama2c(path))) => from_file(path)?,
+        (None, Some(TokenizerSource::HuggingFace(path) | TokenizerSource::Llama2c(path))) => {
+            from_file(path)?
+        }
         (None, Some(TokenizerSource::Gguf(vocabulary))) => {
             Spec::from_gguf(Path::new("tokenizer.ggml"), vocabulary.clone())?
         }
@@ -173,23 +175,36 @@ fn tokenizer(source: &dyn Checkpoint, given: Option<&Path>) -> Result<Option<Spe
     if spec.pieces.len() > vocabulary {
         let found = format!("{} tokens", spec.pieces.len());
         let expected = format!("at most the model's {vocabulary}");
-        return Err(Error::malformed(&spec.origin, "vocabulary", found, expected, "give the model's own tokenizer"));
+        return Err(Error::malformed(
+            &spec.origin,
+            "vocabulary",
+            found,
+            expected,
+            "give the model's own tokenizer",
+        ));
     }
     Ok(Some(spec))
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::io(path, "write", e.into()))?;
+    let mut text =
+        serde_json::to_string_pretty(value).map_err(|e| Error::io(path, "write", e.into()))?;
     text.push('\n');
     std::fs::write(path, text).map_err(|e| Error::io(path, "write", e))
 }
 
-fn metadata(source: &dyn Checkpoint, source_format: &str, name: &str, layout: &WeightLayout) -> Metadata {
+fn metadata(
+    source: &dyn Checkpoint,
+    source_format: &str,
+    name: &str,
+    layout: &WeightLayout,
+) -> Metadata {
     let config = source.config();
     let parameters = layout.parameters(source);
     let mut bytes: BTreeMap<Format, u64> = BTreeMap::new();
     for tensor in layout.files.iter().flatten().filter(|t| t.format != Format::Vector) {
-        *bytes.entry(tensor.format).or_default() += u64::from(tensor.rows) * u64::from(tensor.columns);
+        *bytes.entry(tensor.format).or_default() +=
+            u64::from(tensor.rows) * u64::from(tensor.columns);
     }
     let mut formats: Vec<_> = bytes.into_iter().collect();
     formats.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

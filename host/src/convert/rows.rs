@@ -110,14 +110,19 @@ fn encode(rows: &[Row], tensor: &Planned, compensation: Option<&Compensation>) -
     let encode = |panels: &[&[Row]]| {
         let mut bytes = vec![];
         for panel in panels {
-            let groups: Vec<_> = panel.iter().map(|row| row.groups(tensor.format, compensation)).collect();
+            let groups: Vec<_> =
+                panel.iter().map(|row| row.groups(tensor.format, compensation)).collect();
             write_panel(tensor.format, &groups, &mut bytes);
         }
         bytes
     };
     let share = panels.len().div_ceil(cores).max(1);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = panels.chunks(share).map(|panels| scope.spawn(move || encode(panels))).collect();
-        threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+        let threads: Vec<_> =
+            panels.chunks(share).map(|panels| scope.spawn(move || encode(panels))).collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
     })
 }

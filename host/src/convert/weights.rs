@@ -44,7 +44,8 @@ impl WeightLayout {
         // Fusing must not differ between layers, which share one subgraph.
         let alike = |names: &[&str]| {
             (0..config.layers).all(|l| {
-                let formats = names.iter().map(|n| format_of(source, precision, &source_name(l, n)));
+                let formats =
+                    names.iter().map(|n| format_of(source, precision, &source_name(l, n)));
                 let formats: Vec<_> = formats.collect();
                 formats.windows(2).all(|pair| pair[0] == pair[1])
             })
@@ -61,7 +62,9 @@ impl WeightLayout {
             if fused.0 {
                 add("attention.qkv", &QKV)?;
             } else {
-                for (name, source) in ["attention.query", "attention.key", "attention.value"].iter().zip(QKV) {
+                for (name, source) in
+                    ["attention.query", "attention.key", "attention.value"].iter().zip(QKV)
+                {
                     add(name, &[source])?;
                 }
             }
@@ -120,7 +123,8 @@ impl WeightLayout {
         let crc32c = dispatch::kernels()?.crc32c;
         let total = self.files.iter().flatten().map(|t| u64::from(t.rows)).sum();
         let mut rows = 0;
-        let mut index = WeightIndex { format: 1, page_size: self.page_size(), ..Default::default() };
+        let mut index =
+            WeightIndex { format: 1, page_size: self.page_size(), ..Default::default() };
         for (number, tensors) in self.files.iter().enumerate() {
             let name = format!("layer_{number}.bin");
             let path = folder.join(&name);
@@ -131,7 +135,8 @@ impl WeightLayout {
                 writer.align(ALIGNMENT).map_err(io)?;
                 let offset = writer.length();
                 let mut crc = 0;
-                let compensation = compensations.get(&tensor.name).filter(|_| tensor.format == Format::Int4);
+                let compensation =
+                    compensations.get(&tensor.name).filter(|_| tensor.format == Format::Int4);
                 write_tensor(source, tensor, compensation, &mut |bytes, done| {
                     crc = crc32c(crc, bytes);
                     writer.write(bytes).map_err(io)?;
@@ -220,7 +225,8 @@ fn plan_tensor(
     let missing = |name: &str| Error::Usage(format!("the model has no tensor {name}"));
     let infos = sources.iter().map(|s| source.tensor(s).ok_or_else(|| missing(s)));
     let infos = infos.collect::<Result<Vec<_>>>()?;
-    let (rows, columns) = (infos.iter().map(|i| i.rows).sum(), infos.first().map_or(0, |i| i.columns));
+    let (rows, columns) =
+        (infos.iter().map(|i| i.rows).sum(), infos.first().map_or(0, |i| i.columns));
     let is_vector = name.ends_with("norm");
     let first = sources.first().and_then(|s| format_of(source, precision, s));
     let format = if is_vector { Format::Vector } else { first.unwrap_or(Format::Int8) };

@@ -114,9 +114,14 @@ impl WeightIndex {
                 return wrong(field("length"), file.length.to_string(), "whole pages");
             }
             let digits = file.page_crc32c.as_bytes();
-            if digits.len() as u64 != 8 * pages || digits.chunks(8).any(|d| parse_crc(d).is_none()) {
+            if digits.len() as u64 != 8 * pages || digits.chunks(8).any(|d| parse_crc(d).is_none())
+            {
                 let found = format!("{} characters", digits.len());
-                return wrong(field("page_crc32c"), found, &format!("8 hexadecimal digits for each of {pages} pages"));
+                return wrong(
+                    field("page_crc32c"),
+                    found,
+                    &format!("8 hexadecimal digits for each of {pages} pages"),
+                );
             }
             if lengths.insert(file.name.as_str(), file.length).is_some() {
                 return wrong(field("name"), "it twice".into(), "it once");
@@ -136,7 +141,11 @@ impl WeightIndex {
                 return wrong(field("length"), tensor.length.to_string(), &expected);
             }
             if tensor.offset.checked_add(needed).is_none_or(|end| end > *length) {
-                return wrong(field("offset"), tensor.offset.to_string(), &format!("{needed} bytes inside of the file's {length}"));
+                return wrong(
+                    field("offset"),
+                    tensor.offset.to_string(),
+                    &format!("{needed} bytes inside of the file's {length}"),
+                );
             }
             if parse_crc(tensor.crc32c.as_bytes()).is_none() {
                 return wrong(field("crc32c"), tensor.crc32c.clone(), "8 hexadecimal digits");
@@ -152,7 +161,13 @@ impl WeightIndex {
 fn check_length(path: &Path, expected: u64) -> Result<()> {
     let metadata = std::fs::symlink_metadata(path).map_err(|e| Error::io(path, "read", e))?;
     if !metadata.is_file() {
-        return Err(Error::malformed(path, "type", "no regular file", "a regular file", CONVERT_AGAIN));
+        return Err(Error::malformed(
+            path,
+            "type",
+            "no regular file",
+            "a regular file",
+            CONVERT_AGAIN,
+        ));
     }
     if metadata.len() != expected {
         let found = format!("{} bytes", metadata.len());

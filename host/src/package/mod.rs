@@ -59,10 +59,11 @@ impl Package {
         index.check(path)?;
         let stop_tokens = &metadata.tokens.eos;
         let tensors = index.by_name();
-        let compiled = compile(&graph, stop_tokens, |name| tensors.get(name).copied()).map_err(|found| {
-            let expected = "a graph over the tensors of weights/quantization.json";
-            Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
-        })?;
+        let compiled =
+            compile(&graph, stop_tokens, |name| tensors.get(name).copied()).map_err(|found| {
+                let expected = "a graph over the tensors of weights/quantization.json";
+                Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
+            })?;
         let package = Self { path: path.to_owned(), metadata, graph, index, compiled };
         package.program()?;
         Ok(package)

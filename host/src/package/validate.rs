@@ -46,7 +46,8 @@ pub fn validate(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Report> {
 }
 
 fn check_unknown_fields(path: &Path, report: &mut Report) {
-    let mut note = |file: &str, field: String| report.notes.push(format!("{file}: unknown field {field}"));
+    let mut note =
+        |file: &str, field: String| report.notes.push(format!("{file}: unknown field {field}"));
     // These were read before: only their unknown fields are of interest.
     let file = "metadata.json";
     let _ = read_json_reporting::<super::Metadata>(&path.join(file), &mut |f| note(file, f));
@@ -56,7 +57,11 @@ fn check_unknown_fields(path: &Path, report: &mut Report) {
     let _ = read_json_reporting::<super::WeightIndex>(&path.join(file), &mut |f| note(file, f));
 }
 
-fn check_weights(package: &Package, report: &mut Report, progress: &mut dyn FnMut(u64)) -> Result<()> {
+fn check_weights(
+    package: &Package,
+    report: &mut Report,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
     let folder = package.path.join("weights");
     let crc32c = dispatch::kernels()?.crc32c;
     let mut page = vec![0; package.index.page_size as usize];
@@ -84,9 +89,13 @@ fn check_weights(package: &Package, report: &mut Report, progress: &mut dyn FnMu
     }
     let used: BTreeSet<_> = package.compiled.names.iter().collect();
     for tensor in package.index.tensors.iter().filter(|t| !used.contains(&t.name)) {
-        report.notes.push(format!("weights/quantization.json: tensor \"{}\" is not used by graph.json", tensor.name));
+        report.notes.push(format!(
+            "weights/quantization.json: tensor \"{}\" is not used by graph.json",
+            tensor.name
+        ));
     }
-    let known = package.index.files.iter().map(|f| f.name.as_str()).chain(["quantization.json"]).collect();
+    let known =
+        package.index.files.iter().map(|f| f.name.as_str()).chain(["quantization.json"]).collect();
     note_strangers(&folder, &known, report);
     Ok(())
 }
@@ -105,13 +114,22 @@ fn check_tensor(
         let now = buffer.len().min(left as usize);
         let offset = tensor.offset + tensor.length - left;
         if let Err(e) = file.read_exact_at(&mut buffer[..now], offset) {
-            report.problems.push(format!("{}: tensor \"{}\": cannot be read: {e}", path.display(), tensor.name));
+            report.problems.push(format!(
+                "{}: tensor \"{}\": cannot be read: {e}",
+                path.display(),
+                tensor.name
+            ));
             return;
         }
         crc = crc32c(crc, &buffer[..now]);
         left -= now as u64;
     }
-    compare(&format!("{}: tensor \"{}\"", path.display(), tensor.name), crc, tensor.crc32c.as_bytes(), report);
+    compare(
+        &format!("{}: tensor \"{}\"", path.display(), tensor.name),
+        crc,
+        tensor.crc32c.as_bytes(),
+        report,
+    );
 }
 
 fn compare(what: &str, found: u32, digits: &[u8], report: &mut Report) {
@@ -119,7 +137,9 @@ fn compare(what: &str, found: u32, digits: &[u8], report: &mut Report) {
     if expected != Some(found) {
         let expected = String::from_utf8_lossy(digits);
         let remedy = "the file is damaged: copy or convert the package again";
-        report.problems.push(format!("{what}: crc32c: found {found:08x}, expected {expected}; {remedy}"));
+        report
+            .problems
+            .push(format!("{what}: crc32c: found {found:08x}, expected {expected}; {remedy}"));
     }
 }
 
@@ -158,7 +178,9 @@ fn check_json_files(folder: &Path, depth: u32, report: &mut Report) {
         let path = entry.path();
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_symlink() {
-            report.problems.push(format!("{}: found a symbolic link, expected a file", path.display()));
+            report
+                .problems
+                .push(format!("{}: found a symbolic link, expected a file", path.display()));
         } else if kind.is_dir() && depth < 8 {
             check_json_files(&path, depth + 1, report);
         } else if path.extension().is_some_and(|e| e == "json") {

@@ -139,7 +139,9 @@ impl Source {
         bytes.resize((end - start) as usize, 0);
         let result = match file.read_exact_at(&mut bytes, start) {
             Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(PageErrorKind::Truncated),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(PageErrorKind::Truncated)
+            }
             Err(_) => Err(PageErrorKind::Device),
         };
         self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);

@@ -255,8 +255,9 @@ mod tests {
                 let product: f64 = (0..3)
                     .map(|k| {
                         let h = full(i, k) + if i == k { damping } else { 0.0 };
-                        let inverse: f64 =
-                            (0..3).map(|m| f64::from(factor[m * 3 + k]) * f64::from(factor[m * 3 + j])).sum();
+                        let inverse: f64 = (0..3)
+                            .map(|m| f64::from(factor[m * 3 + k]) * f64::from(factor[m * 3 + j]))
+                            .sum();
                         h * inverse
                     })
                     .sum();
@@ -277,7 +278,12 @@ mod tests {
         let inputs: Vec<Vec<f32>> = (0..400)
             .map(|_| {
                 let mut last = 0.0;
-                (0..columns).map(|_| { last = 0.9 * last + random(); last }).collect()
+                (0..columns)
+                    .map(|_| {
+                        last = 0.9 * last + random();
+                        last
+                    })
+                    .collect()
             })
             .collect();
         let mut hessian = Hessian::new(columns);

@@ -116,7 +116,8 @@ fn squared_error(x: &FloatGroup, scale: f16, q: &[i8; GROUP]) -> f32 {
 pub fn write_panel(format: Format, rows: &[Vec<Group>], out: &mut Vec<u8>) {
     let groups = rows.first().map_or(0, Vec::len);
     for g in 0..groups {
-        let lanes = rows.iter().take(PANEL).enumerate().filter_map(|(lane, row)| Some((lane, row.get(g)?)));
+        let lanes =
+            rows.iter().take(PANEL).enumerate().filter_map(|(lane, row)| Some((lane, row.get(g)?)));
         match format {
             Format::Int8 => {
                 let mut block = int8::EMPTY;

@@ -103,13 +103,16 @@ fn convert_to(args: &Args, output: &Path) -> Result<omex::package::Package> {
         force: args.force,
     };
     if source.tokenizer().is_none() && args.tokenizer.is_none() {
-        output::note("note: no tokenizer found; the package takes token ids only (see --tokenizer)");
+        output::note(
+            "note: no tokenizer found; the package takes token ids only (see --tokenizer)",
+        );
     }
     let bar = output::progress("converting", 1, false);
-    let package = convert(&*source, &format.to_string(), &name, output, &options, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    });
+    let package =
+        convert(&*source, &format.to_string(), &name, output, &options, &mut |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        });
     bar.finish_and_clear();
     package
 }

@@ -1,7 +1,7 @@
 //! `omex` without a command: the main job, on the model that ships in the repository.
 
-use super::run::{Request, generate};
 use super::convert;
+use super::run::{Request, generate};
 use crate::cli::{bytes, output};
 use omex::session::{Options, Session};
 use omex::{Error, Result};

@@ -45,7 +45,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let ids = session.encode(&text)?;
     if ids.len() < 2 {
         let found = format!("{} tokens", ids.len());
-        return Err(Error::malformed(&args.data, "text", found, "at least 2", "give a longer text"));
+        return Err(Error::malformed(
+            &args.data,
+            "text",
+            found,
+            "at least 2",
+            "give a longer text",
+        ));
     }
     let (columns, window) = (session.logit_columns(), session.plan().context as usize);
     let failed = session.failure();

@@ -116,7 +116,10 @@ fn image(args: &Args) -> Result<()> {
         view.prefill_chunk
     );
     for section in &view.sections {
-        text.push_str(&format!("{:10} {:>10} {:>10}\n", section.name, section.offset, section.length));
+        text.push_str(&format!(
+            "{:10} {:>10} {:>10}\n",
+            section.name, section.offset, section.length
+        ));
     }
     text.push('\n');
     for (number, t) in view.tensors.iter().enumerate() {

@@ -13,9 +13,9 @@ pub(crate) mod validate;
 
 use super::bytes;
 use clap::Args;
+use omex::Result;
 use omex::plan::PageSource;
 use omex::session::{Options, Session};
-use omex::Result;
 use std::path::Path;
 
 /// How a model is to be run: shared by the commands that run one.

@@ -2,9 +2,9 @@
 
 use super::Machine;
 use crate::cli::{bytes, output};
+use omex::Result;
 use omex::plan::{MemoryPlan, Residency};
 use omex::session::plan_model;
-use omex::Result;
 use std::path::PathBuf;
 
 /// Show where every byte goes under a memory budget.
@@ -60,7 +60,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
     let weights = match plan.residency {
         Residency::Mapped => "weights, mapped".to_owned(),
-        Residency::Streamed { tile_pages } => format!("weights, streamed {tile_pages} pages at a time"),
+        Residency::Streamed { tile_pages } => {
+            format!("weights, streamed {tile_pages} pages at a time")
+        }
     };
     let rows = [
         (weights, plan.bytes.weights + plan.bytes.ring),
@@ -75,7 +77,11 @@ fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
     }
     if let Some(budget) = budget {
         let left = budget - plan.total;
-        text.push_str(&format!("{:40} {left:>14}  {:>8}\n", "left of the budget", bytes::show(left)));
+        text.push_str(&format!(
+            "{:40} {left:>14}  {:>8}\n",
+            "left of the budget",
+            bytes::show(left)
+        ));
     }
     text
 }

@@ -169,7 +169,8 @@ pub(crate) fn generate(
 ) -> Result<Output> {
     let tables = session.tokenizer_tables().map(<[u8]>::to_vec);
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
-    let mut tokenizer = tokenizer.map_err(|e| Error::Usage(format!("{}: {e}", request.model.display())))?;
+    let mut tokenizer =
+        tokenizer.map_err(|e| Error::Usage(format!("{}: {e}", request.model.display())))?;
     let mut stats = Stats { planned_bytes: session.plan().total, ..Stats::default() };
     let bytes_read = session.bytes_read();
     let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
@@ -184,7 +185,8 @@ pub(crate) fn generate(
     }
     let prefill = Instant::now();
     let sampler = Sampler::new(request.sampling);
-    let mut generation = Generation::prefill(&mut engine, sampler, request.prompt).map_err(&failed)?;
+    let mut generation =
+        Generation::prefill(&mut engine, sampler, request.prompt).map_err(&failed)?;
     stats.prefill_tok_s = rate(request.prompt.len(), prefill);
     stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
     let (decode, before) = (Instant::now(), read());
