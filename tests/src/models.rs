@@ -81,7 +81,8 @@ pub fn mix(source: &dyn Checkpoint, precisions: &[Precision]) -> Converted {
         let name = other["files"][number]["name"].as_str().expect("a name");
         std::fs::copy(from.path.join("weights").join(name), mixed.path.join("weights").join(name))
             .expect("a file of weights");
-        let of_file = other["tensors"].as_array().expect("tensors").iter().filter(|t| t["file"] == name);
+        let of_file =
+            other["tensors"].as_array().expect("tensors").iter().filter(|t| t["file"] == name);
         tensors.extend(of_file.cloned());
         index["files"][number] = other["files"][number].clone();
     }

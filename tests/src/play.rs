@@ -75,7 +75,12 @@ pub fn greedy(rows: &Rows) -> Vec<u32> {
 
 /// Generates `count` tokens, always the most likely one, and the logits that each was chosen from.
 #[must_use]
-pub fn greedy_logits(model: &Path, prompt: &[u32], count: usize, setting: &Setting<'_>) -> (Vec<u32>, Rows) {
+pub fn greedy_logits(
+    model: &Path,
+    prompt: &[u32],
+    count: usize,
+    setting: &Setting<'_>,
+) -> (Vec<u32>, Rows) {
     let mut session = setting.open(model, 1).unwrap_or_else(|e| panic!("{e}"));
     let mut engine = session.engine().unwrap_or_else(|e| panic!("{e}"));
     let most = engine.plan().columns as usize;

@@ -60,7 +60,8 @@ impl Finished {
 pub fn run(command: &mut Command) -> Finished {
     let output = command.output().expect("the command can be run");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }.orderly()
+    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        .orderly()
 }
 
 /// Runs `omex` in a folder.

@@ -86,8 +86,17 @@ impl Synthetic {
             }
         };
         put("model.embed_tokens.weight");
-        let parts = ["input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-            "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj"];
+        let parts = [
+            "input_layernorm",
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "post_attention_layernorm",
+            "mlp.gate_proj",
+            "mlp.down_proj",
+            "mlp.up_proj",
+        ];
         for part in parts {
             (0..c.layers).for_each(|layer| put(&format!("model.layers.{layer}.{part}.weight")));
         }
@@ -98,7 +107,8 @@ impl Synthetic {
             let info = self.tensor("lm_head.weight").expect("an untied model has one");
             let mut row = vec![0.0; info.columns as usize];
             for number in 0..info.rows {
-                self.read_row("lm_head.weight", number, &mut row).expect("synthetic rows can be read");
+                self.read_row("lm_head.weight", number, &mut row)
+                    .expect("synthetic rows can be read");
                 bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
             }
         }
@@ -152,8 +162,17 @@ impl Synthetic {
     }
 
     fn names(&self) -> Vec<String> {
-        let parts = ["input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-            "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"];
+        let parts = [
+            "input_layernorm",
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "post_attention_layernorm",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        ];
         let layers = (0..self.config.layers)
             .flat_map(|l| parts.map(|part| format!("model.layers.{l}.{part}.weight")));
         let mut names: Vec<_> = layers.collect();
@@ -190,9 +209,8 @@ impl Synthetic {
     }
 
     fn hash(&self, name: &str, row: u32) -> u64 {
-        let place = (name.bytes().chain(row.to_le_bytes())).fold(self.seed, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let place = (name.bytes().chain(row.to_le_bytes()))
+            .fold(self.seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
         mixed(place)
     }
 }
@@ -214,7 +232,9 @@ impl Checkpoint for Synthetic {
             self.read_row_bytes(name, row, &mut bytes)?;
             for (block, out) in bytes.chunks_exact(34).zip(out.chunks_mut(32)) {
                 let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                out.iter_mut().zip(&block[2..]).for_each(|(x, q)| *x = scale * f32::from(q.cast_signed()));
+                out.iter_mut()
+                    .zip(&block[2..])
+                    .for_each(|(x, q)| *x = scale * f32::from(q.cast_signed()));
             }
             return Ok(());
         }

@@ -43,7 +43,9 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn decoding_allocates_nothing() {
     let package = convert_from(&shipped_model(), Some(Precision::Int8));
-    for (pages, threads) in [(PageSource::Mmap, 1), (PageSource::Mmap, 3), (PageSource::Read, 1), (PageSource::Read, 2)] {
+    for (pages, threads) in
+        [(PageSource::Mmap, 1), (PageSource::Mmap, 3), (PageSource::Read, 1), (PageSource::Read, 2)]
+    {
         let options = Options { pages: Some(pages), threads: Some(threads), ..Options::default() };
         let mut session = Session::open(&package.path, &options).unwrap();
         let prompt = session.encode("Once upon a time").unwrap();
@@ -51,7 +53,14 @@ fn decoding_allocates_nothing() {
         let mut tokenizer = Tokenizer::open(tables.as_slice()).unwrap();
         let mut decoder = Decoder::new(false);
         let mut engine = session.engine().unwrap();
-        let sampling = Sampling { temperature: 1.0, top_k: 40, top_p: 0.9, min_p: 0.01, repetition_penalty: 1.1, seed: 7 };
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_k: 40,
+            top_p: 0.9,
+            min_p: 0.01,
+            repetition_penalty: 1.1,
+            seed: 7,
+        };
         let mut text = Generation::prefill(&mut engine, Sampler::new(sampling), &prompt).unwrap();
         let mut length = 0;
         let mut step = || {
@@ -67,7 +76,9 @@ fn decoding_allocates_nothing() {
             tokens += 1;
         }
         let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
-        println!("{pages:?}, {threads} threads: {allocations} allocations for {tokens} tokens, {length} bytes of text");
+        println!(
+            "{pages:?}, {threads} threads: {allocations} allocations for {tokens} tokens, {length} bytes of text"
+        );
         assert!(tokens > 20, "a text of {tokens} tokens shows little");
         assert_eq!(allocations, 0, "{pages:?}, {threads} threads: for {tokens} tokens");
     }

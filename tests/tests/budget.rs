@@ -19,7 +19,8 @@ fn large_model() -> &'static Path {
 }
 
 fn generate(memory: u64) -> Command {
-    let mut command = omex(["run", large_model().to_str().unwrap(), "--ids", "1,5,9,700,8191", "--json"]);
+    let mut command =
+        omex(["run", large_model().to_str().unwrap(), "--ids", "1,5,9,700,8191", "--json"]);
     command.args(["--max-tokens", "4", "--threads", "2", "--memory", &memory.to_string()]);
     command
 }
@@ -33,7 +34,10 @@ fn watched(command: &mut Command) -> (Finished, u64) {
         while let Ok(text) = std::fs::read_to_string(&status) {
             let line = text.lines().find(|line| line.starts_with("VmHWM:"));
             // A process that has ended has no memory any more.
-            let Some(kib) = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()) else { break };
+            let Some(kib) = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+            else {
+                break;
+            };
             peak = peak.max(kib << 10);
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -41,7 +45,8 @@ fn watched(command: &mut Command) -> (Finished, u64) {
     });
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    let finished = Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+    let finished =
+        Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     (finished.orderly(), watcher.join().unwrap())
 }
 
@@ -72,7 +77,8 @@ fn what_is_planned_is_not_exceeded_without_a_budget_either() {
     // A prompt that fills the KV cache, so that its memory is not only promised but used.
     let prompt: Vec<_> = (0..512).map(|i| (i * 13).to_string()).collect();
     for pages in ["mmap", "read"] {
-        let more = ["run", large_model().to_str().unwrap(), "--ids", &prompt.join(","), "--pages", pages];
+        let more =
+            ["run", large_model().to_str().unwrap(), "--ids", &prompt.join(","), "--pages", pages];
         let (finished, seen) = watched(omex(more).args(["--max-tokens", "2", "--json"]));
         let said = json_of(&finished);
         let (planned, peak) = (bytes(&said, "planned_bytes"), bytes(&said, "peak_bytes").max(seen));
@@ -84,7 +90,12 @@ fn what_is_planned_is_not_exceeded_without_a_budget_either() {
 /// The number before a word.
 fn number_before(text: &str, word: &str) -> u64 {
     let before = text.split(word).next().unwrap().trim_end();
-    before.rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("a number before {word} in {text}"))
+    before
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap_or_else(|_| panic!("a number before {word} in {text}"))
 }
 
 #[test]
@@ -110,17 +121,32 @@ fn the_plan_is_what_the_run_plans() {
     for memory in ["8MB", "50MB", "1GB"] {
         let model = large_model().to_str().unwrap();
         let plan = json_of(&run(&mut omex(["plan", model, "--memory", memory, "--json"])));
-        let said = json_of(&run(&mut omex(["run", model, "--ids", "1", "--max-tokens", "1", "--memory", memory, "--json"])));
+        let said = json_of(&run(&mut omex([
+            "run",
+            model,
+            "--ids",
+            "1",
+            "--max-tokens",
+            "1",
+            "--memory",
+            memory,
+            "--json",
+        ])));
         assert_eq!(plan["total"], said["stats"]["planned_bytes"], "{memory}");
         let parts = plan["bytes"].as_object().unwrap().values().map(|v| v.as_u64().unwrap());
-        assert_eq!(parts.sum::<u64>(), plan["total"].as_u64().unwrap(), "every byte has a purpose: {plan}");
+        assert_eq!(
+            parts.sum::<u64>(),
+            plan["total"].as_u64().unwrap(),
+            "every byte has a purpose: {plan}"
+        );
     }
 }
 
 /// The same under a limit that the kernel enforces, page cache included.
 #[test]
 fn the_budget_holds_under_a_memory_cgroup() {
-    let group = Path::new("/sys/fs/cgroup/memory").join(format!("omex-test-{}", std::process::id()));
+    let group =
+        Path::new("/sys/fs/cgroup/memory").join(format!("omex-test-{}", std::process::id()));
     if std::fs::create_dir(&group).is_err() {
         println!("skipped: memory cgroups (version 1) can't be made here");
         return;
@@ -138,8 +164,13 @@ fn the_budget_holds_under_a_memory_cgroup() {
         shell.arg(inner.get_program()).args(inner.get_args());
         let finished = run(&mut shell);
         let said = json_of(&finished);
-        let peak = std::fs::read_to_string(group.join("memory.max_usage_in_bytes")).unwrap_or_default();
-        println!("limit {limit}: {} planned, {} at the peak with page cache", bytes(&said, "planned_bytes"), peak.trim());
+        let peak =
+            std::fs::read_to_string(group.join("memory.max_usage_in_bytes")).unwrap_or_default();
+        println!(
+            "limit {limit}: {} planned, {} at the peak with page cache",
+            bytes(&said, "planned_bytes"),
+            peak.trim()
+        );
     });
     // The group goes once its last process has gone.
     for _ in 0..100 {

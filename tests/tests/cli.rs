@@ -18,9 +18,16 @@ fn folder() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let source = shipped_model();
         let source = source.to_str().unwrap();
-        succeeds(run_in(folder.path(), &["convert", "--model-path", source, "--output-dir", "tiny.omex"]));
+        succeeds(run_in(
+            folder.path(),
+            &["convert", "--model-path", source, "--output-dir", "tiny.omex"],
+        ));
         succeeds(run_in(folder.path(), &["pack", "tiny.omex", "--ram", "64K", "-o", "card.img"]));
-        std::fs::write(folder.path().join("story.txt"), "Once upon a time there was a small robot.\n").unwrap();
+        std::fs::write(
+            folder.path().join("story.txt"),
+            "Once upon a time there was a small robot.\n",
+        )
+        .unwrap();
         folder
     };
     FOLDER.get_or_init(make).path()
@@ -41,7 +48,11 @@ fn help_has_examples_and_names_every_option() {
     for command in COMMANDS {
         assert!(all.out.contains(&format!("\n  {command} ")), "{command} in {}", all.out);
         let help = succeeds(here(&[command, "--help"]));
-        assert!(help.out.contains("Examples:\n  omex ") || help.out.contains("Examples:\n"), "{}", help.out);
+        assert!(
+            help.out.contains("Examples:\n  omex ") || help.out.contains("Examples:\n"),
+            "{}",
+            help.out
+        );
         assert!(help.out.contains(&format!("omex {command} ")), "{}", help.out);
         assert!(help.out.contains("--json") && help.err.is_empty(), "{help:?}");
     }
@@ -54,23 +65,39 @@ fn help_has_examples_and_names_every_option() {
 fn the_way_from_a_download_to_a_card() {
     let folder = tempfile::tempdir().unwrap();
     let source = shipped_model();
-    let convert = ["convert", "--source-format", "huggingface", "--model-path", source.to_str().unwrap(),
-        "--output-dir", "OUT.omex", "--quantization", "int8"];
+    let convert = [
+        "convert",
+        "--source-format",
+        "huggingface",
+        "--model-path",
+        source.to_str().unwrap(),
+        "--output-dir",
+        "OUT.omex",
+        "--quantization",
+        "int8",
+    ];
     let said = succeeds(run_in(folder.path(), &convert));
     assert!(said.out.contains("OUT.omex") && said.err.is_empty(), "{said:?}");
     let valid = succeeds(run_in(folder.path(), &["validate", "OUT.omex"]));
     assert!(valid.out.starts_with("valid: "), "{valid:?}");
     let plan = succeeds(run_in(folder.path(), &["plan", "OUT.omex", "--memory", "1MB"]));
     assert!(plan.out.contains("KV cache") && plan.out.contains("in all"), "{plan:?}");
-    let text = succeeds(run_in(folder.path(), &["run", "OUT.omex", "Once upon a time", "--max-tokens", "20"]));
+    let text = succeeds(run_in(
+        folder.path(),
+        &["run", "OUT.omex", "Once upon a time", "--max-tokens", "20"],
+    ));
     assert!(text.out.starts_with("Once upon a time") && text.out.len() > 30, "{text:?}");
-    let pack = succeeds(run_in(folder.path(), &["pack", "OUT.omex", "--ram", "64K", "-o", "card.img"]));
+    let pack =
+        succeeds(run_in(folder.path(), &["pack", "OUT.omex", "--ram", "64K", "-o", "card.img"]));
     assert!(pack.out.contains("card.img"), "{pack:?}");
     succeeds(run_in(folder.path(), &["validate", "card.img"]));
     for model in ["OUT.omex", "card.img"] {
         succeeds(run_in(folder.path(), &["inspect", model]));
         succeeds(run_in(folder.path(), &["logits", model, "--ids", "1,5,9"]));
-        let again = succeeds(run_in(folder.path(), &["run", model, "Once upon a time", "--max-tokens", "20"]));
+        let again = succeeds(run_in(
+            folder.path(),
+            &["run", model, "Once upon a time", "--max-tokens", "20"],
+        ));
         assert_eq!(again.out, text.out, "{model}");
     }
     std::fs::write(folder.path().join("story.txt"), &text.out).unwrap();
@@ -89,7 +116,14 @@ fn has(value: &Value, fields: &[&str]) {
 fn json_is_one_object_on_standard_output() {
     let said = json_of(&here(&["run", "tiny.omex", "Once upon", "--max-tokens", "5", "--json"]));
     has(&said, &["ids", "text", "stats"]);
-    let stats = ["time_to_first_token_ms", "prefill_tok_s", "decode_tok_s", "planned_bytes", "peak_bytes", "streamed_bytes_per_token"];
+    let stats = [
+        "time_to_first_token_ms",
+        "prefill_tok_s",
+        "decode_tok_s",
+        "planned_bytes",
+        "peak_bytes",
+        "streamed_bytes_per_token",
+    ];
     has(&said["stats"], &stats);
     assert!(stats.iter().all(|s| said["stats"][s].is_number()), "{said}");
     assert_eq!(numbers(&said["ids"]).len(), 5);
@@ -106,16 +140,35 @@ fn json_is_one_object_on_standard_output() {
     assert!(rows.iter().all(|row| row.as_array().unwrap().len() == 576));
 
     let eval = json_of(&here(&["eval", "tiny.omex", "--data", "story.txt", "--json"]));
-    assert!(eval["perplexity"].as_f64().unwrap() > 1.0 && eval["tokens"].as_u64().unwrap() > 5, "{eval}");
+    assert!(
+        eval["perplexity"].as_f64().unwrap() > 1.0 && eval["tokens"].as_u64().unwrap() > 5,
+        "{eval}"
+    );
 
-    has(&json_of(&here(&["plan", "tiny.omex", "--memory", "1MB", "--json"])), &["residency", "bytes", "total"]);
-    has(&json_of(&here(&["inspect", "tiny.omex", "--json"])), &["metadata", "tensors", "operations"]);
+    has(
+        &json_of(&here(&["plan", "tiny.omex", "--memory", "1MB", "--json"])),
+        &["residency", "bytes", "total"],
+    );
+    has(
+        &json_of(&here(&["inspect", "tiny.omex", "--json"])),
+        &["metadata", "tensors", "operations"],
+    );
     has(&json_of(&here(&["inspect", "card.img", "--json"])), &["page_size", "sections", "tensors"]);
     let report = json_of(&here(&["validate", "tiny.omex", "--json"]));
     assert_eq!(report["problems"], serde_json::json!([]));
-    has(&json_of(&here(&["pack", "tiny.omex", "--ram", "64K", "-o", "other.img", "--json"])), &["ram", "image", "kv_cache"]);
+    has(
+        &json_of(&here(&["pack", "tiny.omex", "--ram", "64K", "-o", "other.img", "--json"])),
+        &["ram", "image", "kv_cache"],
+    );
     let source = shipped_model();
-    let convert = ["convert", "--model-path", source.to_str().unwrap(), "--output-dir", "json.omex", "--json"];
+    let convert = [
+        "convert",
+        "--model-path",
+        source.to_str().unwrap(),
+        "--output-dir",
+        "json.omex",
+        "--json",
+    ];
     has(&json_of(&here(&convert)), &["path", "parameters", "quantization", "weight_bytes"]);
 }
 
@@ -140,7 +193,10 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
     for args in wrong {
         let refused = here(args);
         assert_eq!(refused.code, Some(2), "{args:?}: {refused:?}");
-        assert!(refused.out.is_empty() && refused.err.starts_with("error: "), "{args:?}: {refused:?}");
+        assert!(
+            refused.out.is_empty() && refused.err.starts_with("error: "),
+            "{args:?}: {refused:?}"
+        );
     }
 }
 
@@ -207,7 +263,8 @@ fn text_comes_as_it_is_made() {
     println!("{pieces} pieces for {} bytes", all.len());
     assert!(pieces >= 3, "{pieces} pieces for {} bytes: it does not stream", all.len());
     // What was streamed is what --json says at once.
-    let said = json_of(&here(&["run", "tiny.omex", "Once upon a time", "--max-tokens", "60", "--json"]));
+    let said =
+        json_of(&here(&["run", "tiny.omex", "Once upon a time", "--max-tokens", "60", "--json"]));
     let streamed = String::from_utf8(all).unwrap();
     assert_eq!(streamed, format!("Once upon a time{}\n", said["text"].as_str().unwrap()));
 }
@@ -216,7 +273,13 @@ fn text_comes_as_it_is_made() {
 fn a_broken_pipe_ends_quietly() {
     for args in [
         &["run", "tiny.omex", "Once upon a time", "--max-tokens", "200", "--temperature", "1"][..],
-        &["logits", "tiny.omex", "--ids", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20", "--json"],
+        &[
+            "logits",
+            "tiny.omex",
+            "--ids",
+            "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20",
+            "--json",
+        ],
         &["inspect", "tiny.omex"],
     ] {
         let mut child = omex(args)
@@ -236,11 +299,21 @@ fn a_broken_pipe_ends_quietly() {
 #[test]
 fn no_colour_and_no_bars_where_there_is_no_terminal() {
     let source = shipped_model();
-    let convert = ["convert", "--model-path", source.to_str().unwrap(), "--output-dir", "plain.omex"];
-    for args in [&convert[..], &["--help"], &["run", "--help"], &["validate", "tiny.omex"], &["run", "missing.omex"],
-        &["no-such-command"], &["eval", "tiny.omex", "--data", "story.txt"]]
-    {
-        let said = run(omex(args).current_dir(folder()).env("CLICOLOR", "1").env("TERM", "xterm-256color"));
+    let convert =
+        ["convert", "--model-path", source.to_str().unwrap(), "--output-dir", "plain.omex"];
+    for args in [
+        &convert[..],
+        &["--help"],
+        &["run", "--help"],
+        &["validate", "tiny.omex"],
+        &["run", "missing.omex"],
+        &["no-such-command"],
+        &["eval", "tiny.omex", "--data", "story.txt"],
+    ] {
+        let said = run(omex(args)
+            .current_dir(folder())
+            .env("CLICOLOR", "1")
+            .env("TERM", "xterm-256color"));
         let all = said.out + &said.err;
         assert!(!all.contains('\x1b') && !all.contains('\r'), "{args:?}: {all:?}");
     }
@@ -260,8 +333,27 @@ fn statistics_go_to_standard_error() {
 #[test]
 fn a_seed_gives_the_same_text_again_and_another_one_another() {
     let sample = |seed: &str, threads: &str| {
-        let args = ["run", "tiny.omex", "The", "--max-tokens", "30", "--temperature", "1.2", "--top-k", "50",
-            "--top-p", "0.95", "--min-p", "0.01", "--repetition-penalty", "1.1", "--seed", seed, "--threads", threads];
+        let args = [
+            "run",
+            "tiny.omex",
+            "The",
+            "--max-tokens",
+            "30",
+            "--temperature",
+            "1.2",
+            "--top-k",
+            "50",
+            "--top-p",
+            "0.95",
+            "--min-p",
+            "0.01",
+            "--repetition-penalty",
+            "1.1",
+            "--seed",
+            seed,
+            "--threads",
+            threads,
+        ];
         succeeds(here(&args)).out
     };
     assert_eq!(sample("7", "1"), sample("7", "2"));
@@ -280,7 +372,9 @@ fn a_package_is_replaced_only_when_asked_and_a_stranger_never() {
     let folder = tempfile::tempdir().unwrap();
     let source = shipped_model();
     let convert = ["convert", "--model-path", source.to_str().unwrap(), "--output-dir"];
-    let to = |output: &str, more: &[&str]| run_in(folder.path(), &[&convert[..], &[output], more].concat());
+    let to = |output: &str, more: &[&str]| {
+        run_in(folder.path(), &[&convert[..], &[output], more].concat())
+    };
     succeeds(to("a.omex", &[]));
     let refused = to("a.omex", &[]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
@@ -293,6 +387,7 @@ fn a_package_is_replaced_only_when_asked_and_a_stranger_never() {
     let refused = to("precious", &["--force"]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(folder.path().join("precious/thesis.txt").is_file());
-    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "nothing half-written is left: {left:?}");
 }

@@ -18,7 +18,8 @@ fn cargo(args: &[&str]) -> String {
 
 /// The packages of a workspace.
 fn packages(manifest: &str) -> Vec<Value> {
-    let text = cargo(&["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
+    let text =
+        cargo(&["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
     let metadata: Value = serde_json::from_str(&text).unwrap();
     metadata["packages"].as_array().unwrap().clone()
 }
@@ -48,7 +49,8 @@ fn arrows_point_down_only() {
     ];
     let packages = packages("Cargo.toml");
     for (name, allowed) in allowed {
-        let package = packages.iter().find(|p| p["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+        let package =
+            packages.iter().find(|p| p["name"] == name).unwrap_or_else(|| panic!("no {name}"));
         let allowed: BTreeSet<_> = allowed.iter().map(|n| (*n).to_owned()).collect();
         let found = ours_of(package);
         assert!(found.is_subset(&allowed), "{name} knows {found:?}, may know {allowed:?}");
@@ -81,15 +83,35 @@ fn firmware_never_knows_the_host() {
 
 /// Every crate that is linked into firmware with the core; one more is a decision, not an accident.
 const IN_FIRMWARE: [&str; 15] = [
-    "byteorder", "cfg-if", "cobs", "half", "hash32", "heapless", "libm", "omex-core", "omex-hal", "postcard", "serde",
-    "serde_core", "stable_deref_trait", "thiserror", "zerocopy",
+    "byteorder",
+    "cfg-if",
+    "cobs",
+    "half",
+    "hash32",
+    "heapless",
+    "libm",
+    "omex-core",
+    "omex-hal",
+    "postcard",
+    "serde",
+    "serde_core",
+    "stable_deref_trait",
+    "thiserror",
+    "zerocopy",
 ];
 
 #[test]
 fn the_core_links_neither_std_nor_alloc_nor_strangers() {
     for package in ["omex-core", "omex-hal"] {
         let tree = cargo(&[
-            "tree", "--package", package, "--edges", "normal,no-proc-macro", "--prefix", "none", "--format",
+            "tree",
+            "--package",
+            package,
+            "--edges",
+            "normal,no-proc-macro",
+            "--prefix",
+            "none",
+            "--format",
             "{p}|{f}",
         ]);
         let mut seen = 0;
@@ -97,7 +119,8 @@ fn the_core_links_neither_std_nor_alloc_nor_strangers() {
             let (crate_, features) = line.split_once('|').unwrap();
             let name = crate_.split(' ').next().unwrap();
             let features = features.trim_end_matches(" (*)");
-            let bad = features.split(',').find(|f| matches!(*f, "std" | "alloc" | "use-std" | "use_std"));
+            let bad =
+                features.split(',').find(|f| matches!(*f, "std" | "alloc" | "use-std" | "use_std"));
             assert_eq!(bad, None, "{package}: {name} with {features}");
             assert!(IN_FIRMWARE.contains(&name), "{package} links {name}: if it must, list it");
             seen += 1;

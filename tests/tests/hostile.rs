@@ -14,7 +14,9 @@ use omex_core::error::{LoadError, RunError};
 use omex_core::image;
 use omex_core::simd::PORTABLE;
 use omex_hal::{PageErrorKind, Pager, Serial};
-use omex_tests::{Converted, Fault, FaultyPager, Setting, Synthetic, json, omex, run, shipped_model};
+use omex_tests::{
+    Converted, Fault, FaultyPager, Setting, Synthetic, json, omex, run, shipped_model,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
@@ -89,7 +91,10 @@ fn a_file_cut_short_is_reported_with_its_name() {
             std::fs::write(&file, &good[..length]).unwrap();
             let (problems, ran) = exercise(&package.path);
             let name = file.file_name().unwrap().to_str().unwrap();
-            assert!(problems.iter().any(|p| p.contains(name)), "{name} cut to {length}: {problems:?}");
+            assert!(
+                problems.iter().any(|p| p.contains(name)),
+                "{name} cut to {length}: {problems:?}"
+            );
             assert!(ran.unwrap_err().to_string().contains(name), "{name} cut to {length}");
         }
         std::fs::remove_file(&file).unwrap();
@@ -111,7 +116,8 @@ fn a_flipped_weight_is_reported_by_validate_and_by_run() {
         let tensors = index["tensors"].as_array().unwrap().iter();
         let in_file = tensors.filter(|t| t["file"] == format!("layer_{layer}.bin"));
         let tensor = in_file.max_by_key(|t| t["length"].as_u64()).unwrap();
-        let (offset, length) = (tensor["offset"].as_u64().unwrap(), tensor["length"].as_u64().unwrap());
+        let (offset, length) =
+            (tensor["offset"].as_u64().unwrap(), tensor["length"].as_u64().unwrap());
         let at = offset + random(length as usize) as u64;
         let page = at / page_size;
         flip(&file, at);
@@ -122,9 +128,15 @@ fn a_flipped_weight_is_reported_by_validate_and_by_run() {
         assert!(problems.iter().any(|p| p.contains(tensor)), "{tensor}: {problems:?}");
         // The embedding's page is only read for tokens that need it, but the output reads all of it.
         let error = ran.unwrap_err();
-        assert!(matches!(&error, Error::Page { error, .. } if error.kind == PageErrorKind::Checksum), "{error}");
+        assert!(
+            matches!(&error, Error::Page { error, .. } if error.kind == PageErrorKind::Checksum),
+            "{error}"
+        );
         let text = error.to_string();
-        assert!(text.contains(&format!("layer_{layer}.bin: at byte {}", page * page_size)), "{text}");
+        assert!(
+            text.contains(&format!("layer_{layer}.bin: at byte {}", page * page_size)),
+            "{text}"
+        );
         for pages in ["mmap", "read"] {
             let path = package.path.to_str().unwrap();
             let refused = run(&mut omex(["run", path, "--ids", "1,2", "--pages", pages, "--json"]));
@@ -147,7 +159,11 @@ fn flip(file: &Path, at: u64) {
 }
 
 /// Changes a JSON file of a package, and returns what checking and running say.
-fn with_json(package: &Converted, name: &str, change: impl FnOnce(&mut Value)) -> (Vec<String>, omex::Result<()>) {
+fn with_json(
+    package: &Converted,
+    name: &str,
+    change: impl FnOnce(&mut Value),
+) -> (Vec<String>, omex::Result<()>) {
     let file = package.path.join(name);
     let good = std::fs::read(&file).unwrap();
     let mut value = json(&file);
@@ -193,7 +209,10 @@ fn contradictions_in_the_index_are_refused() {
         let (problems, ran) = with_json(&package, "weights/quantization.json", change);
         let error = ran.expect_err(&format!("change {number} of {field}")).to_string();
         assert!(!problems.is_empty(), "change {number} of {field}");
-        assert!(error.contains("quantization.json") || error.contains("graph.json"), "{number}, {field}: {error}");
+        assert!(
+            error.contains("quantization.json") || error.contains("graph.json"),
+            "{number}, {field}: {error}"
+        );
         assert!(error.contains(field) || error.contains("tensor"), "{number}, {field}: {error}");
         assert!(!error.contains(char::is_control), "{error:?}");
     }
@@ -318,7 +337,9 @@ fn every_flipped_byte_of_an_images_header_and_tables_is_refused() {
     let header = Image::open(&path).unwrap().header;
     let sections = [header.program, header.tensors, header.checksums, header.tokenizer];
     let sections = sections.iter().map(|e| e.offset..e.offset + e.length);
-    for (section, range) in sections.chain([0..image::HEADER_BYTES as u64]).enumerate() {
+    for (section, range) in
+        sections.chain(std::iter::once(0..image::HEADER_BYTES as u64)).enumerate()
+    {
         for at in range {
             flip(&path, at);
             assert!(Image::open(&path).is_err(), "byte {at} of section {section}");
@@ -332,7 +353,10 @@ fn every_flipped_byte_of_an_images_header_and_tables_is_refused() {
         flip(&path, at);
         let problems = pack::validate(&path).unwrap().problems;
         let begin = at / 512 * 512;
-        assert!(problems.len() == 1 && problems[0].contains(&format!("byte {begin}")), "{problems:?}");
+        assert!(
+            problems.len() == 1 && problems[0].contains(&format!("byte {begin}")),
+            "{problems:?}"
+        );
         for pages in [PageSource::Mmap, PageSource::Read] {
             let setting = Setting { pages: Some(pages), ..Setting::default() };
             let mut session = setting.open(&path, 1).unwrap();
@@ -358,7 +382,8 @@ fn an_image_cut_short_is_refused() {
     lengths.extend((0..60).map(|_| random(good.len())));
     for length in lengths {
         std::fs::write(&path, &good[..length]).unwrap();
-        let error = Image::open(&path).err().unwrap_or_else(|| panic!("cut to {length}")).to_string();
+        let error =
+            Image::open(&path).err().unwrap_or_else(|| panic!("cut to {length}")).to_string();
         assert!(error.contains(".img"), "{error}");
         let mut device = FaultyPager::new(good[..length].to_vec(), 512);
         let mut memory = vec![0; 1 << 16];
@@ -436,12 +461,18 @@ struct Board {
 impl Board {
     fn new(package: &Converted) -> Self {
         let path = package.image(512, 3, 16);
-        Self { device: FaultyPager::new(std::fs::read(path).unwrap(), 512), tables: vec![0; 1 << 16] }
+        Self {
+            device: FaultyPager::new(std::fs::read(path).unwrap(), 512),
+            tables: vec![0; 1 << 16],
+        }
     }
 
     /// Runs some tokens, then `fault` with the next, then that one again; returns what the pass with
     /// the fault said, and the last logits.
-    fn run(&mut self, fault: Option<(u32, Fault, u32)>) -> (Result<(), RunError>, Vec<f32>, Vec<f32>, u32) {
+    fn run(
+        &mut self,
+        fault: Option<(u32, Fault, u32)>,
+    ) -> (Result<(), RunError>, Vec<f32>, Vec<f32>, u32) {
         let Self { device, tables } = self;
         let (_, model, _) = image::open(device, PORTABLE.crc32c, tables).unwrap();
         let layout = model.layout(device).unwrap();
@@ -511,7 +542,9 @@ fn a_bit_read_wrongly_twice_is_an_error_that_names_the_page() {
     let package = package();
     let page = some_page(&package);
     let (_, expected, _, _) = Board::new(&package).run(None);
-    for (fault, kind) in [(Fault::Flip(77), PageErrorKind::Checksum), (Fault::Device, PageErrorKind::Device)] {
+    for (fault, kind) in
+        [(Fault::Flip(77), PageErrorKind::Checksum), (Fault::Device, PageErrorKind::Device)]
+    {
         let (failed, _, found, _) = Board::new(&package).run(Some((page, fault, u32::MAX)));
         let Err(RunError::Page(error)) = failed else { panic!("{fault:?}: {failed:?}") };
         assert_eq!((error.page, error.kind), (page, kind));
@@ -542,7 +575,8 @@ fn a_board_refuses_an_image_with_a_damaged_table() {
 
 /// What is in a folder besides what was there before.
 fn leftovers(folder: &Path, known: &[&str]) -> Vec<String> {
-    let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let names =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     names.filter(|name| !known.contains(&name.as_str())).collect()
 }
 
@@ -590,7 +624,10 @@ fn conversions_that_fail_leave_nothing_behind() {
             let options = Options { precision: Some(precision), ..Options::default() };
             if convert(&*source, "llama2c", "x", &out, &options, &mut |_, _| {}).is_ok() {
                 let (_, ran) = exercise(&out);
-                assert!(ran.is_err() || precision != Precision::F32 || value == f32::MAX, "{value} at {precision:?}");
+                assert!(
+                    ran.is_err() || precision != Precision::F32 || value == f32::MAX,
+                    "{value} at {precision:?}"
+                );
                 std::fs::remove_dir_all(&out).unwrap();
             }
         }
@@ -603,12 +640,25 @@ fn places_that_cannot_be_written_are_named() {
     std::fs::write(folder.path().join("file"), "a file").unwrap();
     let out = folder.path().join("file/out.omex");
     let source = shipped_model();
-    let refused = run(&mut omex(["convert", "--model-path", source.to_str().unwrap(), "--output-dir", out.to_str().unwrap()]));
+    let refused = run(&mut omex([
+        "convert",
+        "--model-path",
+        source.to_str().unwrap(),
+        "--output-dir",
+        out.to_str().unwrap(),
+    ]));
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.err.contains("/file"), "{refused:?}");
     let package = package();
     let image = folder.path().join("file/card.img");
-    let refused = run(&mut omex(["pack", package.path.to_str().unwrap(), "--ram", "64K", "-o", image.to_str().unwrap()]));
+    let refused = run(&mut omex([
+        "pack",
+        package.path.to_str().unwrap(),
+        "--ram",
+        "64K",
+        "-o",
+        image.to_str().unwrap(),
+    ]));
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.err.contains("/file"), "{refused:?}");
     assert!(leftovers(folder.path(), &["file"]).is_empty());
@@ -619,11 +669,19 @@ fn ctrl_c_half_way_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.bin");
     Synthetic::new(256, 688, 12, 4, 4, 8192, 256).write_llama2c(&model);
-    let mut child = omex(["convert", "--model-path", model.to_str().unwrap(), "--quantization", "int4", "--output-dir", "out.omex"])
-        .current_dir(folder.path())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = omex([
+        "convert",
+        "--model-path",
+        model.to_str().unwrap(),
+        "--quantization",
+        "int4",
+        "--output-dir",
+        "out.omex",
+    ])
+    .current_dir(folder.path())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
     let start = Instant::now();
     while leftovers(folder.path(), &["model.bin"]).is_empty() {
         assert!(start.elapsed() < Duration::from_secs(20), "the conversion never began");
@@ -632,7 +690,10 @@ fn ctrl_c_half_way_leaves_nothing_behind() {
     }
     std::thread::sleep(Duration::from_millis(100));
     assert!(child.try_wait().unwrap().is_none(), "the conversion ended too soon to be interrupted");
-    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    let sent = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -INT {}", child.id())])
+        .status()
+        .unwrap();
     assert!(sent.success());
     let interrupted = Instant::now();
     let output = child.wait_with_output().unwrap();
@@ -647,8 +708,12 @@ fn ctrl_c_half_way_leaves_nothing_behind() {
 #[test]
 fn a_package_of_another_version_is_refused() {
     let package = package();
-    let (problems, ran) = with_json(&package, "metadata.json", |v| v["omex_version"] = json!("1.0.0"));
-    assert!(problems.iter().any(|p| p.contains("omex_version") && p.contains("1.0.0")), "{problems:?}");
+    let (problems, ran) =
+        with_json(&package, "metadata.json", |v| v["omex_version"] = json!("1.0.0"));
+    assert!(
+        problems.iter().any(|p| p.contains("omex_version") && p.contains("1.0.0")),
+        "{problems:?}"
+    );
     assert!(ran.is_err());
     assert!(Package::open(&package.path).is_ok());
 }

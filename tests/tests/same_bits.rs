@@ -5,8 +5,8 @@ use omex::import::{Checkpoint, open};
 use omex::plan::PageSource;
 use omex::quantize::Precision;
 use omex_tests::{
-    Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex, pack_with,
-    require_shared, run, shipped_model,
+    Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex,
+    pack_with, require_shared, run, shipped_model,
 };
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,10 @@ fn settings(context: Option<u32>) -> Vec<(String, Setting<'static>)> {
                 for chunks in CHUNKS {
                     let what = format!("{} × {threads}, {pages:?}, {chunks:?}", kernels.name);
                     let (kernels, threads, pages) = (Some(kernels), Some(threads), Some(pages));
-                    settings.push((what, Setting { kernels, threads, pages, memory: None, context, chunks }));
+                    settings.push((
+                        what,
+                        Setting { kernels, threads, pages, memory: None, context, chunks },
+                    ));
                 }
             }
         }
@@ -44,7 +47,8 @@ fn assert_same(what: &str, model: &Path, ids: &[u32], context: Option<u32>) -> u
     first.unwrap()
 }
 
-const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4];
+const PRECISIONS: [Precision; 4] =
+    [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4];
 
 /// A package of each precision.
 fn packages_of(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
@@ -65,7 +69,12 @@ fn kernels_threads_pagers_and_chunks_change_nothing_on_odd_shapes() {
     {
         let mut sums = vec![];
         for (what, package) in packages(&model) {
-            sums.push(assert_same(&format!("{name}, {what}"), &package.path, &ids(30, vocabulary), None));
+            sums.push(assert_same(
+                &format!("{name}, {what}"),
+                &package.path,
+                &ids(30, vocabulary),
+                None,
+            ));
         }
         sums.sort_unstable();
         sums.dedup();
@@ -109,12 +118,18 @@ fn images_with_pages_of_any_size_say_what_the_package_says() {
         for bits in 9..=20 {
             let page_size = 1 << bits;
             let image = package.image(page_size, 1, context);
-            for (kernels, pages) in
-                dispatch::available().into_iter().flat_map(|k| [PageSource::Mmap, PageSource::Read].map(|p| (k, p)))
+            for (kernels, pages) in dispatch::available()
+                .into_iter()
+                .flat_map(|k| [PageSource::Mmap, PageSource::Read].map(|p| (k, p)))
             {
-                let setting = Setting { kernels: Some(kernels), pages: Some(pages), ..Setting::default() };
+                let setting =
+                    Setting { kernels: Some(kernels), pages: Some(pages), ..Setting::default() };
                 let found = checksum(&one_by_one(&image, &ids, &setting));
-                assert_eq!(found, expected, "{what}: pages of {page_size}, {}, {pages:?}", kernels.name);
+                assert_eq!(
+                    found, expected,
+                    "{what}: pages of {page_size}, {}, {pages:?}",
+                    kernels.name
+                );
             }
         }
     }
@@ -142,7 +157,11 @@ fn the_shipped_model_says_the_same_from_package_and_image() {
         let setting = Setting { context: Some(48), ..Setting::default() };
         let expected = greedy_logits(&package.path, &prompt, 60, &setting);
         let image = package.image(1024, 2, 48);
-        assert_eq!(greedy_logits(&image, &prompt, 60, &Setting::default()), expected, "{precision:?}");
+        assert_eq!(
+            greedy_logits(&image, &prompt, 60, &Setting::default()),
+            expected,
+            "{precision:?}"
+        );
     }
 }
 
@@ -157,7 +176,15 @@ fn arm_computes_the_same_bits() {
         let image = package.image(512, 4, 16);
         let ids: Vec<_> = ids(24, 283).iter().map(u32::to_string).collect();
         for model in [&package.path, &image] {
-            let args = ["logits", model.to_str().unwrap(), "--ids", &ids.join(","), "--json", "--threads", "2"];
+            let args = [
+                "logits",
+                model.to_str().unwrap(),
+                "--ids",
+                &ids.join(","),
+                "--json",
+                "--threads",
+                "2",
+            ];
             let here = run(&mut omex(args));
             let mut arm = Command::new("qemu-aarch64");
             arm.env("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu").arg(&binary).args(args);
@@ -172,7 +199,9 @@ fn arm_computes_the_same_bits() {
 #[test]
 fn a_board_with_64_kb_computes_the_same_bits() {
     if std::env::var_os("OMEX_BOARD").is_none() {
-        println!("skipped: OMEX_BOARD is not set (cargo xtask test sets it where QEMU is installed)");
+        println!(
+            "skipped: OMEX_BOARD is not set (cargo xtask test sets it where QEMU is installed)"
+        );
         return;
     }
     let source = match omex_tests::shared("models/stories260K/stories260K.bin") {
@@ -198,7 +227,11 @@ fn a_board_with_64_kb_computes_the_same_bits() {
         let said = json_of(&run(&mut board));
         let (ids, rows) = greedy_logits(&image, &[1, 403, 407], 24, &Setting::default());
         assert_eq!(omex_tests::numbers(&said["ids"]), ids, "{precision:?}: {said}");
-        assert_eq!(said["logits_checksum"].as_u64(), Some(checksum(&rows).into()), "{precision:?}: {said}");
+        assert_eq!(
+            said["logits_checksum"].as_u64(),
+            Some(checksum(&rows).into()),
+            "{precision:?}: {said}"
+        );
         let used = said["ram_bytes"].as_u64().unwrap();
         println!("{precision:?} on the board: {used} bytes of memory, {}", said["stack_bytes"]);
         assert!(used <= 65536, "{used} bytes of memory");
