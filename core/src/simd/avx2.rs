@@ -1,6 +1,6 @@
 //! AVX2 with F16C: one vector of eight lanes is one row each.
 
-use super::{Kernels, MAX_COLUMNS};
+use super::Kernels;
 use crate::quant::{
     FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
@@ -18,13 +18,13 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
     Kernels {
         name: "avx2",
         // SAFETY: the caller vouches for AVX2 and F16C; so it is for all of these.
-        int4: |blocks, x, sums| unsafe { int4_dot(blocks, x, sums) },
+        int4: |blocks, x, columns, sums| unsafe { int4_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
-        int8: |blocks, x, sums| unsafe { int8_dot(blocks, x, sums) },
+        int8: |blocks, x, columns, sums| unsafe { int8_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
-        float16: |blocks, x, sums| unsafe { float16_dot(blocks, x, sums) },
+        float16: |blocks, x, columns, sums| unsafe { float16_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
-        float32: |blocks, x, sums| unsafe { float32_dot(blocks, x, sums) },
+        float32: |blocks, x, columns, sums| unsafe { float32_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
         quantize: |x| unsafe { quantize(x) },
         // SAFETY: as above.
@@ -35,37 +35,51 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
     }
 }
 
-/// Calls `$kernel` with the number of columns as a constant.
-macro_rules! by_columns {
-    ($kernel:ident, $blocks:expr, $x:expr, $sums:expr) => {
-        match $sums.len() {
-            1 => $kernel::<1>($blocks, $x, $sums),
-            2 => $kernel::<2>($blocks, $x, $sums),
-            3 => $kernel::<3>($blocks, $x, $sums),
-            MAX_COLUMNS => $kernel::<MAX_COLUMNS>($blocks, $x, $sums),
-            _ => {}
+/// Columns whose sums fit the registers beside the weights.
+const TILE: usize = 4;
+
+/// Calls `$kernel` for each panel and each tile of columns, with the tile's width as a constant.
+macro_rules! for_tiles {
+    ($kernel:ident, $block:expr, $blocks:expr, $x:expr, $columns:expr, $sums:expr) => {
+        let columns = $columns.max(1);
+        let panel_bytes = ($x.len() / columns * $block).max(1);
+        for (panel, sums) in $blocks.chunks_exact(panel_bytes).zip($sums.chunks_mut(columns)) {
+            for (tile, sums) in sums.chunks_mut(TILE).enumerate() {
+                let x = $x.get(tile * TILE..).unwrap_or_default();
+                match sums.len() {
+                    1 => $kernel::<1>(panel, x, columns, sums),
+                    2 => $kernel::<2>(panel, x, columns, sums),
+                    3 => $kernel::<3>(panel, x, columns, sums),
+                    _ => $kernel::<TILE>(panel, x, columns, sums),
+                }
+            }
         }
     };
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn int4_dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(int4_columns, blocks, x, sums);
+fn int4_dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(int4_columns, int4::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn int8_dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(int8_columns, blocks, x, sums);
+fn int8_dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(int8_columns, int8::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn float16_dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(float16_columns, blocks, x, sums);
+fn float16_dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(float16_columns, float16::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn float32_dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(float32_columns, blocks, x, sums);
+fn float32_dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(float32_columns, float32::BLOCK_BYTES, blocks, x, columns, sums);
+}
+
+/// The groups of `C` columns for each block, out of `columns` that lie side by side.
+fn groups_of<const C: usize, X>(x: &[X], columns: usize) -> impl Iterator<Item = &[X; C]> {
+    x.chunks(columns).filter_map(<[X]>::first_chunk)
 }
 
 #[inline]
@@ -139,12 +153,17 @@ fn add_scaled(sum: &mut __m256, integers: __m256i, scales: __m256, x: &Quantized
 /// 16-bit lanes hold a whole group: 16 products of at most 15 * 127 are below 2^15.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn int4_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+fn int4_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[QuantizedGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let nibble = _mm256_set1_epi8(15);
     let ones = _mm256_set1_epi16(1);
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ int4::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ int4::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
         let (scales, vectors) = split_block(block);
         let mut products = [_mm256_setzero_si256(); C];
@@ -161,7 +180,7 @@ fn int4_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut 
         }
         for ((total, products), x) in totals.iter_mut().zip(products).zip(groups) {
             let dot = _mm256_madd_epi16(products, ones);
-            let dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(x.eight_sums));
+            let dot = _mm256_add_epi32(dot, _mm256_set1_epi32(x.int4_offset));
             add_scaled(total, dot, scales, x);
         }
     }
@@ -171,11 +190,16 @@ fn int4_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut 
 /// |w| times x with w's sign: two products of at most 128 * 127 are below 2^15.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn int8_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+fn int8_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[QuantizedGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let ones = _mm256_set1_epi16(1);
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ int8::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ int8::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
         let (scales, vectors) = split_block(block);
         let mut dots = [_mm256_setzero_si256(); C];
@@ -198,10 +222,15 @@ fn int8_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut 
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn float16_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+fn float16_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[FloatGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ float16::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ float16::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
         let mut dots = [_mm256_setzero_ps(); C];
         for (i, column) in block.as_chunks::<{ 2 * PANEL }>().0.iter().enumerate() {
@@ -216,10 +245,15 @@ fn float16_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn float32_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+fn float32_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[FloatGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ float32::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ float32::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
         let mut dots = [_mm256_setzero_ps(); C];
         for (i, column) in block.as_chunks::<{ 4 * PANEL }>().0.iter().enumerate() {
@@ -275,7 +309,7 @@ fn quantize(x: &FloatGroup) -> QuantizedGroup {
     let four = _mm_add_epi32(_mm256_castsi256_si128(quads), _mm256_extracti128_si256::<1>(quads));
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
     let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
-    group.eight_sums = 8 * _mm_cvtsi128_si32(one);
+    group.int4_offset = -8 * _mm_cvtsi128_si32(one);
     group
 }
 

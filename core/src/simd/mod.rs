@@ -11,14 +11,17 @@ mod portable;
 use crate::quant::{FloatGroup, PANEL, QuantizedGroup};
 pub use portable::PORTABLE;
 
-/// Adds the dot products of consecutive blocks of one panel with activations to running sums.
+/// Adds the dot products of panels with activations to running sums.
 ///
-/// `blocks` are whole blocks, `x` holds `sums.len()` groups a block (one a column), and `sums` one
-/// panel of running sums a column. At most [`MAX_COLUMNS`] columns at once.
-pub type PanelDot<X> = fn(blocks: &[u8], x: &[X], sums: &mut [[f32; PANEL]]);
+/// `x` holds `columns` groups for each block of a panel, at most [`MAX_COLUMNS`]; `sums` holds
+/// `columns` panels of running sums for each panel; `blocks` are all blocks of the first panel, then
+/// all of the next one.
+pub type PanelDot<X> = fn(blocks: &[u8], x: &[X], columns: usize, sums: &mut [[f32; PANEL]]);
 
 /// The most columns that a kernel takes in one call.
-pub const MAX_COLUMNS: usize = 4;
+pub const MAX_COLUMNS: usize = 8;
+/// The most panels that a kernel is given in one call.
+pub const MAX_PANELS: usize = 2;
 
 /// The inner loops of one instruction set.
 pub struct Kernels {
