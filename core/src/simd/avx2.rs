@@ -84,7 +84,7 @@ fn groups_of<const C: usize, X>(x: &[X], columns: usize) -> impl Iterator<Item =
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_sums<const C: usize>(sums: &[[f32; PANEL]]) -> [__m256; C] {
+pub(super) fn load_sums<const C: usize>(sums: &[[f32; PANEL]]) -> [__m256; C] {
     let mut loaded = [_mm256_setzero_ps(); C];
     for (register, sum) in loaded.iter_mut().zip(sums) {
         // SAFETY: `sum` is eight floats.
@@ -95,7 +95,7 @@ fn load_sums<const C: usize>(sums: &[[f32; PANEL]]) -> [__m256; C] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store_sums<const C: usize>(registers: [__m256; C], sums: &mut [[f32; PANEL]]) {
+pub(super) fn store_sums<const C: usize>(registers: [__m256; C], sums: &mut [[f32; PANEL]]) {
     for (register, sum) in registers.iter().zip(sums) {
         // SAFETY: `sum` is eight floats.
         unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), *register) };
@@ -123,7 +123,7 @@ fn load_halves(bytes: &[u8; 16]) -> __m256 {
 }
 
 #[inline]
-fn prefetch(block: &[u8]) {
+pub(super) fn prefetch(block: &[u8]) {
     for line in 0..block.len().div_ceil(64) {
         // A hint may name any address: it never faults.
         let address = block.as_ptr().wrapping_add(PREFETCH_BYTES + 64 * line);
@@ -132,20 +132,26 @@ fn prefetch(block: &[u8]) {
     }
 }
 
-/// The scales of an integer block, and its vectors.
+/// The scales of an integer block, and its `N` vectors.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn split_block<const BYTES: usize>(block: &[u8; BYTES]) -> (__m256, &[[u8; 32]]) {
-    match block.split_first_chunk::<{ 2 * PANEL }>() {
-        Some((scales, rest)) => (load_halves(scales), rest.as_chunks::<32>().0),
-        None => (_mm256_setzero_ps(), &[]),
+pub(super) fn split_block<const BYTES: usize, const N: usize>(
+    block: &[u8; BYTES],
+) -> (__m256, [__m256i; N]) {
+    let mut vectors = [_mm256_setzero_si256(); N];
+    let Some((scales, rest)) = block.split_first_chunk::<{ 2 * PANEL }>() else {
+        return (_mm256_setzero_ps(), vectors);
+    };
+    for (vector, bytes) in vectors.iter_mut().zip(rest.as_chunks().0) {
+        *vector = load_bytes(bytes);
     }
+    (load_halves(scales), vectors)
 }
 
 /// Adds `integers * (scales * x.scale)` to a running sum: multiply, multiply, add.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_scaled(sum: &mut __m256, integers: __m256i, scales: __m256, x: &QuantizedGroup) {
+pub(super) fn add_scaled(sum: &mut __m256, integers: __m256i, scales: __m256, x: &QuantizedGroup) {
     let step = _mm256_mul_ps(scales, _mm256_set1_ps(x.scale));
     *sum = _mm256_add_ps(*sum, _mm256_mul_ps(_mm256_cvtepi32_ps(integers), step));
 }
@@ -165,10 +171,9 @@ fn int4_columns<const C: usize>(
     let blocks = blocks.as_chunks::<{ int4::BLOCK_BYTES }>().0.iter();
     for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
-        let (scales, vectors) = split_block(block);
+        let (scales, vectors) = split_block::<_, 4>(block);
         let mut products = [_mm256_setzero_si256(); C];
-        for (i, vector) in vectors.iter().enumerate() {
-            let weights = load_bytes(vector);
+        for (i, weights) in vectors.into_iter().enumerate() {
             let low = _mm256_and_si256(weights, nibble);
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(weights), nibble);
             for (sum, x) in products.iter_mut().zip(groups) {
@@ -201,10 +206,9 @@ fn int8_columns<const C: usize>(
     let blocks = blocks.as_chunks::<{ int8::BLOCK_BYTES }>().0.iter();
     for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
-        let (scales, vectors) = split_block(block);
+        let (scales, vectors) = split_block::<_, 8>(block);
         let mut dots = [_mm256_setzero_si256(); C];
-        for (i, vector) in vectors.iter().enumerate() {
-            let weights = load_bytes(vector);
+        for (i, weights) in vectors.into_iter().enumerate() {
             let magnitudes = _mm256_abs_epi8(weights);
             for (dot, x) in dots.iter_mut().zip(groups) {
                 let Some(quad) = x.quads.get(i) else { continue };
