@@ -33,8 +33,10 @@ macro_rules! for_panels {
             $($c => {
                 let panel_bytes = ($x.len() / $c * $block).max(1);
                 let (groups, _) = $x.as_chunks::<$c>();
-                let panels = $blocks.chunks(2 * panel_bytes).zip($sums.chunks_mut(2 * $c));
-                for (blocks, sums) in panels {
+                // One column is as fast as memory: it reads front to back.
+                let at_once = if $c <= 4 { 1 } else { 2 };
+                let panels = $blocks.chunks(at_once * panel_bytes);
+                for (blocks, sums) in panels.zip($sums.chunks_mut(at_once * $c)) {
                     match blocks.split_at_checked(panel_bytes) {
                         Some((first, second)) if !second.is_empty() => {
                             $pair::<$c>(first, second, groups, sums);
@@ -113,6 +115,16 @@ fn scales(lower: &[u8; 2 * PANEL], upper: &[u8; 2 * PANEL]) -> __m512 {
     _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lower), upper))
 }
 
+/// Fetches what the two panels need later; behind the first comes the second, which is being read
+/// already, so at its end the next pair is fetched.
+#[inline(always)]
+fn prefetch_pair<const BYTES: usize>(a: &[u8; BYTES], b: &[u8; BYTES], i: usize, panel: usize) {
+    let wraps = i * BYTES + avx2::PREFETCH_BYTES >= panel;
+    let distance = avx2::PREFETCH_BYTES + if wraps { panel } else { 0 };
+    avx2::prefetch_ahead(a, distance);
+    avx2::prefetch_ahead(b, distance);
+}
+
 /// The scales of an integer block, and its `N` vectors of 32 bytes.
 #[inline(always)]
 fn split<const BYTES: usize, const N: usize>(
@@ -140,9 +152,8 @@ fn int4_pair<const C: usize>(
     let nibble = _mm512_set1_epi8(15);
     let mut totals = load_pair::<C>(sums);
     let blocks = first.as_chunks::<BYTES>().0.iter().zip(second.as_chunks::<BYTES>().0);
-    for ((a, b), groups) in blocks.zip(x) {
-        avx2::prefetch(a);
-        avx2::prefetch(b);
+    for (i, ((a, b), groups)) in blocks.zip(x).enumerate() {
+        prefetch_pair(a, b, i, first.len());
         let (Some((a_scales, a)), Some((b_scales, b))) =
             (split::<BYTES, 4>(a), split::<BYTES, 4>(b))
         else {
@@ -184,11 +195,16 @@ fn int4_single<const C: usize>(
         let low = vectors.map(|w| _mm256_and_si256(w, nibble));
         let high = vectors.map(|w| _mm256_and_si256(_mm256_srli_epi16::<4>(w), nibble));
         for (total, x) in totals.iter_mut().zip(groups) {
-            let mut dot = _mm256_set1_epi32(x.int4_offset);
-            for (weights, x) in low.iter().chain(&high).zip(&x.quads) {
-                dot = _mm256_dpbusd_epi32(dot, *weights, _mm256_set1_epi32(quad(*x)));
+            // Two sums: one alone would wait for itself.
+            let mut dots = [_mm256_set1_epi32(x.int4_offset), _mm256_setzero_si256()];
+            for ((dot, weights), x) in
+                dots.iter_mut().zip([low, high]).zip(x.quads.as_chunks::<4>().0)
+            {
+                for (weights, x) in weights.iter().zip(x) {
+                    *dot = _mm256_dpbusd_epi32(*dot, *weights, _mm256_set1_epi32(quad(*x)));
+                }
             }
-            avx2::add_scaled(total, dot, scales, x);
+            avx2::add_scaled(total, _mm256_add_epi32(dots[0], dots[1]), scales, x);
         }
     }
     avx2::store_sums(totals, sums);
@@ -207,9 +223,8 @@ fn int8_pair<const C: usize>(
     let sign = _mm512_set1_epi8(-128);
     let mut totals = load_pair::<C>(sums);
     let blocks = first.as_chunks::<BYTES>().0.iter().zip(second.as_chunks::<BYTES>().0);
-    for ((a, b), groups) in blocks.zip(x) {
-        avx2::prefetch(a);
-        avx2::prefetch(b);
+    for (i, ((a, b), groups)) in blocks.zip(x).enumerate() {
+        prefetch_pair(a, b, i, first.len());
         let (Some((a_scales, a)), Some((b_scales, b))) =
             (split::<BYTES, 8>(a), split::<BYTES, 8>(b))
         else {
@@ -247,11 +262,15 @@ fn int8_single<const C: usize>(
         let (scales, vectors) = avx2::split_block::<_, 8>(block);
         let weights = vectors.map(|w| _mm256_xor_si256(w, sign));
         for (total, x) in totals.iter_mut().zip(groups) {
-            let mut dot = _mm256_slli_epi32::<4>(_mm256_set1_epi32(x.int4_offset));
-            for (weights, x) in weights.iter().zip(&x.quads) {
-                dot = _mm256_dpbusd_epi32(dot, *weights, _mm256_set1_epi32(quad(*x)));
+            let offset = _mm256_slli_epi32::<4>(_mm256_set1_epi32(x.int4_offset));
+            let mut dots = [offset, _mm256_setzero_si256()];
+            let halves = weights.as_chunks::<4>().0.iter().zip(x.quads.as_chunks::<4>().0);
+            for (dot, (weights, x)) in dots.iter_mut().zip(halves) {
+                for (weights, x) in weights.iter().zip(x) {
+                    *dot = _mm256_dpbusd_epi32(*dot, *weights, _mm256_set1_epi32(quad(*x)));
+                }
             }
-            avx2::add_scaled(total, dot, scales, x);
+            avx2::add_scaled(total, _mm256_add_epi32(dots[0], dots[1]), scales, x);
         }
     }
     avx2::store_sums(totals, sums);
