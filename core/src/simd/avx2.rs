@@ -1,10 +1,12 @@
 //! AVX2 with F16C: one vector of eight lanes is one row each.
 
-use super::Kernels;
+use super::lanes::{KvNumber, Lanes};
+use super::{Kernels, KvHead, LANES, Query, attend};
 use crate::quant::{
     FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 /// How far ahead of the block in hand weights are fetched; measured, see `benches`.
 pub(super) const PREFETCH_BYTES: usize = 4096;
@@ -28,9 +30,13 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         // SAFETY: as above.
         quantize: |x| unsafe { quantize(x) },
         // SAFETY: as above.
-        dot_half: |query, key| unsafe { dot_half(query, key) },
+        attend_half: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         // SAFETY: as above.
-        add_half: |weight, value, sum| unsafe { add_half(weight, value, sum) },
+        attend_single: |head, places, scale, queries| unsafe {
+            attend(head, places, scale, queries)
+        },
+        // SAFETY: as above.
+        attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         crc32c,
     }
 }
@@ -324,45 +330,57 @@ fn quantize(x: &FloatGroup) -> QuantizedGroup {
     group
 }
 
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn load_half_lanes(value: &[u16; 8]) -> __m256 {
-    // SAFETY: `value` is 16 bytes.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(value.as_ptr().cast()) })
+/// Eight rows, positions or numbers of a head.
+#[derive(Clone, Copy)]
+pub(super) struct Ymm(__m256);
+
+impl Lanes for Ymm {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller vouches for AVX2 and F16C, here and below.
+        Self(unsafe { _mm256_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: &[f32; LANES]) -> Self {
+        // SAFETY: `x` is eight floats.
+        Self(unsafe { _mm256_loadu_ps(x.as_ptr()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: &mut [f32; LANES]) {
+        // SAFETY: `x` is eight floats.
+        unsafe { _mm256_storeu_ps(x.as_mut_ptr(), self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: as in `splat`.
+        Self(unsafe { _mm256_add_ps(self.0, _mm256_mul_ps(a.0, b.0)) })
+    }
+
+    #[inline(always)]
+    unsafe fn halves(x: &[u16; LANES]) -> Self {
+        // SAFETY: `x` is 16 bytes.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(x: &[i8; LANES]) -> Self {
+        // SAFETY: `x` is 8 bytes.
+        Self(unsafe {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast())))
+        })
+    }
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn dot_half(query: &[f32], key: &[u16]) -> f32 {
-    let mut sum = _mm256_setzero_ps();
-    let (query, query_rest) = query.as_chunks::<8>();
-    let (key, key_rest) = key.as_chunks::<8>();
-    for (q, k) in query.iter().zip(key) {
-        // SAFETY: `q` is eight floats.
-        let q = unsafe { _mm256_loadu_ps(q.as_ptr()) };
-        sum = _mm256_add_ps(sum, _mm256_mul_ps(q, load_half_lanes(k)));
-    }
-    let mut lanes = [0.0; 8];
-    // SAFETY: `lanes` is eight floats.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
-    for ((lane, q), k) in lanes.iter_mut().zip(query_rest).zip(key_rest) {
-        *lane += q * half::f16::from_bits(*k).to_f32();
-    }
-    crate::math::sum_lanes(lanes)
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn add_half(weight: f32, value: &[u16], sum: &mut [f32]) {
-    let weights = _mm256_set1_ps(weight);
-    let (values, values_rest) = value.as_chunks::<8>();
-    let (sums, sums_rest) = sum.as_chunks_mut::<8>();
-    for (sum, value) in sums.iter_mut().zip(values) {
-        // SAFETY: `sum` is eight floats.
-        let before = unsafe { _mm256_loadu_ps(sum.as_ptr()) };
-        let after = _mm256_add_ps(before, _mm256_mul_ps(weights, load_half_lanes(value)));
-        // SAFETY: `sum` is eight floats.
-        unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), after) };
-    }
-    for (sum, value) in sums_rest.iter_mut().zip(values_rest) {
-        *sum += weight * half::f16::from_bits(*value).to_f32();
-    }
+fn attend<T: KvNumber>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    scale: f32,
+    queries: &mut [Query<'_>],
+) {
+    // SAFETY: AVX2 and F16C are there.
+    unsafe { attend::attend::<Ymm, T>(head, places, scale, queries) };
 }

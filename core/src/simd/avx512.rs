@@ -1,8 +1,10 @@
 //! AVX-512 with VNNI: sixteen lanes are the rows of two panels, eight those of one.
 
-use super::{Kernels, avx2};
+use super::lanes::KvNumber;
+use super::{Kernels, KvHead, Query, attend, avx2};
 use crate::quant::{PANEL, QuantizedGroup, int4, int8};
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 /// The kernels of this instruction set; floats and small work are AVX2's.
 ///
@@ -16,6 +18,10 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         int4: |blocks, x, columns, sums| unsafe { int4_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
         int8: |blocks, x, columns, sums| unsafe { int8_dot(blocks, x, columns, sums) },
+        // SAFETY: as above.
+        attend_half: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
+        // SAFETY: as above.
+        attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         // SAFETY: as above.
         ..unsafe { avx2::kernels(crc32c) }
     }
@@ -274,4 +280,16 @@ fn int8_single<const C: usize>(
         }
     }
     avx2::store_sums(totals, sums);
+}
+
+/// AVX2's, with twice the registers.
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn attend<T: KvNumber>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    scale: f32,
+    queries: &mut [Query<'_>],
+) {
+    // SAFETY: the instruction sets are there.
+    unsafe { attend::attend::<avx2::Ymm, T>(head, places, scale, queries) };
 }
