@@ -279,7 +279,7 @@ impl<'a> Engine<'a> {
             Op::Gated { activation, gate, up, output } => {
                 let ([gate, up], output) = memory.split(program, [gate, up], output)?;
                 let columns = columns(&output);
-                activation::gated(activation, gate, up, output, columns);
+                activation::gated(activation, gate, up, output, columns, *parallel);
             }
             Op::Select { input, output } => memory.select(program, input, output, selected)?,
         }

@@ -174,27 +174,35 @@ impl<X> Piece<'_, X> {
             let mut sums = [[0.0; PANEL]; MAX_COLUMNS * MAX_PANELS];
             let Some(sums) = sums.get_mut(..width * panels) else { continue };
             if first > 0 || !self.fresh {
-                for_each_sum(sums, width, rows, tile, row, |sum, value| *sum = *value);
+                for_each_sum(sums, width, rows, tile, row, |sum, values| {
+                    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum = *value);
+                });
             }
             dot(blocks, x.unwrap_or_default(), width, sums);
-            for_each_sum(sums, width, rows, tile, row, |sum, value| *value = *sum);
+            for_each_sum(sums, width, rows, tile, row, |sum, values| {
+                match values.first_chunk_mut() {
+                    Some(values) => *values = *sum,
+                    None => values.iter_mut().zip(sum).for_each(|(value, sum)| *value = *sum),
+                }
+            });
         }
     }
 }
 
-/// Pairs the sums of a tile's columns, panel by panel, with their places in the output.
+/// Pairs the sums of a tile's columns, panel by panel, with their rows of the output; the last
+/// panel may have fewer rows.
 fn for_each_sum(
     sums: &mut [[f32; PANEL]],
     columns: usize,
     rows: &mut TaskRows<'_>,
     tile: usize,
     row: usize,
-    pair: impl Fn(&mut f32, &mut f32),
+    pair: impl Fn(&mut [f32; PANEL], &mut [f32]),
 ) {
     for (panel, sums) in sums.chunks_mut(columns.max(1)).enumerate() {
         for (c, sum) in sums.iter_mut().enumerate() {
             let column = rows.column(tile + c).get_mut(row + panel * PANEL..).unwrap_or_default();
-            sum.iter_mut().zip(column).for_each(|(sum, value)| pair(sum, value));
+            pair(sum, column);
         }
     }
 }
