@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use omex_core::simd::{Kernels, PORTABLE};
+use std::sync::LazyLock;
 
 static SCALAR: Kernels = Kernels { crc32c, ..PORTABLE };
 
@@ -9,27 +10,43 @@ fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, bytes)
 }
 
+/// Tables of this CPU's instruction sets, the fastest last.
 #[cfg(target_arch = "x86_64")]
-fn avx2() -> Option<&'static Kernels> {
-    use std::sync::LazyLock;
-    static AVX2: LazyLock<Option<Kernels>> = LazyLock::new(|| {
-        let available = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
-        #[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]
-        // SAFETY: AVX2 and F16C are there.
-        available.then(|| unsafe { omex_core::simd::avx2::kernels(crc32c) })
-    });
-    AVX2.as_ref()
+fn detected() -> Vec<Kernels> {
+    let available = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+    #[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]
+    // SAFETY: AVX2 and F16C are there.
+    let avx2 = available.then(|| unsafe { omex_core::simd::avx2::kernels(crc32c) });
+    avx2.into_iter().collect()
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn avx2() -> Option<&'static Kernels> {
-    None
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]
+fn detected() -> Vec<Kernels> {
+    use omex_core::simd::neon;
+    use std::arch::is_aarch64_feature_detected as has;
+    let mut tables = vec![];
+    if has!("neon") {
+        // SAFETY: NEON is there.
+        tables.push(unsafe { neon::kernels(crc32c) });
+        if has!("dotprod") {
+            // SAFETY: NEON and SDOT are there.
+            tables.push(unsafe { neon::dotprod_kernels(crc32c) });
+        }
+    }
+    tables
+}
+
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
+fn detected() -> Vec<Kernels> {
+    vec![]
 }
 
 /// Every table that this CPU can run, the fastest last.
 #[must_use]
 pub fn available() -> Vec<&'static Kernels> {
-    std::iter::once(&SCALAR).chain(avx2()).collect()
+    static DETECTED: LazyLock<Vec<Kernels>> = LazyLock::new(detected);
+    std::iter::once(&SCALAR).chain(DETECTED.iter()).collect()
 }
 
 /// The table to use: the fastest, or the one named by the environment variable `OMEX_KERNELS`.

@@ -58,7 +58,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "aarch64",
-        about: "tests of core, hal and adapters on 64-bit Arm under QEMU, and omex gives the same bits",
+        about: "tests of core, hal and adapters on 64-bit Arm under QEMU, kernels on several CPUs, and omex gives the same bits",
         tools: &[&QEMU_AARCH64, &GCC_AARCH64],
         targets: &[AARCH64],
         run: aarch64,
@@ -203,6 +203,9 @@ fn bare() -> Result<()> {
 
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
+/// CPUs that QEMU can be: plain NEON, with SDOT, and with everything.
+const ARM_CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
+
 fn aarch64() -> Result<()> {
     let toolchain = Toolchain::find(AARCH64)?;
     let folder = target_dir(toolchain.folder());
@@ -216,6 +219,11 @@ fn aarch64() -> Result<()> {
         cargo
     };
     run(cargo_for_arm("test").arg("--lib").args(PORTABLE))?;
+    for cpu in ARM_CPUS {
+        let mut test = cargo_for_arm("test");
+        test.args(["--package", "omex-core", "--test", "kernels", "--", "--nocapture"]);
+        run(test.env("QEMU_CPU", cpu))?;
+    }
     run(cargo_for_arm("build").args(["--package", "omex", "--bin", "omex"]))?;
     let omex = folder.join(AARCH64).join("debug/omex");
     let mut test = cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "arm_"]);
