@@ -202,6 +202,32 @@ fn arm_computes_the_same_bits() {
     }
 }
 
+/// The core as a WebAssembly module under Node.js; `cargo xtask test` builds it and says where it
+/// is.
+#[test]
+fn web_assembly_computes_the_same_bits() {
+    let Some(module) = std::env::var_os("OMEX_WASM") else {
+        println!("skipped: OMEX_WASM names no module (cargo xtask test builds one)");
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wasm/run.mjs");
+    for (name, package) in packages(&Synthetic::odd()) {
+        for columns in [1, 4, 8] {
+            let image = package.image(512, columns, 16);
+            let ids = ids(24, 283);
+            let rows = one_by_one(&image, &ids, &Setting::default());
+            let passes = rows.chunks(columns as usize).map(|pass| pass.last().unwrap().clone());
+            let expected = checksum(&passes.collect());
+            let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
+            let mut node = Command::new("node");
+            node.arg(&script).arg(&module).arg(&image).args(["512", &ids.join(",")]);
+            let said = json_of(&run(&mut node));
+            assert_eq!(said["portable"], expected, "{name}, passes of {columns}");
+            assert_eq!(said["simd128"], expected, "{name}, passes of {columns}");
+        }
+    }
+}
+
 /// The firmware in QEMU; `cargo xtask test` says when it can run.
 #[test]
 fn a_board_with_64_kb_computes_the_same_bits() {

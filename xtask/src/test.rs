@@ -2,7 +2,7 @@
 
 use crate::firmware::BOARDS;
 use crate::toolchain::{self, Toolchain};
-use crate::tools::{self, GCC_AARCH64, QEMU_AARCH64, QEMU_ARM, Tool};
+use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, Tool};
 use crate::{Result, root, run, size, target_dir};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -62,6 +62,13 @@ const STEPS: &[Step] = &[
         tools: &[&QEMU_AARCH64, &GCC_AARCH64],
         targets: &[AARCH64],
         run: aarch64,
+    },
+    Step {
+        name: "wasm",
+        about: "kernels for WebAssembly under Node.js, and the core gives the same bits",
+        tools: &[&NODE],
+        targets: &[WASM],
+        run: wasm,
     },
     Step {
         name: "fuzz",
@@ -183,12 +190,8 @@ const PORTABLE: [&str; 6] =
     ["--package", "omex-core", "--package", "omex-hal", "--package", "omex-hal-adapters"];
 
 /// Cortex-M0, Cortex-M4 and M7 with a floating point unit, RISC-V without one, WebAssembly.
-const BARE: [&str; 4] = [
-    "thumbv6m-none-eabi",
-    "thumbv7em-none-eabihf",
-    "riscv32imc-unknown-none-elf",
-    "wasm32-unknown-unknown",
-];
+const BARE: [&str; 4] =
+    ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imc-unknown-none-elf", WASM];
 
 fn bare() -> Result<()> {
     for target in BARE {
@@ -228,6 +231,23 @@ fn aarch64() -> Result<()> {
     let omex = folder.join(AARCH64).join("debug/omex");
     let mut test = cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "arm_"]);
     run(test.env("OMEX_AARCH64", omex))
+}
+
+const WASM: &str = "wasm32-unknown-unknown";
+
+fn wasm() -> Result<()> {
+    let toolchain = Toolchain::find(WASM)?;
+    let folder = target_dir(toolchain.folder());
+    let package = root().join("tests/wasm");
+    let mut build = toolchain.cargo("build");
+    build.args(["--quiet", "--manifest-path"]).arg(package.join("Cargo.toml"));
+    build.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-Ctarget-feature=+simd128");
+    run(build.arg("--target-dir").arg(&folder).current_dir(root()))?;
+    let module = folder.join(WASM).join("debug/omex_wasm_tests.wasm");
+    run(Command::new(NODE.program).arg(package.join("run.mjs")).arg(&module))?;
+    let mut test =
+        cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "web_assembly_"]);
+    run(test.env("OMEX_WASM", module))
 }
 
 /// The seeds of every fuzz target and mutations of them; tests/fuzz/README.md tells how to go on.
