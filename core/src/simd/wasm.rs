@@ -2,12 +2,12 @@
 
 use super::tiles::{for_tiles, groups_of};
 use super::{Kernels, PORTABLE};
-use crate::quant::{
-    FloatGroup, GROUP, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
-};
+use crate::quant::{FloatGroup, GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8};
 use core::arch::wasm32::*;
 
 /// The kernels of these instructions; a module that has any of them runs only where they are.
+///
+/// What is not here, the compiler vectorises as well.
 pub static KERNELS: Kernels = Kernels {
     name: "simd128",
     int4: |blocks, x, columns, sums| {
@@ -22,7 +22,6 @@ pub static KERNELS: Kernels = Kernels {
     float32: |blocks, x, columns, sums| {
         for_tiles!(float32_columns, float32::BLOCK_BYTES, blocks, x, columns, sums);
     },
-    quantize,
     ..PORTABLE
 };
 
@@ -220,37 +219,4 @@ fn add_products<const C: usize>(
             *dot = f32x4_add(*dot, f32x4_mul(weights, x));
         }
     }
-}
-
-fn quantize(x: &FloatGroup) -> QuantizedGroup {
-    let mut values = [ZERO; GROUP / 4];
-    let mut largest = ZERO;
-    for (value, four) in values.iter_mut().zip(x.as_chunks().0) {
-        *value = load_floats(four);
-        largest = u32x4_max(largest, f32x4_abs(*value));
-    }
-    let (a, b) = (u32x4_extract_lane::<0>(largest), u32x4_extract_lane::<1>(largest));
-    let (c, d) = (u32x4_extract_lane::<2>(largest), u32x4_extract_lane::<3>(largest));
-    let (scale, inverse) = activation_step(a.max(b).max(c).max(d));
-    let mut group = QuantizedGroup { scale, ..QuantizedGroup::ZERO };
-    if inverse == 0.0 {
-        return group;
-    }
-    let inverse = f32x4_splat(inverse);
-    // To the nearest integer, ties to even.
-    let [a, b, c, d, e, f, g, h] =
-        values.map(|value| i32x4_trunc_sat_f32x4(f32x4_nearest(f32x4_mul(value, inverse))));
-    let first = i8x16_narrow_i16x8(i16x8_narrow_i32x4(a, b), i16x8_narrow_i32x4(c, d));
-    let last = i8x16_narrow_i16x8(i16x8_narrow_i32x4(e, f), i16x8_narrow_i32x4(g, h));
-    let mut sum = ZERO;
-    for (quads, bytes) in group.quads.as_chunks_mut::<4>().0.iter_mut().zip([first, last]) {
-        // SAFETY: `quads` is 16 bytes.
-        unsafe { v128_store(quads.as_mut_ptr().cast(), bytes) };
-        let pairs = i16x8_extadd_pairwise_i8x16(bytes);
-        sum = i32x4_add(sum, i32x4_extadd_pairwise_i16x8(pairs));
-    }
-    let (a, b) = (i32x4_extract_lane::<0>(sum), i32x4_extract_lane::<1>(sum));
-    let (c, d) = (i32x4_extract_lane::<2>(sum), i32x4_extract_lane::<3>(sum));
-    group.int4_offset = -8 * (a + b + c + d);
-    group
 }
