@@ -31,7 +31,24 @@ fn detect() -> Vec<Kernels> {
     tables
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]
+fn detect() -> Vec<Kernels> {
+    use omex_core::simd::neon;
+    use std::arch::is_aarch64_feature_detected as has;
+    let mut tables = vec![];
+    if has!("neon") {
+        // SAFETY: NEON is there.
+        tables.push(unsafe { neon::kernels(crc32c) });
+        if has!("dotprod") {
+            // SAFETY: NEON and SDOT are there.
+            tables.push(unsafe { neon::dotprod_kernels(crc32c) });
+        }
+    }
+    tables
+}
+
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
 fn detect() -> Vec<Kernels> {
     vec![]
 }

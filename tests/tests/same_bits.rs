@@ -165,6 +165,10 @@ fn the_shipped_model_says_the_same_from_package_and_image() {
     }
 }
 
+/// CPUs that QEMU can be, and the kernels that each is the least to have.
+const ARM: [(&str, &str); 3] =
+    [("cortex-a53", "portable"), ("cortex-a53", "neon"), ("cortex-a76", "neon+dotprod")];
+
 /// `omex` for 64-bit Arm under user emulation; `cargo xtask test` builds it and says where it is.
 #[test]
 fn arm_computes_the_same_bits() {
@@ -186,11 +190,40 @@ fn arm_computes_the_same_bits() {
                 "2",
             ];
             let here = run(&mut omex(args));
-            let mut arm = Command::new("qemu-aarch64");
-            arm.env("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu").arg(&binary).args(args);
-            let there = run(&mut arm);
-            assert_eq!(json_of(&there), json_of(&here), "{name}, {}", model.display());
-            assert_eq!(there.out, here.out);
+            for (cpu, kernels) in ARM {
+                let mut arm = Command::new("qemu-aarch64");
+                arm.env("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu").env("QEMU_CPU", cpu);
+                let there = run(arm.env("OMEX_KERNELS", kernels).arg(&binary).args(args));
+                let what = format!("{name}, {}, {kernels}", model.display());
+                assert_eq!(json_of(&there), json_of(&here), "{what}");
+                assert_eq!(there.out, here.out, "{what}");
+            }
+        }
+    }
+}
+
+/// The core as a WebAssembly module under Node.js; `cargo xtask test` builds it and says where it
+/// is.
+#[test]
+fn web_assembly_computes_the_same_bits() {
+    let Some(module) = std::env::var_os("OMEX_WASM") else {
+        println!("skipped: OMEX_WASM names no module (cargo xtask test builds one)");
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wasm/run.mjs");
+    for (name, package) in packages(&Synthetic::odd()) {
+        for columns in [1, 4, 8] {
+            let image = package.image(512, columns, 16);
+            let ids = ids(24, 283);
+            let rows = one_by_one(&image, &ids, &Setting::default());
+            let passes = rows.chunks(columns as usize).map(|pass| pass.last().unwrap().clone());
+            let expected = checksum(&passes.collect());
+            let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
+            let mut node = Command::new("node");
+            node.arg(&script).arg(&module).arg(&image).args(["512", &ids.join(",")]);
+            let said = json_of(&run(&mut node));
+            assert_eq!(said["portable"], expected, "{name}, passes of {columns}");
+            assert_eq!(said["simd128"], expected, "{name}, passes of {columns}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::firmware::BOARDS;
 use crate::toolchain::{self, Toolchain};
-use crate::tools::{self, GCC_AARCH64, QEMU_AARCH64, QEMU_ARM, Tool};
+use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, Tool};
 use crate::{Result, root, run, size, target_dir};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -58,10 +58,17 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "aarch64",
-        about: "tests of core, hal and adapters on 64-bit Arm under QEMU, and omex gives the same bits",
+        about: "tests of core, hal and adapters on 64-bit Arm under QEMU, kernels on several CPUs, and omex gives the same bits",
         tools: &[&QEMU_AARCH64, &GCC_AARCH64],
         targets: &[AARCH64],
         run: aarch64,
+    },
+    Step {
+        name: "wasm",
+        about: "kernels for WebAssembly under Node.js, and the core gives the same bits",
+        tools: &[&NODE],
+        targets: &[WASM],
+        run: wasm,
     },
     Step {
         name: "fuzz",
@@ -183,12 +190,8 @@ const PORTABLE: [&str; 6] =
     ["--package", "omex-core", "--package", "omex-hal", "--package", "omex-hal-adapters"];
 
 /// Cortex-M0, Cortex-M4 and M7 with a floating point unit, RISC-V without one, WebAssembly.
-const BARE: [&str; 4] = [
-    "thumbv6m-none-eabi",
-    "thumbv7em-none-eabihf",
-    "riscv32imc-unknown-none-elf",
-    "wasm32-unknown-unknown",
-];
+const BARE: [&str; 4] =
+    ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imc-unknown-none-elf", WASM];
 
 fn bare() -> Result<()> {
     for target in BARE {
@@ -203,6 +206,9 @@ fn bare() -> Result<()> {
 
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
+/// CPUs that QEMU can be: plain NEON, with SDOT, and with everything.
+const ARM_CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
+
 fn aarch64() -> Result<()> {
     let toolchain = Toolchain::find(AARCH64)?;
     let folder = target_dir(toolchain.folder());
@@ -216,10 +222,32 @@ fn aarch64() -> Result<()> {
         cargo
     };
     run(cargo_for_arm("test").arg("--lib").args(PORTABLE))?;
+    for cpu in ARM_CPUS {
+        let mut test = cargo_for_arm("test");
+        test.args(["--package", "omex-core", "--test", "kernels", "--", "--nocapture"]);
+        run(test.env("QEMU_CPU", cpu))?;
+    }
     run(cargo_for_arm("build").args(["--package", "omex", "--bin", "omex"]))?;
     let omex = folder.join(AARCH64).join("debug/omex");
     let mut test = cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "arm_"]);
     run(test.env("OMEX_AARCH64", omex))
+}
+
+const WASM: &str = "wasm32-unknown-unknown";
+
+fn wasm() -> Result<()> {
+    let toolchain = Toolchain::find(WASM)?;
+    let folder = target_dir(toolchain.folder());
+    let package = root().join("tests/wasm");
+    let mut build = toolchain.cargo("build");
+    build.args(["--quiet", "--manifest-path"]).arg(package.join("Cargo.toml"));
+    build.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-Ctarget-feature=+simd128");
+    run(build.arg("--target-dir").arg(&folder).current_dir(root()))?;
+    let module = folder.join(WASM).join("debug/omex_wasm_tests.wasm");
+    run(Command::new(NODE.program).arg(package.join("run.mjs")).arg(&module))?;
+    let mut test =
+        cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "web_assembly_"]);
+    run(test.env("OMEX_WASM", module))
 }
 
 /// The seeds of every fuzz target and mutations of them; tests/fuzz/README.md tells how to go on.

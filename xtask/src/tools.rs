@@ -10,18 +10,24 @@ pub(crate) struct Tool {
     pub(crate) program: &'static str,
     /// The Debian packages that it comes with.
     packages: &'static [&'static str],
+    /// Where those without Debian get it.
+    site: &'static str,
 }
 
 /// Runs boards.
 pub(crate) const QEMU_ARM: Tool =
-    Tool { program: "qemu-system-arm", packages: &["qemu-system-arm"] };
+    Tool { program: "qemu-system-arm", packages: &["qemu-system-arm"], site: "qemu.org" };
 /// Runs Linux programs for 64-bit Arm.
-pub(crate) const QEMU_AARCH64: Tool = Tool { program: "qemu-aarch64", packages: &["qemu-user"] };
+pub(crate) const QEMU_AARCH64: Tool =
+    Tool { program: "qemu-aarch64", packages: &["qemu-user"], site: "qemu.org" };
 /// Links them.
 pub(crate) const GCC_AARCH64: Tool = Tool {
     program: "aarch64-linux-gnu-gcc",
     packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+    site: "gcc.gnu.org",
 };
+/// Runs WebAssembly.
+pub(crate) const NODE: Tool = Tool { program: "node", packages: &["nodejs"], site: "nodejs.org" };
 
 impl Tool {
     /// Where it is.
@@ -32,11 +38,9 @@ impl Tool {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found = std::env::split_paths(&path).map(|folder| folder.join(self.program));
         found.into_iter().find(|file| file.is_file()).ok_or_else(|| {
+            let Self { program, site, .. } = self;
             let packages = self.packages.join(" ");
-            format!(
-                "{} is missing: run `apt-get install {packages}`, or see qemu.org",
-                self.program
-            )
+            format!("{program} is missing: run `apt-get install {packages}`, or see {site}")
         })
     }
 

@@ -1,6 +1,7 @@
 //! AVX2 with F16C: one vector of eight lanes is one row each.
 
 use super::lanes::{KvNumber, Lanes};
+use super::tiles::{for_tiles, groups_of};
 use super::{Kernels, KvHead, LANES, Query, attend};
 use crate::quant::{
     FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
@@ -41,28 +42,6 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
     }
 }
 
-/// Columns whose sums fit the registers beside the weights.
-const TILE: usize = 4;
-
-/// Calls `$kernel` for each panel and each tile of columns, with the tile's width as a constant.
-macro_rules! for_tiles {
-    ($kernel:ident, $block:expr, $blocks:expr, $x:expr, $columns:expr, $sums:expr) => {
-        let columns = $columns.max(1);
-        let panel_bytes = ($x.len() / columns * $block).max(1);
-        for (panel, sums) in $blocks.chunks_exact(panel_bytes).zip($sums.chunks_mut(columns)) {
-            for (tile, sums) in sums.chunks_mut(TILE).enumerate() {
-                let x = $x.get(tile * TILE..).unwrap_or_default();
-                match sums.len() {
-                    1 => $kernel::<1>(panel, x, columns, sums),
-                    2 => $kernel::<2>(panel, x, columns, sums),
-                    3 => $kernel::<3>(panel, x, columns, sums),
-                    _ => $kernel::<TILE>(panel, x, columns, sums),
-                }
-            }
-        }
-    };
-}
-
 #[target_feature(enable = "avx2,f16c")]
 fn int4_dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
     for_tiles!(int4_columns, int4::BLOCK_BYTES, blocks, x, columns, sums);
@@ -81,11 +60,6 @@ fn float16_dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32
 #[target_feature(enable = "avx2,f16c")]
 fn float32_dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
     for_tiles!(float32_columns, float32::BLOCK_BYTES, blocks, x, columns, sums);
-}
-
-/// The groups of `C` columns for each block, out of `columns` that lie side by side.
-fn groups_of<const C: usize, X>(x: &[X], columns: usize) -> impl Iterator<Item = &[X; C]> {
-    x.chunks(columns).filter_map(<[X]>::first_chunk)
 }
 
 #[inline]

@@ -10,7 +10,17 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 mod lanes;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub mod neon;
 mod portable;
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128"),
+))]
+mod tiles;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub mod wasm;
 
 use crate::quant::{FloatGroup, PANEL, QuantizedGroup};
 pub use attend::{Attend, KvHead, MAX_QUERIES, Query, Softmax};
