@@ -83,7 +83,8 @@ impl<'a> Engine<'a> {
         let layout = model.layout(pager)?;
         let arena = Arena::new(memory, &layout)?;
         let Model { program, plan, end, checksums, first_checked } = model;
-        let pages = Pages::new(pager, kernels, end, checksums, first_checked, arena.verified);
+        let pages =
+            Pages::new(pager, kernels, parallel, end, checksums, first_checked, arena.verified);
         Ok(Self {
             program,
             plan,

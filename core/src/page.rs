@@ -3,12 +3,17 @@
 use crate::simd::Kernels;
 use core::num::NonZeroU64;
 use core::ops::Range;
-use omex_hal::{PageError, PageErrorKind, Pager};
+use core::sync::atomic::{AtomicBool, Ordering};
+use omex_hal::{PageError, PageErrorKind, Pager, Parallel};
+
+/// Pieces as long as this are checked on all cores.
+const PARALLEL_BYTES: u64 = 256 << 10;
 
 /// The weights' pages, each checked against its CRC-32C before it is used.
 pub struct Pages<'a> {
     pager: &'a mut dyn Pager,
     crc32c: fn(u32, &[u8]) -> u32,
+    parallel: &'a dyn Parallel,
     page_size: NonZeroU64,
     /// End of the data; the last page may be short.
     end: u64,
@@ -29,6 +34,7 @@ impl<'a> Pages<'a> {
     pub fn new(
         pager: &'a mut dyn Pager,
         kernels: &Kernels,
+        parallel: &'a dyn Parallel,
         end: u64,
         checksums: &'a [[u8; 4]],
         first_checked: u32,
@@ -38,7 +44,8 @@ impl<'a> Pages<'a> {
             NonZeroU64::new(u64::from(pager.geometry().page_size)).unwrap_or(NonZeroU64::MIN);
         verified.fill(0);
         let crc32c = kernels.crc32c;
-        Self { pager, crc32c, page_size, end, checksums, first_checked, verified, recent: 0..0 }
+        let recent = 0..0;
+        Self { pager, crc32c, parallel, page_size, end, checksums, first_checked, verified, recent }
     }
 
     /// The bytes from `address` on: at least one, at most `limit`, as many as lie in one piece.
@@ -73,17 +80,54 @@ impl<'a> Pages<'a> {
         let available = self.pager.page(page)?.len() as u64;
         let wanted =
             u32::try_from(bytes.min(available).div_ceil(self.page_size.get())).unwrap_or(1);
-        let end = page.saturating_add(wanted.max(1));
-        for next in page..end {
-            if !self.is_verified(next) {
-                if !self.check(page, next)? {
-                    return Ok(Err(next));
-                }
-                self.mark(next);
-            }
+        let pages = page..page.saturating_add(wanted.max(1));
+        if pages.clone().all(|page| self.is_verified(page)) {
+            self.recent = pages;
+            return Ok(Ok(()));
         }
-        self.recent = page..end;
+        let all_match = self.match_together(pages.clone())?;
+        for next in pages.clone() {
+            if !all_match && !self.is_verified(next) && !self.check(page, next)? {
+                return Ok(Err(next));
+            }
+            self.mark(next);
+        }
+        self.recent = pages;
         Ok(Ok(()))
+    }
+
+    /// True if pages that lie in one piece match their checksums, found out on all cores; where
+    /// that is not worth it, false.
+    fn match_together(&mut self, pages: Range<u32>) -> Result<bool, PageError> {
+        let bytes = pages.len() as u64 * self.page_size.get();
+        let checksums = pages
+            .start
+            .checked_sub(self.first_checked)
+            .and_then(|first| self.checksums.get(first as usize..)?.get(..pages.len()));
+        let Some(checksums) = checksums else { return Ok(false) };
+        let cores = self.parallel.cores();
+        if cores < 2 || bytes < PARALLEL_BYTES {
+            return Ok(false);
+        }
+        let (page_size, crc32c) = (self.page_size.get() as usize, self.crc32c);
+        let rest = self.end.saturating_sub(u64::from(pages.start) * self.page_size.get());
+        let piece = self.pager.page(pages.start)?;
+        let length = bytes.min(rest).min(piece.len() as u64) as usize;
+        let piece = piece.get(..length).unwrap_or_default();
+        if piece.len().div_ceil(page_size) != pages.len() {
+            return Ok(false);
+        }
+        let share = pages.len().div_ceil(4 * cores);
+        let differs = AtomicBool::new(false);
+        self.parallel.run(pages.len().div_ceil(share), &|task| {
+            let pages = piece.chunks(page_size).zip(checksums);
+            for (bytes, expected) in pages.skip(task * share).take(share) {
+                if crc32c(0, bytes) != u32::from_le_bytes(*expected) {
+                    differs.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        Ok(!differs.into_inner())
     }
 
     fn is_verified(&self, page: u32) -> bool {
