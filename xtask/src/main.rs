@@ -4,6 +4,7 @@ mod board;
 mod card;
 mod elf;
 mod firmware;
+mod instructions;
 mod json;
 mod size;
 mod test;
@@ -21,6 +22,7 @@ Usage: cargo xtask COMMAND
 
   board NAME IMAGE   run a flash image on a board in QEMU: cargo xtask board lm3s6965evb card.img
   test               run everything that is tested
+  instructions       count the instructions of the hot loops, beside those on record
   size [NAME]        show what a board's firmware takes of its flash and memory
 
 cargo xtask COMMAND --help tells more.";
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "board" => board::main(arguments),
         "test" => test::main(arguments),
+        "instructions" => instructions::main(arguments),
         "size" => size::main(arguments),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

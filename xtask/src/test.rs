@@ -2,8 +2,8 @@
 
 use crate::firmware::BOARDS;
 use crate::toolchain::{self, Toolchain};
-use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, Tool};
-use crate::{Result, root, run, size, target_dir};
+use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, Tool, VALGRIND};
+use crate::{Result, instructions, root, run, size, target_dir};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,13 @@ const STEPS: &[Step] = &[
         tools: &[&NODE],
         targets: &[WASM],
         run: wasm,
+    },
+    Step {
+        name: "counts",
+        about: "instructions of the hot loops, beside those on record",
+        tools: &[&VALGRIND],
+        targets: &[],
+        run: instructions::check,
     },
     Step {
         name: "fuzz",

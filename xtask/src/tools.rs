@@ -26,6 +26,9 @@ pub(crate) const GCC_AARCH64: Tool = Tool {
     packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
     site: "gcc.gnu.org",
 };
+/// Counts instructions.
+pub(crate) const VALGRIND: Tool =
+    Tool { program: "valgrind", packages: &["valgrind"], site: "valgrind.org" };
 /// Runs WebAssembly.
 pub(crate) const NODE: Tool = Tool { program: "node", packages: &["nodejs"], site: "nodejs.org" };
 

@@ -137,35 +137,37 @@ unsafe fn scores<L: Lanes, T: KvNumber, const Q: usize>(
     let width = head.width.max(1);
     let panels = visible.start / LANES..visible.end.div_ceil(LANES);
     let keys = head.keys.get((first / LANES + panels.start) * width..).unwrap_or_default();
-    for (panel, keys) in panels.zip(keys.chunks_exact(width)) {
-        // SAFETY: the caller vouches for the CPU, here and below.
-        let mut sums = [unsafe { L::splat(0.0) }; Q];
-        let (eights, rest) = keys.as_chunks::<LANES>();
-        for (e, keys) in eights.iter().enumerate() {
-            let mut xs = [&[0.0; LANES]; Q];
-            for (xs, query) in xs.iter_mut().zip(queries) {
-                if let Some(eight) = query.query.as_chunks().0.get(e) {
-                    *xs = eight;
+    // SAFETY: the caller vouches for the CPU.
+    unsafe {
+        for (panel, keys) in panels.zip(keys.chunks_exact(width)) {
+            let mut sums = [L::splat(0.0); Q];
+            let (eights, rest) = keys.as_chunks::<LANES>();
+            for (e, keys) in eights.iter().enumerate() {
+                let mut xs = [&[0.0; LANES]; Q];
+                for (xs, query) in xs.iter_mut().zip(queries) {
+                    if let Some(eight) = query.query.as_chunks().0.get(e) {
+                        *xs = eight;
+                    }
+                }
+                for (i, key) in keys.iter().enumerate() {
+                    let key = T::lanes::<L>(key);
+                    for (sum, xs) in sums.iter_mut().zip(xs) {
+                        let x = xs.get(i).copied().unwrap_or_default();
+                        *sum = sum.add_product(L::splat(x), key);
+                    }
                 }
             }
-            for (i, key) in keys.iter().enumerate() {
-                let key = unsafe { T::lanes::<L>(key) };
-                for (sum, xs) in sums.iter_mut().zip(xs) {
-                    let x = xs.get(i).copied().unwrap_or_default();
-                    *sum = unsafe { sum.add_product(L::splat(x), key) };
+            for (i, key) in (eights.len() * LANES..).zip(rest) {
+                let key = T::lanes::<L>(key);
+                for (sum, query) in sums.iter_mut().zip(queries) {
+                    let x = query.query.get(i).copied().unwrap_or_default();
+                    *sum = sum.add_product(L::splat(x), key);
                 }
             }
-        }
-        for (i, key) in (eights.len() * LANES..).zip(rest) {
-            let key = unsafe { T::lanes::<L>(key) };
-            for (sum, query) in sums.iter_mut().zip(queries) {
-                let x = query.query.get(i).copied().unwrap_or_default();
-                *sum = unsafe { sum.add_product(L::splat(x), key) };
-            }
-        }
-        for (block, sum) in blocks.iter_mut().zip(sums) {
-            if let Some(scores) = block.get_mut(panel) {
-                unsafe { sum.store(scores) };
+            for (block, sum) in blocks.iter_mut().zip(sums) {
+                if let Some(scores) = block.get_mut(panel) {
+                    sum.store(scores);
+                }
             }
         }
     }
@@ -223,27 +225,30 @@ unsafe fn add_values<L: Lanes, T: KvNumber, const Q: usize>(
     let width = head.width.max(1);
     let values = head.values.get(places.start * width..places.end * width).unwrap_or_default();
     let chunks = width / LANES;
-    for chunk in 0..chunks {
-        let start = chunk * LANES;
-        // SAFETY: the caller vouches for the CPU, here and below.
-        let mut sums = [unsafe { L::splat(0.0) }; Q];
-        for (sum, query) in sums.iter_mut().zip(queries.iter()) {
-            if let Some(out) = query.out.get(start..start + LANES).and_then(|x| x.first_chunk()) {
-                *sum = unsafe { L::load(out) };
+    // SAFETY: the caller vouches for the CPU.
+    unsafe {
+        for chunk in 0..chunks {
+            let start = chunk * LANES;
+            let mut sums = [L::splat(0.0); Q];
+            for (sum, query) in sums.iter_mut().zip(queries.iter()) {
+                if let Some(out) = query.out.get(start..start + LANES).and_then(|x| x.first_chunk())
+                {
+                    *sum = L::load(out);
+                }
             }
-        }
-        let values = values.get(start..).unwrap_or_default().chunks(width);
-        for (i, value) in (skip..BLOCK).zip(values) {
-            let Some(value) = value.first_chunk() else { continue };
-            let value = unsafe { T::lanes::<L>(value) };
-            for (sum, block) in sums.iter_mut().zip(blocks) {
-                let weight = block.as_flattened().get(i).copied().unwrap_or_default();
-                *sum = unsafe { sum.add_product(L::splat(weight), value) };
+            let values = values.get(start..).unwrap_or_default().chunks(width);
+            for (i, value) in (skip..BLOCK).zip(values) {
+                let Some(value) = value.first_chunk() else { continue };
+                let value = T::lanes::<L>(value);
+                for (sum, block) in sums.iter_mut().zip(blocks) {
+                    let weight = block.as_flattened().get(i).copied().unwrap_or_default();
+                    *sum = sum.add_product(L::splat(weight), value);
+                }
             }
-        }
-        for (sum, query) in sums.iter().zip(queries.iter_mut()) {
-            if let Some(out) = query.out.get_mut(start..).and_then(<[f32]>::first_chunk_mut) {
-                unsafe { sum.store(out) };
+            for (sum, query) in sums.iter().zip(queries.iter_mut()) {
+                if let Some(out) = query.out.get_mut(start..).and_then(<[f32]>::first_chunk_mut) {
+                    sum.store(out);
+                }
             }
         }
     }

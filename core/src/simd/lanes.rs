@@ -7,7 +7,6 @@ pub const LANES: usize = 8;
 ///
 /// # Safety
 /// Every function needs the instruction set that the type stands for.
-#[expect(clippy::missing_safety_doc, reason = "said above for all")]
 pub(super) trait Lanes: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(x: &[f32; LANES]) -> Self;
