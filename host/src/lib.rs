@@ -20,6 +20,7 @@ pub mod plan;
 pub mod pool;
 pub mod quantize;
 pub mod session;
+pub mod synth;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

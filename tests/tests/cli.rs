@@ -361,6 +361,38 @@ fn a_seed_gives_the_same_text_again_and_another_one_another() {
 }
 
 #[test]
+fn random_weights_are_a_valid_model_of_the_asked_precision_throughout() {
+    let folder = tempfile::tempdir().unwrap();
+    let synth = |quantization: &str, more: &[&str]| {
+        let args = ["synth", "--shape", "stories", "--quantization", quantization];
+        let to = ["--output-dir", "random.omex", "--force", "--json"];
+        run_in(folder.path(), &[&args[..], &to, more].concat())
+    };
+    for quantization in ["int4", "int8", "f16", "f32"] {
+        let said = json_of(&synth(quantization, &[]));
+        assert_eq!(said["quantization"], quantization);
+        succeeds(run_in(folder.path(), &["validate", "random.omex"]));
+        let run = ["run", "random.omex", "--ids", "1,2,3", "--max-tokens", "40", "--json"];
+        let said = json_of(&run_in(folder.path(), &run));
+        let mut ids = numbers(&said["ids"]);
+        assert_eq!(ids.len(), 40, "no token ends a text");
+        ids.sort_unstable();
+        ids.dedup();
+        assert!(ids.len() > 5, "{quantization}: a text of {} tokens over and over", ids.len());
+    }
+    let logits =
+        || json_of(&run_in(folder.path(), &["logits", "random.omex", "--ids", "1", "--json"]));
+    let first = logits();
+    succeeds(synth("f32", &["--seed", "0"]));
+    assert_eq!(logits(), first);
+    succeeds(synth("f32", &["--seed", "1"]));
+    assert_ne!(logits(), first);
+    let help = succeeds(here(&["synth", "--help"]));
+    assert!(help.out.contains("Examples:\n  omex synth "), "{help:?}");
+    assert!(!succeeds(here(&["--help"])).out.contains("synth"));
+}
+
+#[test]
 fn tokens_of_text_and_text_of_tokens() {
     let ids = succeeds(here(&["tokenize", "tiny.omex", "The robot saw a cat."]));
     let text = succeeds(here(&["tokenize", "tiny.omex", "--ids", ids.out.trim()]));

@@ -47,6 +47,9 @@ enum Command {
     Logits(cmd::logits::Args),
     /// Measure perplexity on a text
     Eval(cmd::eval::Args),
+    /// Write a package with random weights
+    #[command(hide = true)]
+    Synth(cmd::synth::Args),
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -63,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Tokenize(args)) => cmd::tokenize::main(args),
         Some(Command::Logits(args)) => cmd::logits::main(args),
         Some(Command::Eval(args)) => cmd::eval::main(args),
+        Some(Command::Synth(args)) => cmd::synth::main(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ pub(crate) mod logits;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 
