@@ -5,7 +5,7 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use criterion::{criterion_group, criterion_main};
 use omex::dispatch;
 use omex_core::quant::{GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8};
-use omex_core::simd::{Kernels, MAX_COLUMNS, PanelDot};
+use omex_core::simd::{Kernels, MAX_COLUMNS, MAX_PANELS, PanelDot};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn kernels(criterion: &mut Criterion) {
         group.bench_function("plain read", |bencher| bencher.iter(|| sum(black_box(weights))));
         for Kernels { name, int4, int8, float16, float32, .. } in dispatch::available() {
             let mut bench = Bench { group: &mut group, weights, table: name };
-            let x = QuantizedGroup { quads: [[3; 4]; GROUP / 4], scale: 0.1, eight_sums: 768 };
+            let x = QuantizedGroup { quads: [[3; 4]; GROUP / 4], scale: 0.1, int4_offset: -768 };
             bench.kernel("int4", *int4, x, int4::BLOCK_BYTES);
             bench.kernel("int8", *int8, x, int8::BLOCK_BYTES);
             bench.kernel("f16", *float16, [0.5; GROUP], float16::BLOCK_BYTES);
@@ -50,13 +50,13 @@ impl Bench<'_, '_> {
     /// Multiplies the weights, as blocks of a format, with one column and with as many as go.
     fn kernel<X: Copy>(&mut self, format: &str, dot: PanelDot<X>, x: X, block_bytes: usize) {
         let (weights, table) = (self.weights, self.table);
-        for columns in [1, MAX_COLUMNS] {
+        for columns in [1, 4, MAX_COLUMNS] {
             let x = vec![x; BLOCKS * columns];
             self.group.bench_function(format!("{table} {format} x{columns}"), |bencher| {
                 bencher.iter(|| {
-                    for panel in black_box(weights).chunks(BLOCKS * block_bytes) {
-                        let mut sums = [[0.0; PANEL]; MAX_COLUMNS];
-                        dot(panel, black_box(&x), &mut sums[..columns]);
+                    for panels in black_box(weights).chunks(MAX_PANELS * BLOCKS * block_bytes) {
+                        let mut sums = [[0.0; PANEL]; MAX_COLUMNS * MAX_PANELS];
+                        dot(panels, black_box(&x), columns, &mut sums[..columns * MAX_PANELS]);
                         black_box(sums);
                     }
                 });

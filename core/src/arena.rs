@@ -67,13 +67,14 @@ impl Layout {
             size_of::<QuantizedGroup>()
         };
         let groups = program.widest_input() / crate::quant::GROUP as u64;
-        let cache = 2 * u64::from(header.kv_width) * u64::from(plan.kv_capacity);
+        let cache =
+            plan.kv_format.cache_bytes(program.kv_heads(), header.kv_width, plan.kv_capacity);
         Ok(Self {
             activations: align(4 * all * columns),
             selected: align(4 * selected * logit_columns),
             staging: align(groups * columns * group as u64),
             carry: align(program.longest_unit()),
-            kv: align(plan.kv_format.bytes() as u64 * cache * u64::from(header.kv_caches)),
+            kv: align(cache * u64::from(header.kv_caches)),
             verified: align(u64::from(verified_pages.div_ceil(8))),
         })
     }

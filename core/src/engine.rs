@@ -267,12 +267,11 @@ impl<'a> Engine<'a> {
                 let inputs = [query, key, value, angles];
                 let ([query, key, value, angles], output) =
                     memory.split(program, inputs, output)?;
-                let width = program.header().kv_width;
-                let format = self.plan.kv_format;
-                let cache = Cache::new(self.kv, format, cache.at(layer), width, window);
+                let (format, shape) = (self.plan.kv_format, (heads.kv, heads.width));
+                let cache = Cache::new(self.kv, format, cache.at(layer), shape, window);
                 let mut cache = cache.ok_or(RunError::Program)?;
                 let columns = columns(&output);
-                let inputs = attention::Inputs { heads, scale, query, key, value, angles };
+                let inputs = attention::Inputs { heads, scale, query, key, value, angles, window };
                 attention::attention(
                     kernels, *parallel, &inputs, &mut cache, output, position, columns,
                 );
@@ -280,7 +279,7 @@ impl<'a> Engine<'a> {
             Op::Gated { activation, gate, up, output } => {
                 let ([gate, up], output) = memory.split(program, [gate, up], output)?;
                 let columns = columns(&output);
-                activation::gated(activation, gate, up, output, columns);
+                activation::gated(activation, gate, up, output, columns, *parallel);
             }
             Op::Select { input, output } => memory.select(program, input, output, selected)?,
         }

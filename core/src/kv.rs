@@ -2,11 +2,13 @@
 //!
 //! The first positions stay for ever as attention sinks; the others form a ring in which the
 //! newest replaces the oldest (StreamingLLM, arXiv:2309.17453).
+//!
+//! A cache holds one head after another: of each the keys in panels of 8 positions, number by
+//! number, then the values, position by position. With [`KvFormat::Int8`], all scales come first.
 
-use crate::math::sum_lanes;
-use crate::simd::Kernels;
+use crate::simd::{KvHead, LANES};
 use core::ops::Range;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Which positions a cache holds, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +31,10 @@ impl Window {
         }
     }
 
-    /// The positions that a query at `position` attends to: the sinks, then those of the ring.
+    /// How many places hold what a query at `position` attends to: the first ones.
     #[must_use]
-    pub fn visible(&self, position: u32) -> (Range<u32>, Range<u32>) {
-        let end = position.saturating_add(1);
-        let sinks = self.sinks.min(end);
-        let ring = self.capacity.saturating_sub(self.sinks);
-        (0..sinks, end.saturating_sub(ring).max(sinks)..end)
+    pub fn visible(&self, position: u32) -> u32 {
+        position.saturating_add(1).min(self.capacity)
     }
 
     /// How far a query at `position` is turned back before it meets the sinks, so that it sees
@@ -54,6 +53,8 @@ pub enum KvFormat {
     Half = 0,
     /// 32-bit floats, as exact as the activations: for models whose weights are.
     Single = 1,
+    /// Signed bytes with a scale for each head of a position.
+    Int8 = 2,
 }
 
 impl KvFormat {
@@ -63,131 +64,152 @@ impl KvFormat {
         match number {
             0 => Some(Self::Half),
             1 => Some(Self::Single),
+            2 => Some(Self::Int8),
             _ => None,
         }
     }
 
-    /// Bytes of one number.
+    /// Bytes of a cache for `capacity` positions of `heads` heads with `width` numbers in all; a
+    /// multiple of 16.
     #[must_use]
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::Half => 2,
-            Self::Single => 4,
-        }
+    pub const fn cache_bytes(self, heads: u32, width: u32, capacity: u32) -> u64 {
+        let capacity = (capacity as u64).next_multiple_of(LANES as u64);
+        let (number, scale) = match self {
+            Self::Half => (2, 0),
+            Self::Single => (4, 0),
+            Self::Int8 => (1, size_of::<f32>() as u64),
+        };
+        2 * capacity * (number * width as u64 + scale * heads as u64)
     }
 }
 
+/// A cache, by the format of its numbers.
+pub(crate) enum Cache<'a> {
+    Half(Numbers<'a, u16>),
+    Single(Numbers<'a, f32>),
+    Int8(Numbers<'a, i8>),
+}
+
 /// The keys and values of one cache.
-pub(crate) struct Cache<'a> {
-    keys: Store<'a>,
-    values: Store<'a>,
+pub(crate) struct Numbers<'a, T> {
+    heads: usize,
     width: usize,
-    pub(crate) window: Window,
+    window: Window,
+    numbers: &'a mut [T],
+    /// A key's and a value's for each head and place.
+    scales: &'a mut [f32],
 }
 
 impl<'a> Cache<'a> {
-    /// Cache number `index` of all those in `kv`, each `width` values a position for keys and as
-    /// many for values.
+    /// Cache number `index` of all those in `kv`, for `heads` heads of `width` numbers each.
     pub(crate) fn new(
         kv: &'a mut [u8],
         format: KvFormat,
         index: u32,
-        width: u32,
+        (heads, width): (u32, u32),
         window: Window,
     ) -> Option<Self> {
-        let values = (width as usize).checked_mul(window.capacity as usize)?;
-        let bytes = values.checked_mul(format.bytes())?;
-        let cache = kv.chunks_exact_mut(bytes.checked_mul(2)?.max(1)).nth(index as usize)?;
-        let (keys, values) = cache.split_at_mut_checked(bytes)?;
-        let (keys, values) = (Store::new(keys, format)?, Store::new(values, format)?);
-        Some(Self { keys, values, width: width as usize, window })
+        let bytes = format.cache_bytes(heads, heads.checked_mul(width)?, window.capacity);
+        let bytes = usize::try_from(bytes).ok()?;
+        let cache = kv.chunks_exact_mut(bytes.max(1)).nth(index as usize)?;
+        let shape = (heads as usize, width as usize, window);
+        match format {
+            KvFormat::Half => Numbers::new(shape, cache, &mut []).map(Self::Half),
+            KvFormat::Single => Numbers::new(shape, cache, &mut []).map(Self::Single),
+            KvFormat::Int8 => {
+                let places = (window.capacity as usize).next_multiple_of(LANES);
+                let scales =
+                    (heads as usize).checked_mul(places)?.checked_mul(2 * size_of::<f32>())?;
+                let (scales, numbers) = cache.split_at_mut_checked(scales)?;
+                let scales = <[f32]>::mut_from_bytes(scales).ok()?;
+                Numbers::new(shape, numbers, scales).map(Self::Int8)
+            }
+        }
     }
 
     /// Stores the key and the value of a position.
     pub(crate) fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
-        let range = self.range(position, 0, self.width);
-        self.keys.put(range.clone(), key);
-        self.values.put(range, value);
-    }
-
-    /// The dot product of a query with a part of a position's key, from `first` on.
-    pub(crate) fn score(
-        &self,
-        kernels: &Kernels,
-        position: u32,
-        first: usize,
-        query: &[f32],
-    ) -> f32 {
-        let range = self.range(position, first, query.len());
-        match &self.keys {
-            Store::Half(keys) => (kernels.dot_half)(query, keys.get(range).unwrap_or_default()),
-            Store::Single(keys) => dot(query, keys.get(range).unwrap_or_default()),
-        }
-    }
-
-    /// Adds `weight` times a part of a position's value, from `first` on, to `sum`.
-    pub(crate) fn add_value(
-        &self,
-        kernels: &Kernels,
-        position: u32,
-        first: usize,
-        weight: f32,
-        sum: &mut [f32],
-    ) {
-        let range = self.range(position, first, sum.len());
-        match &self.values {
-            Store::Half(values) => {
-                (kernels.add_half)(weight, values.get(range).unwrap_or_default(), sum);
-            }
-            Store::Single(values) => {
-                let values = values.get(range).unwrap_or_default();
-                sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
-            }
-        }
-    }
-
-    fn range(&self, position: u32, first: usize, width: usize) -> Range<usize> {
-        let start = self.window.place(position) as usize * self.width + first;
-        start..start + width
-    }
-}
-
-/// Numbers in one of the formats.
-enum Store<'a> {
-    Half(&'a mut [u16]),
-    Single(&'a mut [f32]),
-}
-
-impl<'a> Store<'a> {
-    fn new(bytes: &'a mut [u8], format: KvFormat) -> Option<Self> {
-        match format {
-            KvFormat::Half => <[u16]>::mut_from_bytes(bytes).ok().map(Self::Half),
-            KvFormat::Single => <[f32]>::mut_from_bytes(bytes).ok().map(Self::Single),
-        }
-    }
-
-    fn put(&mut self, range: Range<usize>, new: &[f32]) {
         match self {
-            Self::Half(store) => {
-                for (bits, x) in store.get_mut(range).into_iter().flatten().zip(new) {
-                    *bits = half::f16::from_f32(*x).to_bits();
+            Self::Half(cache) => {
+                cache.append(position, key, value, |x, _| half::f16::from_f32(x).to_bits());
+            }
+            Self::Single(cache) => cache.append(position, key, value, |x, _| x),
+            Self::Int8(cache) => cache.append(position, key, value, |x, inverse| {
+                crate::math::round_ties_even(x * inverse) as i8
+            }),
+        }
+    }
+}
+
+impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, T> {
+    fn new(
+        (heads, width, window): (usize, usize, Window),
+        numbers: &'a mut [u8],
+        scales: &'a mut [f32],
+    ) -> Option<Self> {
+        let numbers = <[T]>::mut_from_bytes(numbers).ok()?;
+        Some(Self { heads, width, window, numbers, scales })
+    }
+
+    fn places(&self) -> usize {
+        (self.window.capacity as usize).next_multiple_of(LANES)
+    }
+
+    /// Where a head's keys and values lie, and where its scales.
+    fn ranges(&self, head: usize) -> (Range<usize>, Range<usize>) {
+        let (places, numbers) = (self.places(), 2 * self.places() * self.width);
+        (head * numbers..(head + 1) * numbers, 2 * head * places..2 * (head + 1) * places)
+    }
+
+    /// One head's keys and values.
+    pub(crate) fn head(&self, head: usize) -> KvHead<'_, T> {
+        let (numbers, scales) = self.ranges(head);
+        let numbers = self.numbers.get(numbers).unwrap_or_default();
+        let (keys, values) = numbers.split_at(numbers.len() / 2);
+        let scales = self.scales.get(scales).unwrap_or_default();
+        let scales = scales.split_at(scales.len() / 2);
+        KvHead { width: self.width, keys: keys.as_chunks().0, values, scales }
+    }
+
+    /// Stores a key and a value; `convert` is given a number, and the reciprocal of a step if there
+    /// are scales.
+    fn append(
+        &mut self,
+        position: u32,
+        key: &[f32],
+        value: &[f32],
+        convert: impl Fn(f32, f32) -> T,
+    ) {
+        let place = self.window.place(position) as usize;
+        let (panel, lane) = (place / LANES * self.width, place % LANES);
+        let width = self.width.max(1);
+        let heads = key.chunks_exact(width).zip(value.chunks_exact(width)).take(self.heads);
+        for (head, (key, value)) in heads.enumerate() {
+            let (numbers, scales) = self.ranges(head);
+            let numbers = self.numbers.get_mut(numbers).unwrap_or_default();
+            let (keys, values) = numbers.split_at_mut(numbers.len() / 2);
+            let scales = self.scales.get_mut(scales).unwrap_or_default();
+            let (key_scales, value_scales) = scales.split_at_mut(scales.len() / 2);
+            let inverse = put_scale(key_scales.get_mut(place), key);
+            let panel = keys.as_chunks_mut::<LANES>().0.iter_mut().skip(panel);
+            for (lanes, x) in panel.zip(key) {
+                if let Some(number) = lanes.get_mut(lane) {
+                    *number = convert(*x, inverse);
                 }
             }
-            Self::Single(store) => {
-                let numbers = store.get_mut(range).into_iter().flatten();
-                numbers.zip(new).for_each(|(number, x)| *number = *x);
+            let inverse = put_scale(value_scales.get_mut(place), value);
+            for (number, x) in values.iter_mut().skip(place * width).zip(value) {
+                *number = convert(*x, inverse);
             }
         }
     }
 }
 
-/// As [`Kernels::dot_half`], of 32-bit floats.
-fn dot(query: &[f32], key: &[f32]) -> f32 {
-    let mut lanes = [0.0; 8];
-    for (query, key) in query.chunks(8).zip(key.chunks(8)) {
-        for ((lane, q), k) in lanes.iter_mut().zip(query).zip(key) {
-            *lane += q * k;
-        }
-    }
-    sum_lanes(lanes)
+/// Stores the step of some numbers if there is a place for it, and returns its reciprocal.
+fn put_scale(scale: Option<&mut f32>, x: &[f32]) -> f32 {
+    let Some(scale) = scale else { return 1.0 };
+    let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
+    let (step, inverse) = crate::quant::activation_step(largest);
+    *scale = step;
+    inverse
 }

@@ -331,6 +331,16 @@ impl<'a> Program<'a> {
         (end(false), end(true))
     }
 
+    /// Key and value heads of the attention that has the most.
+    #[must_use]
+    pub fn kv_heads(&self) -> u32 {
+        let heads = self.ops().map(|op| match op {
+            Op::Attention { heads, .. } => heads.kv,
+            _ => 0,
+        });
+        heads.take(usize::from(self.header.ops)).max().unwrap_or(0)
+    }
+
     /// Columns of the widest matrix, a multiple of a group.
     #[must_use]
     pub fn widest_input(&self) -> u64 {

@@ -9,7 +9,7 @@ use omex_core::sample::{Sampler, Sampling};
 use std::collections::BTreeMap;
 
 /// Tokens that a model is shown.
-const TOKENS: usize = 4096;
+const TOKENS: usize = 16384;
 /// Tokens of one text that it writes itself.
 const TEXT: usize = 128;
 

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use omex_core::simd::{Kernels, PORTABLE};
+use std::sync::LazyLock;
 
 static SCALAR: Kernels = Kernels { crc32c, ..PORTABLE };
 
@@ -9,27 +10,37 @@ fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, bytes)
 }
 
+/// The tables of this CPU's instruction sets, the fastest last.
 #[cfg(target_arch = "x86_64")]
-fn avx2() -> Option<&'static Kernels> {
-    use std::sync::LazyLock;
-    static AVX2: LazyLock<Option<Kernels>> = LazyLock::new(|| {
-        let available = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
-        #[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]
+#[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]
+fn detect() -> Vec<Kernels> {
+    use omex_core::simd::{avx2, avx512};
+    let mut tables = vec![];
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
         // SAFETY: AVX2 and F16C are there.
-        available.then(|| unsafe { omex_core::simd::avx2::kernels(crc32c) })
-    });
-    AVX2.as_ref()
+        tables.push(unsafe { avx2::kernels(crc32c) });
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            // SAFETY: and so are these.
+            tables.push(unsafe { avx512::kernels(crc32c) });
+        }
+    }
+    tables
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn avx2() -> Option<&'static Kernels> {
-    None
+fn detect() -> Vec<Kernels> {
+    vec![]
 }
 
 /// Every table that this CPU can run, the fastest last.
 #[must_use]
 pub fn available() -> Vec<&'static Kernels> {
-    std::iter::once(&SCALAR).chain(avx2()).collect()
+    static DETECTED: LazyLock<Vec<Kernels>> = LazyLock::new(detect);
+    std::iter::once(&SCALAR).chain(DETECTED.iter()).collect()
 }
 
 /// The table to use: the fastest, or the one named by the environment variable `OMEX_KERNELS`.

@@ -7,6 +7,7 @@ use crate::{Error, Result, dispatch};
 use omex_core::arena::{Layout, Plan};
 use omex_core::image::{Extent, HEADER_BYTES, Header};
 use omex_core::program::Program;
+use omex_core::simd::LANES;
 use omex_core::token::Tokenizer;
 use serde::Serialize;
 use std::fs::File;
@@ -149,16 +150,22 @@ impl Writer {
             let (needed, given) = (needed + target.reserve, target.ram);
             return Err(Error::Budget { needed, given });
         }
-        // Positions cost the same each: the first estimate is short by what rounding adds.
         let header = program.header();
-        let position = 2
-            * self.header.plan.kv_format.bytes() as u64
-            * u64::from(header.kv_width)
-            * u64::from(header.kv_caches);
-        let more = (budget - needed).checked_div(position).unwrap_or(0);
-        let most = program.header().context_length.max(least_context);
-        let context = target.context.unwrap_or((1 + more).min(u64::from(most)) as u32);
-        let (plan, layout) = [context, context.saturating_sub(1).max(least_context)]
+        let panel = LANES as u32;
+        let bytes_a_panel = u64::from(header.kv_caches)
+            * self.header.plan.kv_format.cache_bytes(program.kv_heads(), header.kv_width, panel);
+        let panels = 1 + (budget - needed).checked_div(bytes_a_panel).unwrap_or(0);
+        let most = header.context_length.max(least_context);
+        // A panel of positions costs the same as one position; the last one may not fit with what
+        // rounding adds.
+        let whole = |panels: u64| {
+            let positions = u32::try_from(panels * u64::from(panel)).unwrap_or(u32::MAX);
+            positions.clamp(least_context, most)
+        };
+        let contexts = [0, 1, 2].map(|less| whole(panels.saturating_sub(less)));
+        let (plan, layout) = target
+            .context
+            .map_or(contexts, |context| [context; 3])
             .into_iter()
             .filter_map(|context| layout(columns, context).ok())
             .find(|(_, l)| l.total() + tables + ring <= budget)

@@ -1,17 +1,12 @@
-//! Causal attention over a KV cache (grouped-query attention, arXiv:2305.13245), in one pass over
-//! the cache with a running maximum (online softmax, arXiv:1805.02867).
+//! Causal attention over a KV cache (grouped-query attention, arXiv:2305.13245).
 
 use super::{Columns, ColumnsMut, rope::rotate};
-use crate::kv::Cache;
-use crate::math::exp;
+use crate::kv::{Cache, Window};
 use crate::program::{Heads, MAX_HEAD_WIDTH};
-use crate::rows::share_rows;
-use crate::simd::Kernels;
+use crate::rows::{TaskRows, share_rows};
+use crate::simd::{Attend, Kernels, KvHead, MAX_QUERIES, Query, Softmax};
 use core::ops::Range;
 use omex_hal::Parallel;
-
-/// Positions whose scores are computed before the running maximum is brought up to date.
-const BLOCK: usize = 32;
 
 /// The inputs of an attention.
 pub(crate) struct Inputs<'i> {
@@ -22,6 +17,7 @@ pub(crate) struct Inputs<'i> {
     pub(crate) value: Columns<'i>,
     /// RoPE's angles; the second half turns a query for the sinks.
     pub(crate) angles: Columns<'i>,
+    pub(crate) window: Window,
 }
 
 /// Appends each column's key and value at its position, and attends to what it may see.
@@ -34,7 +30,7 @@ pub(crate) fn attention(
     position: u32,
     columns: usize,
 ) {
-    let fits = position.saturating_add(columns as u32) <= cache.window.capacity;
+    let fits = position.saturating_add(columns as u32) <= inputs.window.capacity;
     // A full ring replaces positions that earlier columns of the same pass still see.
     let step = if fits { columns } else { 1 };
     for first in (0..columns).step_by(step.max(1)) {
@@ -42,92 +38,112 @@ pub(crate) fn attention(
         for c in batch.clone() {
             cache.append(position + c as u32, inputs.key.column(c), inputs.value.column(c));
         }
-        let cache = &*cache;
         let rows = 0..output.width;
-        let all_heads = if small(cache, position, &batch) { rows.len() } else { 0 };
-        let rows_per_task = (inputs.heads.width as usize).max(all_heads);
-        share_rows(parallel, &mut output, rows, rows_per_task, &|mut rows| {
-            let width = (inputs.heads.width as usize).max(1);
-            let heads = rows.range().start / width..rows.range().end / width;
-            for c in batch.clone() {
-                let position = position + c as u32;
-                for (head, out) in heads.clone().zip(rows.column(c).chunks_exact_mut(width)) {
-                    Head { kernels, inputs, cache, head, column: c }.attend(position, out);
+        let heads = heads_per_task(inputs, parallel, position, &batch);
+        let rows_per_task = heads * inputs.heads.width as usize;
+        let cache = &*cache;
+        share_rows(parallel, &mut output, rows, rows_per_task, &|rows| {
+            let batch = (position, batch.clone());
+            match cache {
+                Cache::Half(cache) => {
+                    inputs.attend(kernels.attend_half, |h| cache.head(h), rows, batch)
+                }
+                Cache::Single(cache) => {
+                    inputs.attend(kernels.attend_single, |h| cache.head(h), rows, batch);
+                }
+                Cache::Int8(cache) => {
+                    inputs.attend(kernels.attend_int8, |h| cache.head(h), rows, batch)
                 }
             }
         });
     }
 }
 
-/// True if waking other cores costs more than the work.
-fn small(cache: &Cache<'_>, position: u32, batch: &Range<usize>) -> bool {
-    let seen = position.min(cache.window.capacity) as usize + batch.len();
-    seen * batch.len() < 64
+/// Query heads that one task computes: all where waking other cores costs more than the work, else
+/// at most those that share a key, so that it is read once.
+fn heads_per_task(
+    inputs: &Inputs<'_>,
+    parallel: &dyn Parallel,
+    position: u32,
+    batch: &Range<usize>,
+) -> usize {
+    let seen = position.min(inputs.window.capacity) as usize + batch.len();
+    let heads = inputs.heads.query as usize;
+    if seen * batch.len() < 64 {
+        return heads;
+    }
+    let group = heads.checked_div(inputs.heads.kv as usize).unwrap_or(1).max(1);
+    let share = (heads / (2 * parallel.cores()).max(1)).clamp(1, group);
+    (1..=share).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1)
 }
 
-/// One head's attention for one column.
-struct Head<'h, 'a> {
-    kernels: &'h Kernels,
-    inputs: &'h Inputs<'h>,
-    cache: &'h Cache<'a>,
-    head: usize,
-    column: usize,
-}
-
-/// Running softmax: the largest score so far, and the sum of the weights relative to it.
-struct Softmax {
-    largest: f32,
-    total: f32,
-}
-
-impl Head<'_, '_> {
-    fn attend(&self, position: u32, out: &mut [f32]) {
-        let width = out.len();
-        let queries = self.inputs.query.column(self.column);
-        let query = queries.get(self.head * width..(self.head + 1) * width).unwrap_or_default();
-        let (sinks, ring) = self.cache.window.visible(position);
-        let mut softmax = Softmax { largest: f32::NEG_INFINITY, total: 0.0 };
-        out.fill(0.0);
-        if self.cache.window.sink_shift(position) == 0 {
-            self.add(query, sinks, &mut softmax, out);
-        } else {
-            let mut turned = [0.0; MAX_HEAD_WIDTH as usize];
-            let Some(turned) = turned.get_mut(..width) else { return };
-            turned.iter_mut().zip(query).for_each(|(turned, x)| *turned = *x);
-            let angles = self.inputs.angles.column(self.column);
-            rotate(turned, angles.get(width..).unwrap_or_default());
-            self.add(turned, sinks, &mut softmax, out);
+impl Inputs<'_> {
+    /// Computes the output rows of one task for a batch of columns, of which the first column of
+    /// the pass is at `position`.
+    fn attend<'c, T: 'c>(
+        &self,
+        attend: Attend<T>,
+        kv_head: impl Fn(usize) -> KvHead<'c, T>,
+        mut rows: TaskRows<'_>,
+        (position, batch): (u32, Range<usize>),
+    ) {
+        let width = (self.heads.width as usize).max(1);
+        let group = self.heads.query.checked_div(self.heads.kv).unwrap_or(1).max(1) as usize;
+        let first = rows.range().start / width;
+        for c in batch {
+            let position = position + c as u32;
+            let query = self.query.column(c).get(first * width..).unwrap_or_default();
+            let mut queries = query.chunks_exact(width);
+            let mut outs = rows.column(c).chunks_exact_mut(width);
+            let mut head = first;
+            while outs.len() > 0 {
+                // Up to the last query head that shares the key of this one.
+                let count = (group - head % group).min(MAX_QUERIES);
+                let mut tile = heapless::Vec::<_, MAX_QUERIES>::new();
+                for (query, out) in queries.by_ref().zip(outs.by_ref()).take(count) {
+                    out.fill(0.0);
+                    // There is room: `count` is at most `MAX_QUERIES`.
+                    let _ = tile.push(Query { query, out, softmax: Softmax::EMPTY });
+                }
+                let kv_head = kv_head(head / group);
+                let seen = self.see_sinks(attend, &kv_head, position, c, &mut tile);
+                let places = seen..self.window.visible(position) as usize;
+                attend(&kv_head, places, self.scale, &mut tile);
+                for query in &mut tile {
+                    let inverse = 1.0 / query.softmax.total();
+                    query.out.iter_mut().for_each(|x| *x *= inverse);
+                }
+                head += count;
+            }
         }
-        self.add(query, ring, &mut softmax, out);
-        let inverse = 1.0 / softmax.total;
-        out.iter_mut().for_each(|x| *x *= inverse);
     }
 
-    /// Adds the values of some positions, weighted by how well their keys match the query.
-    fn add(&self, query: &[f32], positions: Range<u32>, softmax: &mut Softmax, out: &mut [f32]) {
-        let width = query.len();
-        let queries_a_key = self.inputs.heads.query.checked_div(self.inputs.heads.kv).unwrap_or(1);
-        let first = self.head / (queries_a_key as usize).max(1) * width;
-        for start in positions.clone().step_by(BLOCK) {
-            let block = start..positions.end.min(start + BLOCK as u32);
-            let mut scores = [0.0; BLOCK];
-            let mut largest = softmax.largest;
-            for (score, position) in scores.iter_mut().zip(block.clone()) {
-                let dot = self.cache.score(self.kernels, position, first, query);
-                *score = dot * self.inputs.scale;
-                largest = if *score > largest { *score } else { largest };
-            }
-            if largest > softmax.largest {
-                let rescale = exp(softmax.largest - largest);
-                softmax.largest = largest;
-                softmax.total *= rescale;
-                out.iter_mut().for_each(|x| *x *= rescale);
-            }
-            for (score, position) in scores.iter().zip(block) {
-                let weight = exp(score - softmax.largest);
-                softmax.total += weight;
-                self.cache.add_value(self.kernels, position, first, weight, out);
-            }
+    /// Shows the sinks to queries that are turned for it; returns how many places they have seen:
+    /// none while the text is no longer than the cache.
+    fn see_sinks<T>(
+        &self,
+        attend: Attend<T>,
+        kv_head: &KvHead<'_, T>,
+        position: u32,
+        column: usize,
+        queries: &mut [Query<'_>],
+    ) -> usize {
+        if self.window.sink_shift(position) == 0 {
+            return 0;
         }
+        let sinks = self.window.sinks as usize;
+        let angles = self.angles.column(column);
+        for query in queries {
+            let mut turned = [0.0; MAX_HEAD_WIDTH as usize];
+            let Some(turned) = turned.get_mut(..query.query.len()) else { return 0 };
+            turned.iter_mut().zip(query.query).for_each(|(turned, x)| *turned = *x);
+            rotate(turned, angles.get(query.query.len()..).unwrap_or_default());
+            let softmax = query.softmax;
+            let mut turned = [Query { query: turned, out: &mut *query.out, softmax }];
+            attend(kv_head, 0..sinks, self.scale, &mut turned);
+            let [turned] = turned;
+            query.softmax = turned.softmax;
+        }
+        sinks
     }
 }

@@ -5,7 +5,7 @@ use crate::page::{Pages, Stream};
 use crate::program::Tensor;
 use crate::quant::{FloatGroup, Format, GROUP, PANEL};
 use crate::rows::{TaskRows, share_rows};
-use crate::simd::{Kernels, MAX_COLUMNS, PanelDot};
+use crate::simd::{Kernels, MAX_COLUMNS, MAX_PANELS, PanelDot};
 use omex_hal::{PageError, Parallel};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -148,31 +148,61 @@ impl<X> Piece<'_, X> {
     /// Adds this piece's products to the rows of one task.
     fn run(&self, dot: PanelDot<X>, mut rows: TaskRows<'_>) {
         let range = rows.range();
-        for panel in range.start / PANEL..range.end.div_ceil(PANEL) {
-            let start = (panel * self.groups).max(self.first);
-            let end = ((panel + 1) * self.groups).min(self.end);
-            let bytes = (start - self.first) * self.unit..(end - self.first) * self.unit;
-            let blocks = self.blocks.get(bytes).unwrap_or_default();
-            let groups = start - panel * self.groups..end - panel * self.groups;
-            let row = panel * PANEL - range.start;
-            for tile in (0..self.columns).step_by(MAX_COLUMNS) {
-                let width = MAX_COLUMNS.min(self.columns - tile);
-                let base = tile * self.groups;
-                let x = self.x.get(base + groups.start * width..base + groups.end * width);
-                let mut sums = [[0.0; PANEL]; MAX_COLUMNS];
-                let Some(sums) = sums.get_mut(..width) else { continue };
-                if groups.start > 0 || !self.fresh {
-                    for (c, sum) in sums.iter_mut().enumerate() {
-                        let column = rows.column(tile + c).get(row..).unwrap_or_default();
-                        sum.iter_mut().zip(column).for_each(|(sum, value)| *sum = *value);
-                    }
-                }
-                dot(blocks, x.unwrap_or_default(), sums);
-                for (c, sum) in sums.iter().enumerate() {
-                    let column = rows.column(tile + c).get_mut(row..).unwrap_or_default();
-                    column.iter_mut().zip(sum).for_each(|(value, sum)| *value = *sum);
-                }
+        let (mut panel, end) = (range.start / PANEL, range.end.div_ceil(PANEL));
+        while panel < end {
+            let whole = panel * self.groups >= self.first
+                && (panel + MAX_PANELS).min(end) * self.groups <= self.end;
+            let panels = if whole { MAX_PANELS.min(end - panel) } else { 1 };
+            self.panels(dot, panel, panels, &mut rows);
+            panel += panels;
+        }
+    }
+
+    /// Adds the products of some panels, several only if all of their blocks are here.
+    fn panels(&self, dot: PanelDot<X>, panel: usize, panels: usize, rows: &mut TaskRows<'_>) {
+        let start = (panel * self.groups).max(self.first);
+        let end = ((panel + panels) * self.groups).min(self.end);
+        let bytes = (start - self.first) * self.unit..(end - self.first) * self.unit;
+        let blocks = self.blocks.get(bytes).unwrap_or_default();
+        let first = start - panel * self.groups;
+        let groups = first..first + (end - start) / panels;
+        let row = panel * PANEL - rows.range().start;
+        for tile in (0..self.columns).step_by(MAX_COLUMNS) {
+            let width = MAX_COLUMNS.min(self.columns - tile);
+            let base = tile * self.groups;
+            let x = self.x.get(base + groups.start * width..base + groups.end * width);
+            let mut sums = [[0.0; PANEL]; MAX_COLUMNS * MAX_PANELS];
+            let Some(sums) = sums.get_mut(..width * panels) else { continue };
+            if first > 0 || !self.fresh {
+                for_each_sum(sums, width, rows, tile, row, |sum, values| {
+                    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum = *value);
+                });
             }
+            dot(blocks, x.unwrap_or_default(), width, sums);
+            for_each_sum(sums, width, rows, tile, row, |sum, values| {
+                match values.first_chunk_mut() {
+                    Some(values) => *values = *sum,
+                    None => values.iter_mut().zip(sum).for_each(|(value, sum)| *value = *sum),
+                }
+            });
+        }
+    }
+}
+
+/// Pairs the sums of a tile's columns, panel by panel, with their rows of the output; the last
+/// panel may have fewer rows.
+fn for_each_sum(
+    sums: &mut [[f32; PANEL]],
+    columns: usize,
+    rows: &mut TaskRows<'_>,
+    tile: usize,
+    row: usize,
+    pair: impl Fn(&mut [f32; PANEL], &mut [f32]),
+) {
+    for (panel, sums) in sums.chunks_mut(columns.max(1)).enumerate() {
+        for (c, sum) in sums.iter_mut().enumerate() {
+            let column = rows.column(tile + c).get_mut(row + panel * PANEL..).unwrap_or_default();
+            pair(sum, column);
         }
     }
 }

@@ -6,9 +6,9 @@ use half::f16;
 /// Bytes of a block.
 pub const BLOCK_BYTES: usize = 2 * PANEL * GROUP;
 
-/// Adds the dot products of a panel's blocks with activations to `sums`.
-pub fn dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
-    panel_dot(blocks, x, sums, block_dot);
+/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot).
+pub fn dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    panel_dot(blocks, x, columns, sums, block_dot);
 }
 
 fn block_dot(block: &[u8; BLOCK_BYTES], x: &FloatGroup) -> [f32; PANEL] {

@@ -8,9 +8,9 @@ use super::{FloatGroup, GROUP, PANEL, QuantizedGroup, panel_dot, scale};
 /// Bytes of a block: 8 scales and 256 nibbles.
 pub const BLOCK_BYTES: usize = 2 * PANEL + PANEL * GROUP / 2;
 
-/// Adds the dot products of a panel's blocks with quantized activations to `sums`.
-pub fn dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
-    panel_dot(blocks, x, sums, block_dot);
+/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot).
+pub fn dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    panel_dot(blocks, x, columns, sums, block_dot);
 }
 
 fn block_dot(block: &[u8; BLOCK_BYTES], x: &QuantizedGroup) -> [f32; PANEL] {
@@ -27,7 +27,7 @@ fn block_dot(block: &[u8; BLOCK_BYTES], x: &QuantizedGroup) -> [f32; PANEL] {
     let mut sums = [0.0; PANEL];
     for ((sum, integer), bits) in sums.iter_mut().zip(integers).zip(scales.as_chunks::<2>().0) {
         let step = half::f16::from_le_bytes(*bits).to_f32() * x.scale;
-        *sum = (integer - x.eight_sums) as f32 * step;
+        *sum = (integer + x.int4_offset) as f32 * step;
     }
     sums
 }

@@ -11,9 +11,9 @@ pub const BLOCK_BYTES: usize = 2 * PANEL + PANEL * GROUP;
 /// A block of zeros.
 pub const EMPTY: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
-/// Adds the dot products of a panel's blocks with quantized activations to `sums`.
-pub fn dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
-    panel_dot(blocks, x, sums, block_dot);
+/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot).
+pub fn dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    panel_dot(blocks, x, columns, sums, block_dot);
 }
 
 fn block_dot(block: &[u8; BLOCK_BYTES], x: &QuantizedGroup) -> [f32; PANEL] {

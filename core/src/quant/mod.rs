@@ -89,13 +89,14 @@ pub struct QuantizedGroup {
     pub quads: [[i8; 4]; GROUP / 4],
     /// What one step is worth.
     pub scale: f32,
-    /// Eight times the sum of the bytes: what the offset of 8 in [`int4`] nibbles adds to a dot product.
-    pub eight_sums: i32,
+    /// Minus eight times the sum of the bytes: takes back what the offset of 8 in [`int4`] nibbles
+    /// adds to a dot product.
+    pub int4_offset: i32,
 }
 
 impl QuantizedGroup {
     /// A group of zeros.
-    pub const ZERO: Self = Self { quads: [[0; 4]; GROUP / 4], scale: 0.0, eight_sums: 0 };
+    pub const ZERO: Self = Self { quads: [[0; 4]; GROUP / 4], scale: 0.0, int4_offset: 0 };
 }
 
 /// A group of 32 activations as floats.
@@ -139,24 +140,29 @@ pub fn quantize_group(x: &[f32]) -> QuantizedGroup {
         *q = rounded as i8;
         sum += rounded;
     }
-    group.eight_sums = 8 * sum;
+    group.int4_offset = -8 * sum;
     group
 }
 
-/// Runs `dot` over the blocks of one panel: `x` holds `columns` groups a block, and `sums` one
-/// panel of running sums a column.
+/// Runs `dot` over the blocks of whole panels; the arguments are those of
+/// [`PanelDot`](crate::simd::PanelDot).
 #[inline(always)]
 pub(crate) fn panel_dot<const BYTES: usize, X>(
     blocks: &[u8],
     x: &[X],
+    columns: usize,
     sums: &mut [[f32; PANEL]],
     dot: impl Fn(&[u8; BYTES], &X) -> [f32; PANEL],
 ) {
-    let columns = sums.len().max(1);
-    for (block, groups) in blocks.as_chunks::<BYTES>().0.iter().zip(x.chunks_exact(columns)) {
-        for (group, sum) in groups.iter().zip(sums.iter_mut()) {
-            for (s, d) in sum.iter_mut().zip(dot(block, group)) {
-                *s += d;
+    let columns = columns.max(1);
+    let groups = (x.len() / columns).max(1);
+    let panels = blocks.as_chunks::<BYTES>().0.chunks_exact(groups);
+    for (panel, sums) in panels.zip(sums.chunks_exact_mut(columns)) {
+        for (block, groups) in panel.iter().zip(x.chunks_exact(columns)) {
+            for (group, sum) in groups.iter().zip(sums.iter_mut()) {
+                for (s, d) in sum.iter_mut().zip(dot(block, group)) {
+                    *s += d;
+                }
             }
         }
     }

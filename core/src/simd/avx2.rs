@@ -1,13 +1,15 @@
 //! AVX2 with F16C: one vector of eight lanes is one row each.
 
-use super::{Kernels, MAX_COLUMNS};
+use super::lanes::{KvNumber, Lanes};
+use super::{Kernels, KvHead, LANES, Query, attend};
 use crate::quant::{
     FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 /// How far ahead of the block in hand weights are fetched; measured, see `benches`.
-const PREFETCH_BYTES: usize = 2048;
+pub(super) const PREFETCH_BYTES: usize = 4096;
 
 /// The kernels of this instruction set.
 ///
@@ -18,59 +20,77 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
     Kernels {
         name: "avx2",
         // SAFETY: the caller vouches for AVX2 and F16C; so it is for all of these.
-        int4: |blocks, x, sums| unsafe { int4_dot(blocks, x, sums) },
+        int4: |blocks, x, columns, sums| unsafe { int4_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
-        int8: |blocks, x, sums| unsafe { int8_dot(blocks, x, sums) },
+        int8: |blocks, x, columns, sums| unsafe { int8_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
-        float16: |blocks, x, sums| unsafe { float16_dot(blocks, x, sums) },
+        float16: |blocks, x, columns, sums| unsafe { float16_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
-        float32: |blocks, x, sums| unsafe { float32_dot(blocks, x, sums) },
+        float32: |blocks, x, columns, sums| unsafe { float32_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
         quantize: |x| unsafe { quantize(x) },
         // SAFETY: as above.
-        dot_half: |query, key| unsafe { dot_half(query, key) },
+        attend_half: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         // SAFETY: as above.
-        add_half: |weight, value, sum| unsafe { add_half(weight, value, sum) },
+        attend_single: |head, places, scale, queries| unsafe {
+            attend(head, places, scale, queries)
+        },
+        // SAFETY: as above.
+        attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         crc32c,
     }
 }
 
-/// Calls `$kernel` with the number of columns as a constant.
-macro_rules! by_columns {
-    ($kernel:ident, $blocks:expr, $x:expr, $sums:expr) => {
-        match $sums.len() {
-            1 => $kernel::<1>($blocks, $x, $sums),
-            2 => $kernel::<2>($blocks, $x, $sums),
-            3 => $kernel::<3>($blocks, $x, $sums),
-            MAX_COLUMNS => $kernel::<MAX_COLUMNS>($blocks, $x, $sums),
-            _ => {}
+/// Columns whose sums fit the registers beside the weights.
+const TILE: usize = 4;
+
+/// Calls `$kernel` for each panel and each tile of columns, with the tile's width as a constant.
+macro_rules! for_tiles {
+    ($kernel:ident, $block:expr, $blocks:expr, $x:expr, $columns:expr, $sums:expr) => {
+        let columns = $columns.max(1);
+        let panel_bytes = ($x.len() / columns * $block).max(1);
+        for (panel, sums) in $blocks.chunks_exact(panel_bytes).zip($sums.chunks_mut(columns)) {
+            for (tile, sums) in sums.chunks_mut(TILE).enumerate() {
+                let x = $x.get(tile * TILE..).unwrap_or_default();
+                match sums.len() {
+                    1 => $kernel::<1>(panel, x, columns, sums),
+                    2 => $kernel::<2>(panel, x, columns, sums),
+                    3 => $kernel::<3>(panel, x, columns, sums),
+                    _ => $kernel::<TILE>(panel, x, columns, sums),
+                }
+            }
         }
     };
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn int4_dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(int4_columns, blocks, x, sums);
+fn int4_dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(int4_columns, int4::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn int8_dot(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(int8_columns, blocks, x, sums);
+fn int8_dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(int8_columns, int8::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn float16_dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(float16_columns, blocks, x, sums);
+fn float16_dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(float16_columns, float16::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn float32_dot(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
-    by_columns!(float32_columns, blocks, x, sums);
+fn float32_dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+    for_tiles!(float32_columns, float32::BLOCK_BYTES, blocks, x, columns, sums);
+}
+
+/// The groups of `C` columns for each block, out of `columns` that lie side by side.
+fn groups_of<const C: usize, X>(x: &[X], columns: usize) -> impl Iterator<Item = &[X; C]> {
+    x.chunks(columns).filter_map(<[X]>::first_chunk)
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_sums<const C: usize>(sums: &[[f32; PANEL]]) -> [__m256; C] {
+pub(super) fn load_sums<const C: usize>(sums: &[[f32; PANEL]]) -> [__m256; C] {
     let mut loaded = [_mm256_setzero_ps(); C];
     for (register, sum) in loaded.iter_mut().zip(sums) {
         // SAFETY: `sum` is eight floats.
@@ -81,7 +101,7 @@ fn load_sums<const C: usize>(sums: &[[f32; PANEL]]) -> [__m256; C] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store_sums<const C: usize>(registers: [__m256; C], sums: &mut [[f32; PANEL]]) {
+pub(super) fn store_sums<const C: usize>(registers: [__m256; C], sums: &mut [[f32; PANEL]]) {
     for (register, sum) in registers.iter().zip(sums) {
         // SAFETY: `sum` is eight floats.
         unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), *register) };
@@ -109,29 +129,42 @@ fn load_halves(bytes: &[u8; 16]) -> __m256 {
 }
 
 #[inline]
-fn prefetch(block: &[u8]) {
+pub(super) fn prefetch(block: &[u8]) {
+    prefetch_ahead(block, PREFETCH_BYTES);
+}
+
+/// Fetches what lies `distance` behind a block. T0: on Zen 4, hints for the second-level cache
+/// alone halve the bandwidth.
+#[inline]
+pub(super) fn prefetch_ahead(block: &[u8], distance: usize) {
     for line in 0..block.len().div_ceil(64) {
         // A hint may name any address: it never faults.
-        let address = block.as_ptr().wrapping_add(PREFETCH_BYTES + 64 * line);
+        let address = block.as_ptr().wrapping_add(distance + 64 * line);
         // SAFETY: SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
 }
 
-/// The scales of an integer block, and its vectors.
+/// The scales of an integer block, and its `N` vectors.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn split_block<const BYTES: usize>(block: &[u8; BYTES]) -> (__m256, &[[u8; 32]]) {
-    match block.split_first_chunk::<{ 2 * PANEL }>() {
-        Some((scales, rest)) => (load_halves(scales), rest.as_chunks::<32>().0),
-        None => (_mm256_setzero_ps(), &[]),
+pub(super) fn split_block<const BYTES: usize, const N: usize>(
+    block: &[u8; BYTES],
+) -> (__m256, [__m256i; N]) {
+    let mut vectors = [_mm256_setzero_si256(); N];
+    let Some((scales, rest)) = block.split_first_chunk::<{ 2 * PANEL }>() else {
+        return (_mm256_setzero_ps(), vectors);
+    };
+    for (vector, bytes) in vectors.iter_mut().zip(rest.as_chunks().0) {
+        *vector = load_bytes(bytes);
     }
+    (load_halves(scales), vectors)
 }
 
 /// Adds `integers * (scales * x.scale)` to a running sum: multiply, multiply, add.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_scaled(sum: &mut __m256, integers: __m256i, scales: __m256, x: &QuantizedGroup) {
+pub(super) fn add_scaled(sum: &mut __m256, integers: __m256i, scales: __m256, x: &QuantizedGroup) {
     let step = _mm256_mul_ps(scales, _mm256_set1_ps(x.scale));
     *sum = _mm256_add_ps(*sum, _mm256_mul_ps(_mm256_cvtepi32_ps(integers), step));
 }
@@ -139,17 +172,21 @@ fn add_scaled(sum: &mut __m256, integers: __m256i, scales: __m256, x: &Quantized
 /// 16-bit lanes hold a whole group: 16 products of at most 15 * 127 are below 2^15.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn int4_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+fn int4_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[QuantizedGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let nibble = _mm256_set1_epi8(15);
     let ones = _mm256_set1_epi16(1);
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ int4::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ int4::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
-        let (scales, vectors) = split_block(block);
+        let (scales, vectors) = split_block::<_, 4>(block);
         let mut products = [_mm256_setzero_si256(); C];
-        for (i, vector) in vectors.iter().enumerate() {
-            let weights = load_bytes(vector);
+        for (i, weights) in vectors.into_iter().enumerate() {
             let low = _mm256_and_si256(weights, nibble);
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(weights), nibble);
             for (sum, x) in products.iter_mut().zip(groups) {
@@ -161,7 +198,7 @@ fn int4_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut 
         }
         for ((total, products), x) in totals.iter_mut().zip(products).zip(groups) {
             let dot = _mm256_madd_epi16(products, ones);
-            let dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(x.eight_sums));
+            let dot = _mm256_add_epi32(dot, _mm256_set1_epi32(x.int4_offset));
             add_scaled(total, dot, scales, x);
         }
     }
@@ -171,16 +208,20 @@ fn int4_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut 
 /// |w| times x with w's sign: two products of at most 128 * 127 are below 2^15.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn int8_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut [[f32; PANEL]]) {
+fn int8_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[QuantizedGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let ones = _mm256_set1_epi16(1);
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ int8::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ int8::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
-        let (scales, vectors) = split_block(block);
+        let (scales, vectors) = split_block::<_, 8>(block);
         let mut dots = [_mm256_setzero_si256(); C];
-        for (i, vector) in vectors.iter().enumerate() {
-            let weights = load_bytes(vector);
+        for (i, weights) in vectors.into_iter().enumerate() {
             let magnitudes = _mm256_abs_epi8(weights);
             for (dot, x) in dots.iter_mut().zip(groups) {
                 let Some(quad) = x.quads.get(i) else { continue };
@@ -198,10 +239,15 @@ fn int8_columns<const C: usize>(blocks: &[u8], x: &[QuantizedGroup], sums: &mut 
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn float16_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+fn float16_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[FloatGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ float16::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ float16::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
         let mut dots = [_mm256_setzero_ps(); C];
         for (i, column) in block.as_chunks::<{ 2 * PANEL }>().0.iter().enumerate() {
@@ -216,10 +262,15 @@ fn float16_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn float32_columns<const C: usize>(blocks: &[u8], x: &[FloatGroup], sums: &mut [[f32; PANEL]]) {
+fn float32_columns<const C: usize>(
+    blocks: &[u8],
+    x: &[FloatGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     let mut totals = load_sums::<C>(sums);
-    let groups = x.as_chunks::<C>().0;
-    for (block, groups) in blocks.as_chunks::<{ float32::BLOCK_BYTES }>().0.iter().zip(groups) {
+    let blocks = blocks.as_chunks::<{ float32::BLOCK_BYTES }>().0.iter();
+    for (block, groups) in blocks.zip(groups_of::<C, _>(x, columns)) {
         prefetch(block);
         let mut dots = [_mm256_setzero_ps(); C];
         for (i, column) in block.as_chunks::<{ 4 * PANEL }>().0.iter().enumerate() {
@@ -275,49 +326,61 @@ fn quantize(x: &FloatGroup) -> QuantizedGroup {
     let four = _mm_add_epi32(_mm256_castsi256_si128(quads), _mm256_extracti128_si256::<1>(quads));
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
     let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
-    group.eight_sums = 8 * _mm_cvtsi128_si32(one);
+    group.int4_offset = -8 * _mm_cvtsi128_si32(one);
     group
 }
 
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn load_half_lanes(value: &[u16; 8]) -> __m256 {
-    // SAFETY: `value` is 16 bytes.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(value.as_ptr().cast()) })
+/// Eight rows, positions or numbers of a head.
+#[derive(Clone, Copy)]
+pub(super) struct Ymm(__m256);
+
+impl Lanes for Ymm {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller vouches for AVX2 and F16C, here and below.
+        Self(unsafe { _mm256_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: &[f32; LANES]) -> Self {
+        // SAFETY: `x` is eight floats.
+        Self(unsafe { _mm256_loadu_ps(x.as_ptr()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: &mut [f32; LANES]) {
+        // SAFETY: `x` is eight floats.
+        unsafe { _mm256_storeu_ps(x.as_mut_ptr(), self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: as in `splat`.
+        Self(unsafe { _mm256_add_ps(self.0, _mm256_mul_ps(a.0, b.0)) })
+    }
+
+    #[inline(always)]
+    unsafe fn halves(x: &[u16; LANES]) -> Self {
+        // SAFETY: `x` is 16 bytes.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(x: &[i8; LANES]) -> Self {
+        // SAFETY: `x` is 8 bytes.
+        Self(unsafe {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast())))
+        })
+    }
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn dot_half(query: &[f32], key: &[u16]) -> f32 {
-    let mut sum = _mm256_setzero_ps();
-    let (query, query_rest) = query.as_chunks::<8>();
-    let (key, key_rest) = key.as_chunks::<8>();
-    for (q, k) in query.iter().zip(key) {
-        // SAFETY: `q` is eight floats.
-        let q = unsafe { _mm256_loadu_ps(q.as_ptr()) };
-        sum = _mm256_add_ps(sum, _mm256_mul_ps(q, load_half_lanes(k)));
-    }
-    let mut lanes = [0.0; 8];
-    // SAFETY: `lanes` is eight floats.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
-    for ((lane, q), k) in lanes.iter_mut().zip(query_rest).zip(key_rest) {
-        *lane += q * half::f16::from_bits(*k).to_f32();
-    }
-    crate::math::sum_lanes(lanes)
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn add_half(weight: f32, value: &[u16], sum: &mut [f32]) {
-    let weights = _mm256_set1_ps(weight);
-    let (values, values_rest) = value.as_chunks::<8>();
-    let (sums, sums_rest) = sum.as_chunks_mut::<8>();
-    for (sum, value) in sums.iter_mut().zip(values) {
-        // SAFETY: `sum` is eight floats.
-        let before = unsafe { _mm256_loadu_ps(sum.as_ptr()) };
-        let after = _mm256_add_ps(before, _mm256_mul_ps(weights, load_half_lanes(value)));
-        // SAFETY: `sum` is eight floats.
-        unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), after) };
-    }
-    for (sum, value) in sums_rest.iter_mut().zip(values_rest) {
-        *sum += weight * half::f16::from_bits(*value).to_f32();
-    }
+fn attend<T: KvNumber>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    scale: f32,
+    queries: &mut [Query<'_>],
+) {
+    // SAFETY: AVX2 and F16C are there.
+    unsafe { attend::attend::<Ymm, T>(head, places, scale, queries) };
 }

@@ -4,21 +4,30 @@
 //! the table to [`crate::engine::Engine`].
 #![allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 
+mod attend;
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+mod lanes;
 mod portable;
 
 use crate::quant::{FloatGroup, PANEL, QuantizedGroup};
+pub use attend::{Attend, KvHead, MAX_QUERIES, Query, Softmax};
+pub use lanes::LANES;
 pub use portable::PORTABLE;
 
-/// Adds the dot products of consecutive blocks of one panel with activations to running sums.
+/// Adds the dot products of panels with activations to running sums.
 ///
-/// `blocks` are whole blocks, `x` holds `sums.len()` groups a block (one a column), and `sums` one
-/// panel of running sums a column. At most [`MAX_COLUMNS`] columns at once.
-pub type PanelDot<X> = fn(blocks: &[u8], x: &[X], sums: &mut [[f32; PANEL]]);
+/// `x` holds `columns` groups for each block of a panel, at most [`MAX_COLUMNS`]; `sums` holds
+/// `columns` panels of running sums for each panel; `blocks` are all blocks of the first panel, then
+/// all of the next one.
+pub type PanelDot<X> = fn(blocks: &[u8], x: &[X], columns: usize, sums: &mut [[f32; PANEL]]);
 
 /// The most columns that a kernel takes in one call.
-pub const MAX_COLUMNS: usize = 4;
+pub const MAX_COLUMNS: usize = 8;
+/// The most panels that a kernel is given in one call.
+pub const MAX_PANELS: usize = 2;
 
 /// The inner loops of one instruction set.
 pub struct Kernels {
@@ -34,10 +43,12 @@ pub struct Kernels {
     pub float32: PanelDot<FloatGroup>,
     /// Quantizes a group of activations.
     pub quantize: fn(x: &FloatGroup) -> QuantizedGroup,
-    /// The dot product of a query with a key in f16, in eight lanes that are then added as a tree.
-    pub dot_half: fn(query: &[f32], key: &[u16]) -> f32,
-    /// Adds `weight` times a value in f16 to `sum`.
-    pub add_half: fn(weight: f32, value: &[u16], sum: &mut [f32]),
+    /// Attention over a cache of 16-bit floats.
+    pub attend_half: Attend<u16>,
+    /// Attention over a cache of 32-bit floats.
+    pub attend_single: Attend<f32>,
+    /// Attention over a cache of signed bytes.
+    pub attend_int8: Attend<i8>,
     /// Continues a CRC-32C (Castagnoli) over `bytes`; the first call starts from 0.
     pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
 }

@@ -1,7 +1,7 @@
 //! The inner loops in plain Rust: what every other table must equal, bit for bit.
 
-use super::Kernels;
-use crate::math::sum_lanes;
+use super::attend::attend;
+use super::{Kernels, LANES};
 use crate::quant::{float16, float32, int4, int8, quantize_group};
 
 /// Works everywhere.
@@ -12,26 +12,20 @@ pub static PORTABLE: Kernels = Kernels {
     float16: float16::dot,
     float32: float32::dot,
     quantize: |x| quantize_group(x),
-    dot_half,
-    add_half,
+    // SAFETY: plain Rust needs no instruction set; so it is for all of these.
+    attend_half: |head, places, scale, queries| unsafe {
+        attend::<[f32; LANES], _>(head, places, scale, queries);
+    },
+    // SAFETY: as above.
+    attend_single: |head, places, scale, queries| unsafe {
+        attend::<[f32; LANES], _>(head, places, scale, queries);
+    },
+    // SAFETY: as above.
+    attend_int8: |head, places, scale, queries| unsafe {
+        attend::<[f32; LANES], _>(head, places, scale, queries);
+    },
     crc32c,
 };
-
-fn dot_half(query: &[f32], key: &[u16]) -> f32 {
-    let mut lanes = [0.0; 8];
-    for (query, key) in query.chunks(8).zip(key.chunks(8)) {
-        for ((lane, q), k) in lanes.iter_mut().zip(query).zip(key) {
-            *lane += q * half::f16::from_bits(*k).to_f32();
-        }
-    }
-    sum_lanes(lanes)
-}
-
-fn add_half(weight: f32, value: &[u16], sum: &mut [f32]) {
-    for (sum, value) in sum.iter_mut().zip(value) {
-        *sum += weight * half::f16::from_bits(*value).to_f32();
-    }
-}
 
 /// The remainders of every nibble, CRC-32C reflected: small, for boards.
 const NIBBLES: [u32; 16] = {

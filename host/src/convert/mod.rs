@@ -42,7 +42,7 @@ pub enum Calibration<'o> {
     Text(&'o Path),
 }
 
-/// The most parameters of a model that is calibrated without being asked: it takes seconds.
+/// The most parameters of a model that is calibrated without being asked: it takes a minute at most.
 pub const SELF_CALIBRATED: u64 = 20_000_000;
 
 /// Converts a checkpoint into a package at `output`, which appears whole or not at all.

@@ -28,6 +28,10 @@ impl MappedPager {
             // meanwhile raises SIGBUS, which the documentation of `--memory` says; use the read
             // pager for files that may change.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
+            // A wish, for files that are not in memory yet: large pages, where the file system has
+            // them.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
             maps.push((u32::try_from(first).unwrap_or(u32::MAX), map));
             first += length / u64::from(space.page_size);
         }

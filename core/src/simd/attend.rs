@@ -1,0 +1,261 @@
+//! Attention over one head of a KV cache, written once over [`Lanes`] and compiled for each
+//! instruction set: one pass over the cache with a running maximum (online softmax,
+//! arXiv:1805.02867).
+//!
+//! Lanes are positions for scores, and a head's numbers for sums: each number is added up in the
+//! same order everywhere.
+
+use super::lanes::{KvNumber, LANES, Lanes};
+use crate::math::{exp, sum_lanes};
+use core::ops::Range;
+
+/// The most queries that are shown a key while it is at hand.
+pub const MAX_QUERIES: usize = 8;
+/// Positions whose scores are computed before the running maximum is brought up to date.
+const BLOCK: usize = 32;
+
+/// The keys and values of one head for all positions of a cache.
+#[derive(Clone, Copy)]
+pub struct KvHead<'a, T> {
+    /// Numbers a position.
+    pub width: usize,
+    /// Panels of 8 positions: the first numbers of their keys, then the second ones, and so on.
+    pub keys: &'a [[T; LANES]],
+    /// One position after another.
+    pub values: &'a [T],
+    /// What one step of a position's key is worth, and of its value; empty if they are floats.
+    pub scales: (&'a [f32], &'a [f32]),
+}
+
+/// A query, and what it has seen.
+pub struct Query<'q> {
+    /// The query.
+    pub query: &'q [f32],
+    /// The sum of the values seen, weighted.
+    pub out: &'q mut [f32],
+    /// The weights' running softmax.
+    pub softmax: Softmax,
+}
+
+/// A running softmax.
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax {
+    largest: f32,
+    totals: [f32; LANES],
+}
+
+impl Softmax {
+    /// Nothing was seen.
+    pub const EMPTY: Self = Self { largest: f32::NEG_INFINITY, totals: [0.0; LANES] };
+
+    /// The sum of all weights.
+    #[must_use]
+    pub fn total(&self) -> f32 {
+        sum_lanes(self.totals)
+    }
+}
+
+/// Shows the keys and values at some places of a cache to up to [`MAX_QUERIES`] queries; scores are
+/// multiplied with `scale`.
+pub type Attend<T> =
+    fn(head: &KvHead<'_, T>, places: Range<usize>, scale: f32, queries: &mut [Query<'_>]);
+
+/// An [`Attend`] of any instruction set.
+///
+/// # Safety
+/// The CPU must have what `L` needs.
+#[inline(always)]
+pub(super) unsafe fn attend<L: Lanes, T: KvNumber>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    scale: f32,
+    queries: &mut [Query<'_>],
+) {
+    let (eights, rest) = queries.as_chunks_mut::<MAX_QUERIES>();
+    let (fours, rest) = rest.as_chunks_mut::<4>();
+    let (ones, _) = rest.as_chunks_mut::<1>();
+    // SAFETY: the caller vouches for the CPU.
+    unsafe {
+        for tile in eights {
+            attend_tile::<L, T, _>(head, places.clone(), scale, tile);
+        }
+        for tile in fours {
+            attend_tile::<L, T, _>(head, places.clone(), scale, tile);
+        }
+        for tile in ones {
+            attend_tile::<L, T, _>(head, places.clone(), scale, tile);
+        }
+    }
+}
+
+/// Scores of a block's positions, or weights.
+type Block = [[f32; LANES]; BLOCK / LANES];
+
+#[inline(always)]
+unsafe fn attend_tile<L: Lanes, T: KvNumber, const Q: usize>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    scale: f32,
+    queries: &mut [Query<'_>; Q],
+) {
+    for first in (places.start / BLOCK * BLOCK..places.end).step_by(BLOCK) {
+        let visible = places.start.saturating_sub(first)..(places.end - first).min(BLOCK);
+        // SAFETY: the caller vouches for the CPU.
+        let mut blocks = unsafe { scores::<L, T, Q>(head, first, &visible, queries) };
+        let mut mask = [0.0; BLOCK];
+        for seen in mask.get_mut(visible.clone()).unwrap_or_default() {
+            *seen = 1.0;
+        }
+        for (block, query) in blocks.iter_mut().zip(queries.iter_mut()) {
+            multiply(block, head.scales.0.get(first..).unwrap_or_default());
+            weigh(block, &mask, scale, query);
+            multiply(block, head.scales.1.get(first..).unwrap_or_default());
+        }
+        let places = first + visible.start..first + visible.end;
+        // SAFETY: the caller vouches for the CPU.
+        unsafe { add_values::<L, T, Q>(head, places, visible.start, &blocks, queries) };
+    }
+}
+
+/// Multiplies with what the steps of quantized keys or values are worth; floats have none.
+#[inline(always)]
+fn multiply(block: &mut Block, scales: &[f32]) {
+    for (x, scale) in block.as_flattened_mut().iter_mut().zip(scales) {
+        *x *= scale;
+    }
+}
+
+/// The dot products of queries with the keys of a block's visible panels.
+#[inline(always)]
+unsafe fn scores<L: Lanes, T: KvNumber, const Q: usize>(
+    head: &KvHead<'_, T>,
+    first: usize,
+    visible: &Range<usize>,
+    queries: &[Query<'_>; Q],
+) -> [Block; Q] {
+    let mut blocks = [[[0.0; LANES]; BLOCK / LANES]; Q];
+    let width = head.width.max(1);
+    let panels = visible.start / LANES..visible.end.div_ceil(LANES);
+    let keys = head.keys.get((first / LANES + panels.start) * width..).unwrap_or_default();
+    for (panel, keys) in panels.zip(keys.chunks_exact(width)) {
+        // SAFETY: the caller vouches for the CPU, here and below.
+        let mut sums = [unsafe { L::splat(0.0) }; Q];
+        let (eights, rest) = keys.as_chunks::<LANES>();
+        for (e, keys) in eights.iter().enumerate() {
+            let mut xs = [&[0.0; LANES]; Q];
+            for (xs, query) in xs.iter_mut().zip(queries) {
+                if let Some(eight) = query.query.as_chunks().0.get(e) {
+                    *xs = eight;
+                }
+            }
+            for (i, key) in keys.iter().enumerate() {
+                let key = unsafe { T::lanes::<L>(key) };
+                for (sum, xs) in sums.iter_mut().zip(xs) {
+                    let x = xs.get(i).copied().unwrap_or_default();
+                    *sum = unsafe { sum.add_product(L::splat(x), key) };
+                }
+            }
+        }
+        for (i, key) in (eights.len() * LANES..).zip(rest) {
+            let key = unsafe { T::lanes::<L>(key) };
+            for (sum, query) in sums.iter_mut().zip(queries) {
+                let x = query.query.get(i).copied().unwrap_or_default();
+                *sum = unsafe { sum.add_product(L::splat(x), key) };
+            }
+        }
+        for (block, sum) in blocks.iter_mut().zip(sums) {
+            if let Some(scores) = block.get_mut(panel) {
+                unsafe { sum.store(scores) };
+            }
+        }
+    }
+    blocks
+}
+
+/// Turns scores into weights relative to the largest score so far; 0 where `mask` is.
+#[inline(always)]
+fn weigh(block: &mut Block, mask: &[f32; BLOCK], scale: f32, query: &mut Query<'_>) {
+    let block = block.as_flattened_mut();
+    for (score, seen) in block.iter_mut().zip(mask) {
+        *score = if *seen > 0.0 { *score * scale } else { f32::NEG_INFINITY };
+    }
+    let softmax = &mut query.softmax;
+    let mut largest = softmax.largest;
+    let mut lanes = [largest; LANES];
+    for scores in block.as_chunks::<LANES>().0 {
+        for (lane, score) in lanes.iter_mut().zip(scores) {
+            *lane = if *score > *lane { *score } else { *lane };
+        }
+    }
+    for lane in lanes {
+        largest = if lane > largest { lane } else { largest };
+    }
+    if largest > softmax.largest {
+        let rescale = exp(softmax.largest - largest);
+        softmax.largest = largest;
+        for total in &mut softmax.totals {
+            *total *= rescale;
+        }
+        for x in &mut *query.out {
+            *x *= rescale;
+        }
+    }
+    for (score, seen) in block.iter_mut().zip(mask) {
+        let weight = exp(*score - largest);
+        *score = if *seen > 0.0 { weight } else { 0.0 };
+    }
+    for weights in block.as_chunks::<LANES>().0 {
+        for (total, weight) in softmax.totals.iter_mut().zip(weights) {
+            *total += weight;
+        }
+    }
+}
+
+/// Adds the values at some places, weighted, to the outputs; `skip` weights lie before the first.
+#[inline(always)]
+unsafe fn add_values<L: Lanes, T: KvNumber, const Q: usize>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    skip: usize,
+    blocks: &[Block; Q],
+    queries: &mut [Query<'_>; Q],
+) {
+    let width = head.width.max(1);
+    let values = head.values.get(places.start * width..places.end * width).unwrap_or_default();
+    let chunks = width / LANES;
+    for chunk in 0..chunks {
+        let start = chunk * LANES;
+        // SAFETY: the caller vouches for the CPU, here and below.
+        let mut sums = [unsafe { L::splat(0.0) }; Q];
+        for (sum, query) in sums.iter_mut().zip(queries.iter()) {
+            if let Some(out) = query.out.get(start..start + LANES).and_then(|x| x.first_chunk()) {
+                *sum = unsafe { L::load(out) };
+            }
+        }
+        let values = values.get(start..).unwrap_or_default().chunks(width);
+        for (i, value) in (skip..BLOCK).zip(values) {
+            let Some(value) = value.first_chunk() else { continue };
+            let value = unsafe { T::lanes::<L>(value) };
+            for (sum, block) in sums.iter_mut().zip(blocks) {
+                let weight = block.as_flattened().get(i).copied().unwrap_or_default();
+                *sum = unsafe { sum.add_product(L::splat(weight), value) };
+            }
+        }
+        for (sum, query) in sums.iter().zip(queries.iter_mut()) {
+            if let Some(out) = query.out.get_mut(start..).and_then(<[f32]>::first_chunk_mut) {
+                unsafe { sum.store(out) };
+            }
+        }
+    }
+    if chunks * LANES == width {
+        return;
+    }
+    for (i, value) in (skip..BLOCK).zip(values.chunks_exact(width)) {
+        for (block, query) in blocks.iter().zip(queries.iter_mut()) {
+            let weight = block.as_flattened().get(i).copied().unwrap_or_default();
+            for (x, value) in query.out.iter_mut().zip(value).skip(chunks * LANES) {
+                *x += weight * value.to_f32();
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Eight floats at once, whatever an instruction set has for them.
+
+/// Floats in a [`Lanes`].
+pub const LANES: usize = 8;
+
+/// Eight floats.
+///
+/// # Safety
+/// Every function needs the instruction set that the type stands for.
+#[expect(clippy::missing_safety_doc, reason = "said above for all")]
+pub(super) trait Lanes: Copy {
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(x: &[f32; LANES]) -> Self;
+    unsafe fn store(self, x: &mut [f32; LANES]);
+    /// `self + a * b`, rounded twice.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// 16-bit floats.
+    unsafe fn halves(x: &[u16; LANES]) -> Self;
+    /// Signed bytes.
+    unsafe fn bytes(x: &[i8; LANES]) -> Self;
+}
+
+/// How a KV cache stores a number.
+pub(super) trait KvNumber: Copy {
+    unsafe fn lanes<L: Lanes>(x: &[Self; LANES]) -> L;
+    fn to_f32(self) -> f32;
+}
+
+impl KvNumber for u16 {
+    #[inline(always)]
+    unsafe fn lanes<L: Lanes>(x: &[Self; LANES]) -> L {
+        // SAFETY: the caller vouches for the CPU.
+        unsafe { L::halves(x) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        half::f16::from_bits(self).to_f32()
+    }
+}
+
+impl KvNumber for f32 {
+    #[inline(always)]
+    unsafe fn lanes<L: Lanes>(x: &[Self; LANES]) -> L {
+        // SAFETY: the caller vouches for the CPU.
+        unsafe { L::load(x) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl KvNumber for i8 {
+    #[inline(always)]
+    unsafe fn lanes<L: Lanes>(x: &[Self; LANES]) -> L {
+        // SAFETY: the caller vouches for the CPU.
+        unsafe { L::bytes(x) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+/// Plain Rust: needs nothing.
+impl Lanes for [f32; LANES] {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: &[f32; LANES]) -> Self {
+        *x
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: &mut [f32; LANES]) {
+        *x = self;
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        self.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += a * b);
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn halves(x: &[u16; LANES]) -> Self {
+        x.map(|bits| half::f16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(x: &[i8; LANES]) -> Self {
+        x.map(f32::from)
+    }
+}
