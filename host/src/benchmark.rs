@@ -27,6 +27,8 @@ pub struct Work {
 pub const DECODE_TOKENS: u32 = 32;
 /// How long a run of decode may take, for models that need seconds a token.
 pub const DECODE_TIME: Duration = Duration::from_secs(5);
+/// Tokens that are run before the clock starts.
+const WARM_UP: u32 = 8;
 /// Tokens of the prompt that startup is measured with.
 const STARTUP_PROMPT: u32 = 8;
 
@@ -122,11 +124,19 @@ fn token(i: u32, vocabulary: u32) -> u32 {
 
 /// Takes those lengths out of the work that the model's or the plan's context can't hold, and
 /// returns them.
+///
+/// # Errors
+/// None once the session is open.
 pub fn fit(work: &mut Work, session: &Session) -> Result<Vec<u32>> {
     let most = session.plan().context.min(session.program()?.header().context_length);
     let mut skipped = vec![];
-    work.prefill.retain(|tokens| *tokens <= most || (skipped.push(*tokens), false).1);
-    work.decode_at.retain(|context| *context < most || (skipped.push(*context), false).1);
+    // A token that is decoded takes a position more.
+    for (lengths, most) in
+        [(&mut work.prefill, most), (&mut work.decode_at, most.saturating_sub(1))]
+    {
+        skipped.extend(lengths.iter().filter(|length| **length > most));
+        lengths.retain(|length| *length <= most);
+    }
     Ok(skipped)
 }
 
@@ -139,8 +149,9 @@ pub fn measure(session: &mut Session, work: &Work, done: &mut dyn FnMut()) -> Re
     let failed = session.failure();
     let mut text = Text { engine: session.engine()?, failed: &failed };
     let mut samples = Samples::default();
-    // The first pass checks pages.
-    text.begin(1)?;
+    // The first passes check pages and touch memory.
+    text.begin(WARM_UP)?;
+    text.forward(1)?;
     for tokens in &work.prefill {
         let mut rates = vec![];
         for _ in 0..work.runs {

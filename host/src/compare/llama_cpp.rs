@@ -95,7 +95,9 @@ impl LlamaCpp {
         let bench = |args: &[&str]| -> Result<Vec<Test>> {
             let mut command = Command::new(&self.program);
             command.arg("-m").arg(&job.gguf).args(["-t", &job.threads.to_string()]);
-            self.parse(&output(command.args(["-r", "1", "-o", "json"]).args(args))?)
+            // On the CPU, whatever else llama.cpp could use.
+            command.args(["-ngl", "0", "-r", "1", "-o", "json"]).args(args);
+            self.parse(&output(&mut command)?)
         };
         let rate = |tests: &[Test], what: String, is: &dyn Fn(&Test) -> bool| {
             let found = tests.iter().find(|test| is(test)).map(|test| vec![test.avg_ts]);
