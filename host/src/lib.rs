@@ -2,13 +2,17 @@
 //!
 //! The way of a model: [`import`] reads what other programs stored, [`convert`] turns it into a
 //! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
-//! fits into memory, and [`session`] runs it. [`pack`] makes a flash image for a board.
+//! fits into memory, and [`session`] runs it. [`pack`] makes a flash image for a board. [`benchmark`]
+//! and [`compare`] measure models, [`profile`] the machine.
 
+pub mod benchmark;
 pub mod calibrate;
+pub mod compare;
 pub mod compile;
 pub mod convert;
 pub mod dispatch;
 pub mod error;
+pub mod export;
 pub mod graph;
 pub mod import;
 pub mod interrupt;
@@ -18,8 +22,10 @@ mod page_writer;
 pub mod pager;
 pub mod plan;
 pub mod pool;
+pub mod profile;
 pub mod quantize;
 pub mod session;
+pub mod synth;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

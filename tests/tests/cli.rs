@@ -8,8 +8,20 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 9] =
-    ["convert", "run", "plan", "validate", "pack", "inspect", "tokenize", "logits", "eval"];
+const COMMANDS: [&str; 12] = [
+    "convert",
+    "run",
+    "plan",
+    "validate",
+    "pack",
+    "inspect",
+    "tokenize",
+    "logits",
+    "eval",
+    "benchmark",
+    "profile",
+    "compare",
+];
 
 /// A folder with `tiny.omex`, `card.img` and `story.txt`, made by the commands themselves.
 fn folder() -> &'static Path {
@@ -174,7 +186,7 @@ fn json_is_one_object_on_standard_output() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 18] = [
         &["no-such-command"],
         &["run"],
         &["run", "tiny.omex", "Once", "--no-such-option"],
@@ -189,6 +201,10 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
         &["pack", "tiny.omex", "--ram", "64K", "-o", "x.img", "--page-size", "1000"],
         &["plan", "tiny.omex", "--device", "no-such-device"],
         &["tokenize", "tiny.omex"],
+        &["benchmark", "tiny.omex", "--prefill", "0"],
+        &["benchmark", "tiny.omex", "--runs", "0"],
+        &["compare", "card.img"],
+        &["synth", "--shape", "no-such-shape", "--output-dir", "x.omex"],
     ];
     for args in wrong {
         let refused = here(args);
@@ -358,6 +374,177 @@ fn a_seed_gives_the_same_text_again_and_another_one_another() {
     };
     assert_eq!(sample("7", "1"), sample("7", "2"));
     assert_ne!(sample("7", "1"), sample("8", "1"));
+}
+
+#[test]
+fn random_weights_are_a_valid_model_of_the_asked_precision_throughout() {
+    let folder = tempfile::tempdir().unwrap();
+    let synth = |quantization: &str, more: &[&str]| {
+        let args = ["synth", "--shape", "stories", "--quantization", quantization];
+        let to = ["--output-dir", "random.omex", "--force", "--json"];
+        run_in(folder.path(), &[&args[..], &to, more].concat())
+    };
+    for quantization in ["int4", "int8", "f16", "f32"] {
+        let said = json_of(&synth(quantization, &[]));
+        assert_eq!(said["quantization"], quantization);
+        succeeds(run_in(folder.path(), &["validate", "random.omex"]));
+        let run = ["run", "random.omex", "--ids", "1,2,3", "--max-tokens", "40", "--json"];
+        let said = json_of(&run_in(folder.path(), &run));
+        let mut ids = numbers(&said["ids"]);
+        assert_eq!(ids.len(), 40, "no token ends a text");
+        ids.sort_unstable();
+        ids.dedup();
+        assert!(ids.len() > 5, "{quantization}: a text of {} tokens over and over", ids.len());
+    }
+    let logits =
+        || json_of(&run_in(folder.path(), &["logits", "random.omex", "--ids", "1", "--json"]));
+    let first = logits();
+    succeeds(synth("f32", &["--seed", "0"]));
+    assert_eq!(logits(), first);
+    succeeds(synth("f32", &["--seed", "1"]));
+    assert_ne!(logits(), first);
+    let help = succeeds(here(&["synth", "--help"]));
+    assert!(help.out.contains("Examples:\n  omex synth "), "{help:?}");
+    assert!(!succeeds(here(&["--help"])).out.contains("synth"));
+}
+
+/// A command with a cache folder of its own.
+fn with_cache(cache: &Path, args: &[&str]) -> Finished {
+    run(omex(args).current_dir(folder()).env("XDG_CACHE_HOME", cache).env_remove("VIRTUAL_ENV"))
+}
+
+#[test]
+fn a_machine_is_measured_once_and_a_model_against_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let measured = with_cache(cache.path(), &["profile", "--json"]);
+    assert!(measured.err.contains("measuring"), "{measured:?}");
+    let profile = json_of(&measured);
+    has(&profile, &["cores", "kernels", "read_bandwidth", "storage_bandwidth"]);
+    let bandwidth = &profile["read_bandwidth"];
+    assert!(bandwidth["one_thread"].as_f64().unwrap() > 1e8, "{profile}");
+    assert!(cache.path().join("omex/profile.json").is_file());
+    let kept = with_cache(cache.path(), &["profile", "tiny.omex", "--json"]);
+    assert!(kept.err.is_empty(), "{kept:?}");
+    let kept = json_of(&kept);
+    assert_eq!(kept["read_bandwidth"], *bandwidth);
+    let forecast = &kept["forecast"];
+    let weights = forecast["weight_bytes_per_token"].as_f64().unwrap();
+    let bound = bandwidth["one_thread"].as_f64().unwrap() / weights;
+    let said = forecast["decode_tok_s"]["one_thread"].as_f64().unwrap();
+    assert!((said / bound - 1.0).abs() < 1e-9, "{forecast}");
+
+    let lengths = ["--prefill", "8,4096", "--decode-at", "0,40,9999", "--runs", "2"];
+    let benchmark = [&["benchmark", "tiny.omex", "--threads", "1"][..], &lengths].concat();
+    let benchmark = [&benchmark[..], &["--json"]].concat();
+    let finished = with_cache(cache.path(), &benchmark);
+    for skipped in ["4096", "9999"] {
+        assert!(finished.err.contains(&format!("note: {skipped} tokens")), "{finished:?}");
+    }
+    let report = json_of(&finished);
+    assert_eq!(
+        (&report["threads"], &report["read_bandwidth"]),
+        (&1.into(), &bandwidth["one_thread"])
+    );
+    let lengths = |name: &str, field: &str| -> Vec<u64> {
+        report[name].as_array().unwrap().iter().map(|x| x[field].as_u64().unwrap()).collect()
+    };
+    assert_eq!(lengths("prefill", "tokens"), [8]);
+    assert_eq!(lengths("decode", "context"), [0, 40]);
+    let bytes = lengths("decode", "bytes_per_token");
+    // 4 layers, 4 heads of 12 floats, keys and values, in 16 bits.
+    assert_eq!(bytes[1] - bytes[0], 40 * 4 * 4 * 12 * 2 * 2);
+    assert_eq!(bytes[0], forecast["weight_bytes_per_token"]);
+    for figure in [&report["prefill"][0], &report["decode"][1]] {
+        let [least, median, most] = ["min", "tok_s", "max"].map(|f| figure[f].as_f64().unwrap());
+        assert!(0.0 < least && least <= median && median <= most, "{report}");
+    }
+    for positive in ["startup_ms", "peak_bytes"] {
+        assert!(report[positive].as_f64().unwrap() > 0.0, "{report}");
+    }
+    let picture = succeeds(with_cache(
+        cache.path(),
+        &["benchmark", "tiny.omex", "--prefill", "8", "--decode-at", "0", "--runs", "1"],
+    ));
+    assert!(picture.out.contains("█ ") && picture.out.contains("tok/s"), "{picture:?}");
+}
+
+/// Programs that answer as llama.cpp's do, with figures that no machine has.
+const LLAMA_BENCH: &str = r#"#!/bin/sh
+case "$*" in *--help*) exit 0 ;; esac
+[ "$(head -c 4 "$2")" = GGUF ] || exit 1
+case "$*" in
+*"-p 8 -n 0"*) echo '[{"n_prompt":8,"n_gen":0,"n_depth":0,"avg_ts":1e-3}]' ;;
+*"-d 0,16"*) echo '[{"n_prompt":0,"n_gen":32,"n_depth":0,"avg_ts":1e-4},
+    {"n_prompt":0,"n_gen":32,"n_depth":16,"avg_ts":1e-5}]' ;;
+esac
+"#;
+const PYTHON: &str = r#"#!/bin/sh
+case "$3" in
+*find_spec*) exit 0 ;;
+"import llama_cpp; print"*) echo 1.2.3 ;;
+*) echo '{"prefill":[1e-3],"decode":[1e-4,1e-5]}' ;;
+esac
+"#;
+
+#[test]
+#[cfg(unix)]
+fn peers_do_the_same_work_and_the_missing_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let cache = tempfile::tempdir().unwrap();
+    for (name, text) in [("llama-bench", LLAMA_BENCH), ("python", PYTHON)] {
+        let path = cache.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let work = ["--prefill", "8", "--decode-at", "0,16", "--runs", "2", "--json"];
+    let compare = |more: &[&str]| {
+        let args = [&["compare", "tiny.omex"][..], &work, more].concat();
+        run(omex(args)
+            .current_dir(folder())
+            .env("XDG_CACHE_HOME", cache.path())
+            .env("PATH", "/usr/bin:/bin"))
+    };
+    let file = |name: &str| cache.path().join(name).to_str().unwrap().to_owned();
+    let bench = json_of(&compare(&["--llama-bench", &file("llama-bench")]));
+    let python = json_of(&compare(&["--python", &file("python")]));
+    for report in [&bench, &python] {
+        for (row, peer) in [
+            (&report["prefill"][0], 1e-3),
+            (&report["decode"][0], 1e-4),
+            (&report["decode"][1], 1e-5),
+        ] {
+            assert_eq!(row["peer"]["tok_s"], peer, "{report}");
+            let ratio = row["omex"]["tok_s"].as_f64().unwrap() / peer;
+            assert!((row["ratio"].as_f64().unwrap() / ratio - 1.0).abs() < 1e-9, "{report}");
+        }
+    }
+    assert_eq!(python["peer"], "llama.cpp (llama-cpp-python 1.2.3)");
+    assert_eq!(python["not_compared"][0]["name"], "ONNX Runtime");
+    let left: Vec<_> = std::fs::read_dir(cache.path().join("omex")).unwrap().collect();
+    assert!(left.is_empty(), "the weights are removed: {left:?}");
+
+    // A Python without any modules.
+    let none = compare(&["--python", "false"]);
+    assert!(
+        none.err.contains("llama.cpp is not compared") && none.err.contains("pip install"),
+        "{none:?}"
+    );
+    let report = json_of(&none);
+    assert!(
+        report["peer"].is_null() && report["decode"][0]["omex"]["tok_s"].is_number(),
+        "{report}"
+    );
+
+    let kept = file("kept.gguf");
+    let keep = ["--llama-bench", &file("llama-bench"), "--gguf", &kept];
+    succeeds(compare(&keep));
+    let written = std::fs::metadata(&kept).unwrap().modified().unwrap();
+    succeeds(compare(&keep));
+    assert_eq!(std::fs::metadata(&kept).unwrap().modified().unwrap(), written);
+    std::fs::write(&kept, "a thesis").unwrap();
+    let refused = compare(&keep);
+    assert!(refused.code == Some(2) && refused.err.contains("kept.gguf"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "a thesis");
 }
 
 #[test]

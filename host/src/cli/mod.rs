@@ -47,6 +47,15 @@ enum Command {
     Logits(cmd::logits::Args),
     /// Measure perplexity on a text
     Eval(cmd::eval::Args),
+    /// Measure how fast a model runs
+    Benchmark(cmd::benchmark::Args),
+    /// Show what this machine can do, and what that means for a model
+    Profile(cmd::profile::Args),
+    /// Run the same work on OMEX and on other programs
+    Compare(cmd::compare::Args),
+    /// Write a package with random weights
+    #[command(hide = true)]
+    Synth(cmd::synth::Args),
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -63,6 +72,10 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Tokenize(args)) => cmd::tokenize::main(args),
         Some(Command::Logits(args)) => cmd::logits::main(args),
         Some(Command::Eval(args)) => cmd::eval::main(args),
+        Some(Command::Benchmark(args)) => cmd::benchmark::main(args),
+        Some(Command::Profile(args)) => cmd::profile::main(args),
+        Some(Command::Compare(args)) => cmd::compare::main(args),
+        Some(Command::Synth(args)) => cmd::synth::main(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,9 +30,7 @@ pub(super) fn write_tensor(
     });
     let rows: Vec<_> = rows.collect();
     for batch in rows.chunks(BATCH) {
-        let read = batch.iter().map(|(name, row)| Row::read(source, name, *row, tensor));
-        let read = read.collect::<Result<Vec<_>>>()?;
-        put(&encode(&read, tensor, compensation), batch.len() as u64)?;
+        put(&encode(source, batch, tensor, compensation)?, batch.len() as u64)?;
     }
     Ok(())
 }
@@ -62,10 +60,10 @@ impl Row {
         Ok(Self::Floats(floats))
     }
 
-    fn groups(&self, format: Format, compensation: Option<&Compensation>) -> Vec<Group> {
+    fn groups(self, format: Format, compensation: Option<&Compensation>) -> Vec<Group> {
         match (self, compensation) {
-            (Self::Groups(groups), _) => groups.clone(),
-            (Self::Floats(floats), Some(compensation)) => compensation.quantize_row(floats),
+            (Self::Groups(groups), _) => groups,
+            (Self::Floats(floats), Some(compensation)) => compensation.quantize_row(&floats),
             (Self::Floats(floats), None) => {
                 let padded = floats.chunks(GROUP).map(|chunk| {
                     let mut group = [0.0; GROUP];
@@ -103,26 +101,31 @@ fn ggml_groups(bytes: &[u8], format: Format) -> Vec<Group> {
     }
 }
 
-/// Quantizes rows and lays them into panels, on all cores.
-fn encode(rows: &[Row], tensor: &Planned, compensation: Option<&Compensation>) -> Vec<u8> {
+/// Reads rows, quantizes them and lays them into panels, on all cores.
+fn encode(
+    source: &dyn Checkpoint,
+    rows: &[(&str, u32)],
+    tensor: &Planned,
+    compensation: Option<&Compensation>,
+) -> Result<Vec<u8>> {
     let panels: Vec<_> = rows.chunks(PANEL).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let encode = |panels: &[&[Row]]| {
+    let encode = |panels: &[&[(&str, u32)]]| {
         let mut bytes = vec![];
         for panel in panels {
-            let groups: Vec<_> =
-                panel.iter().map(|row| row.groups(tensor.format, compensation)).collect();
-            write_panel(tensor.format, &groups, &mut bytes);
+            let groups = panel.iter().map(|(name, row)| {
+                Ok(Row::read(source, name, *row, tensor)?.groups(tensor.format, compensation))
+            });
+            write_panel(tensor.format, &groups.collect::<Result<Vec<_>>>()?, &mut bytes);
         }
-        bytes
+        Ok(bytes)
     };
     let share = panels.len().div_ceil(cores).max(1);
     std::thread::scope(|scope| {
         let threads: Vec<_> =
             panels.chunks(share).map(|panels| scope.spawn(move || encode(panels))).collect();
-        threads
-            .into_iter()
-            .flat_map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-            .collect()
+        let parts =
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
     })
 }

@@ -36,10 +36,10 @@ pub struct LlamaConfig {
 
 /// A tensor that a model must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Expected {
-    pub(super) name: String,
-    pub(super) rows: u32,
-    pub(super) columns: u32,
+pub(crate) struct Expected {
+    pub(crate) name: String,
+    pub(crate) rows: u32,
+    pub(crate) columns: u32,
 }
 
 const MAX_LAYERS: u32 = 1000;
@@ -81,6 +81,11 @@ impl LlamaConfig {
 
     /// The tensors that a model with these hyperparameters has. They have passed [`Self::check`].
     pub(super) fn tensors(&self) -> impl Iterator<Item = Expected> {
+        let layers = (0..self.layers).flat_map(|layer| self.layer_tensors(layer));
+        self.outer_tensors().chain(layers)
+    }
+
+    fn outer_tensors(&self) -> impl Iterator<Item = Expected> {
         let matrix = |name: &str, rows, columns| Expected { name: name.into(), rows, columns };
         let output = (!self.tied_embeddings)
             .then(|| matrix("lm_head.weight", self.vocab_size, self.hidden_size));
@@ -90,7 +95,15 @@ impl LlamaConfig {
         ]
         .into_iter()
         .chain(output)
-        .chain((0..self.layers).flat_map(|layer| self.layer_tensors(layer)))
+    }
+
+    /// The tensor with this name, if a model with these hyperparameters has it.
+    pub(crate) fn tensor(&self, name: &str) -> Option<Expected> {
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+        match layer.map(|(layer, _)| layer.parse().ok().filter(|layer| *layer < self.layers)) {
+            Some(layer) => self.layer_tensors(layer?).into_iter().find(|t| t.name == name),
+            None => self.outer_tensors().find(|t| t.name == name),
+        }
     }
 
     fn layer_tensors(&self, layer: u32) -> [Expected; 9] {

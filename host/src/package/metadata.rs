@@ -11,7 +11,7 @@ pub struct Metadata {
     pub name: String,
     /// What kind of model it is.
     pub model_architecture: Architecture,
-    /// Format that it was converted from: `huggingface`, `gguf` or `llama2c`.
+    /// Format that it was converted from: `huggingface`, `gguf` or `llama2c`; `random` weights came from nowhere.
     pub source_format: String,
     /// Tokens with a meaning of their own.
     pub tokens: TokenIds,

@@ -3,6 +3,7 @@
 use crate::cli::{bytes, output};
 use omex::convert::{Calibration, Options, convert};
 use omex::import::{self, SourceFormat};
+use omex::package::Package;
 use omex::quantize::Precision;
 use omex::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-fn parse_precision(text: &str) -> Result<Precision, String> {
+pub(super) fn parse_precision(text: &str) -> Result<Precision, String> {
     match text {
         "f32" => Ok(Precision::F32),
         "f16" => Ok(Precision::F16),
@@ -55,36 +56,46 @@ fn parse_precision(text: &str) -> Result<Precision, String> {
     }
 }
 
+/// A package that was written, for people and as JSON.
 #[derive(serde::Serialize)]
-struct Converted {
+pub(super) struct Converted {
     path: PathBuf,
     parameters: u64,
     quantization: String,
     weight_bytes: u64,
 }
 
-pub(crate) fn main(args: &Args) -> Result<()> {
-    let package = convert_to(args, &args.output_dir)?;
-    let architecture = &package.metadata.model_architecture;
-    let converted = Converted {
-        path: args.output_dir.clone(),
-        parameters: architecture.parameters,
-        quantization: architecture.quantization.clone(),
-        weight_bytes: package.index.space(),
-    };
-    if args.json {
-        return output::json(&converted);
+impl Converted {
+    pub(super) fn new(package: &Package, path: &Path) -> Self {
+        let architecture = &package.metadata.model_architecture;
+        Self {
+            path: path.to_owned(),
+            parameters: architecture.parameters,
+            quantization: architecture.quantization.clone(),
+            weight_bytes: package.index.space(),
+        }
     }
-    output::text(&format!(
-        "{}: {} parameters, {}, {} of weights\n",
-        converted.path.display(),
-        converted.parameters,
-        converted.quantization,
-        bytes::show(converted.weight_bytes)
-    ))
+
+    pub(super) fn print(&self, json: bool) -> Result<()> {
+        if json {
+            return output::json(self);
+        }
+        output::text(&format!(
+            "{}: {} parameters, {}, {} of weights\n",
+            self.path.display(),
+            self.parameters,
+            self.quantization,
+            bytes::show(self.weight_bytes)
+        ))
+    }
 }
 
-fn convert_to(args: &Args, output: &Path) -> Result<omex::package::Package> {
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let package = convert_to(args, &args.output_dir)?;
+    Converted::new(&package, &args.output_dir).print(args.json)
+}
+
+fn convert_to(args: &Args, output: &Path) -> Result<Package> {
     let format = match args.source_format {
         Some(format) => format,
         None => import::detect(&args.model_path)?,

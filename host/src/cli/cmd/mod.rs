@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+pub(crate) mod benchmark;
+pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod demo;
 pub(crate) mod eval;
@@ -7,7 +9,9 @@ pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod pack;
 pub(crate) mod plan;
+pub(crate) mod profile;
 pub(crate) mod run;
+pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 

@@ -2,6 +2,7 @@
 
 use super::{Machine, parse_ids, prompt_ids};
 use crate::cli::{bytes, output};
+use omex::profile::peak_bytes;
 use omex::session::Session;
 use omex::{Error, Result, interrupt};
 use omex_core::generate::Generation;
@@ -253,12 +254,4 @@ impl Stats {
             bytes::show(self.streamed_bytes_per_token),
         ));
     }
-}
-
-/// The most memory that this process had resident, where the operating system tells.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib << 10)
 }

@@ -1,0 +1,3 @@
+//! Packages as other programs store models.
+
+pub mod gguf;

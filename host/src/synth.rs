@@ -1,0 +1,280 @@
+//! Models with random weights in the shapes of known ones: for measuring, where nobody reads the text.
+
+use crate::import::{Checkpoint, Encoding, LlamaConfig, TensorInfo, TokenizerSource};
+use crate::quantize::Precision;
+use crate::{Error, Result};
+use half::f16;
+use std::path::Path;
+
+/// The shape of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// The model that it is the shape of.
+    pub name: &'static str,
+    hidden_size: u32,
+    intermediate_size: u32,
+    layers: u32,
+    heads: u32,
+    kv_heads: u32,
+    vocab_size: u32,
+    context_length: u32,
+    rope_theta: f64,
+    tied_embeddings: bool,
+}
+
+/// The shapes that there are. Where a model stretches its RoPE frequencies, they are the plain ones.
+pub const SHAPES: [Shape; 7] = [
+    shape("stories", [96, 192, 4, 8, 4, 576, 256], 1e4, true),
+    shape("tinyllama-1.1b", [2048, 5632, 22, 32, 4, 32000, 2048], 1e4, false),
+    shape("llama2-7b", [4096, 11008, 32, 32, 32, 32000, 4096], 1e4, false),
+    shape("llama3-8b", [4096, 14336, 32, 32, 8, 128_256, 8192], 5e5, false),
+    shape("llama3-70b", [8192, 28672, 80, 64, 8, 128_256, 8192], 5e5, false),
+    shape("llama3.2-1b", [2048, 8192, 16, 32, 8, 128_256, 131_072], 5e5, true),
+    shape("llama3.2-3b", [3072, 8192, 28, 24, 8, 128_256, 131_072], 5e5, true),
+];
+
+const fn shape(name: &'static str, sizes: [u32; 7], rope_theta: f64, tied: bool) -> Shape {
+    let [hidden_size, intermediate_size, layers, heads, kv_heads, vocab_size, context_length] =
+        sizes;
+    Shape {
+        name,
+        hidden_size,
+        intermediate_size,
+        layers,
+        heads,
+        kv_heads,
+        vocab_size,
+        context_length,
+        rope_theta,
+        tied_embeddings: tied,
+    }
+}
+
+/// A model whose weights come from a hash of their place, stored as no file has to hold them.
+#[derive(Clone, Debug)]
+pub struct RandomModel {
+    config: LlamaConfig,
+    encoding: Encoding,
+    seed: u64,
+}
+
+impl RandomModel {
+    /// A model of this shape, with all matrices in one precision and another text for each seed.
+    /// It has no tokenizer, and no token that ends a text.
+    #[must_use]
+    pub fn new(shape: &Shape, precision: Precision, seed: u64) -> Self {
+        let head_dim = shape.hidden_size / shape.heads;
+        let frequency =
+            |pair| shape.rope_theta.powf(-f64::from(2 * pair) / f64::from(head_dim)) as f32;
+        let config = LlamaConfig {
+            hidden_size: shape.hidden_size,
+            intermediate_size: shape.intermediate_size,
+            layers: shape.layers,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim,
+            vocab_size: shape.vocab_size,
+            context_length: shape.context_length,
+            rms_norm_epsilon: 1e-5,
+            rope_frequencies: (0..head_dim / 2).map(frequency).collect(),
+            tied_embeddings: shape.tied_embeddings,
+            bos: None,
+            eos: vec![],
+        };
+        let encoding = match precision {
+            Precision::Int4 => Encoding::Q4_0,
+            Precision::Int8 => Encoding::Q8_0,
+            Precision::F16 => Encoding::F16,
+            Precision::F32 | Precision::Vector => Encoding::F32,
+        };
+        Self { config, encoding, seed }
+    }
+
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        let missing = || Error::Usage(format!("a random model has no tensor {name}"));
+        self.tensor(name).ok_or_else(missing)
+    }
+
+    /// Random numbers for one row of a tensor.
+    fn numbers(&self, name: &str, row: u32) -> Numbers {
+        let seed = mixed(self.seed.wrapping_add(u64::from(row) << 32));
+        Numbers(name.bytes().fold(seed, |hash, byte| mixed(hash ^ u64::from(byte))))
+    }
+}
+
+impl Checkpoint for RandomModel {
+    fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    fn tensor(&self, name: &str) -> Option<TensorInfo> {
+        let expected = self.config.tensor(name)?;
+        let encoding = if expected.rows == 1 { Encoding::F32 } else { self.encoding };
+        Some(TensorInfo { rows: expected.rows, columns: expected.columns, encoding })
+    }
+
+    fn read_row(&self, name: &str, row: u32, out: &mut [f32]) -> Result<()> {
+        let info = self.info(name)?;
+        if info.rows == 1 {
+            out.fill(1.0);
+            return Ok(());
+        }
+        match info.encoding {
+            Encoding::Q4_0 | Encoding::Q8_0 => {
+                let mut bytes = vec![];
+                self.read_row_bytes(name, row, &mut bytes)?;
+                info.encoding.decode(&bytes, out);
+            }
+            _ => {
+                let (mut numbers, size) =
+                    (self.numbers(name, row), (3.0 / out.len() as f32).sqrt());
+                out.iter_mut().for_each(|x| *x = size * numbers.signed_unit());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_row_bytes(&self, name: &str, row: u32, out: &mut Vec<u8>) -> Result<()> {
+        let info = self.info(name)?;
+        out.clear();
+        let (integers, spread, to_mean_zero): (_, _, fn(u64) -> u64) = match info.encoding {
+            Encoding::Q4_0 => (16, INT4_SPREAD, without_lowest_int4),
+            Encoding::Q8_0 => (32, INT8_SPREAD, without_lowest_int8),
+            other => {
+                let mut floats = vec![0.0; info.columns as usize];
+                self.read_row(name, row, &mut floats)?;
+                match other {
+                    Encoding::F32 => out.extend(floats.iter().flat_map(|x| x.to_le_bytes())),
+                    _ => out.extend(floats.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes())),
+                }
+                return Ok(());
+            }
+        };
+        let (mut numbers, step) =
+            (self.numbers(name, row), 1.0 / (spread * (info.columns as f32).sqrt()));
+        for _ in 0..info.columns / info.encoding.block_values() {
+            out.extend(f16::from_f32(step * (1.0 + 0.2 * numbers.signed_unit())).to_le_bytes());
+            for _ in 0..integers / 8 {
+                out.extend(to_mean_zero(numbers.next()).to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn tokenizer(&self) -> Option<&TokenizerSource> {
+        None
+    }
+}
+
+/// The standard deviation of the integers below.
+const INT4_SPREAD: f32 = 4.2;
+const INT8_SPREAD: f32 = 74.0;
+
+/// Sixteen nibbles `q + 8`, of which the lowest, -8, become 0, for a mean of 0: a bias in all
+/// weights would end every text in one token for ever.
+fn without_lowest_int4(nibbles: u64) -> u64 {
+    const ONES: u64 = 0x1111_1111_1111_1111;
+    let pairs = nibbles | nibbles >> 1;
+    let lowest = !(pairs | pairs >> 2) & ONES;
+    nibbles | lowest << 3
+}
+
+/// Eight bytes `q`, of which the lowest, -128, become 0.
+fn without_lowest_int8(bytes: u64) -> u64 {
+    const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let others = (bytes & LOW_BITS) + LOW_BITS | !bytes;
+    bytes & (others | LOW_BITS)
+}
+
+/// SplitMix64.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed(self.0)
+    }
+
+    /// A number from -1 to 1.
+    fn signed_unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+fn mixed(z: u64) -> u64 {
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// Writes a package with random weights, which appears whole or not at all.
+///
+/// # Errors
+/// As [`crate::convert::convert`].
+pub fn write(
+    shape: &Shape,
+    precision: Precision,
+    seed: u64,
+    output: &Path,
+    force: bool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<crate::package::Package> {
+    use crate::convert::{Calibration, Options, convert};
+    let model = RandomModel::new(shape, precision, seed);
+    let options = Options {
+        precision: Some(precision),
+        calibration: Calibration::Off,
+        force,
+        ..Default::default()
+    };
+    convert(&model, "random", shape.name, output, &options, progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_integers_become_zero_and_no_others() {
+        assert_eq!(without_lowest_int4(0x0123_4567_89ab_cde0), 0x8123_4567_89ab_cde8);
+        let bytes = [0x80u8, 0x00, 0x7f, 0xff, 0x81, 0x01, 0x80, 0x40];
+        let kept = [0x00u8, 0x00, 0x7f, 0xff, 0x81, 0x01, 0x00, 0x40];
+        assert_eq!(without_lowest_int8(u64::from_le_bytes(bytes)), u64::from_le_bytes(kept));
+    }
+
+    #[test]
+    fn weights_have_mean_0_and_variance_1_over_columns_in_every_precision() {
+        let shape = SHAPES.iter().find(|s| s.name == "llama3-70b").unwrap();
+        for precision in [Precision::Int4, Precision::Int8, Precision::F16, Precision::F32] {
+            let model = RandomModel::new(shape, precision, 1);
+            let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+            for row in 0..20 {
+                let mut weights = vec![0.0; 28672];
+                model.read_row("model.layers.79.mlp.down_proj.weight", row, &mut weights).unwrap();
+                sum += weights.iter().map(|x| f64::from(*x)).sum::<f64>();
+                squares += weights.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+                count += weights.len() as f64;
+            }
+            let variance = squares / count * 28672.0;
+            assert!((0.97..1.03).contains(&variance), "{precision:?}: {variance}");
+            // Five standard errors.
+            let mean = sum / count * 28672f64.sqrt();
+            assert!(mean.abs() < 5.0 / count.sqrt(), "{precision:?}: {mean}");
+        }
+    }
+
+    #[test]
+    fn rows_differ_by_place_and_by_seed_and_are_the_same_again() {
+        let row = |seed, name: &str, row| {
+            let mut out = vec![];
+            let model = RandomModel::new(&SHAPES[0], Precision::Int4, seed);
+            model.read_row_bytes(name, row, &mut out).unwrap();
+            out
+        };
+        let (query, key) =
+            ("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight");
+        assert_eq!(row(1, query, 3), row(1, query, 3));
+        let all = [row(1, query, 3), row(2, query, 3), row(1, query, 4), row(1, key, 3)];
+        assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])));
+    }
+}
