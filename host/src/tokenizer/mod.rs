@@ -19,6 +19,7 @@ pub use omex_core::token::layout::{Kind, PreTokenizer};
 
 use crate::{Error, Result};
 use omex_core::token::layout::CHARACTER;
+use omex_core::token::{EncodeError, MIN_SCRATCH, Options, Symbol, TableSource, Tokenizer};
 use std::borrow::Cow;
 use std::path::PathBuf;
 
@@ -87,6 +88,25 @@ pub struct Added {
 pub fn nfc(text: &str) -> Cow<'_, str> {
     use unicode_normalization::{UnicodeNormalization, is_nfc};
     if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
+}
+
+/// The ids of a text of any length, brought into the form that the tokenizer asks for.
+///
+/// # Errors
+/// Tables that are damaged or cannot be read.
+pub fn encode<S: TableSource>(
+    tokenizer: &mut Tokenizer<S>,
+    text: &str,
+    options: Options,
+) -> std::result::Result<Vec<u32>, EncodeError> {
+    let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
+    let mut scratch = vec![Symbol::EMPTY; text.len() + MIN_SCRATCH];
+    let mut ids = vec![];
+    tokenizer.encode(&text, options, &mut scratch, |id| {
+        ids.push(id);
+        Ok(())
+    })?;
+    Ok(ids)
 }
 
 impl Spec {
