@@ -1,7 +1,8 @@
 //! Text to ids: added tokens are found first, what lies between them is cut into words, words are merged.
 
+use super::cache::{CachedWord, Found, Key};
 use super::error::{EncodeError, Full};
-use super::layout::{Kind, MAX_ADDED, added, flag};
+use super::layout::{Kind, MAX_ADDED, added, flag, word_hash};
 use super::merge::{Symbol, merge};
 use super::source::{SourceError, TableSource};
 use super::tables::{Added, Tables};
@@ -96,9 +97,14 @@ impl<S: TableSource> Tables<S> {
 pub(super) struct Encoder<'a, S, F> {
     tables: &'a mut Tables<S>,
     scratch: &'a mut [Symbol],
+    cache: &'a mut [CachedWord],
     sink: F,
     /// Symbols of the word so far.
     symbols: usize,
+    /// Ids of the word so far.
+    found: Found,
+    /// Some of the word so far is unknown.
+    unknown: bool,
     after_unknown: bool,
     done: Encoded,
 }
@@ -107,6 +113,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
     pub(super) fn new(
         tables: &'a mut Tables<S>,
         scratch: &'a mut [Symbol],
+        cache: &'a mut [CachedWord],
         sink: F,
     ) -> Result<Self, EncodeError> {
         if scratch.len() < MIN_SCRATCH {
@@ -117,8 +124,11 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         Ok(Self {
             tables,
             scratch,
+            cache,
             sink,
             symbols: 0,
+            found: Found::NOTHING,
+            unknown: false,
             after_unknown: false,
             done: Encoded::default(),
         })
@@ -186,27 +196,32 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
     fn words_of_bytes(&mut self, mut text: &str) -> Result<(), EncodeError> {
         while !text.is_empty() {
             let length = self.tables.first_word(text)?;
+            let key = Key::new(text.as_bytes(), length);
             let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
             text = rest;
-            if self.tables.header.word_count > 0
-                && let Some(id) = self
-                    .tables
-                    .whole_word(word.as_bytes(), super::layout::word_hash(word.as_bytes()))?
-            {
-                self.emit(id)?;
-                continue;
+            if !self.cached(key)? {
+                self.word(key, |encoder| encoder.word_of_bytes(word.as_bytes()))?;
             }
-            for &byte in word.as_bytes() {
-                self.make_room(1)?;
-                let id = self.tables.byte(byte)?;
-                self.symbol(id)?;
-            }
-            self.merge()?;
         }
         Ok(())
     }
 
-    fn words_of_characters(&mut self, text: &str, first: bool) -> Result<(), EncodeError> {
+    fn word_of_bytes(&mut self, word: &[u8]) -> Result<(), EncodeError> {
+        if self.tables.header.word_count > 0
+            && let Some(id) = self.tables.whole_word(word, word_hash(word))?
+        {
+            self.found.push(id);
+            return self.emit(id);
+        }
+        for &byte in word {
+            self.make_room(1)?;
+            let id = self.tables.byte(byte)?;
+            self.symbol(id)?;
+        }
+        self.merge()
+    }
+
+    fn words_of_characters(&mut self, mut text: &str, first: bool) -> Result<(), EncodeError> {
         let header = self.tables.header;
         let space = if header.has(flag::SPACE_MARK) { SPACE_MARK } else { ' ' };
         let marked = |c| if c == ' ' { space } else { c };
@@ -214,14 +229,25 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             || (first && header.has(flag::PREFIX_FIRST)))
             && !(header.has(flag::PREFIX_UNLESS_SPACE)
                 && text.chars().next().map(marked) == Some(space));
-        let mut previous = space;
-        for c in prefixed.then_some(space).into_iter().chain(text.chars().map(marked)) {
-            let cut = header.has(flag::SPLIT_SPACES)
-                || (header.has(flag::SPLIT_WORDS) && previous != space);
-            if c == space && cut {
-                self.merge()?;
+        let mut prefix = prefixed.then_some(space);
+        while !text.is_empty() {
+            let length = self.tables.first_marked_word(text, prefix.is_some());
+            let key = Key::new(text.as_bytes(), length).filter(|_| prefix.is_none());
+            let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
+            text = rest;
+            if !self.cached(key)? {
+                let characters = prefix.take().into_iter().chain(word.chars().map(marked));
+                self.word(key, |encoder| encoder.word_of_characters(characters))?;
             }
-            previous = c;
+        }
+        Ok(())
+    }
+
+    fn word_of_characters(
+        &mut self,
+        characters: impl Iterator<Item = char>,
+    ) -> Result<(), EncodeError> {
+        for c in characters {
             self.make_room(c.len_utf8())?;
             match self.tables.character(c)? {
                 Some(id) => self.symbol(Some(id))?,
@@ -229,6 +255,37 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             }
         }
         self.merge()
+    }
+
+    /// Emits the ids of a word that is in the cache; says whether it is.
+    #[inline]
+    fn cached(&mut self, key: Option<Key>) -> Result<bool, EncodeError> {
+        let entry = key.and_then(|key| key.entry(self.cache)?.ids(key));
+        let Some(ids) = entry else { return Ok(false) };
+        // Only words without unknown characters are in the cache.
+        self.after_unknown = false;
+        for id in ids {
+            self.emit(id)?;
+        }
+        Ok(true)
+    }
+
+    /// Encodes a word by `encode`, and keeps it in the cache if its ids depend on nothing else.
+    fn word(
+        &mut self,
+        key: Option<Key>,
+        encode: impl FnOnce(&mut Self) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        let cuts = self.done.cuts;
+        (self.found, self.unknown) = (Found::NOTHING, false);
+        encode(self)?;
+        if let Some(key) = key
+            && cuts == self.done.cuts
+            && !self.unknown
+        {
+            self.found.keep(key, self.cache);
+        }
+        Ok(())
     }
 
     /// A character that the vocabulary lacks: the tokens of its bytes, or the unknown token if one of them is missing.
@@ -252,6 +309,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         let header = &self.tables.header;
         let fused = self.after_unknown && header.has(flag::FUSE_UNKNOWN);
         self.after_unknown = id.is_none();
+        self.unknown |= id.is_none();
         let id = match id {
             Some(id) => id,
             None if header.unknown < header.vocabulary && !fused => header.unknown,
@@ -274,7 +332,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
 
     /// Merges the word so far and emits its ids.
     fn merge(&mut self) -> Result<(), EncodeError> {
-        let Self { tables, scratch, sink, symbols, done, .. } = self;
+        let Self { tables, scratch, sink, symbols, found, done, .. } = self;
         let word = scratch.get_mut(..*symbols).ok_or(EncodeError::Scratch)?;
         *symbols = 0;
         let ids = &mut done.ids;
@@ -283,6 +341,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             |left, right| tables.merge(left, right).map_err(EncodeError::from),
             |id| {
                 *ids = ids.wrapping_add(1);
+                found.push(id);
                 sink(id).map_err(EncodeError::from)
             },
         )?;

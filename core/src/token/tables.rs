@@ -165,13 +165,27 @@ impl Header {
 pub(super) struct Tables<S> {
     source: S,
     pub(super) header: Header,
+    /// Where the last character was that is not ASCII: the next one is near.
+    range: Range,
+}
+
+/// Characters of one class.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    first: u32,
+    last: u32,
+    class: u32,
+}
+
+impl Range {
+    const EMPTY: Self = Self { first: 1, last: 0, class: 0 };
 }
 
 impl<S: TableSource> Tables<S> {
     pub(super) fn open(mut source: S) -> Result<Self, OpenError> {
         let (header, length) = Header::parse(&source.array(0)?)?;
         source.array::<1>(length.saturating_sub(1))?;
-        Ok(Self { source, header })
+        Ok(Self { source, header, range: Range::EMPTY })
     }
 
     #[inline(always)]
@@ -257,22 +271,32 @@ impl<S: TableSource> Tables<S> {
         self.source.read(offset, out)
     }
 
-    /// The class bits of a character: those of the last range that starts at or before it, if it reaches that far.
+    /// The class bits of a character: those of the range that it is in, or 0 between ranges.
     pub(super) fn class(&mut self, c: char) -> Result<u32, SourceError> {
         let c = u32::from(c);
+        if !(self.range.first..=self.range.last).contains(&c) {
+            self.range = self.range_of(c)?;
+        }
+        Ok(self.range.class)
+    }
+
+    /// The range that a character is in, or the gap between ranges.
+    fn range_of(&mut self, c: u32) -> Result<Range, SourceError> {
         let (mut low, mut high) = (0, self.header.class_count);
+        let mut gap = Range { first: 0, last: u32::MAX, class: 0 };
         while low < high {
             let middle = low + (high - low) / 2;
-            let (start, end) = self.words(self.header.classes, middle)?;
-            if c < start {
-                high = middle;
-            } else if c > end & 0x00FF_FFFF {
-                low = middle + 1;
+            let (first, end) = self.words(self.header.classes, middle)?;
+            let last = end & 0x00FF_FFFF;
+            if c < first {
+                (high, gap.last) = (middle, first - 1);
+            } else if c > last {
+                (low, gap.first) = (middle + 1, last + 1);
             } else {
-                return Ok(end >> 24);
+                return Ok(Range { first, last, class: end >> 24 });
             }
         }
-        Ok(0)
+        Ok(gap)
     }
 
     /// The id of a word that is a token although merging would not make it.
