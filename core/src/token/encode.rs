@@ -2,11 +2,12 @@
 
 use super::cache::{CachedWord, Found, Key};
 use super::error::{EncodeError, Full};
-use super::layout::{Kind, MAX_ADDED, added, flag, word_hash};
+use super::layout::{Kind, MAX_ADDED, added, flag};
 use super::merge::{Symbol, merge};
 use super::source::{SourceError, TableSource};
 use super::tables::{Added, Tables};
 use super::{Encoded, Options};
+use core::iter;
 
 /// Scratch memory is at least this many symbols.
 pub const MIN_SCRATCH: usize = 16;
@@ -196,29 +197,16 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
     fn words_of_bytes(&mut self, mut text: &str) -> Result<(), EncodeError> {
         while !text.is_empty() {
             let length = self.tables.first_word(text)?;
-            let key = Key::new(text.as_bytes(), length);
-            let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
-            text = rest;
-            if !self.cached(key)? {
-                self.word(key, |encoder| encoder.word_of_bytes(word.as_bytes()))?;
-            }
+            text = self.word(text, length, |encoder, word| {
+                for &byte in word.as_bytes() {
+                    encoder.make_room(1)?;
+                    let id = encoder.tables.byte(byte)?;
+                    encoder.symbol(id)?;
+                }
+                encoder.merge()
+            })?;
         }
         Ok(())
-    }
-
-    fn word_of_bytes(&mut self, word: &[u8]) -> Result<(), EncodeError> {
-        if self.tables.header.word_count > 0
-            && let Some(id) = self.tables.whole_word(word, word_hash(word))?
-        {
-            self.found.push(id);
-            return self.emit(id);
-        }
-        for &byte in word {
-            self.make_room(1)?;
-            let id = self.tables.byte(byte)?;
-            self.symbol(id)?;
-        }
-        self.merge()
     }
 
     fn words_of_characters(&mut self, mut text: &str, first: bool) -> Result<(), EncodeError> {
@@ -229,24 +217,23 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             || (first && header.has(flag::PREFIX_FIRST)))
             && !(header.has(flag::PREFIX_UNLESS_SPACE)
                 && text.chars().next().map(marked) == Some(space));
-        let mut prefix = prefixed.then_some(space);
-        while !text.is_empty() {
-            let length = self.tables.first_marked_word(text, prefix.is_some());
-            let key = Key::new(text.as_bytes(), length).filter(|_| prefix.is_none());
+        if prefixed {
+            // The word with this space is not the word as it stands in the text: neither cache nor table has it.
+            let length = self.tables.first_marked_word(text, true);
             let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
+            self.characters(iter::once(space).chain(word.chars().map(marked)))?;
             text = rest;
-            if !self.cached(key)? {
-                let characters = prefix.take().into_iter().chain(word.chars().map(marked));
-                self.word(key, |encoder| encoder.word_of_characters(characters))?;
-            }
+        }
+        while !text.is_empty() {
+            let length = self.tables.first_marked_word(text, false);
+            text = self
+                .word(text, length, |encoder, word| encoder.characters(word.chars().map(marked)))?;
         }
         Ok(())
     }
 
-    fn word_of_characters(
-        &mut self,
-        characters: impl Iterator<Item = char>,
-    ) -> Result<(), EncodeError> {
+    /// Merges the characters of a word.
+    fn characters(&mut self, characters: impl Iterator<Item = char>) -> Result<(), EncodeError> {
         for c in characters {
             self.make_room(c.len_utf8())?;
             match self.tables.character(c)? {
@@ -255,6 +242,23 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             }
         }
         self.merge()
+    }
+
+    /// Encodes the first `length` bytes of `text`, a word: from the cache, as one token, or by `merge`. Returns what
+    /// follows.
+    #[inline]
+    fn word<'t>(
+        &mut self,
+        text: &'t str,
+        length: usize,
+        merge: impl FnOnce(&mut Self, &str) -> Result<(), EncodeError>,
+    ) -> Result<&'t str, EncodeError> {
+        let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
+        let key = Key::new(text.as_bytes(), length);
+        if !self.cached(key)? {
+            self.uncached(word, key, merge)?;
+        }
+        Ok(rest)
     }
 
     /// Emits the ids of a word that is in the cache; says whether it is.
@@ -270,15 +274,23 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         Ok(true)
     }
 
-    /// Encodes a word by `encode`, and keeps it in the cache if its ids depend on nothing else.
-    fn word(
+    /// Encodes a word, and keeps it in the cache if its ids depend on nothing else.
+    #[inline(never)]
+    fn uncached(
         &mut self,
+        word: &str,
         key: Option<Key>,
-        encode: impl FnOnce(&mut Self) -> Result<(), EncodeError>,
+        merge: impl FnOnce(&mut Self, &str) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let cuts = self.done.cuts;
         (self.found, self.unknown) = (Found::NOTHING, false);
-        encode(self)?;
+        if let Some(id) = self.tables.whole_word(word.as_bytes())? {
+            self.after_unknown = false;
+            self.found.push(id);
+            self.emit(id)?;
+        } else {
+            merge(self, word)?;
+        }
         if let Some(key) = key
             && cuts == self.done.cuts
             && !self.unknown
