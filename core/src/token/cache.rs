@@ -1,7 +1,8 @@
 //! Words whose ids are known, in the caller's memory: most words of a text were in it before.
 //!
-//! Direct-mapped: a word has one place, and the latest of those that share it stays. An entry holds the word itself,
-//! so what is found is right whatever else hashes to the same place; words that do not fit are merged each time.
+//! A word has two places, side by side in one cache line, and the latest two of those that share them stay. An entry
+//! holds the word itself, so what is found is right whatever else has the same places; words that do not fit are
+//! merged each time.
 
 use super::layout::NONE;
 
@@ -21,11 +22,6 @@ pub struct CachedWord {
 impl CachedWord {
     /// An entry that holds no word.
     pub const EMPTY: Self = Self { key: Key([0; 2]), ids: [0; MAX_IDS] };
-
-    /// The ids of the word `key`, if it is the one that this entry holds.
-    pub(super) fn ids(&self, key: Key) -> Option<impl Iterator<Item = u32> + use<>> {
-        (self.key == key).then(|| self.ids.into_iter().take_while(|&id| id != NONE))
-    }
 }
 
 impl Default for CachedWord {
@@ -55,19 +51,21 @@ impl Key {
         Some(Self([word as u64, (word >> 64) as u64]))
     }
 
-    /// The place of the word in a cache of `words` entries.
+    /// The two places of the word; none if there is no cache.
     #[inline]
-    fn home(self, words: usize) -> usize {
+    fn places(self, cache: &mut [CachedWord]) -> Option<&mut [CachedWord; 2]> {
+        let (places, _) = cache.as_chunks_mut();
         let Self([low, high]) = self;
         let hash = (low ^ high.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let hash = (hash ^ hash >> 32).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
-        (((hash >> 32) * words as u64) >> 32) as usize
+        places.get_mut((((hash >> 32) * places.len() as u64) >> 32) as usize)
     }
 
-    /// The entry of the word; none if there is no cache.
+    /// The ids of the word, if it is in the cache.
     #[inline]
-    pub(super) fn entry(self, cache: &mut [CachedWord]) -> Option<&mut CachedWord> {
-        cache.get_mut(self.home(cache.len()))
+    pub(super) fn ids(self, cache: &mut [CachedWord]) -> Option<impl Iterator<Item = u32> + use<>> {
+        let word = self.places(cache)?.iter().find(|word| word.key == self)?;
+        Some(word.ids.into_iter().take_while(|&id| id != NONE))
     }
 }
 
@@ -91,9 +89,10 @@ impl Found {
     /// Keeps the word `key`, whose ids these are.
     pub(super) fn keep(self, key: Key, cache: &mut [CachedWord]) {
         if (1..=MAX_IDS).contains(&self.count)
-            && let Some(entry) = key.entry(cache)
+            && let Some([first, second]) = key.places(cache)
         {
-            *entry = CachedWord { key, ids: self.ids };
+            *second = *first;
+            *first = CachedWord { key, ids: self.ids };
         }
     }
 }

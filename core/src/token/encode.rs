@@ -50,8 +50,19 @@ impl<S: TableSource> Tables<S> {
         let (mut low, mut high) = (0, self.header.added_count);
         let mut found = None;
         for (depth, &b) in text.iter().enumerate().take(MAX_ADDED) {
-            low = self.partition_added(low, high, |byte| byte < Some(b), depth)?;
-            high = self.partition_added(low, high, |byte| byte <= Some(b), depth)?;
+            let byte = Some(b);
+            let (first, last) = (self.added(low)?, self.added(high.saturating_sub(1))?);
+            let (least, most) = (self.added_byte(first, depth)?, self.added_byte(last, depth)?);
+            // Mostly, no token goes on with this byte, or all of them do.
+            if byte < least || byte > most {
+                break;
+            }
+            if least != byte {
+                low = self.partition_added(low, high, |other| other < byte, depth)?;
+            }
+            if most != byte {
+                high = self.partition_added(low, high, |other| other <= byte, depth)?;
+            }
             if low >= high {
                 break;
             }
@@ -264,8 +275,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
     /// Emits the ids of a word that is in the cache; says whether it is.
     #[inline]
     fn cached(&mut self, key: Option<Key>) -> Result<bool, EncodeError> {
-        let entry = key.and_then(|key| key.entry(self.cache)?.ids(key));
-        let Some(ids) = entry else { return Ok(false) };
+        let Some(ids) = key.and_then(|key| key.ids(self.cache)) else { return Ok(false) };
         // Only words without unknown characters are in the cache.
         self.after_unknown = false;
         for id in ids {

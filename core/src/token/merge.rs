@@ -42,7 +42,7 @@ impl Default for Symbol {
 }
 
 /// Up to this many symbols, looking at all of them is quicker than keeping the tree.
-const SCAN: usize = 16;
+const SCAN: usize = 32;
 
 /// A word while it is merged. Positions outside it read as [`Symbol::EMPTY`].
 struct Word<'s> {
