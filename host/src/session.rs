@@ -4,13 +4,12 @@ use crate::package::{CONVERT_AGAIN, Package};
 use crate::pager::{MappedPager, ReadPager, Space};
 use crate::plan::{MemoryPlan, ModelSize, PageSource, Request, Residency, plan};
 use crate::pool::Pool;
-use crate::tokenizer::nfc;
-use crate::{Error, Result, dispatch};
+use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::engine::{Engine, Model};
 use omex_core::error::RunError;
 use omex_core::program::Program;
 use omex_core::simd::Kernels;
-use omex_core::token::{self, Decoder, Symbol, Tokenizer};
+use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,15 +131,8 @@ impl Session {
     /// A model without a tokenizer, or damaged tables.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokenizer = self.tokenizer()?;
-        let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
-        let mut scratch = vec![Symbol::EMPTY; text.len() + omex_core::token::MIN_SCRATCH];
-        let mut ids = vec![];
-        let encoded = tokenizer.encode(&text, token::Options::default(), &mut scratch, |id| {
-            ids.push(id);
-            Ok(())
-        });
-        encoded.map_err(|error| self.bad_tokenizer(&error))?;
-        Ok(ids)
+        tokenizer::encode(&mut tokenizer, text, token::Options::default())
+            .map_err(|error| self.bad_tokenizer(&error))
     }
 
     /// The text of some tokens.

@@ -1,4 +1,4 @@
-//! `docs/format.md` says what the code does: its tables are made from the code here, and compared.
+//! `docs/format.md` and `docs/format-tokenizer.md` say what the code does: their tables are made from the code here, and compared.
 
 use half::f16;
 use heapless::Vec as FixedVec;
@@ -8,6 +8,7 @@ use omex_core::kv::KvFormat;
 use omex_core::program::{self, Activation, Heads, MAX_OPS, MAX_SLOTS, MAX_WIDTH, Op, PerLayer};
 use omex_core::program::{Slot, Tensor, Value};
 use omex_core::quant::{Format, GROUP, PANEL, float16, float32, int4, int8};
+use omex_core::token::layout::{self, field};
 
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 
@@ -170,6 +171,45 @@ fn weights_lie_where_the_formulas_say() {
     ] {
         assert_says(formula);
     }
+}
+
+#[test]
+fn the_tokenizer_section_is_as_drawn() {
+    let document = include_str!("../../docs/format-tokenizer.md");
+    let says = |text: &str| assert!(document.contains(text), "format-tokenizer.md: {text}");
+    says(&format!("Version {}.", layout::VERSION));
+    says(&format!("\n  4  2  version = {}\n", layout::VERSION));
+    says(&format!("## Header: {} bytes", layout::HEADER));
+    for (at, bytes, name) in [
+        (field::KIND, 1, "kind "),
+        (field::PRE_TOKENIZER, 1, "pre-tokenizer "),
+        (field::FLAGS, 4, "flags "),
+        (field::LENGTH, 4, "length "),
+        (field::VOCABULARY, 4, "vocabulary "),
+        (field::UNKNOWN, 4, "unknown "),
+        (field::INDEX, 4, "index "),
+        (field::PIECES, 4, "pieces "),
+        (field::MERGES, 4, "merges "),
+        (field::MERGE_BUCKETS, 4, "merge buckets "),
+        (field::CLASSES, 4, "classes "),
+        (field::CLASS_COUNT, 4, "class count "),
+        (field::WORDS, 4, "words "),
+        (field::WORD_BUCKETS, 4, "word buckets "),
+        (field::ADDED, 4, "added "),
+        (field::ADDED_COUNT, 4, "added count "),
+        (field::TEMPLATE, 4, "template "),
+        (field::BEFORE, 2, "before "),
+        (field::AFTER, 2, "after "),
+        (field::BYTES, 4, "bytes "),
+        (field::FIRST_BYTES, 32, "first bytes "),
+    ] {
+        says(&format!("\n{at:>3} {bytes:>2}  {name}"));
+    }
+    assert_eq!((layout::BUCKET, layout::BUCKET_ENTRIES, layout::ID_BITS), (64, 5, 21));
+    says("5 keys of 8 bytes: bits 0-41 what is looked up, 42-62 the id that it gives, 63 set");
+    assert_eq!(layout::key(3, 5), 3 | 5 << 21 | 1 << 63);
+    // The published FNV-1a of "foobar".
+    assert_eq!(layout::word_key(b"foobar"), 0x8594_4171_f739_67e8 >> 22 | 1 << 63);
 }
 
 fn encode(value: &impl serde::Serialize) -> Vec<u8> {

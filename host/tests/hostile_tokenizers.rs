@@ -3,9 +3,9 @@
 mod common;
 
 use common::{bytes, characters, characters_in_words, decode, encode};
-use omex::tokenizer::{Spec, compile};
+use omex::tokenizer::{self, Spec, compile, nfc};
 use omex_core::token::layout::{field, flag};
-use omex_core::token::{Decoder, Options, SourceError, Symbol, TableSource, Tokenizer};
+use omex_core::token::{CachedWord, Decoder, Options, SourceError, Symbol, TableSource, Tokenizer};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -19,6 +19,18 @@ fn texts() -> impl Strategy<Value = String> {
         "<|end|>", "<|", "\0", "\u{FFFD}",
     ]);
     prop::collection::vec(parts, 0..40).prop_map(|parts| parts.concat())
+}
+
+/// Tokenizers of every kind; the last knows neither all characters nor all bytes.
+fn all_kinds() -> Vec<Spec> {
+    let mut specs = vec![characters(), characters_in_words()];
+    specs.extend(PRE_TOKENIZERS.map(bytes));
+    let mut unknown = characters_in_words();
+    unknown.byte_fallback = false;
+    unknown.flags |= flag::FUSE_UNKNOWN;
+    unknown.unknown = Some(0);
+    specs.push(unknown);
+    specs
 }
 
 /// Everything one can do with a section.
@@ -88,6 +100,64 @@ proptest! {
             encode(&mut Tokenizer::open(section.as_slice()).unwrap(), &text, text.len() + 16)
         });
         prop_assert_eq!(cut, uncut);
+    }
+
+    #[test]
+    fn a_cache_changes_nothing(texts in prop::collection::vec(texts(), 1..4), words in 0..12usize) {
+        for spec in all_kinds() {
+            let section = compile(&spec).unwrap();
+            let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+            // One cache for all the texts: words push each other out of it.
+            let mut cache = vec![CachedWord::EMPTY; words];
+            for text in &texts {
+                let (expected, _) = encode(&mut tokenizer, text, text.len() + 16);
+                let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
+                let mut ids = vec![];
+                let options = Options { add_special: false, parse_special: false };
+                tokenizer.encode_cached(text, options, &mut scratch, &mut cache, |id| {
+                    ids.push(id);
+                    Ok(())
+                }).unwrap();
+                prop_assert_eq!(ids, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_words_changes_nothing(text in texts()) {
+        for spec in all_kinds().into_iter().filter(|spec| !spec.ignore_merges) {
+            let section = compile(&spec).unwrap();
+            let mut without = section.clone();
+            without[field::WORD_BUCKETS..][..4].fill(0);
+            prop_assert_ne!(&section, &without);
+            let [with, without] = [&section, &without].map(|section| {
+                encode(&mut Tokenizer::open(section.as_slice()).unwrap(), &text, text.len() + 16)
+            });
+            prop_assert_eq!(with, without);
+        }
+    }
+
+    #[test]
+    fn long_texts_are_encoded_as_a_whole(part in texts(), count in 1..400usize) {
+        let text = part.repeat(count);
+        for spec in [characters(), characters_in_words(), bytes("gpt-2")] {
+            let section = compile(&spec).unwrap();
+            let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+            let (expected, _) = encode(&mut tokenizer, &text, text.len() + 16);
+            let options = Options { add_special: false, parse_special: false };
+            prop_assert_eq!(tokenizer::encode(&mut tokenizer, &text, options).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn normalization_line_by_line_is_that_of_the_text(
+        parts in prop::collection::vec(prop::sample::select(vec![
+            "e", "\u{301}", "\u{327}", "\u{E9}", "\n", "\r", "\u{1100}", "\u{1161}", "\u{212B}", " ", "x",
+        ]), 0..12),
+    ) {
+        let text = parts.concat();
+        let whole: String = unicode_normalization::UnicodeNormalization::nfc(text.as_str()).collect();
+        prop_assert_eq!(nfc(&text), whole);
     }
 
     #[test]
@@ -163,13 +233,26 @@ fn a_paged_section_gives_the_same_ids() {
 }
 
 /// Steps on merges and reads of tables for a text.
-fn work(spec: &Spec, text: &str) -> u64 {
+fn work(spec: &Spec, text: &str, cached_words: usize) -> u64 {
     let section = compile(spec).unwrap();
     let mut reads = Card { section: &section, cached: None, reads: 0, sectors: 0 };
     let mut tokenizer = Tokenizer::open(&mut reads).unwrap();
     let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
-    let encoded = tokenizer.encode(text, Options::default(), &mut scratch, |_| Ok(())).unwrap();
+    let mut cache = vec![CachedWord::EMPTY; cached_words];
+    let options = Options::default();
+    let encoded =
+        tokenizer.encode_cached(text, options, &mut scratch, &mut cache, |_| Ok(())).unwrap();
     encoded.steps + reads.reads
+}
+
+#[test]
+fn words_that_come_again_cost_nothing() {
+    for spec in [characters_in_words(), bytes("gpt-2"), bytes("llama-bpe")] {
+        let text = " hello hell".repeat(1000);
+        let (once, cached) = (work(&spec, &text[..22], 16), work(&spec, &text, 16));
+        // Reading the header and the template goes with the text, not with its words.
+        assert_eq!(cached, once);
+    }
 }
 
 #[test]
@@ -195,14 +278,21 @@ fn ten_times_the_text_is_little_more_than_ten_times_the_work() {
         "日本",
         "\u{a0}",
         "\u{2581}x",
+        "ab",
+        "a1",
+        "1234567890",
+        " hello",
+        "'s",
         "٣",
         "🙂",
     ] {
         for spec in &specs {
-            let small = work(spec, &part.repeat(10_000 / part.len()));
-            let large = work(spec, &part.repeat(100_000 / part.len()));
-            // n log n from 10,000 to 100,000 is 12.5 times as much.
-            assert!(large < small * 13, "{part:?}: {small} then {large}");
+            for cached_words in [0, 64] {
+                let [small, large] = [10_000, 100_000]
+                    .map(|length| work(spec, &part.repeat(length / part.len()), cached_words));
+                // n log n from 10,000 to 100,000 is 12.5 times as much.
+                assert!(large < small * 13, "{part:?}: {small} then {large}");
+            }
         }
     }
 }

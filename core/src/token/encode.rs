@@ -1,11 +1,13 @@
 //! Text to ids: added tokens are found first, what lies between them is cut into words, words are merged.
 
+use super::cache::{CachedWord, Found, Key};
 use super::error::{EncodeError, Full};
 use super::layout::{Kind, MAX_ADDED, added, flag};
 use super::merge::{Symbol, merge};
 use super::source::{SourceError, TableSource};
 use super::tables::{Added, Tables};
 use super::{Encoded, Options};
+use core::iter;
 
 /// Scratch memory is at least this many symbols.
 pub const MIN_SCRATCH: usize = 16;
@@ -48,8 +50,19 @@ impl<S: TableSource> Tables<S> {
         let (mut low, mut high) = (0, self.header.added_count);
         let mut found = None;
         for (depth, &b) in text.iter().enumerate().take(MAX_ADDED) {
-            low = self.partition_added(low, high, |byte| byte < Some(b), depth)?;
-            high = self.partition_added(low, high, |byte| byte <= Some(b), depth)?;
+            let byte = Some(b);
+            let (first, last) = (self.added(low)?, self.added(high.saturating_sub(1))?);
+            let (least, most) = (self.added_byte(first, depth)?, self.added_byte(last, depth)?);
+            // Mostly, no token goes on with this byte, or all of them do.
+            if byte < least || byte > most {
+                break;
+            }
+            if least != byte {
+                low = self.partition_added(low, high, |other| other < byte, depth)?;
+            }
+            if most != byte {
+                high = self.partition_added(low, high, |other| other <= byte, depth)?;
+            }
             if low >= high {
                 break;
             }
@@ -96,9 +109,14 @@ impl<S: TableSource> Tables<S> {
 pub(super) struct Encoder<'a, S, F> {
     tables: &'a mut Tables<S>,
     scratch: &'a mut [Symbol],
+    cache: &'a mut [CachedWord],
     sink: F,
     /// Symbols of the word so far.
     symbols: usize,
+    /// Ids of the word so far.
+    found: Found,
+    /// Some of the word so far is unknown.
+    unknown: bool,
     after_unknown: bool,
     done: Encoded,
 }
@@ -107,6 +125,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
     pub(super) fn new(
         tables: &'a mut Tables<S>,
         scratch: &'a mut [Symbol],
+        cache: &'a mut [CachedWord],
         sink: F,
     ) -> Result<Self, EncodeError> {
         if scratch.len() < MIN_SCRATCH {
@@ -117,8 +136,11 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         Ok(Self {
             tables,
             scratch,
+            cache,
             sink,
             symbols: 0,
+            found: Found::NOTHING,
+            unknown: false,
             after_unknown: false,
             done: Encoded::default(),
         })
@@ -186,27 +208,19 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
     fn words_of_bytes(&mut self, mut text: &str) -> Result<(), EncodeError> {
         while !text.is_empty() {
             let length = self.tables.first_word(text)?;
-            let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
-            text = rest;
-            if self.tables.header.word_count > 0
-                && let Some(id) = self
-                    .tables
-                    .whole_word(word.as_bytes(), super::layout::word_hash(word.as_bytes()))?
-            {
-                self.emit(id)?;
-                continue;
-            }
-            for &byte in word.as_bytes() {
-                self.make_room(1)?;
-                let id = self.tables.byte(byte)?;
-                self.symbol(id)?;
-            }
-            self.merge()?;
+            text = self.word(text, length, |encoder, word| {
+                for &byte in word.as_bytes() {
+                    encoder.make_room(1)?;
+                    let id = encoder.tables.byte(byte)?;
+                    encoder.symbol(id)?;
+                }
+                encoder.merge()
+            })?;
         }
         Ok(())
     }
 
-    fn words_of_characters(&mut self, text: &str, first: bool) -> Result<(), EncodeError> {
+    fn words_of_characters(&mut self, mut text: &str, first: bool) -> Result<(), EncodeError> {
         let header = self.tables.header;
         let space = if header.has(flag::SPACE_MARK) { SPACE_MARK } else { ' ' };
         let marked = |c| if c == ' ' { space } else { c };
@@ -214,14 +228,24 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             || (first && header.has(flag::PREFIX_FIRST)))
             && !(header.has(flag::PREFIX_UNLESS_SPACE)
                 && text.chars().next().map(marked) == Some(space));
-        let mut previous = space;
-        for c in prefixed.then_some(space).into_iter().chain(text.chars().map(marked)) {
-            let cut = header.has(flag::SPLIT_SPACES)
-                || (header.has(flag::SPLIT_WORDS) && previous != space);
-            if c == space && cut {
-                self.merge()?;
-            }
-            previous = c;
+        if prefixed {
+            // The word with this space is not the word as it stands in the text: neither cache nor table has it.
+            let length = self.tables.first_marked_word(text, true);
+            let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
+            self.characters(iter::once(space).chain(word.chars().map(marked)))?;
+            text = rest;
+        }
+        while !text.is_empty() {
+            let length = self.tables.first_marked_word(text, false);
+            text = self
+                .word(text, length, |encoder, word| encoder.characters(word.chars().map(marked)))?;
+        }
+        Ok(())
+    }
+
+    /// Merges the characters of a word.
+    fn characters(&mut self, characters: impl Iterator<Item = char>) -> Result<(), EncodeError> {
+        for c in characters {
             self.make_room(c.len_utf8())?;
             match self.tables.character(c)? {
                 Some(id) => self.symbol(Some(id))?,
@@ -229,6 +253,61 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             }
         }
         self.merge()
+    }
+
+    /// Encodes the first `length` bytes of `text`, a word: from the cache, as one token, or by `merge`. Returns what
+    /// follows.
+    #[inline]
+    fn word<'t>(
+        &mut self,
+        text: &'t str,
+        length: usize,
+        merge: impl FnOnce(&mut Self, &str) -> Result<(), EncodeError>,
+    ) -> Result<&'t str, EncodeError> {
+        let (word, rest) = text.split_at_checked(length).ok_or(EncodeError::Corrupt)?;
+        let key = Key::new(text.as_bytes(), length);
+        if !self.cached(key)? {
+            self.uncached(word, key, merge)?;
+        }
+        Ok(rest)
+    }
+
+    /// Emits the ids of a word that is in the cache; says whether it is.
+    #[inline]
+    fn cached(&mut self, key: Option<Key>) -> Result<bool, EncodeError> {
+        let Some(ids) = key.and_then(|key| key.ids(self.cache)) else { return Ok(false) };
+        // Only words without unknown characters are in the cache.
+        self.after_unknown = false;
+        for id in ids {
+            self.emit(id)?;
+        }
+        Ok(true)
+    }
+
+    /// Encodes a word, and keeps it in the cache if its ids depend on nothing else.
+    #[inline(never)]
+    fn uncached(
+        &mut self,
+        word: &str,
+        key: Option<Key>,
+        merge: impl FnOnce(&mut Self, &str) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        let cuts = self.done.cuts;
+        (self.found, self.unknown) = (Found::NOTHING, false);
+        if let Some(id) = self.tables.whole_word(word.as_bytes())? {
+            self.after_unknown = false;
+            self.found.push(id);
+            self.emit(id)?;
+        } else {
+            merge(self, word)?;
+        }
+        if let Some(key) = key
+            && cuts == self.done.cuts
+            && !self.unknown
+        {
+            self.found.keep(key, self.cache);
+        }
+        Ok(())
     }
 
     /// A character that the vocabulary lacks: the tokens of its bytes, or the unknown token if one of them is missing.
@@ -252,6 +331,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         let header = &self.tables.header;
         let fused = self.after_unknown && header.has(flag::FUSE_UNKNOWN);
         self.after_unknown = id.is_none();
+        self.unknown |= id.is_none();
         let id = match id {
             Some(id) => id,
             None if header.unknown < header.vocabulary && !fused => header.unknown,
@@ -274,7 +354,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
 
     /// Merges the word so far and emits its ids.
     fn merge(&mut self) -> Result<(), EncodeError> {
-        let Self { tables, scratch, sink, symbols, done, .. } = self;
+        let Self { tables, scratch, sink, symbols, found, done, .. } = self;
         let word = scratch.get_mut(..*symbols).ok_or(EncodeError::Scratch)?;
         *symbols = 0;
         let ids = &mut done.ids;
@@ -283,6 +363,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             |left, right| tables.merge(left, right).map_err(EncodeError::from),
             |id| {
                 *ids = ids.wrapping_add(1);
+                found.push(id);
                 sink(id).map_err(EncodeError::from)
             },
         )?;

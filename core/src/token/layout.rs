@@ -5,7 +5,7 @@
 /// The first four bytes.
 pub const MAGIC: [u8; 4] = *b"OMTK";
 /// The format's version.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of the header.
 pub const HEADER: usize = 128;
 /// "No such id" in a field that holds an id.
@@ -15,14 +15,12 @@ pub const NONE: u32 = u32::MAX;
 pub const ID_BITS: u32 = 21;
 /// Ids are below this; as the right half of a merge key it means "the left half is a character".
 pub const CHARACTER: u32 = (1 << ID_BITS) - 1;
-/// Bytes of a merge bucket: five keys of eight bytes, five ranks of four, the overflow word.
+/// Bytes of a bucket of merges or words: five keys of eight bytes, five ranks of four, the overflow word.
 pub const BUCKET: usize = 64;
-/// Entries in a merge bucket.
+/// Entries in a bucket.
 pub const BUCKET_ENTRIES: usize = 5;
 /// The bit that marks a key as present.
 pub const OCCUPIED: u64 = 1 << 63;
-/// No more words than this share a hash.
-pub const MAX_SAME_HASH: u32 = 8;
 
 /// Bits of a piece's offset in its index word; the highest bit marks a special token.
 pub const OFFSET_MASK: u32 = (1 << 31) - 1;
@@ -129,16 +127,16 @@ pub mod field {
     pub const PIECES: usize = 28;
     /// u32: where the merge buckets are.
     pub const MERGES: usize = 32;
-    /// u32: number of merge buckets.
-    pub const BUCKETS: usize = 36;
+    /// u32: number of merge buckets, at least one.
+    pub const MERGE_BUCKETS: usize = 36;
     /// u32: where the character classes are.
     pub const CLASSES: usize = 40;
     /// u32: number of ranges of classes.
     pub const CLASS_COUNT: usize = 44;
-    /// u32: where the whole words are.
+    /// u32: where the buckets of whole words are.
     pub const WORDS: usize = 48;
-    /// u32: number of whole words.
-    pub const WORD_COUNT: usize = 52;
+    /// u32: number of their buckets; 0 if there are no whole words.
+    pub const WORD_BUCKETS: usize = 52;
     /// u32: where the added tokens are.
     pub const ADDED: usize = 56;
     /// u32: number of added tokens.
@@ -179,8 +177,11 @@ const fn home(product: u64, buckets: u32) -> u32 {
     (((product >> 32) * buckets as u64) >> 32) as u32
 }
 
-/// The hash of a whole word's bytes: FNV-1a, 32 bits.
+/// The key of a whole word: the high bits of the 64-bit FNV-1a hash of its bytes.
 #[inline]
-pub fn word_hash(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811C_9DC5, |hash, &b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193))
+pub fn word_key(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, &b| {
+        (hash ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01B3)
+    });
+    hash >> (64 - 2 * ID_BITS) | OCCUPIED
 }

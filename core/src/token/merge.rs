@@ -6,6 +6,7 @@
 
 use super::layout::NONE;
 use super::tables::Merge;
+use core::cell::Cell;
 
 /// Working memory for one symbol of a word: the caller supplies a slice of them.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,10 @@ impl Symbol {
     pub(super) const fn new(id: u32) -> Self {
         Self { id, ..Self::EMPTY }
     }
+
+    fn set_merge(&mut self, merge: Option<Merge>) {
+        (self.rank, self.merged) = merge.map_or((NONE, 0), |merge| (merge.rank, merge.id));
+    }
 }
 
 impl Default for Symbol {
@@ -37,7 +42,7 @@ impl Default for Symbol {
 }
 
 /// Up to this many symbols, looking at all of them is quicker than keeping the tree.
-const SCAN: u32 = 16;
+const SCAN: usize = 32;
 
 /// A word while it is merged. Positions outside it read as [`Symbol::EMPTY`].
 struct Word<'s> {
@@ -87,23 +92,66 @@ impl Word<'_> {
     }
 
     fn set_merge(&mut self, position: u32, merge: Option<Merge>) {
-        let merge = merge.unwrap_or(Merge { rank: NONE, id: 0 });
-        self.change(position, |symbol| (symbol.rank, symbol.merged) = (merge.rank, merge.id));
-    }
-
-    fn best(&mut self) -> u32 {
-        if self.length > SCAN {
-            return self.winner(1);
-        }
-        self.steps += u64::from(self.length);
-        let ranks = self.symbols.iter().zip(0..).map(|(symbol, position)| (symbol.rank, position));
-        ranks.min().map_or(0, |(_, position)| position)
+        self.change(position, |symbol| symbol.set_merge(merge));
     }
 }
 
 /// Merges the ids of `symbols` until no merge is left, then gives the ids that remain to `emit`, in order.
 /// Returns the steps taken.
 pub(super) fn merge<E>(
+    symbols: &mut [Symbol],
+    look_up: impl FnMut(u32, u32) -> Result<Option<Merge>, E>,
+    emit: impl FnMut(u32) -> Result<(), E>,
+) -> Result<u64, E> {
+    if symbols.len() <= SCAN { scan(symbols, look_up, emit) } else { play(symbols, look_up, emit) }
+}
+
+/// Merges a short word: looks at all its symbols for each merge, and closes the gap.
+fn scan<E>(
+    symbols: &mut [Symbol],
+    mut look_up: impl FnMut(u32, u32) -> Result<Option<Merge>, E>,
+    mut emit: impl FnMut(u32) -> Result<(), E>,
+) -> Result<u64, E> {
+    let symbols = Cell::from_mut(symbols).as_slice_of_cells();
+    let mut pair = |left: &Cell<Symbol>, right: Option<&Cell<Symbol>>| {
+        let mut symbol = left.get();
+        let merge = match right {
+            Some(right) => look_up(symbol.id, right.get().id)?,
+            None => None,
+        };
+        symbol.set_merge(merge);
+        left.set(symbol);
+        Ok(())
+    };
+    for (at, left) in symbols.iter().enumerate() {
+        pair(left, symbols.get(at + 1))?;
+    }
+    let (mut live, mut steps) = (symbols, 0);
+    loop {
+        steps += live.len() as u64;
+        let ranks =
+            live.iter().zip(0u64..).map(|(symbol, at)| u64::from(symbol.get().rank) << 32 | at);
+        let best = ranks.min().unwrap_or(u64::MAX);
+        let (rank, at) = ((best >> 32) as u32, best as u32 as usize);
+        let Some([left, gap @ ..]) = live.get(at..).filter(|_| rank != NONE) else { break };
+        left.set(Symbol::new(left.get().merged));
+        for pair in gap.windows(2) {
+            if let [to, from] = pair {
+                to.set(from.get());
+            }
+        }
+        live = live.split_last().map_or(live, |(_, rest)| rest);
+        pair(left, live.get(at + 1))?;
+        if let Some(previous) = at.checked_sub(1).and_then(|previous| live.get(previous)) {
+            pair(previous, Some(left))?;
+        }
+    }
+    live.iter().try_for_each(|symbol| emit(symbol.get().id))?;
+    Ok(steps)
+}
+
+/// Merges a long word: the tree tells the best merge, and three paths of it change with each.
+fn play<E>(
     symbols: &mut [Symbol],
     mut look_up: impl FnMut(u32, u32) -> Result<Option<Merge>, E>,
     mut emit: impl FnMut(u32) -> Result<(), E>,
@@ -117,14 +165,11 @@ pub(super) fn merge<E>(
         let previous = position.wrapping_sub(1);
         word.change(position, |symbol| (symbol.previous, symbol.next) = (previous, next));
     }
-    let tree = length > SCAN;
-    if tree {
-        (1..length).rev().for_each(|node| {
-            word.play(node);
-        });
-    }
+    (1..length).rev().for_each(|node| {
+        word.play(node);
+    });
     loop {
-        let left = word.best();
+        let left = word.winner(1);
         let Symbol { rank, merged, previous, next: right, .. } = word.at(left);
         if rank == NONE {
             break;
@@ -139,12 +184,10 @@ pub(super) fn merge<E>(
             let with_previous = look_up(word.at(previous).id, merged)?;
             word.set_merge(previous, with_previous);
         }
-        if tree {
-            word.replay(right);
-            word.replay(left);
-            if previous != NONE {
-                word.replay(previous);
-            }
+        word.replay(right);
+        word.replay(left);
+        if previous != NONE {
+            word.replay(previous);
         }
     }
     let mut position = 0;

@@ -14,9 +14,10 @@
 //! }
 //! ```
 //!
-//! Main path: `encode` finds added tokens, `words` cuts what lies between, `merge` merges each word, `tables` looks
-//! things up. No section, however corrupt, makes these functions panic or run for more than O(n log n) steps.
+//! Main path: `encode` finds added tokens, `words` cuts what lies between, `cache` knows words that were there before,
+//! `merge` merges the others, `tables` looks things up. No section, however corrupt, makes these functions panic or run for more than O(n log n) steps.
 
+mod cache;
 mod decode;
 mod encode;
 mod error;
@@ -26,6 +27,7 @@ mod source;
 mod tables;
 mod words;
 
+pub use cache::CachedWord;
 pub use decode::Decoder;
 pub use encode::MIN_SCRATCH;
 pub use error::{DecodeError, EncodeError, Full, OpenError};
@@ -100,7 +102,25 @@ impl<S: TableSource> Tokenizer<S> {
         scratch: &mut [Symbol],
         sink: impl FnMut(u32) -> Result<(), Full>,
     ) -> Result<Encoded, EncodeError> {
-        encode::Encoder::new(&mut self.tables, scratch, sink)?.run(text, options)
+        self.encode_cached(text, options, scratch, &mut [], sink)
+    }
+
+    /// As [`Tokenizer::encode`], and the same ids, but `cache` saves most of the work on words that come again.
+    ///
+    /// A cache may be kept from text to text, for this tokenizer alone: it starts as [`CachedWord::EMPTY`], 32 bytes
+    /// an entry. Some thousand entries hold the words of most texts.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_cached(
+        &mut self,
+        text: &str,
+        options: Options,
+        scratch: &mut [Symbol],
+        cache: &mut [CachedWord],
+        sink: impl FnMut(u32) -> Result<(), Full>,
+    ) -> Result<Encoded, EncodeError> {
+        encode::Encoder::new(&mut self.tables, scratch, cache, sink)?.run(text, options)
     }
 
     /// Encodes `text` into a slice and returns how much of it was filled, as [`Tokenizer::encode`] does.

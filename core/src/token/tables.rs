@@ -2,8 +2,8 @@
 
 use super::error::OpenError;
 use super::layout::{
-    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, KEY_MASK, Kind, MAGIC, MAX_SAME_HASH,
-    MAX_TEMPLATE, NONE, OFFSET_MASK, PreTokenizer, SPECIAL, VERSION, added, field, homes, key,
+    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, KEY_MASK, Kind, MAGIC, MAX_TEMPLATE, NONE,
+    OFFSET_MASK, PreTokenizer, SPECIAL, VERSION, added, field, homes, key, word_key,
 };
 use super::source::{SourceError, TableSource};
 
@@ -47,6 +47,13 @@ impl Added {
     }
 }
 
+/// Where a hash table is, and how many buckets it has: none if it is empty.
+#[derive(Clone, Copy, Debug)]
+struct HashTable {
+    offset: u32,
+    buckets: u32,
+}
+
 /// The header's fields: every table they describe lies inside the section.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
@@ -58,12 +65,10 @@ pub(super) struct Header {
     index: u32,
     pieces: u32,
     pieces_length: u32,
-    merges: u32,
-    buckets: u32,
+    merges: HashTable,
     classes: u32,
     class_count: u32,
-    words: u32,
-    pub(super) word_count: u32,
+    words: HashTable,
     added: u32,
     pub(super) added_count: u32,
     template: u32,
@@ -109,12 +114,16 @@ impl Header {
             pieces: u32_at(bytes, field::PIECES),
             pieces_length: u32_at(bytes, field::MERGES)
                 .saturating_sub(u32_at(bytes, field::PIECES)),
-            merges: u32_at(bytes, field::MERGES),
-            buckets: u32_at(bytes, field::BUCKETS),
+            merges: HashTable {
+                offset: u32_at(bytes, field::MERGES),
+                buckets: u32_at(bytes, field::MERGE_BUCKETS),
+            },
             classes: u32_at(bytes, field::CLASSES),
             class_count: u32_at(bytes, field::CLASS_COUNT),
-            words: u32_at(bytes, field::WORDS),
-            word_count: u32_at(bytes, field::WORD_COUNT),
+            words: HashTable {
+                offset: u32_at(bytes, field::WORDS),
+                buckets: u32_at(bytes, field::WORD_BUCKETS),
+            },
             added: u32_at(bytes, field::ADDED),
             added_count: u32_at(bytes, field::ADDED_COUNT),
             template: u32_at(bytes, field::TEMPLATE),
@@ -140,15 +149,14 @@ impl Header {
         };
         let tables = inside(self.index, self.vocabulary.saturating_add(1), 4)
             && inside(self.pieces, self.pieces_length, 1)
-            && self.merges >= self.pieces
-            && inside(self.merges, self.buckets, BUCKET as u64)
+            && self.merges.offset >= self.pieces
+            && inside(self.merges.offset, self.merges.buckets, BUCKET as u64)
             && inside(self.classes, self.class_count, 8)
-            && inside(self.words, self.word_count, 8)
+            && inside(self.words.offset, self.words.buckets, BUCKET as u64)
             && inside(self.added, self.added_count, 8)
             && inside(self.template, u32::from(self.before) + u32::from(self.after), 4)
             && inside(self.bytes, 256, 4);
         let counts = self.vocabulary < CHARACTER
-            && self.buckets > 0
             && (self.unknown == NONE || self.unknown < self.vocabulary)
             && self.before <= MAX_TEMPLATE
             && self.after <= MAX_TEMPLATE;
@@ -165,13 +173,27 @@ impl Header {
 pub(super) struct Tables<S> {
     source: S,
     pub(super) header: Header,
+    /// Where the last character was that is not ASCII: the next one is near.
+    range: Range,
+}
+
+/// Characters of one class.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    first: u32,
+    last: u32,
+    class: u32,
+}
+
+impl Range {
+    const EMPTY: Self = Self { first: 1, last: 0, class: 0 };
 }
 
 impl<S: TableSource> Tables<S> {
     pub(super) fn open(mut source: S) -> Result<Self, OpenError> {
         let (header, length) = Header::parse(&source.array(0)?)?;
         source.array::<1>(length.saturating_sub(1))?;
-        Ok(Self { source, header })
+        Ok(Self { source, header, range: Range::EMPTY })
     }
 
     #[inline(always)]
@@ -189,10 +211,14 @@ impl<S: TableSource> Tables<S> {
     /// The merge of a pair of ids, or the id of a character where `right` is [`CHARACTER`].
     #[inline]
     pub(super) fn merge(&mut self, left: u32, right: u32) -> Result<Option<Merge>, SourceError> {
-        let wanted = key(left, right);
-        let (first, second) = homes(wanted, self.header.buckets);
-        match self.search(first, wanted)? {
-            Search::Overflow => match self.search(second, wanted)? {
+        self.look_up(self.header.merges, key(left, right))
+    }
+
+    #[inline]
+    fn look_up(&mut self, table: HashTable, wanted: u64) -> Result<Option<Merge>, SourceError> {
+        let (first, second) = homes(wanted, table.buckets);
+        match self.search(table, first, wanted)? {
+            Search::Overflow => match self.search(table, second, wanted)? {
                 Search::Found(found) => Ok(Some(found)),
                 Search::Overflow | Search::Absent => Ok(None),
             },
@@ -202,8 +228,13 @@ impl<S: TableSource> Tables<S> {
     }
 
     #[inline]
-    fn search(&mut self, bucket: u32, wanted: u64) -> Result<Search, SourceError> {
-        let offset = self.header.merges.saturating_add(bucket.saturating_mul(BUCKET as u32));
+    fn search(
+        &mut self,
+        table: HashTable,
+        bucket: u32,
+        wanted: u64,
+    ) -> Result<Search, SourceError> {
+        let offset = table.offset.saturating_add(bucket.saturating_mul(BUCKET as u32));
         let bytes: [u8; BUCKET] = self.source.array(offset)?;
         let (keys, ranks) = bytes.split_at(BUCKET_ENTRIES * 8);
         let (ranks, _) = ranks.as_chunks::<4>();
@@ -257,50 +288,43 @@ impl<S: TableSource> Tables<S> {
         self.source.read(offset, out)
     }
 
-    /// The class bits of a character: those of the last range that starts at or before it, if it reaches that far.
+    /// The class bits of a character: those of the range that it is in, or 0 between ranges.
     pub(super) fn class(&mut self, c: char) -> Result<u32, SourceError> {
         let c = u32::from(c);
-        let (mut low, mut high) = (0, self.header.class_count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let (start, end) = self.words(self.header.classes, middle)?;
-            if c < start {
-                high = middle;
-            } else if c > end & 0x00FF_FFFF {
-                low = middle + 1;
-            } else {
-                return Ok(end >> 24);
-            }
+        if !(self.range.first..=self.range.last).contains(&c) {
+            self.range = self.range_of(c)?;
         }
-        Ok(0)
+        Ok(self.range.class)
     }
 
-    /// The id of a word that is a token although merging would not make it.
-    pub(super) fn whole_word(
-        &mut self,
-        word: &[u8],
-        hash: u32,
-    ) -> Result<Option<u32>, SourceError> {
-        let (mut low, mut high) = (0, self.header.word_count);
+    /// The range that a character is in, or the gap between ranges.
+    fn range_of(&mut self, c: u32) -> Result<Range, SourceError> {
+        let (mut low, mut high) = (0, self.header.class_count);
+        let mut gap = Range { first: 0, last: u32::MAX, class: 0 };
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.words(self.header.words, middle)?.0 < hash {
-                low = middle + 1;
+            let (first, end) = self.words(self.header.classes, middle)?;
+            let last = end & 0x00FF_FFFF;
+            if c < first {
+                (high, gap.last) = (middle, first - 1);
+            } else if c > last {
+                (low, gap.first) = (middle + 1, last + 1);
             } else {
-                high = middle;
+                return Ok(Range { first, last, class: end >> 24 });
             }
         }
-        // Words of one hash lie side by side; the compiler leaves few, a hostile table may not.
-        for at in (low..self.header.word_count).take(MAX_SAME_HASH as usize) {
-            let (entry, id) = self.words(self.header.words, at)?;
-            if entry != hash {
-                break;
-            }
-            if self.piece_is(id, word)? {
-                return Ok(Some(id));
-            }
+        Ok(gap)
+    }
+
+    /// The id of a word that is one token as a whole.
+    pub(super) fn whole_word(&mut self, word: &[u8]) -> Result<Option<u32>, SourceError> {
+        if self.header.words.buckets == 0 {
+            return Ok(None);
         }
-        Ok(None)
+        match self.look_up(self.header.words, word_key(word))? {
+            Some(Merge { id, .. }) if self.piece_is(id, word)? => Ok(Some(id)),
+            _ => Ok(None),
+        }
     }
 
     fn piece_is(&mut self, id: u32, bytes: &[u8]) -> Result<bool, SourceError> {
@@ -309,14 +333,13 @@ impl<S: TableSource> Tables<S> {
             return Ok(false);
         }
         let mut offset = piece.offset;
-        for chunk in bytes.chunks(32) {
-            let mut buffer = [0; 32];
-            let (read, _) = buffer.split_at_mut(chunk.len());
-            self.source.read(offset, read)?;
-            if read != chunk {
+        for chunk in bytes.chunks(16) {
+            // The merges follow the pieces: 16 bytes can be read wherever a piece is.
+            let read: [u8; 16] = self.source.array(offset)?;
+            if !read.starts_with(chunk) {
                 return Ok(false);
             }
-            offset = offset.saturating_add(32);
+            offset = offset.saturating_add(16);
         }
         Ok(true)
     }

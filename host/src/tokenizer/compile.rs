@@ -3,12 +3,12 @@
 use super::{Added, Kind, PreTokenizer, Spec};
 use crate::{Error, Result};
 use omex_core::token::layout::{
-    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_SAME_HASH,
-    MAX_TEMPLATE, NONE, OFFSET_MASK, SPECIAL, VERSION, added, field, flag, homes, key, word_hash,
+    BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_TEMPLATE, NONE,
+    OFFSET_MASK, SPECIAL, VERSION, added, field, flag, homes, key, word_key,
 };
-use omex_core::token::{Options, Symbol, Tokenizer};
+use omex_core::token::{MIN_SCRATCH, Options, Symbol, Tokenizer};
 use regex_syntax::hir::{Class, HirKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Compiles a tokenizer into a section.
 ///
@@ -16,9 +16,14 @@ use std::collections::BTreeMap;
 /// If an id is outside the vocabulary, or a table is longer than the format allows.
 pub fn compile(spec: &Spec) -> Result<Vec<u8>> {
     spec.check()?;
-    let words = if spec.ignore_merges { whole_words(spec)? } else { Vec::new() };
+    let words = whole_words(spec)?;
+    compile_with(spec, &words)
+}
+
+fn compile_with(spec: &Spec, words: &[Entry]) -> Result<Vec<u8>> {
     let (index, pieces) = pieces(spec)?;
     let merges = buckets(&entries(spec));
+    let words = if words.is_empty() { vec![] } else { buckets(words) };
     let classes =
         if spec.pre_tokenizer == PreTokenizer::None { Vec::new() } else { classes(spec)? };
     let (added, first_bytes) = added_tokens(spec)?;
@@ -29,9 +34,9 @@ pub fn compile(spec: &Spec) -> Result<Vec<u8>> {
     let mut section = Section { bytes: vec![0; HEADER] };
     section.table(field::INDEX, None, &words_of(&index), 4);
     section.table(field::PIECES, None, &pieces, 4);
-    section.table(field::MERGES, Some((field::BUCKETS, BUCKET)), &merges, BUCKET);
+    section.table(field::MERGES, Some((field::MERGE_BUCKETS, BUCKET)), &merges, BUCKET);
     section.table(field::CLASSES, Some((field::CLASS_COUNT, 8)), &words_of(&classes), 4);
-    section.table(field::WORDS, Some((field::WORD_COUNT, 8)), &words_of(&words), 4);
+    section.table(field::WORDS, Some((field::WORD_BUCKETS, BUCKET)), &words, BUCKET);
     section.table(field::ADDED, Some((field::ADDED_COUNT, 8)), &words_of(&added), 4);
     section.table(field::TEMPLATE, None, &words_of(&template.concat()), 4);
     section.table(field::BYTES, None, &words_of(&byte_ids(spec)), 4);
@@ -258,15 +263,16 @@ fn classes(spec: &Spec) -> Result<Vec<u32>> {
     Ok(ranges.into_iter().flat_map(|(start, end)| [start, end]).collect())
 }
 
-/// Words that are tokens although merging would not make them: hash and id of each, by hash.
-fn whole_words(spec: &Spec) -> Result<Vec<u32>> {
+/// Words that are one token: those that merging makes one, and, if merges are ignored, all that are a piece.
+fn whole_words(spec: &Spec) -> Result<Vec<Entry>> {
+    let not_plain = flag::PREFIX_ALWAYS | flag::PREFIX_FIRST | flag::PREFIX_UNLESS_SPACE;
     let plain = Spec {
         pre_tokenizer: PreTokenizer::None,
         added: vec![],
-        ignore_merges: false,
+        flags: spec.flags & !not_plain,
         ..spec.clone()
     };
-    let section = compile(&plain)?;
+    let section = compile_with(&plain, &[])?;
     let broken = |_| {
         spec.malformed(
             "merges",
@@ -277,31 +283,42 @@ fn whole_words(spec: &Spec) -> Result<Vec<u32>> {
     };
     let mut tokenizer = Tokenizer::open(section.as_slice()).map_err(|e| broken(e.to_string()))?;
     let options = Options { add_special: false, parse_special: false };
-    let mut words = Vec::new();
-    let added: std::collections::BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
-    let mut scratch = Vec::new();
-    for (piece, id) in spec.pieces.iter().zip(0..) {
+    let added: BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
+    let ignore_merges = spec.ignore_merges && spec.kind == Kind::Bytes;
+    // Where unknown characters merge with others, a word may depend on the one before it.
+    let unknown = |id: u32| spec.unknown == Some(id);
+    let alone = !spec.merges.iter().any(|m| unknown(m.left) || unknown(m.right));
+    let (mut forced, mut merged) = (vec![], vec![]);
+    let mut scratch = vec![];
+    for (piece, id) in spec.pieces.iter().zip(0..).filter(|(_, id)| !added.contains(id)) {
         // What is not text is never a whole word of a text.
-        let Ok(text) = std::str::from_utf8(piece) else { continue };
-        if text.is_empty() || added.contains(&id) {
+        let Ok(text) = String::from_utf8(decoded(spec, piece)) else { continue };
+        if text.is_empty() {
             continue;
         }
-        scratch.resize(scratch.len().max(text.len() + 16), Symbol::EMPTY);
+        scratch.resize(scratch.len().max(text.len() + MIN_SCRATCH), Symbol::EMPTY);
         let mut ids = [NONE; 2];
-        let encoded = tokenizer.encode_into(text, options, &mut scratch, &mut ids);
-        if encoded.is_err() || ids != [id, NONE] {
-            words.push((word_hash(piece), id));
+        let encoded = tokenizer.encode_into(&text, options, &mut scratch, &mut ids);
+        let word = (text, id);
+        if encoded.is_ok() && ids == [id, NONE] && alone && !unknown(id) {
+            merged.push(word);
+        } else if ignore_merges {
+            forced.push(word);
         }
     }
-    words.sort_unstable();
-    if words.chunk_by(|a, b| a.0 == b.0).any(|same| same.len() > MAX_SAME_HASH as usize) {
-        return Err(too_long(
-            spec,
-            "vocabulary",
-            format!("more than {MAX_SAME_HASH} pieces with one hash"),
-        ));
+    let mut words: BTreeMap<u64, (String, u32)> = BTreeMap::new();
+    for (text, id) in forced {
+        let (first, _) = words.entry(word_key(text.as_bytes())).or_insert((text.clone(), id));
+        if *first != text {
+            let found = format!("two pieces with one hash, {first:?} and {text:?}");
+            return Err(too_long(spec, "vocabulary", found));
+        }
     }
-    Ok(words.into_iter().flat_map(|(hash, id)| [hash, id]).collect())
+    for (text, id) in merged {
+        // The table may lack words that merging makes anyway.
+        words.entry(word_key(text.as_bytes())).or_insert((text, id));
+    }
+    Ok(words.into_iter().map(|(key, (_, id))| Entry { key, id, rank: 0 }).collect())
 }
 
 /// Added tokens by their bytes: id and flags of each; and the set of bytes that they start with.
@@ -331,7 +348,7 @@ fn added_tokens(spec: &Spec) -> Result<(Vec<u32>, [u8; 32])> {
 /// The id that stands for each byte.
 fn byte_ids(spec: &Spec) -> Vec<u32> {
     let mut ids = vec![NONE; 256];
-    let added: std::collections::BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
+    let added: BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
     for (piece, id) in spec.pieces.iter().zip(0..).filter(|(_, id)| !added.contains(id)) {
         let byte = match (spec.kind, piece.as_slice()) {
             (Kind::Bytes, &[byte]) => Some(byte),

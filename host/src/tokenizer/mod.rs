@@ -19,6 +19,9 @@ pub use omex_core::token::layout::{Kind, PreTokenizer};
 
 use crate::{Error, Result};
 use omex_core::token::layout::CHARACTER;
+use omex_core::token::{
+    CachedWord, EncodeError, MIN_SCRATCH, Options, Symbol, TableSource, Tokenizer,
+};
 use std::borrow::Cow;
 use std::path::PathBuf;
 
@@ -86,7 +89,43 @@ pub struct Added {
 /// ([`omex_core::token::Tokenizer::wants_nfc`]).
 pub fn nfc(text: &str) -> Cow<'_, str> {
     use unicode_normalization::{UnicodeNormalization, is_nfc};
-    if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
+    // Nothing combines with a newline, so each line is by itself; most are ASCII.
+    let normal = text.split('\n').all(|line| line.is_ascii() || is_nfc(line));
+    if normal { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
+}
+
+/// Words that encoding a text keeps: 256 KiB.
+const CACHED_WORDS: usize = 8192;
+/// Symbols of the longest word that encoding a text expects.
+const WORD_SYMBOLS: usize = 4096;
+
+/// The ids of a text of any length, brought into the form that the tokenizer asks for.
+///
+/// # Errors
+/// Tables that are damaged or cannot be read.
+pub fn encode<S: TableSource>(
+    tokenizer: &mut Tokenizer<S>,
+    text: &str,
+    options: Options,
+) -> std::result::Result<Vec<u32>, EncodeError> {
+    let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
+    let mut cache = vec![CachedWord::EMPTY; text.len().min(CACHED_WORDS)];
+    let mut ids = Vec::with_capacity(text.len() / 4);
+    let enough = text.len() + MIN_SCRATCH;
+    // Memory for one word that is as long as the whole text is only got if there is a long word.
+    let mut symbols = enough.min(WORD_SYMBOLS);
+    loop {
+        let mut scratch = vec![Symbol::EMPTY; symbols];
+        let encoded = tokenizer.encode_cached(&text, options, &mut scratch, &mut cache, |id| {
+            ids.push(id);
+            Ok(())
+        })?;
+        if encoded.cuts == 0 || symbols == enough {
+            return Ok(ids);
+        }
+        symbols = enough;
+        ids.clear();
+    }
 }
 
 impl Spec {

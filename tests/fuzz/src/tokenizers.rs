@@ -2,7 +2,7 @@
 
 use crate::split_sized;
 use omex::tokenizer::{Spec, compile};
-use omex_core::token::{Decoder, Options, Symbol, Tokenizer};
+use omex_core::token::{CachedWord, Decoder, Options, Symbol, Tokenizer};
 use std::path::Path;
 
 /// The length of a text in two bytes, the text, and a compiled section.
@@ -27,10 +27,19 @@ fn exercise(section: &[u8], text: &str) {
         for parse_special in [false, true] {
             let options = Options { add_special: parse_special, parse_special };
             // Tables that are damaged give an error.
-            let _ = tokenizer.encode(text, options, &mut scratch, |id| {
+            let plain = tokenizer.encode(text, options, &mut scratch, |id| {
                 ids.push(id);
                 Ok(())
             });
+            let mut cache = [CachedWord::EMPTY; 4];
+            let mut cached = vec![];
+            let again = tokenizer.encode_cached(text, options, &mut scratch, &mut cache, |id| {
+                cached.push(id);
+                Ok(())
+            });
+            if plain.is_ok() {
+                assert!(again.is_ok() && ids.ends_with(&cached));
+            }
         }
         let mut decoder = Decoder::new(true);
         for id in ids.into_iter().chain([0, u32::MAX]) {
