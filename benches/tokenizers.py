@@ -35,7 +35,7 @@ def peer(path):
 
     tokenizer = Tokenizer.from_file(path)
     for line in sys.stdin:
-        text = Path(line.rstrip("\n")).read_text(encoding="utf-8")
+        text = Path(line.rstrip("\n")).read_bytes().decode()
         start = time.perf_counter()
         encoding = tokenizer.encode(text, add_special_tokens=False)
         seconds = time.perf_counter() - start
