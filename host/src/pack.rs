@@ -3,6 +3,7 @@
 use crate::package::Package;
 use crate::package::validate::Report;
 use crate::page_writer::PageWriter;
+use crate::plan::{Kv, kv_format};
 use crate::{Error, Result, dispatch};
 use omex_core::arena::{Layout, Plan};
 use omex_core::image::{Extent, HEADER_BYTES, Header};
@@ -28,6 +29,8 @@ pub struct Target {
     pub columns: Option<u32>,
     /// Positions of the KV cache; as many as fit if `None`.
     pub context: Option<u32>,
+    /// How keys and values are stored; by the model's precision if `None`.
+    pub kv: Option<Kv>,
 }
 
 /// Pages that a board holds at once.
@@ -50,6 +53,8 @@ pub struct BoardPlan {
     pub activations: u64,
     /// Positions that the KV cache holds.
     pub context: u32,
+    /// How keys and values are stored.
+    pub kv_format: Kv,
     /// Tokens in one pass of the prompt.
     pub prefill_chunk: u32,
     /// Bytes a page.
@@ -70,7 +75,7 @@ pub fn pack(package: &Package, target: &Target, output: &Path) -> Result<BoardPl
         return Err(Error::Usage(message));
     }
     let tokenizer = package.tokenizer_tables()?.unwrap_or_default();
-    let mut image = Writer::new(package, page_size, tokenizer.len() as u64)?;
+    let mut image = Writer::new(package, page_size, target.kv, tokenizer.len() as u64)?;
     let plan = image.fit(package, target)?;
     image.header.plan = plan.1;
     image.header.ram_bytes = u32::try_from(target.ram).unwrap_or(u32::MAX);
@@ -87,7 +92,7 @@ struct Writer {
 
 impl Writer {
     /// Decides where everything lies in the image.
-    fn new(package: &Package, page_size: u32, tokenizer: u64) -> Result<Self> {
+    fn new(package: &Package, page_size: u32, kv: Option<Kv>, tokenizer: u64) -> Result<Self> {
         let index = &package.index;
         let mut moves = vec![];
         let mut length = 0u64;
@@ -104,7 +109,7 @@ impl Writer {
         let tokenizer = section(after(checksums), tokenizer);
         let pages = section(after(tokenizer).next_multiple_of(u64::from(page_size)), length);
         moves.iter_mut().for_each(|(.., to)| *to += pages.offset);
-        let kv_format = crate::plan::kv_format(&package.program()?);
+        let kv_format = kv.map_or(kv_format(&package.program()?), Kv::format);
         let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0, kv_format };
         let header =
             Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
@@ -178,6 +183,7 @@ impl Writer {
             kv_cache: layout.kv,
             activations: layout.total() - layout.kv,
             context: plan.kv_capacity,
+            kv_format: plan.kv_format.into(),
             prefill_chunk: columns,
             page_size: self.header.page_size,
             image: 0,

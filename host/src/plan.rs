@@ -7,6 +7,7 @@ use omex_core::kv::KvFormat;
 use omex_core::program::Program;
 use omex_core::quant::Format;
 use serde::Serialize;
+use std::fmt;
 use std::path::Path;
 
 /// How weights reach the engine.
@@ -29,6 +30,8 @@ pub struct Request {
     pub memory: Option<u64>,
     /// Positions of the KV cache; as many as make sense if `None`.
     pub context: Option<u32>,
+    /// How keys and values are stored; the planner chooses if `None`.
+    pub kv: Option<Kv>,
     /// Tokens whose logits are wanted in one pass; 0 counts as 1.
     pub logit_columns: u32,
     /// How weights reach the engine; the planner chooses if `None`.
@@ -44,6 +47,48 @@ pub enum PageSource {
     Mmap,
     /// Reads into buffers.
     Read,
+}
+
+/// How keys and values are stored, by the names that users know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Kv {
+    /// 16-bit floats.
+    F16,
+    /// 32-bit floats.
+    F32,
+    /// Signed bytes with a scale for each head of a position.
+    Int8,
+}
+
+impl Kv {
+    pub(crate) fn format(self) -> KvFormat {
+        match self {
+            Self::F16 => KvFormat::Half,
+            Self::F32 => KvFormat::Single,
+            Self::Int8 => KvFormat::Int8,
+        }
+    }
+}
+
+impl From<KvFormat> for Kv {
+    fn from(format: KvFormat) -> Self {
+        match format {
+            KvFormat::Half => Self::F16,
+            KvFormat::Single => Self::F32,
+            KvFormat::Int8 => Self::Int8,
+        }
+    }
+}
+
+impl fmt::Display for Kv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+        })
+    }
 }
 
 /// What the planner needs to know of a model.
@@ -68,6 +113,8 @@ pub struct MemoryPlan {
     pub prefill_chunk: u32,
     /// Positions that the KV cache holds.
     pub context: u32,
+    /// How keys and values are stored.
+    pub kv_format: Kv,
     /// Bytes by purpose.
     pub bytes: Bytes,
     /// The sum of all bytes.
@@ -103,7 +150,7 @@ const TILES: [u32; 4] = [1 << 20, 256 << 10, 64 << 10, 0];
 const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 
 /// Makes the best plan that fits: full context before resident weights, resident weights before
-/// long passes.
+/// exact keys and values, these before long passes.
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
@@ -134,8 +181,8 @@ pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<Mem
     Err(Error::Budget { needed, given: request.memory.unwrap_or(0) })
 }
 
-/// Context lengths and pass lengths to try, best first. While weights can stay in memory only the
-/// pass gets shorter; a shorter context is for when even streaming leaves too little.
+/// Context lengths, formats of the KV cache and pass lengths to try, best first. While weights can
+/// stay in memory the context is full; a shorter one is for when even streaming leaves too little.
 fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> Vec<Plan> {
     if let Some(plan) = request.fixed {
         return vec![plan];
@@ -150,14 +197,20 @@ fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> 
         }
     };
     let logit_columns = request.logit_columns.max(1);
-    let plan = |context: u32, chunk: u32| Plan {
+    let formats = match (request.kv, kv_format(size.program)) {
+        (Some(kv), _) => vec![kv.format()],
+        (None, KvFormat::Half) => vec![KvFormat::Half, KvFormat::Int8],
+        (None, exact) => vec![exact],
+    };
+    let plan = |context: u32, kv_format: KvFormat, chunk: u32| Plan {
         columns: chunk.max(logit_columns),
         logit_columns,
         kv_capacity: context,
         kv_sinks: SINKS.min(context.saturating_sub(1)),
-        kv_format: kv_format(size.program),
+        kv_format,
     };
-    contexts.iter().flat_map(|context| CHUNKS.map(|chunk| plan(*context, chunk))).collect()
+    let caches = contexts.iter().flat_map(|context| formats.iter().map(move |f| (*context, *f)));
+    caches.flat_map(|(context, f)| CHUNKS.map(|chunk| plan(context, f, chunk))).collect()
 }
 
 /// A model that is kept in 32-bit floats throughout is there to be exact; others lose nothing to
@@ -192,5 +245,6 @@ fn lay_out(
     };
     let total = weights + ring + layout.total() + size.tables;
     let (prefill_chunk, context) = (plan.columns, plan.kv_capacity);
-    Ok(MemoryPlan { residency, prefill_chunk, context, bytes, total, plan })
+    let kv_format = plan.kv_format.into();
+    Ok(MemoryPlan { residency, prefill_chunk, context, kv_format, bytes, total, plan })
 }

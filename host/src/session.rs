@@ -2,7 +2,7 @@
 
 use crate::package::{CONVERT_AGAIN, Package};
 use crate::pager::{MappedPager, ReadPager, Space};
-use crate::plan::{MemoryPlan, ModelSize, PageSource, Request, Residency, plan};
+use crate::plan::{Kv, MemoryPlan, ModelSize, PageSource, Request, Residency, plan};
 use crate::pool::Pool;
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::engine::{Engine, Model};
@@ -23,6 +23,8 @@ pub struct Options {
     pub memory: Option<u64>,
     /// Positions of the KV cache.
     pub context: Option<u32>,
+    /// How keys and values are stored; the planner chooses if `None`. An image was packed for one.
+    pub kv: Option<Kv>,
     /// Threads; as many as the machine has cores if `None`.
     pub threads: Option<usize>,
     /// Logits of this many tokens are wanted in one pass; 0 counts as 1.
@@ -264,6 +266,16 @@ impl Tables {
         let program = self.program(path)?;
         let tokenizer = self.tokenizer.as_ref().map_or(0, Vec::len);
         let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
+        if let (Some(fixed), Some(kv)) = (self.fixed, options.kv)
+            && fixed.kv_format != kv.format()
+        {
+            let (path, packed) = (path.display(), Kv::from(fixed.kv_format));
+            let message = format!(
+                "{path}: the image was packed for a KV cache in {packed}: leave --kv out, or pack \
+                 it again with --kv {kv}"
+            );
+            return Err(Error::Usage(message));
+        }
         let size = ModelSize {
             program: &program,
             weights: self.space.length(),
@@ -273,6 +285,7 @@ impl Tables {
         let request = Request {
             memory: options.memory,
             context: options.context,
+            kv: options.kv,
             logit_columns: options.logit_columns,
             pages: options.pages,
             fixed: self.fixed,

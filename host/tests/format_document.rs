@@ -80,7 +80,7 @@ fn the_image_header_is_as_drawn() {
         assert_eq!(section[16..20], extent.crc32c.to_le_bytes());
         assert_eq!(section[20..], [0; 4]);
     }
-    assert_says("| 36 | 4 | plan: format of keys and values, 0 = f16, 1 = f32 |\n");
+    assert_says("| 36 | 4 | plan: format of keys and values, 0 = f16, 1 = f32, 2 = int8 |\n");
     assert_says("| 160 | 92 | reserved |\n");
     assert_eq!(bytes[36..40], [KvFormat::Single as u8, 0, 0, 0]);
     assert!(bytes[160..252].iter().all(|b| *b == 0));

@@ -5,6 +5,7 @@ use omex::convert::{Options, convert};
 use omex::import::{Checkpoint, open};
 use omex::pack::{BoardPlan, Target, pack};
 use omex::package::Package;
+use omex::plan::Kv;
 use omex::quantize::Precision;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -33,14 +34,27 @@ impl Converted {
     /// Packs an image with pages of this size and plenty of memory.
     #[must_use]
     pub fn image(&self, page_size: u32, columns: u32, context: u32) -> PathBuf {
+        self.image_with(page_size, columns, context, None)
+    }
+
+    /// The same with a format of the KV cache.
+    #[must_use]
+    pub fn image_with(
+        &self,
+        page_size: u32,
+        columns: u32,
+        context: u32,
+        kv: Option<Kv>,
+    ) -> PathBuf {
         let target = Target {
             ram: 64 << 20,
             reserve: 0,
             page_size: Some(page_size),
             columns: Some(columns),
             context: Some(context),
+            kv,
         };
-        let path = self.folder.path().join(format!("{page_size}-{columns}-{context}.img"));
+        let path = self.folder.path().join(format!("{page_size}-{columns}-{context}-{kv:?}.img"));
         pack_with(&self.path, &target, &path);
         path
     }

@@ -1,6 +1,6 @@
 //! Running models, and comparing what they say.
 
-use omex::plan::PageSource;
+use omex::plan::{Kv, PageSource};
 use omex::session::{Options, Session};
 use omex_core::engine::Wanted;
 use omex_core::sample;
@@ -10,7 +10,8 @@ use std::path::Path;
 /// Logits by position.
 pub type Rows = Vec<Vec<f32>>;
 
-/// How a model is run: everything here may differ without changing a bit of the result.
+/// How a model is run: but for the KV cache, everything here may differ without changing a bit of
+/// the result.
 #[derive(Clone, Copy, Default)]
 pub struct Setting<'s> {
     /// The kernels; the fastest if `None`.
@@ -23,6 +24,8 @@ pub struct Setting<'s> {
     pub memory: Option<u64>,
     /// Positions of the KV cache. (A shorter one changes the result once a text is longer.)
     pub context: Option<u32>,
+    /// How keys and values are stored; what the planner chooses if `None`.
+    pub kv: Option<Kv>,
     /// Tokens a pass, over and over; as many as fit if empty.
     pub chunks: &'s [usize],
 }
@@ -36,6 +39,7 @@ impl Setting<'_> {
         let options = Options {
             memory: self.memory,
             context: self.context,
+            kv: self.kv,
             threads: Some(self.threads.unwrap_or(1)),
             logit_columns,
             pages: self.pages,

@@ -1,6 +1,9 @@
 //! A memory budget is a promise.
 
+use omex::Error;
+use omex::plan::{Kv, MemoryPlan, PageSource, Residency};
 use omex::quantize::Precision;
+use omex::session::{Options, plan_model};
 use omex_tests::{Converted, Finished, Synthetic, convert_from, json_of, omex, run, shipped_model};
 use serde_json::Value;
 use std::path::Path;
@@ -67,9 +70,14 @@ fn peak_memory_stays_within_the_budget() {
         );
         assert!(planned <= memory, "{planned} planned of {memory}");
         assert!(peak <= memory + SLACK, "{peak} at the peak, of {memory}");
-        texts.push(said["ids"].clone());
+        let kv = plan(large_model(), Some(memory), None, None).unwrap().kv_format;
+        texts.push((kv, said["ids"].clone()));
     }
-    assert!(texts.iter().all(|ids| *ids == texts[0]), "the budget changes the text: {texts:?}");
+    let [half, int8] = [Kv::F16, Kv::Int8].map(|kv| texts.iter().filter(move |text| text.0 == kv));
+    for mut texts in [half, int8] {
+        let first = texts.next().expect("budgets for a cache in each format");
+        assert!(texts.all(|text| text == first), "the budget changes the text: {first:?}");
+    }
 }
 
 #[test]
@@ -85,6 +93,52 @@ fn what_is_planned_is_not_exceeded_without_a_budget_either() {
         println!("{pages}: {planned} planned, {peak} peak");
         assert!(peak <= planned + SLACK, "{pages}: {peak} at the peak, {planned} planned");
     }
+}
+
+fn plan(
+    model: &Path,
+    memory: Option<u64>,
+    kv: Option<Kv>,
+    pages: Option<PageSource>,
+) -> omex::Result<MemoryPlan> {
+    plan_model(model, &Options { memory, kv, pages, ..Options::default() })
+}
+
+/// What the smallest plan of those that are asked for needs.
+fn needed(model: &Path, kv: Option<Kv>, context: Option<u32>, pages: Option<PageSource>) -> u64 {
+    let options = Options { memory: Some(1), kv, context, pages, ..Options::default() };
+    match plan_model(model, &options) {
+        Err(Error::Budget { needed, .. }) => needed,
+        other => panic!("{other:?} with a byte of memory"),
+    }
+}
+
+#[test]
+fn the_cache_is_in_int8_before_its_context_shrinks_or_weights_are_streamed() {
+    let model = large_model();
+    let choice = |memory, kv| {
+        let plan = plan(model, memory, kv, None).unwrap();
+        (plan.kv_format, plan.residency == Residency::Mapped, plan.context)
+    };
+    assert_eq!(choice(None, None), (Kv::F16, true, 512));
+    let mapped = needed(model, Some(Kv::F16), Some(512), Some(PageSource::Mmap));
+    assert_eq!(choice(Some(mapped), None), (Kv::F16, true, 512));
+    assert_eq!(choice(Some(mapped - 1), None), (Kv::Int8, true, 512));
+    assert_eq!(choice(Some(mapped - 1), Some(Kv::F16)), (Kv::F16, false, 512));
+    let streamed = needed(model, Some(Kv::F16), Some(512), Some(PageSource::Read));
+    assert_eq!(choice(Some(streamed - 1), None), (Kv::Int8, false, 512));
+    let (_, _, shorter) = choice(Some(streamed - 1), Some(Kv::F16));
+    assert!(shorter < 512, "{shorter}");
+    assert!(needed(model, None, None, None) < needed(model, Some(Kv::F16), None, None));
+}
+
+/// Who keeps a model in 32-bit floats wants it exact.
+#[test]
+fn the_cache_of_a_model_in_f32_stays_in_f32() {
+    let model = Converted::new(&Synthetic::odd(), Some(Precision::F32));
+    let least = needed(&model.path, None, None, None);
+    assert_eq!(plan(&model.path, Some(least), None, None).unwrap().kv_format, Kv::F32);
+    assert_eq!(plan(&model.path, Some(least), Some(Kv::Int8), None).unwrap().kv_format, Kv::Int8);
 }
 
 /// The number before a word.

@@ -94,6 +94,10 @@ fn the_way_from_a_download_to_a_card() {
     assert!(valid.out.starts_with("valid: "), "{valid:?}");
     let plan = succeeds(run_in(folder.path(), &["plan", "OUT.omex", "--memory", "1MB"]));
     assert!(plan.out.contains("KV cache") && plan.out.contains("in all"), "{plan:?}");
+    let int8 = succeeds(run_in(folder.path(), &["plan", "OUT.omex", "--kv", "int8"]));
+    assert!(int8.out.contains("positions, int8"), "{int8:?}");
+    let plan = json_of(&run_in(folder.path(), &["plan", "OUT.omex", "--json"]));
+    assert_eq!(plan["kv_format"], "f16", "{plan}");
     let text = succeeds(run_in(
         folder.path(),
         &["run", "OUT.omex", "Once upon a time", "--max-tokens", "20"],
@@ -103,6 +107,9 @@ fn the_way_from_a_download_to_a_card() {
         succeeds(run_in(folder.path(), &["pack", "OUT.omex", "--ram", "64K", "-o", "card.img"]));
     assert!(pack.out.contains("card.img"), "{pack:?}");
     succeeds(run_in(folder.path(), &["validate", "card.img"]));
+    let other = run_in(folder.path(), &["run", "card.img", "--ids", "1", "--kv", "int8"]);
+    assert_eq!(other.code, Some(2), "{other:?}");
+    assert!(other.err.contains("pack it again with --kv int8"), "{other:?}");
     for model in ["OUT.omex", "card.img"] {
         succeeds(run_in(folder.path(), &["inspect", model]));
         succeeds(run_in(folder.path(), &["logits", model, "--ids", "1,5,9"]));

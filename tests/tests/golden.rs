@@ -1,6 +1,9 @@
 //! Logits and greedy tokens are those of the reference implementations.
 
+use omex::plan::Kv;
 use omex::quantize::Precision;
+use omex_core::generate::Generation;
+use omex_core::sample::{Sampler, Sampling};
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, convert_from, greedy, greedy_logits, json, logits,
     numbers, perplexity, read_npy, require_shared, shipped_model, worst_error,
@@ -139,6 +142,49 @@ fn quantization_costs_little_perplexity() {
             let cost = found / f32 - 1.0;
             println!("{name}: perplexity {found:.5} at {precision:?}, {:+.3} %", 100.0 * cost);
             assert!(cost.abs() <= most, "{name}: {precision:?} costs {:+.3} %", 100.0 * cost);
+        }
+    }
+}
+
+/// Texts that a model writes itself: as many tokens as it takes to measure half a percent.
+fn own_texts(model: &Path, count: u64, length: usize) -> Vec<Vec<u32>> {
+    let mut session = Setting::default().open(model, 1).unwrap();
+    let mut engine = session.engine().unwrap();
+    let write = |seed| {
+        engine.reset();
+        let sampler = Sampler::new(Sampling { temperature: 1.0, seed, ..Sampling::GREEDY });
+        let mut text = Generation::prefill(&mut engine, sampler, &[1]).unwrap();
+        let ids = std::iter::from_fn(|| text.next_token().unwrap());
+        [1].into_iter().chain(ids.take(length - 1)).collect()
+    };
+    (0..count).map(write).collect()
+}
+
+/// Rounding moves the perplexity of 112 tokens by up to a percent, either way: thousands tell more.
+#[test]
+fn an_int8_cache_costs_little_perplexity() {
+    for (name, file) in TRAINED {
+        let reference = json(&require_shared!(&format!("refs/{name}/ref.json")));
+        let source = require_shared!(file);
+        let model = convert_from(&source, Some(Precision::Int8));
+        let fixed = vec![numbers(&reference["ppl_fixed_text"]["ids"])];
+        let own = own_texts(&f32_of(&source).path, 64, 240);
+        for (what, texts) in [("a fixed text", fixed), ("its own texts", own)] {
+            let tokens: usize = texts.iter().map(|text| text.len() - 1).sum();
+            let [half, int8] = [Kv::F16, Kv::Int8].map(|kv| {
+                let setting = Setting { kv: Some(kv), ..Setting::default() };
+                let nats = texts.iter().map(|ids| {
+                    let perplexity = perplexity(&logits(&model.path, ids, &setting), ids);
+                    (ids.len() - 1) as f64 * perplexity.ln()
+                });
+                (nats.sum::<f64>() / tokens as f64).exp()
+            });
+            let cost = 100.0 * (int8 / half - 1.0);
+            println!(
+                "{name}, {what}, {tokens} tokens: {half:.5}, {int8:.5} with an int8 cache, {cost:+.3} %"
+            );
+            let most = if tokens < 1000 { 1.0 } else { 0.5 };
+            assert!(cost.abs() < most, "{name}: an int8 cache costs {cost:+.3} % of {what}");
         }
     }
 }

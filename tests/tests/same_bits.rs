@@ -2,7 +2,7 @@
 
 use omex::dispatch;
 use omex::import::{Checkpoint, open};
-use omex::plan::PageSource;
+use omex::plan::{Kv, PageSource};
 use omex::quantize::Precision;
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex,
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Everything that must not matter, in every combination.
-fn settings(context: Option<u32>) -> Vec<(String, Setting<'static>)> {
+fn settings(context: Option<u32>, kv: Option<Kv>) -> Vec<(String, Setting<'static>)> {
     const CHUNKS: [&[usize]; 3] = [&[16], &[1], &[5, 3, 7]];
     let mut settings = vec![];
     for kernels in dispatch::available() {
@@ -21,10 +21,9 @@ fn settings(context: Option<u32>) -> Vec<(String, Setting<'static>)> {
                 for chunks in CHUNKS {
                     let what = format!("{} × {threads}, {pages:?}, {chunks:?}", kernels.name);
                     let (kernels, threads, pages) = (Some(kernels), Some(threads), Some(pages));
-                    settings.push((
-                        what,
-                        Setting { kernels, threads, pages, memory: None, context, chunks },
-                    ));
+                    let memory = None;
+                    let how = Setting { kernels, threads, pages, memory, context, kv, chunks };
+                    settings.push((what, how));
                 }
             }
         }
@@ -38,8 +37,18 @@ fn ids(count: u32, vocabulary: u32) -> Vec<u32> {
 
 /// All combinations give one checksum, which is returned.
 fn assert_same(what: &str, model: &Path, ids: &[u32], context: Option<u32>) -> u32 {
+    assert_same_with(what, model, ids, context, None)
+}
+
+fn assert_same_with(
+    what: &str,
+    model: &Path,
+    ids: &[u32],
+    context: Option<u32>,
+    kv: Option<Kv>,
+) -> u32 {
     let mut first: Option<u32> = None;
-    for (setting, how) in settings(context) {
+    for (setting, how) in settings(context, kv) {
         let found = checksum(&logits(model, ids, &how));
         assert_eq!(found, *first.get_or_insert(found), "{what}: {setting}");
     }
@@ -100,6 +109,26 @@ fn chunks_change_nothing_once_a_text_is_longer_than_the_cache() {
             let short = assert_same(&what, &package.path, &ids(40, 283), Some(context));
             let long = checksum(&logits(&package.path, &ids(40, 283), &Setting::default()));
             assert_ne!(short, long, "a cache of {context} forgets");
+        }
+    }
+}
+
+/// The format of the cache changes bits; what else must not matter does not, with a ring or without.
+#[test]
+fn an_int8_cache_gives_the_same_bits_whatever_computes_it() {
+    for precision in [Precision::F32, Precision::Int8] {
+        let package = Converted::new(&Synthetic::odd(), Some(precision));
+        let ids = ids(40, 283);
+        for context in [None, Some(1), Some(5), Some(16)] {
+            let sums = [Kv::F16, Kv::F32, Kv::Int8].map(|kv| {
+                let what = format!("{precision:?}, {context:?}, {kv} cache");
+                assert_same_with(&what, &package.path, &ids, context, Some(kv))
+            });
+            let [half, single, int8] = sums;
+            assert!(half != single && half != int8 && single != int8, "{context:?}: {sums:x?}");
+            let image = package.image_with(512, 4, context.unwrap_or(64), Some(Kv::Int8));
+            let found = checksum(&one_by_one(&image, &ids, &Setting::default()));
+            assert_eq!(found, int8, "{precision:?}, an image, {context:?}");
         }
     }
 }
@@ -178,8 +207,9 @@ fn arm_computes_the_same_bits() {
     };
     for (name, package) in packages(&Synthetic::odd()) {
         let image = package.image(512, 4, 16);
+        let int8 = package.image_with(512, 4, 16, Some(Kv::Int8));
         let ids: Vec<_> = ids(24, 283).iter().map(u32::to_string).collect();
-        for model in [&package.path, &image] {
+        for model in [&package.path, &image, &int8] {
             let args = [
                 "logits",
                 model.to_str().unwrap(),
@@ -212,8 +242,8 @@ fn web_assembly_computes_the_same_bits() {
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wasm/run.mjs");
     for (name, package) in packages(&Synthetic::odd()) {
-        for columns in [1, 4, 8] {
-            let image = package.image(512, columns, 16);
+        for (columns, kv) in [(1, None), (4, Some(Kv::Int8)), (8, None)] {
+            let image = package.image_with(512, columns, 16, kv);
             let ids = ids(24, 283);
             let rows = one_by_one(&image, &ids, &Setting::default());
             let passes = rows.chunks(columns as usize).map(|pass| pass.last().unwrap().clone());
@@ -250,6 +280,7 @@ fn a_board_with_64_kb_computes_the_same_bits() {
             page_size: None,
             columns: None,
             context: None,
+            kv: None,
         };
         pack_with(&package.path, &target, &image);
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -3,13 +3,15 @@
 //! Instructions whose intrinsics are not stable in every Rust that builds this are one line of
 //! assembly each.
 
+use super::lanes::{KvNumber, Lanes};
 use super::tiles::{for_tiles, groups_of};
-use super::{Kernels, PORTABLE};
+use super::{Kernels, KvHead, LANES, Query, attend};
 use crate::quant::{
     FloatGroup, GROUP, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
 use core::arch::aarch64::*;
 use core::arch::asm;
+use core::ops::Range;
 
 /// How far ahead of the block in hand weights are fetched.
 const PREFETCH_BYTES: usize = 2048;
@@ -32,8 +34,15 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         float32: |blocks, x, columns, sums| unsafe { float32_dot(blocks, x, columns, sums) },
         // SAFETY: as above.
         quantize: |x| unsafe { quantize(x) },
+        // SAFETY: as above.
+        attend_half: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
+        // SAFETY: as above.
+        attend_single: |head, places, scale, queries| unsafe {
+            attend(head, places, scale, queries)
+        },
+        // SAFETY: as above.
+        attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         crc32c,
-        ..PORTABLE
     }
 }
 
@@ -135,11 +144,16 @@ fn load_bytes(bytes: &[u8; 16]) -> uint8x16_t {
     unsafe { vld1q_u8(bytes.as_ptr()) }
 }
 
-/// Eight halves as floats: exact.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_halves(bytes: &[u8; 2 * PANEL]) -> Rows {
-    let halves = load_bytes(bytes);
+    widen(load_bytes(bytes))
+}
+
+/// Eight halves as floats: exact.
+#[inline]
+#[target_feature(enable = "neon")]
+fn widen(halves: uint8x16_t) -> Rows {
     let (first, last): (float32x4_t, float32x4_t);
     // SAFETY: NEON is there; registers only.
     unsafe {
@@ -435,4 +449,62 @@ fn quantize(x: &FloatGroup) -> QuantizedGroup {
     let sum = vaddvq_s16(vaddq_s16(vpaddlq_s8(first), vpaddlq_s8(last)));
     group.int4_offset = -8 * i32::from(sum);
     group
+}
+
+/// Eight positions, or numbers of a head.
+#[derive(Clone, Copy)]
+struct Eight(Rows);
+
+impl Lanes for Eight {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller vouches for NEON, here and below.
+        Self([unsafe { vdupq_n_f32(x) }; 2])
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: &[f32; LANES]) -> Self {
+        // SAFETY: as in `splat`.
+        Self(unsafe { load_rows(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: &mut [f32; LANES]) {
+        // SAFETY: as in `splat`.
+        unsafe { store_rows(self.0, x) };
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        let ([first, last], [a, b], [c, d]) = (self.0, a.0, b.0);
+        // SAFETY: as in `splat`.
+        Self(unsafe { [vaddq_f32(first, vmulq_f32(a, c)), vaddq_f32(last, vmulq_f32(b, d))] })
+    }
+
+    #[inline(always)]
+    unsafe fn halves(x: &[u16; LANES]) -> Self {
+        // SAFETY: `x` is 16 bytes.
+        Self(unsafe { widen(vld1q_u8(x.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(x: &[i8; LANES]) -> Self {
+        // SAFETY: `x` is 8 bytes.
+        unsafe {
+            let words = vmovl_s8(vld1_s8(x.as_ptr()));
+            let first = vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)));
+            Self([first, vcvtq_f32_s32(vmovl_high_s16(words))])
+        }
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn attend<T: KvNumber>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    scale: f32,
+    queries: &mut [Query<'_>],
+) {
+    // SAFETY: NEON is there.
+    unsafe { attend::attend::<Eight, T>(head, places, scale, queries) };
 }

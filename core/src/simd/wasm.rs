@@ -1,7 +1,9 @@
 //! WebAssembly with SIMD128: two vectors of four lanes are eight rows.
 
+use super::attend::attend;
+use super::lanes::Lanes;
 use super::tiles::{for_tiles, groups_of};
-use super::{Kernels, PORTABLE};
+use super::{Kernels, LANES, PORTABLE};
 use crate::quant::{FloatGroup, GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8};
 use core::arch::wasm32::*;
 
@@ -21,6 +23,18 @@ pub static KERNELS: Kernels = Kernels {
     },
     float32: |blocks, x, columns, sums| {
         for_tiles!(float32_columns, float32::BLOCK_BYTES, blocks, x, columns, sums);
+    },
+    // SAFETY: this is compiled for SIMD128 alone; so it is for all of these.
+    attend_half: |head, places, scale, queries| unsafe {
+        attend::<Eight, _>(head, places, scale, queries);
+    },
+    // SAFETY: as above.
+    attend_single: |head, places, scale, queries| unsafe {
+        attend::<Eight, _>(head, places, scale, queries);
+    },
+    // SAFETY: as above.
+    attend_int8: |head, places, scale, queries| unsafe {
+        attend::<Eight, _>(head, places, scale, queries);
     },
     ..PORTABLE
 };
@@ -57,12 +71,16 @@ fn add_dots<const C: usize>(sums: &mut [[f32; PANEL]], dots: [Rows; C]) {
     }
 }
 
-/// Eight halves as floats: exact.
 #[inline(always)]
 fn load_halves(bytes: &[u8; 2 * PANEL]) -> Rows {
+    widen(load_bytes(bytes))
+}
+
+/// Eight halves as floats: exact.
+#[inline(always)]
+fn widen(halves: v128) -> Rows {
     // Moves an exponent from where a half has it to where a float has it; subnormals come right.
     const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
-    let halves = load_bytes(bytes);
     [i32x4_extend_low_i16x8(halves), i32x4_extend_high_i16x8(halves)].map(|half| {
         let sign = v128_and(half, i32x4_splat(i32::MIN));
         let magnitude = v128_and(i32x4_shl(half, 13), i32x4_splat(0x7fff << 13));
@@ -218,5 +236,53 @@ fn add_products<const C: usize>(
         for (dot, weights) in dots.iter_mut().zip(weights) {
             *dot = f32x4_add(*dot, f32x4_mul(weights, x));
         }
+    }
+}
+
+/// Eight positions, or numbers of a head.
+#[derive(Clone, Copy)]
+struct Eight(Rows);
+
+impl Lanes for Eight {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([f32x4_splat(x); 2])
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: &[f32; LANES]) -> Self {
+        let four = x.as_ptr().cast::<v128>();
+        // SAFETY: `x` is two vectors.
+        Self(unsafe { [v128_load(four), v128_load(four.add(1))] })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: &mut [f32; LANES]) {
+        let ([first, last], four) = (self.0, x.as_mut_ptr().cast::<v128>());
+        // SAFETY: `x` is two vectors.
+        unsafe {
+            v128_store(four, first);
+            v128_store(four.add(1), last);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        let ([first, last], [a, b], [c, d]) = (self.0, a.0, b.0);
+        Self([f32x4_add(first, f32x4_mul(a, c)), f32x4_add(last, f32x4_mul(b, d))])
+    }
+
+    #[inline(always)]
+    unsafe fn halves(x: &[u16; LANES]) -> Self {
+        // SAFETY: `x` is 16 bytes.
+        Self(widen(unsafe { v128_load(x.as_ptr().cast()) }))
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(x: &[i8; LANES]) -> Self {
+        // SAFETY: `x` is 8 bytes.
+        let words = unsafe { i16x8_load_extend_i8x8(x.as_ptr()) };
+        let integers = [i32x4_extend_low_i16x8(words), i32x4_extend_high_i16x8(words)];
+        Self(integers.map(|integers| f32x4_convert_i32x4(integers)))
     }
 }

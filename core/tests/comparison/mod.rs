@@ -1,9 +1,13 @@
 //! A table of kernels against the portable one, without an operating system.
 
+use core::ops::Range;
 use omex_core::quant::{
     FloatGroup, GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8, quantize_group,
 };
-use omex_core::simd::{Kernels, MAX_COLUMNS, MAX_PANELS, PORTABLE, PanelDot};
+use omex_core::simd::{
+    Attend, Kernels, KvHead, LANES, MAX_COLUMNS, MAX_PANELS, MAX_QUERIES, PORTABLE, PanelDot,
+    Query, Softmax,
+};
 
 /// Blocks a panel, odd and even.
 const GROUPS: [usize; 4] = [1, 2, 3, 8];
@@ -11,6 +15,27 @@ const GROUPS: [usize; 4] = [1, 2, 3, 8];
 const MAX_BYTES: usize = MAX_PANELS * 8 * float32::BLOCK_BYTES;
 const MAX_X: usize = 8 * MAX_COLUMNS;
 const MAX_SUMS: usize = MAX_PANELS * MAX_COLUMNS;
+
+/// Numbers a position of a head, multiples of vectors and not.
+const WIDTHS: [usize; 5] = [2, 8, 12, 64, 100];
+const MAX_WIDTH: usize = 100;
+/// Places of a cache: blocks of 32 and a part of one.
+const PLACES: usize = 80;
+/// What a query is shown, call by call: from and to the edges of panels and blocks, and between.
+const SHOWN: [&[Range<usize>]; 12] = [
+    &[0..1],
+    &[0..PLACES],
+    &[0..33],
+    &[5..7],
+    &[5..5],
+    &[7..9],
+    &[8..32],
+    &[31..33],
+    &[40..41],
+    &[0..4, 4..PLACES],
+    &[0..3, 3..9, 9..64],
+    &[0..4, 71..79, 37..38],
+];
 
 /// Two kernels that differ.
 #[derive(Clone, Copy, Debug)]
@@ -20,12 +45,9 @@ pub(crate) struct Difference {
     pub(crate) number: u32,
     /// The kernel.
     pub(crate) kernel: &'static str,
-    /// What it was given.
-    pub(crate) panels: usize,
-    /// Blocks a panel.
-    pub(crate) groups: usize,
-    /// Columns.
-    pub(crate) columns: usize,
+    /// What it was given: panels, blocks of each, and columns; or a head's width, which of `SHOWN`,
+    /// and queries.
+    pub(crate) given: [usize; 3],
 }
 
 /// Compares every kernel of a table with the portable one, bit for bit; NaN is like NaN.
@@ -46,8 +68,23 @@ pub(crate) fn compare(table: &Kernels) -> Result<(), Difference> {
         let bytes = float32::BLOCK_BYTES;
         comparison.dots("float32", [a.float32, b.float32], bytes, numbers, floats)?;
     }
+    for numbers in [Numbers::Ordinary, Numbers::Any] {
+        let (a, b) = (table, &PORTABLE);
+        let half = |random: &mut Random| random.half(numbers);
+        let attends = [a.attend_half, b.attend_half];
+        comparison.attend("attend_half", attends, numbers, [0x7e00, 0xfc00], half)?;
+        let single = |random: &mut Random| random.float(numbers);
+        let attends = [a.attend_single, b.attend_single];
+        comparison.attend("attend_single", attends, numbers, STALE, single)?;
+        let int8 = |random: &mut Random| random.next() as i8;
+        let attends = [a.attend_int8, b.attend_int8];
+        comparison.attend("attend_int8", attends, numbers, [127, -128], int8)?;
+    }
     Ok(())
 }
+
+/// What places hold that no query may see.
+const STALE: [f32; 2] = [f32::NAN, f32::NEG_INFINITY];
 
 /// Which numbers a kernel is given.
 #[derive(Clone, Copy, PartialEq)]
@@ -99,7 +136,72 @@ impl Comparison {
                     let mut pairs = found.as_flattened().iter().zip(expected.as_flattened());
                     if !pairs.all(|(found, expected)| same(*found, *expected)) {
                         let number = self.number;
-                        return Err(Difference { number, kernel, panels, groups, columns });
+                        return Err(Difference {
+                            number,
+                            kernel,
+                            given: [panels, groups, columns],
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attend<T: Copy>(
+        &mut self,
+        kernel: &'static str,
+        [attend, portable]: [Attend<T>; 2],
+        numbers: Numbers,
+        stale: [T; 2],
+        number_of: impl Fn(&mut Random) -> T,
+    ) -> Result<(), Difference> {
+        let mut keys = [[stale[0]; LANES]; PLACES / LANES * MAX_WIDTH];
+        let mut values = [stale[0]; PLACES * MAX_WIDTH];
+        let mut scales = [[0.0; PLACES]; 2];
+        for width in WIDTHS {
+            let keys = &mut keys[..PLACES / LANES * width];
+            let values = &mut values[..PLACES * width];
+            for (case, shown) in SHOWN.iter().enumerate() {
+                for place in 0..PLACES {
+                    let visible = shown.iter().any(|places| places.contains(&place));
+                    let number = |random: &mut Random| {
+                        if visible { number_of(random) } else { stale[place % 2] }
+                    };
+                    for scales in &mut scales {
+                        let scale = self.random.float(numbers).abs();
+                        scales[place] = if visible { scale } else { STALE[place % 2] };
+                    }
+                    let panel = &mut keys[place / LANES * width..];
+                    for (lanes, value) in
+                        panel.iter_mut().zip(&mut values[place * width..]).take(width)
+                    {
+                        lanes[place % LANES] = number(&mut self.random);
+                        *value = number(&mut self.random);
+                    }
+                }
+                let [key_scales, value_scales] = &scales;
+                let scales: (&[f32], &[f32]) = match kernel {
+                    "attend_int8" => (key_scales, value_scales),
+                    _ => (&[], &[]),
+                };
+                let head = KvHead { width, keys, values, scales };
+                for count in 1..=MAX_QUERIES {
+                    let mut queries = [[0.0; MAX_WIDTH]; MAX_QUERIES];
+                    for x in queries.as_flattened_mut() {
+                        *x = self.random.float(Numbers::Ordinary);
+                    }
+                    let queries = &queries[..count];
+                    let (found, totals) = shown_to(queries, attend, &head, shown);
+                    let (expected, expected_totals) = shown_to(queries, portable, &head, shown);
+                    self.number += 1;
+                    let found = found.as_flattened().iter().chain(&totals);
+                    let expected = expected.as_flattened().iter().chain(&expected_totals);
+                    // What no query may see would make them NaN.
+                    let finite = numbers == Numbers::Any || found.clone().all(|x| x.is_finite());
+                    if !finite || !found.zip(expected).all(|(a, b)| same(*a, *b)) {
+                        let (number, given) = (self.number, [width, case, count]);
+                        return Err(Difference { number, kernel, given });
                     }
                 }
             }
@@ -135,11 +237,33 @@ impl Comparison {
             {
                 let number = self.number;
                 let kernel = "quantize";
-                return Err(Difference { number, kernel, panels: 0, groups: 1, columns: 1 });
+                return Err(Difference { number, kernel, given: [1; 3] });
             }
         }
         Ok(())
     }
+}
+
+/// The outputs and totals of queries after some calls; where there is no query, zeros.
+fn shown_to<T: Copy>(
+    queries: &[[f32; MAX_WIDTH]],
+    attend: Attend<T>,
+    head: &KvHead<'_, T>,
+    shown: &[Range<usize>],
+) -> ([[f32; MAX_WIDTH]; MAX_QUERIES], [f32; MAX_QUERIES]) {
+    let mut outs = [[0.0; MAX_WIDTH]; MAX_QUERIES];
+    let mut rest = outs.iter_mut();
+    let mut tile: [Query<'_>; MAX_QUERIES] = core::array::from_fn(|i| Query {
+        query: queries.get(i).map_or(&[], |query| &query[..head.width]),
+        out: rest.next().map_or(&mut [], |out| &mut out[..head.width]),
+        softmax: Softmax::EMPTY,
+    });
+    let count = queries.len();
+    for places in shown {
+        attend(head, places.clone(), 0.25, &mut tile[..count]);
+    }
+    let totals = tile.map(|query| query.softmax.total());
+    (outs, totals)
 }
 
 /// Which NaN it is differs from machine to machine.

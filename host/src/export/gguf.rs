@@ -437,7 +437,7 @@ mod tests {
         for (theta, pairs) in [(10000.0, 32), (500_000.0, 64), (1_000_000.0, 40), (10000.0, 1)] {
             let plain = |pair: usize| f64::powf(theta, -(pair as f64) / pairs as f64) as f32;
             let mut frequencies: Vec<_> = (0..pairs).map(plain).collect();
-            assert_eq!(rope(&frequencies).1, [], "{theta} {pairs}");
+            assert!(rope(&frequencies).1.is_empty(), "{theta} {pairs}");
             if pairs > 1 {
                 frequencies[pairs - 1] /= 8.0;
                 let (theta, factors) = rope(&frequencies);

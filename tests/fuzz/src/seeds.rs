@@ -8,6 +8,7 @@ use omex::convert::{Options, convert};
 use omex::import::{SourceFormat, open};
 use omex::pack::{Target, pack};
 use omex::package::Package;
+use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
 use std::fs;
@@ -301,7 +302,7 @@ fn converted(kind: u32) -> TempDir {
 }
 
 fn images() -> Vec<(&'static str, Vec<u8>)> {
-    let image = |kind, context| {
+    let image = |kind, context, kv| {
         let folder = converted(kind);
         let path = folder.path().join("image");
         let package = Package::open(folder.path()).unwrap();
@@ -311,14 +312,15 @@ fn images() -> Vec<(&'static str, Vec<u8>)> {
             page_size: Some(512),
             columns: Some(4),
             context: Some(context),
+            kv,
         };
         pack(&package, &target, &path).unwrap();
         fs::read(&path).unwrap()
     };
     vec![
-        ("int8", image(Q8_0, 8)),
-        ("int4-unchecked", unchecked(image(Q4_0, 6))),
-        ("f16-unchecked", unchecked(image(F16, 16))),
+        ("int8", image(Q8_0, 8, None)),
+        ("int4-unchecked", unchecked(image(Q4_0, 6, Some(Kv::Int8)))),
+        ("f16-unchecked", unchecked(image(F16, 16, None))),
     ]
 }
 

@@ -18,7 +18,7 @@ pub(crate) mod validate;
 use super::bytes;
 use clap::Args;
 use omex::Result;
-use omex::plan::PageSource;
+use omex::plan::{Kv, PageSource};
 use omex::session::{Options, Session};
 use std::path::Path;
 
@@ -31,6 +31,9 @@ pub(crate) struct Machine {
     /// Positions that the KV cache holds; generation goes on past them
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     context: Option<u32>,
+    /// Format of the KV cache [default: f16, or int8 where the memory is too small for it]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    kv: Option<Kv>,
     /// Threads to compute on [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -44,6 +47,7 @@ impl Machine {
         Options {
             memory: self.memory,
             context: self.context,
+            kv: self.kv,
             threads: self.threads.map(usize::from),
             logit_columns,
             pages: self.pages,

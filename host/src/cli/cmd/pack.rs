@@ -4,6 +4,7 @@ use crate::cli::{bytes, output};
 use omex::Result;
 use omex::pack::{Target, pack};
 use omex::package::Package;
+use omex::plan::Kv;
 use std::path::PathBuf;
 
 /// Make the flash image for a board.
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Positions of the KV cache [default: as many as fit]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     context: Option<u32>,
+    /// Format of the KV cache [default: f16, or f32 for a model in f32]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    kv: Option<Kv>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -46,6 +50,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         page_size: args.page_size.map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
         columns: args.columns,
         context: args.context,
+        kv: args.kv,
     };
     let plan = pack(&package, &target, &args.output)?;
     if args.json {
@@ -53,7 +58,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     let rows = [
         ("stack and variables".to_owned(), plan.reserve),
-        (format!("KV cache, {} positions", plan.context), plan.kv_cache),
+        (format!("KV cache, {} positions, {}", plan.context, plan.kv_format), plan.kv_cache),
         (format!("activations, {} tokens a pass", plan.prefill_chunk), plan.activations),
         (format!("pages of {} bytes", plan.page_size), plan.ring),
         ("tables".to_owned(), plan.tables),

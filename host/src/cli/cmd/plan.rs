@@ -66,7 +66,7 @@ fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
     };
     let rows = [
         (weights, plan.bytes.weights + plan.bytes.ring),
-        (format!("KV cache, {} positions", plan.context), plan.bytes.kv_cache),
+        (format!("KV cache, {} positions, {}", plan.context, plan.kv_format), plan.bytes.kv_cache),
         (format!("activations, {} tokens a pass", plan.prefill_chunk), plan.bytes.activations),
         ("tables and tokenizer".to_owned(), plan.bytes.tables),
         ("in all".to_owned(), plan.total),
