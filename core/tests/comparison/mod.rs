@@ -22,6 +22,7 @@ const MAX_WIDTH: usize = 100;
 /// Places of a cache: blocks of 32 and a part of one.
 const PLACES: usize = 80;
 /// What a query is shown, call by call: from and to the edges of panels and blocks, and between.
+#[expect(clippy::single_range_in_vec_init, reason = "one call shows one range")]
 const SHOWN: [&[Range<usize>]; 12] = [
     &[0..1],
     &[0..PLACES],
