@@ -182,9 +182,10 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
     ) {
         let place = self.window.place(position) as usize;
         let (panel, lane) = (place / LANES * self.width, place % LANES);
-        let width = self.width.max(1);
-        let heads = key.chunks_exact(width).zip(value.chunks_exact(width)).take(self.heads);
-        for (head, (key, value)) in heads.enumerate() {
+        let width = self.width;
+        for head in 0..self.heads {
+            let [key, value] =
+                [key, value].map(|x| x.get(head * width..(head + 1) * width).unwrap_or_default());
             let (numbers, scales) = self.ranges(head);
             let numbers = self.numbers.get_mut(numbers).unwrap_or_default();
             let (keys, values) = numbers.split_at_mut(numbers.len() / 2);

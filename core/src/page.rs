@@ -114,13 +114,13 @@ impl<'a> Pages<'a> {
         let piece = self.pager.page(pages.start)?;
         let length = bytes.min(rest).min(piece.len() as u64) as usize;
         let piece = piece.get(..length).unwrap_or_default();
-        if piece.len().div_ceil(page_size) != pages.len() {
+        if piece.len().div_ceil(page_size.max(1)) != pages.len() {
             return Ok(false);
         }
-        let share = pages.len().div_ceil(4 * cores);
+        let share = pages.len().div_ceil(cores.saturating_mul(4)).max(1);
         let differs = AtomicBool::new(false);
         self.parallel.run(pages.len().div_ceil(share), &|task| {
-            let pages = piece.chunks(page_size).zip(checksums);
+            let pages = piece.chunks(page_size.max(1)).zip(checksums);
             for (bytes, expected) in pages.skip(task * share).take(share) {
                 if crc32c(0, bytes) != u32::from_le_bytes(*expected) {
                     differs.store(true, Ordering::Relaxed);

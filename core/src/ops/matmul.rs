@@ -165,7 +165,7 @@ impl<X> Piece<'_, X> {
         let bytes = (start - self.first) * self.unit..(end - self.first) * self.unit;
         let blocks = self.blocks.get(bytes).unwrap_or_default();
         let first = start - panel * self.groups;
-        let groups = first..first + (end - start) / panels;
+        let groups = first..first + (end - start) / panels.max(1);
         let row = panel * PANEL - rows.range().start;
         for tile in (0..self.columns).step_by(MAX_COLUMNS) {
             let width = MAX_COLUMNS.min(self.columns - tile);

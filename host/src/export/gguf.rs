@@ -323,8 +323,11 @@ impl<'p> Model<'p> {
 fn rope(frequencies: &[f32]) -> (f32, Vec<f32>) {
     let width = 2.0 * frequencies.len() as f64;
     let plain = |theta: f32, pair: usize| f64::from(theta).powf(-2.0 * pair as f64 / width);
-    let second = frequencies.get(1).map_or(1.0, |f| f64::from(*f));
-    let theta = second.powf(-width / 2.0).round() as f32;
+    // From the last one, whose rounding is not magnified.
+    let theta = match frequencies {
+        [_, .., last] => f64::from(*last).powf(-width / (width - 2.0)).round() as f32,
+        _ => 10000.0,
+    };
     if theta.is_finite()
         && frequencies.iter().enumerate().all(|(pair, f)| plain(theta, pair) as f32 == *f)
     {
