@@ -182,7 +182,7 @@ fn without_lowest_int4(nibbles: u64) -> u64 {
 /// Eight bytes `q`, of which the lowest, -128, become 0.
 fn without_lowest_int8(bytes: u64) -> u64 {
     const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let others = (bytes & LOW_BITS) + LOW_BITS | !bytes;
+    let others = ((bytes & LOW_BITS) + LOW_BITS) | !bytes;
     bytes & (others | LOW_BITS)
 }
 

@@ -323,8 +323,9 @@ impl<'p> Model<'p> {
 fn rope(frequencies: &[f32]) -> (f32, Vec<f32>) {
     let width = 2.0 * frequencies.len() as f64;
     let plain = |theta: f32, pair: usize| f64::from(theta).powf(-2.0 * pair as f64 / width);
-    let second = frequencies.get(1).map_or(1.0, |f| f64::from(*f));
-    let theta = second.powf(-width / 2.0).round() as f32;
+    // The slowest, in which the base is least rounded: theta ^ -((pairs - 1) / pairs).
+    let slowest = frequencies.last().map_or(1.0, |f| f64::from(*f));
+    let theta = slowest.powf(-width / (width - 2.0)).round() as f32;
     if theta.is_finite()
         && frequencies.iter().enumerate().all(|(pair, f)| plain(theta, pair) as f32 == *f)
     {
@@ -437,7 +438,7 @@ mod tests {
         for (theta, pairs) in [(10000.0, 32), (500_000.0, 64), (1_000_000.0, 40), (10000.0, 1)] {
             let plain = |pair: usize| f64::powf(theta, -(pair as f64) / pairs as f64) as f32;
             let mut frequencies: Vec<_> = (0..pairs).map(plain).collect();
-            assert_eq!(rope(&frequencies).1, [], "{theta} {pairs}");
+            assert!(rope(&frequencies).1.is_empty(), "{theta} {pairs}");
             if pairs > 1 {
                 frequencies[pairs - 1] /= 8.0;
                 let (theta, factors) = rope(&frequencies);
