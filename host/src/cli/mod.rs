@@ -27,33 +27,21 @@ Examples:
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.";
 
+/// What each does is said in its file.
 #[derive(Subcommand)]
 enum Command {
-    /// Turn another program's model into a package
     Convert(cmd::convert::Args),
-    /// Generate text
     Run(cmd::run::Args),
-    /// Show where every byte goes under a memory budget
     Plan(cmd::plan::Args),
-    /// Check every file, checksum and cross-reference of a package or image
     Validate(cmd::validate::Args),
-    /// Make the flash image for a board
     Pack(cmd::pack::Args),
-    /// Show what is in a package or image
     Inspect(cmd::inspect::Args),
-    /// Turn text into token ids, or ids into text
     Tokenize(cmd::tokenize::Args),
-    /// Compute the logits at every position
     Logits(cmd::logits::Args),
-    /// Measure perplexity on a text
     Eval(cmd::eval::Args),
-    /// Measure how fast a model runs
     Benchmark(cmd::benchmark::Args),
-    /// Show what this machine can do, and what that means for a model
     Profile(cmd::profile::Args),
-    /// Run the same work on OMEX and on other programs
     Compare(cmd::compare::Args),
-    /// Write a package with random weights
     #[command(hide = true)]
     Synth(cmd::synth::Args),
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// Measure how fast a model runs.
 ///
-/// Prefill, decode behind texts of some length, and the time from a process' start to its first
-/// token: medians of several runs, once weights are in memory. Every token is arbitrary.
+/// Prefill, decode behind texts of some length, and the time from the start of a process to its
+/// first token: medians of several runs, once weights are in memory. Every token is arbitrary.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
