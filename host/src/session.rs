@@ -122,7 +122,8 @@ impl Session {
         Tokenizer::open(tables).map_err(|error| self.bad_tokenizer(&error))
     }
 
-    fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
+    /// Says that the tokenizer's tables are damaged.
+    pub fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
         let (found, expected) = (error.to_string(), "a compiled tokenizer");
         Error::malformed(&self.path, "tokenizer", found, expected, CONVERT_AGAIN)
     }

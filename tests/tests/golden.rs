@@ -190,7 +190,7 @@ fn an_int8_cache_costs_little_perplexity() {
 }
 
 #[test]
-fn int4_costs_at_most_4_percent_of_perplexity() {
+fn int4_costs_at_most_4_percent_of_perplexity_and_less_than_q4_0() {
     let mut misses = vec![];
     for (name, file) in TRAINED {
         let reference = json(&require_shared!(&format!("refs/{name}/ref.json")));
@@ -203,6 +203,10 @@ fn int4_costs_at_most_4_percent_of_perplexity() {
         if cost > 4.0 {
             misses.push(format!("{name} {cost:+.3} %"));
         }
+        let q4_0 = require_shared!(&format!("models/{name}-gguf/{name}-q4_0.gguf"));
+        let q4_0 = perplexity(&logits(&f32_of(&q4_0).path, &ids, &Setting::default()), &ids);
+        println!("{name}: perplexity {q4_0:.5} with the weights of Q4_0");
+        assert!(found < q4_0, "{name}: {found}, Q4_0 {q4_0}");
     }
     assert!(misses.is_empty(), "{misses:?}, at most 4 %");
 }

@@ -170,8 +170,7 @@ pub(crate) fn generate(
 ) -> Result<Output> {
     let tables = session.tokenizer_tables().map(<[u8]>::to_vec);
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
-    let mut tokenizer =
-        tokenizer.map_err(|e| Error::Usage(format!("{}: {e}", request.model.display())))?;
+    let mut tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
     let mut stats = Stats { planned_bytes: session.plan().total, ..Stats::default() };
     let bytes_read = session.bytes_read();
     let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
