@@ -31,7 +31,7 @@ pub(crate) fn main() -> Result<()> {
     ));
     let ids = session.encode(PROMPT)?;
     let sampling = Sampling::GREEDY;
-    let request = Request { model: &package, prompt: &ids, max_tokens: 256, sampling, start };
+    let request = Request { prompt: &ids, max_tokens: 256, sampling, start };
     output::text(PROMPT)?;
     let generated = generate(&mut session, &request, &mut output::text)?;
     output::text("\n")?;

@@ -125,7 +125,6 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut session = args.machine.open(&args.model, 1)?;
     let ids = prompt_ids(&session, &prompt, args.ids.as_ref())?;
     let request = Request {
-        model: &args.model,
         prompt: &ids,
         max_tokens: args.max_tokens,
         sampling: args.sampling.sampling(),
@@ -154,7 +153,6 @@ fn read_stdin() -> Result<String> {
 
 /// What to generate.
 pub(crate) struct Request<'r> {
-    pub(crate) model: &'r Path,
     pub(crate) prompt: &'r [u32],
     pub(crate) max_tokens: u32,
     pub(crate) sampling: Sampling,
