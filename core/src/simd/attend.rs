@@ -73,7 +73,6 @@ pub(super) unsafe fn attend<L: Lanes, T: KvNumber>(
 ) {
     let (eights, rest) = queries.as_chunks_mut::<MAX_QUERIES>();
     let (fours, rest) = rest.as_chunks_mut::<4>();
-    let (ones, _) = rest.as_chunks_mut::<1>();
     // SAFETY: the caller vouches for the CPU.
     unsafe {
         for tile in eights {
@@ -82,9 +81,25 @@ pub(super) unsafe fn attend<L: Lanes, T: KvNumber>(
         for tile in fours {
             attend_tile::<L, T, _>(head, places.clone(), scale, tile);
         }
-        for tile in ones {
-            attend_tile::<L, T, _>(head, places.clone(), scale, tile);
-        }
+        attend_singly::<L, T>(head, places, scale, rest);
+    }
+}
+
+/// As [`attend`], one query after another: for machines without vectors to keep several in, and
+/// with little stack.
+///
+/// # Safety
+/// The CPU must have what `L` needs.
+#[inline(always)]
+pub(super) unsafe fn attend_singly<L: Lanes, T: KvNumber>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    scale: f32,
+    queries: &mut [Query<'_>],
+) {
+    for query in queries.as_chunks_mut::<1>().0 {
+        // SAFETY: the caller vouches for the CPU.
+        unsafe { attend_tile::<L, T, _>(head, places.clone(), scale, query) };
     }
 }
 

@@ -1,6 +1,6 @@
 //! The inner loops in plain Rust: what every other table must equal, bit for bit.
 
-use super::attend::attend;
+use super::attend::attend_singly;
 use super::{Kernels, LANES};
 use crate::quant::{float16, float32, int4, int8, quantize_group};
 
@@ -14,15 +14,15 @@ pub static PORTABLE: Kernels = Kernels {
     quantize: |x| quantize_group(x),
     // SAFETY: plain Rust needs no instruction set; so it is for all of these.
     attend_half: |head, places, scale, queries| unsafe {
-        attend::<[f32; LANES], _>(head, places, scale, queries);
+        attend_singly::<[f32; LANES], _>(head, places, scale, queries);
     },
     // SAFETY: as above.
     attend_single: |head, places, scale, queries| unsafe {
-        attend::<[f32; LANES], _>(head, places, scale, queries);
+        attend_singly::<[f32; LANES], _>(head, places, scale, queries);
     },
     // SAFETY: as above.
     attend_int8: |head, places, scale, queries| unsafe {
-        attend::<[f32; LANES], _>(head, places, scale, queries);
+        attend_singly::<[f32; LANES], _>(head, places, scale, queries);
     },
     crc32c,
 };
