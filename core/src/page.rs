@@ -77,7 +77,10 @@ impl<'a> Pages<'a> {
 
     /// As [`Self::verify`], once: the inner result is the page that does not match.
     fn verify_piece(&mut self, page: u32, bytes: u64) -> Result<Result<(), u32>, PageError> {
+        // After an error, what was resident may be no longer.
+        let recent = core::mem::replace(&mut self.recent, 0..0);
         let available = self.pager.page(page)?.len() as u64;
+        self.recent = recent;
         let wanted =
             u32::try_from(bytes.min(available).div_ceil(self.page_size.get())).unwrap_or(1);
         let pages = page..page.saturating_add(wanted.max(1));

@@ -130,9 +130,10 @@ fn token(i: u32, vocabulary: u32) -> u32 {
 pub fn fit(work: &mut Work, session: &Session) -> Result<Vec<u32>> {
     let most = session.plan().context.min(session.program()?.header().context_length);
     let mut skipped = vec![];
-    // A token that is decoded takes a position more.
+    // Runs that follow one another decode that many tokens more.
+    let decoded = DECODE_TOKENS.saturating_mul(work.runs);
     for (lengths, most) in
-        [(&mut work.prefill, most), (&mut work.decode_at, most.saturating_sub(1))]
+        [(&mut work.prefill, most), (&mut work.decode_at, most.saturating_sub(decoded))]
     {
         skipped.extend(lengths.iter().filter(|length| **length > most));
         lengths.retain(|length| *length <= most);
@@ -281,6 +282,9 @@ fn startup_ms(model: &Path, options: &Options, vocabulary: u32, omex: &Path) -> 
     }
     if let Some(name) = options.pages.as_ref().and_then(ValueEnum::to_possible_value) {
         command.args(["--pages", name.get_name()]);
+    }
+    if let Some(name) = options.kv.as_ref().and_then(ValueEnum::to_possible_value) {
+        command.args(["--kv", name.get_name()]);
     }
     let failed = |e| Error::io(omex, "run", e);
     let start = Instant::now();

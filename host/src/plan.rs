@@ -50,10 +50,11 @@ pub enum PageSource {
 }
 
 /// How keys and values are stored, by the names that users know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Kv {
     /// 16-bit floats.
+    #[default]
     F16,
     /// 32-bit floats.
     F32,
@@ -150,67 +151,78 @@ const TILES: [u32; 4] = [1 << 20, 256 << 10, 64 << 10, 0];
 const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 
 /// Makes the best plan that fits: full context before resident weights, resident weights before
-/// exact keys and values, these before long passes.
+/// exact keys and values, these before long reads, long reads before long passes.
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
 pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
-    let streamed =
-        TILES.map(|bytes| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) });
-    let mut residencies = vec![];
-    if request.pages != Some(PageSource::Read) {
-        residencies.push(Residency::Mapped);
-    }
-    if request.pages != Some(PageSource::Mmap) {
-        residencies.extend(streamed);
-    }
     let mut smallest: Option<MemoryPlan> = None;
-    for residency in residencies {
-        for candidate in candidates(size, request, residency) {
-            let plan =
-                lay_out(size, residency, candidate).map_err(|error| Error::load(model, error))?;
-            if request.memory.is_none_or(|memory| plan.total <= memory) {
-                return Ok(plan);
-            }
-            if smallest.as_ref().is_none_or(|s| plan.total < s.total) {
-                smallest = Some(plan);
-            }
+    for (residency, candidate) in candidates(size, request) {
+        let plan =
+            lay_out(size, residency, candidate).map_err(|error| Error::load(model, error))?;
+        if request.memory.is_none_or(|memory| plan.total <= memory) {
+            return Ok(plan);
+        }
+        if smallest.as_ref().is_none_or(|s| plan.total < s.total) {
+            smallest = Some(plan);
         }
     }
     let needed = smallest.map_or(0, |s| s.total);
     Err(Error::Budget { needed, given: request.memory.unwrap_or(0) })
 }
 
-/// Context lengths, formats of the KV cache and pass lengths to try, best first. While weights can
-/// stay in memory the context is full; a shorter one is for when even streaming leaves too little.
-fn candidates(size: &ModelSize<'_>, request: &Request, residency: Residency) -> Vec<Plan> {
-    if let Some(plan) = request.fixed {
-        return vec![plan];
-    }
+/// What to try, best first. While weights can stay in memory the context is full; a shorter one is
+/// for when even streaming leaves too little.
+fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Residency, Plan)> {
+    let streamed =
+        TILES.map(|bytes| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) });
     let trained = size.program.header().context_length;
     let full = request.context.unwrap_or(trained.clamp(1, DEFAULT_CONTEXT));
     let least = if request.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
-    let contexts = match residency {
-        Residency::Mapped => vec![full],
-        Residency::Streamed { .. } => {
-            vec![full, (full / 2).max(least), (full / 4).max(least), least]
+    let shorter = [full, (full / 2).max(least), (full / 4).max(least), least];
+    let mut ways: Vec<(&[Residency], &[u32])> = vec![];
+    if request.pages != Some(PageSource::Read) {
+        ways.push((&[Residency::Mapped], &shorter[..1]));
+    }
+    if request.pages != Some(PageSource::Mmap) {
+        ways.push((&streamed, &shorter));
+    }
+    let mut candidates = vec![];
+    for (residencies, contexts) in ways {
+        if let Some(plan) = request.fixed {
+            candidates.extend(residencies.iter().map(|residency| (*residency, plan)));
+            continue;
         }
-    };
-    let logit_columns = request.logit_columns.max(1);
-    let formats = match (request.kv, kv_format(size.program)) {
+        for context in contexts {
+            for format in formats(size, request) {
+                for residency in residencies {
+                    let plan = |chunk| shape(request, *context, format, chunk);
+                    candidates.extend(CHUNKS.map(|chunk| (*residency, plan(chunk))));
+                }
+            }
+        }
+    }
+    candidates
+}
+
+/// Formats of keys and values to try, best first.
+fn formats(size: &ModelSize<'_>, request: &Request) -> Vec<KvFormat> {
+    match (request.kv, kv_format(size.program)) {
         (Some(kv), _) => vec![kv.format()],
         (None, KvFormat::Half) => vec![KvFormat::Half, KvFormat::Int8],
         (None, exact) => vec![exact],
-    };
-    let plan = |context: u32, kv_format: KvFormat, chunk: u32| Plan {
+    }
+}
+
+fn shape(request: &Request, context: u32, kv_format: KvFormat, chunk: u32) -> Plan {
+    let logit_columns = request.logit_columns.max(1);
+    Plan {
         columns: chunk.max(logit_columns),
         logit_columns,
         kv_capacity: context,
         kv_sinks: SINKS.min(context.saturating_sub(1)),
         kv_format,
-    };
-    let caches = contexts.iter().flat_map(|context| formats.iter().map(move |f| (*context, *f)));
-    caches.flat_map(|(context, f)| CHUNKS.map(|chunk| plan(context, f, chunk))).collect()
+    }
 }
 
 /// A model that is kept in 32-bit floats throughout is there to be exact; others lose nothing to

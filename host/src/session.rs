@@ -38,7 +38,7 @@ struct Tables {
     program: Vec<u8>,
     tensors: Vec<u8>,
     checksums: Vec<[u8; 4]>,
-    tokenizer: Option<Vec<u8>>,
+    tokenizer: Option<Arc<[u8]>>,
     space: Space,
     /// Where weights begin and end in the paged space.
     weights: std::ops::Range<u64>,
@@ -105,8 +105,8 @@ impl Session {
 
     /// The tokenizer's tables, if the model has a tokenizer.
     #[must_use]
-    pub fn tokenizer_tables(&self) -> Option<&[u8]> {
-        self.tables.tokenizer.as_deref()
+    pub fn tokenizer_tables(&self) -> Option<Arc<[u8]>> {
+        self.tables.tokenizer.clone()
     }
 
     /// The tokenizer.
@@ -229,7 +229,7 @@ impl Tables {
     fn of_package(path: &Path) -> Result<Self> {
         let package = Package::open(path)?;
         let checksums = package.index.page_checksums();
-        let tokenizer = package.tokenizer_tables()?;
+        let tokenizer = package.tokenizer_tables()?.map(Arc::from);
         let weights = path.join("weights");
         let files = package.index.files.iter().map(|f| (weights.join(&f.name), f.length)).collect();
         Ok(Self {
@@ -254,7 +254,7 @@ impl Tables {
             program: image.program,
             tensors: image.tensors,
             checksums: image.checksums,
-            tokenizer: image.tokenizer,
+            tokenizer: image.tokenizer.map(Arc::from),
         })
     }
 
@@ -265,7 +265,7 @@ impl Tables {
 
     fn plan(&self, path: &Path, options: &Options) -> Result<MemoryPlan> {
         let program = self.program(path)?;
-        let tokenizer = self.tokenizer.as_ref().map_or(0, Vec::len);
+        let tokenizer = self.tokenizer.as_ref().map_or(0, |tables| tables.len());
         let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
         if let (Some(fixed), Some(kv)) = (self.fixed, options.kv)
             && fixed.kv_format != kv.format()

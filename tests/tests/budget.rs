@@ -126,6 +126,7 @@ fn the_cache_is_in_int8_before_its_context_shrinks_or_weights_are_streamed() {
     assert_eq!(choice(Some(mapped - 1), None), (Kv::Int8, true, 512));
     assert_eq!(choice(Some(mapped - 1), Some(Kv::F16)), (Kv::F16, false, 512));
     let streamed = needed(model, Some(Kv::F16), Some(512), Some(PageSource::Read));
+    assert_eq!(choice(Some(streamed), None), (Kv::F16, false, 512));
     assert_eq!(choice(Some(streamed - 1), None), (Kv::Int8, false, 512));
     let (_, _, shorter) = choice(Some(streamed - 1), Some(Kv::F16));
     assert!(shorter < 512, "{shorter}");

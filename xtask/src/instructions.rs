@@ -36,8 +36,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 /// Compares with what is on record.
 pub(crate) fn check() -> Result<()> {
     let expected = on_record()?;
-    let mut misses = vec![];
-    for (name, found) in count()? {
+    let counted = count()?;
+    let gone = expected.keys().filter(|name| !counted.contains_key(*name));
+    let mut misses: Vec<_> =
+        gone.map(|name| format!("{name}: on record, but not counted")).collect();
+    for (name, found) in counted {
         let Some(expected) = expected.get(&name) else {
             misses.push(format!("{name}: not on record, see --update"));
             continue;
@@ -99,6 +102,9 @@ fn count_one(valgrind: &PathBuf, program: &PathBuf, name: &str) -> Result<u64> {
     command.args(["--toggle-collect=*counted::counted*"]).arg(program).arg(name);
     let output = command.output().map_err(|e| format!("valgrind: {e}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{name}: {}: {}", output.status, text.trim()));
+    }
     let collected = text.lines().find_map(|line| line.split_once("Collected : "));
     let count = collected.and_then(|(_, count)| count.trim().parse().ok());
     count.ok_or_else(|| format!("valgrind counted nothing for {name}: {}", text.trim()))

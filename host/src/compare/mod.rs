@@ -43,7 +43,7 @@ impl Peers {
     /// Looks for other programs.
     ///
     /// # Errors
-    /// One that was given and can't be used, Ctrl-C.
+    /// Ctrl-C. A program that was given and can't be used is among those that are missing.
     pub fn find(given: &Given<'_>) -> Result<Self> {
         let mut peers = Self::default();
         match LlamaCpp::find(given)? {

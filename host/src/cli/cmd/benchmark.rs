@@ -56,7 +56,7 @@ impl WorkArgs {
         };
         for tokens in fit(&mut work, session)? {
             output::note(&format!(
-                "note: {tokens} tokens are more than {} can hold: skipped (see --context)",
+                "note: {tokens} tokens, and what is decoded behind them, are more than {} can hold: skipped",
                 model.display()
             ));
         }

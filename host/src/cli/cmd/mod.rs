@@ -31,7 +31,8 @@ pub(crate) struct Machine {
     /// Positions that the KV cache holds; generation goes on past them
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     context: Option<u32>,
-    /// Format of the KV cache [default: f16, or int8 where the memory is too small for it]
+    /// Format of the KV cache [default: f16, or int8 where the memory is too small for it; f32 for
+    /// models in f32]
     #[arg(long, value_enum, value_name = "FORMAT")]
     kv: Option<Kv>,
     /// Threads to compute on [default: one for each core]

@@ -2,6 +2,7 @@
 
 use super::{Machine, parse_ids, prompt_ids};
 use crate::cli::{bytes, output};
+use omex::plan::Kv;
 use omex::profile::peak_bytes;
 use omex::session::Session;
 use omex::{Error, Result, interrupt};
@@ -114,6 +115,8 @@ pub(crate) struct Stats {
     pub(crate) planned_bytes: u64,
     peak_bytes: Option<u64>,
     streamed_bytes_per_token: u64,
+    /// A budget may ask for another format, and that changes what is computed.
+    kv_format: Kv,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -166,10 +169,12 @@ pub(crate) fn generate(
     request: &Request<'_>,
     emit: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Output> {
-    let tables = session.tokenizer_tables().map(<[u8]>::to_vec);
+    let tables = session.tokenizer_tables();
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let mut tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
-    let mut stats = Stats { planned_bytes: session.plan().total, ..Stats::default() };
+    let plan = session.plan();
+    let (planned_bytes, kv_format) = (plan.total, plan.kv_format);
+    let mut stats = Stats { planned_bytes, kv_format, ..Stats::default() };
     let bytes_read = session.bytes_read();
     let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
     let failed = session.failure();
@@ -243,12 +248,13 @@ impl Stats {
         output::note(&format!(
             "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
              decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
-             streamed             {} a token",
+             streamed             {} a token\nKV cache             {}",
             self.time_to_first_token_ms,
             self.prefill_tok_s,
             self.decode_tok_s,
             bytes::show(self.planned_bytes),
             bytes::show(self.streamed_bytes_per_token),
+            self.kv_format,
         ));
     }
 }
