@@ -64,6 +64,7 @@ pub type Attend<T> =
 ///
 /// # Safety
 /// The CPU must have what `L` needs.
+#[allow(dead_code, reason = "used where there are vectors")]
 #[inline(always)]
 pub(super) unsafe fn attend<L: Lanes, T: KvNumber>(
     head: &KvHead<'_, T>,
