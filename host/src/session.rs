@@ -74,7 +74,7 @@ impl Session {
                 (Box::new(pager), Some(bytes_read))
             }
         };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = crate::profile::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
             .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
         let arena = plan.bytes.kv_cache + plan.bytes.activations;

@@ -72,12 +72,17 @@ fn heads_per_task(
     if seen * batch.len() < 64 {
         return heads;
     }
-    let group = heads.checked_div(inputs.heads.kv as usize).unwrap_or(1).max(1);
+    let group = inputs.queries_a_key();
     let share = (heads / (2 * parallel.cores()).max(1)).clamp(1, group);
     (1..=share).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1)
 }
 
 impl Inputs<'_> {
+    /// Query heads that share a key; at least 1.
+    fn queries_a_key(&self) -> usize {
+        self.heads.query.checked_div(self.heads.kv).unwrap_or(1).max(1) as usize
+    }
+
     /// Computes the output rows of one task for a batch of columns, of which the first column of
     /// the pass is at `position`.
     fn attend<'c, T: 'c>(
@@ -88,7 +93,7 @@ impl Inputs<'_> {
         (position, batch): (u32, Range<usize>),
     ) {
         let width = (self.heads.width as usize).max(1);
-        let group = self.heads.query.checked_div(self.heads.kv).unwrap_or(1).max(1) as usize;
+        let group = self.queries_a_key();
         let first = rows.range().start / width;
         for c in batch {
             let position = position + c as u32;

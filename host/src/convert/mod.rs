@@ -13,6 +13,7 @@ use crate::{Error, Result, calibrate};
 use omex_core::quant::Format;
 use std::collections::BTreeMap;
 use std::path::Path;
+pub(crate) use weights::FREQUENCIES;
 use weights::WeightLayout;
 
 /// How a model is converted.

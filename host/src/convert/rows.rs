@@ -109,7 +109,7 @@ fn encode(
     compensation: Option<&Compensation>,
 ) -> Result<Vec<u8>> {
     let panels: Vec<_> = rows.chunks(PANEL).collect();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = crate::profile::cores();
     let encode = |panels: &[&[(&str, u32)]]| {
         let mut bytes = vec![];
         for panel in panels {

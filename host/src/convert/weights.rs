@@ -34,7 +34,7 @@ pub(super) struct WeightLayout {
     pub(super) fused: Vec<(bool, bool)>,
 }
 
-pub(super) const FREQUENCIES: &str = "rotary.frequencies";
+pub(crate) const FREQUENCIES: &str = "rotary.frequencies";
 
 /// Bytes written at once: the operating system keeps them in one piece, so that a map of the file
 /// needs few entries of the page tables. Decoding straight from the page cache is half as fast again.

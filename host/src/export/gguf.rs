@@ -182,7 +182,7 @@ impl<'p> Model<'p> {
         });
         model.epsilon = epsilon.ok_or_else(|| model.stranger("nodes", "no RMSNorm"))?;
         for entry in &package.index.tensors {
-            if entry.name == "rotary.frequencies" {
+            if entry.name == crate::convert::FREQUENCIES {
                 let bytes = read(package, entry)?;
                 let frequencies: Vec<_> =
                     bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
