@@ -33,7 +33,8 @@ impl Model<'_> {
     /// # Errors
     /// A plan that does not fit the program.
     pub fn layout(&self, pager: &dyn Pager) -> Result<Layout, LoadError> {
-        let pages = if pager.is_stable() { pager.geometry().pages } else { 0 };
+        let pages = (0..pager.geometry().pages).rev().find(|page| pager.is_stable(*page));
+        let pages = pages.map_or(0, |last| last + 1);
         Layout::new(&self.program, &self.plan, pages)
     }
 }

@@ -139,7 +139,7 @@ impl<'a> Pages<'a> {
     }
 
     fn mark(&mut self, page: u32) {
-        if self.pager.is_stable()
+        if self.pager.is_stable(page)
             && let Some(byte) = self.verified.get_mut(page as usize / 8)
         {
             *byte |= 1 << (page % 8);

@@ -23,8 +23,8 @@ pub trait Pager {
     /// The size and number of pages.
     fn geometry(&self) -> PageGeometry;
 
-    /// True if a page that was read stays as it is, so that checking it once is enough.
-    fn is_stable(&self) -> bool {
+    /// True if `page`, once read, stays as it is, so that checking it once is enough.
+    fn is_stable(&self, _page: u32) -> bool {
         false
     }
 

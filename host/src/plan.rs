@@ -1,13 +1,15 @@
 //! The memory planner: what fits into a budget, and where every byte goes.
 
+use crate::pager::{PageSource, Space, Tiles};
 use crate::{Error, Result};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
 use omex_core::kv::KvFormat;
-use omex_core::program::Program;
+use omex_core::program::{Op, Program};
 use omex_core::quant::Format;
 use serde::Serialize;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 /// How weights reach the engine.
@@ -16,10 +18,12 @@ use std::path::Path;
 pub enum Residency {
     /// All weights are mapped and stay in memory.
     Mapped,
-    /// Weights are read for every pass, some pages at a time.
+    /// Some weights are pinned; the others are read for every pass, a tile at a time.
     Streamed {
-        /// Pages read at once.
+        /// Pages of a tile: what is read at once.
         tile_pages: u32,
+        /// Tiles in the ring: one in use, the others being read.
+        ring_tiles: u32,
     },
 }
 
@@ -38,15 +42,6 @@ pub struct Request {
     pub pages: Option<PageSource>,
     /// Everything but the residency is decided, as in a flash image.
     pub fixed: Option<Plan>,
-}
-
-/// Where pages come from, if the user says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum PageSource {
-    /// Mapped files.
-    Mmap,
-    /// Reads into buffers.
-    Read,
 }
 
 /// How keys and values are stored, by the names that users know.
@@ -97,10 +92,8 @@ impl fmt::Display for Kv {
 pub struct ModelSize<'p> {
     /// The program.
     pub program: &'p Program<'p>,
-    /// Bytes of all weights, padding included.
-    pub weights: u64,
-    /// Bytes a page.
-    pub page_size: u32,
+    /// Where its weights are.
+    pub space: &'p Space,
     /// Bytes of the program, the tensor table, the checksums and the tokenizer's tables.
     pub tables: u64,
 }
@@ -116,6 +109,8 @@ pub struct MemoryPlan {
     pub context: u32,
     /// How keys and values are stored.
     pub kv_format: Kv,
+    /// Bytes of weights that are read for every pass.
+    pub streamed_bytes: u64,
     /// Bytes by purpose.
     pub bytes: Bytes,
     /// The sum of all bytes.
@@ -127,7 +122,7 @@ pub struct MemoryPlan {
 /// Bytes by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Bytes {
-    /// Weights that stay in memory.
+    /// Weights that stay in memory, mapped or pinned.
     pub weights: u64,
     /// Buffers through which weights stream.
     pub ring: u64,
@@ -145,50 +140,120 @@ const SINKS: u32 = 4;
 const DEFAULT_CONTEXT: u32 = 8192;
 /// The fewest positions that are planned for without being asked.
 const LEAST_CONTEXT: u32 = 128;
-/// Bytes that are read at once, best first; at least a page.
-const TILES: [u32; 4] = [1 << 20, 256 << 10, 64 << 10, 0];
+/// Bytes that are read at once, at least a page, and how many times that the ring holds: best first.
+/// Disks are at their fastest with some megabytes under way.
+const RINGS: [(u32, u32); 6] =
+    [(4 << 20, 8), (1 << 20, 8), (256 << 10, 8), (64 << 10, 4), (64 << 10, 2), (0, 2)];
 /// Tokens in one pass of the prompt, best first.
-const CHUNKS: [u32; 4] = [64, 16, 4, 1];
+const CHUNKS: [u32; 7] = [512, 256, 128, 64, 16, 4, 1];
+/// The most tokens in one pass if weights stay in memory: more of them gain nothing.
+const RESIDENT_CHUNK: u32 = 64;
+/// The ring, and the activations, may each take this part of a budget; what is left pins weights.
+const PART: u64 = 8;
 
 /// Makes the best plan that fits: full context before resident weights, resident weights before
-/// exact keys and values, these before long reads, long reads before long passes.
+/// exact keys and values, these before long reads, long reads before long passes. What a plan that
+/// streams leaves of the budget pins weights.
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
 pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
+    let candidates = candidates(size, request);
     let mut smallest: Option<MemoryPlan> = None;
-    for (residency, candidate) in candidates(size, request) {
-        let plan =
-            lay_out(size, residency, candidate).map_err(|error| Error::load(model, error))?;
-        if request.memory.is_none_or(|memory| plan.total <= memory) {
-            return Ok(plan);
-        }
-        if smallest.as_ref().is_none_or(|s| plan.total < s.total) {
-            smallest = Some(plan);
+    // Long reads and long passes only where they leave most of the budget to weights.
+    for modest in [true, false] {
+        for (residency, candidate) in &candidates {
+            let plan =
+                lay_out(size, *residency, *candidate).map_err(|error| Error::load(model, error))?;
+            let part = request.memory.unwrap_or(u64::MAX) / PART;
+            let greedy = plan.bytes.ring > part || plan.bytes.activations > part;
+            if modest && *residency != Residency::Mapped && greedy {
+                continue;
+            }
+            if request.memory.is_none_or(|memory| plan.total <= memory) {
+                return Ok(pin(size, plan, request.memory));
+            }
+            if smallest.as_ref().is_none_or(|s| plan.total < s.total) {
+                smallest = Some(plan);
+            }
         }
     }
     let needed = smallest.map_or(0, |s| s.total);
     Err(Error::Budget { needed, given: request.memory.unwrap_or(0) })
 }
 
+/// Gives what is left of the budget to weights.
+fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> MemoryPlan {
+    let Residency::Streamed { tile_pages, .. } = plan.residency else { return plan };
+    let left = memory.map_or(0, |memory| memory - plan.total);
+    let (pinned, streamed) = tiles(size.program, size.space, tile_pages, left).bytes();
+    plan.bytes.weights = pinned;
+    plan.streamed_bytes = streamed;
+    plan.total += pinned;
+    plan
+}
+
+/// The tiles of a model's weights, with as many pinned as fit into `pinned_bytes`.
+pub(crate) fn tiles(
+    program: &Program<'_>,
+    space: &Space,
+    tile_pages: u32,
+    pinned_bytes: u64,
+) -> Tiles {
+    let mut tiles = Tiles::new(space, tile_pages, used_ranges(program));
+    tiles.pin(pinned_bytes);
+    tiles
+}
+
+/// The addresses of all tensors that a pass reads from front to back, in the order of use: all but
+/// the embedding, of which it reads a row a token.
+fn used_ranges<'p>(program: &'p Program<'_>) -> impl Iterator<Item = Range<u64>> + 'p {
+    let ops: Vec<_> = program.ops().collect();
+    let mut steps = vec![];
+    let mut rest = ops.as_slice();
+    while let Some((op, behind)) = rest.split_first() {
+        rest = behind;
+        let Op::Repeat { ops, layers } = *op else {
+            steps.push((*op, 0));
+            continue;
+        };
+        let (body, behind) = rest.split_at((ops as usize).min(rest.len()));
+        steps.extend((0..layers).flat_map(|layer| body.iter().map(move |op| (*op, layer))));
+        rest = behind;
+    }
+    steps.into_iter().filter_map(|(op, layer)| {
+        let (Op::MatMul { weight, .. }
+        | Op::RmsNorm { weight, .. }
+        | Op::RotaryAngles { frequencies: weight, .. }) = op
+        else {
+            return None;
+        };
+        let tensor = program.tensor(weight.at(layer))?;
+        Some(tensor.address..tensor.address + tensor.bytes())
+    })
+}
+
 /// What to try, best first. While weights can stay in memory the context is full; a shorter one is
 /// for when even streaming leaves too little.
 fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Residency, Plan)> {
-    let streamed =
-        TILES.map(|bytes| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) });
+    let streamed = RINGS.map(|(bytes, ring_tiles)| {
+        let tile_pages = (bytes / size.space.page_size).max(1);
+        Residency::Streamed { tile_pages, ring_tiles }
+    });
     let trained = size.program.header().context_length;
     let full = request.context.unwrap_or(trained.clamp(1, DEFAULT_CONTEXT));
     let least = if request.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
     let shorter = [full, (full / 2).max(least), (full / 4).max(least), least];
-    let mut ways: Vec<(&[Residency], &[u32])> = vec![];
-    if request.pages != Some(PageSource::Read) {
-        ways.push((&[Residency::Mapped], &shorter[..1]));
+    let mut ways: Vec<(&[Residency], &[u32], u32)> = vec![];
+    if request.pages.is_none_or(|pages| pages == PageSource::Mmap) {
+        ways.push((&[Residency::Mapped], &shorter[..1], RESIDENT_CHUNK));
     }
     if request.pages != Some(PageSource::Mmap) {
-        ways.push((&streamed, &shorter));
+        let longest = if request.memory.is_some() { u32::MAX } else { RESIDENT_CHUNK };
+        ways.push((&streamed, &shorter, longest));
     }
     let mut candidates = vec![];
-    for (residencies, contexts) in ways {
+    for (residencies, contexts, longest_chunk) in ways {
         if let Some(plan) = request.fixed {
             candidates.extend(residencies.iter().map(|residency| (*residency, plan)));
             continue;
@@ -197,7 +262,8 @@ fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Residency, Plan)>
             for format in formats(size, request) {
                 for residency in residencies {
                     let plan = |chunk| shape(request, *context, format, chunk);
-                    candidates.extend(CHUNKS.map(|chunk| (*residency, plan(chunk))));
+                    let chunks = CHUNKS.into_iter().filter(|chunk| *chunk <= longest_chunk);
+                    candidates.extend(chunks.map(|chunk| (*residency, plan(chunk))));
                 }
             }
         }
@@ -238,14 +304,15 @@ fn lay_out(
     residency: Residency,
     plan: Plan,
 ) -> Result<MemoryPlan, LoadError> {
-    let pages = u32::try_from(size.weights.div_ceil(u64::from(size.page_size))).unwrap_or(u32::MAX);
-    let stable_pages = if residency == Residency::Mapped { pages } else { 0 };
-    let layout = Layout::new(size.program, &plan, stable_pages)?;
+    let (all, page_size) = (size.space.length(), size.space.page_size);
+    let pages = u32::try_from(all.div_ceil(u64::from(page_size))).unwrap_or(u32::MAX);
+    // A bit for every page that may stay in memory.
+    let layout = Layout::new(size.program, &plan, pages)?;
     let (weights, ring) = match residency {
-        Residency::Mapped => (size.weights, 0),
-        Residency::Streamed { tile_pages } => {
-            let tile = u64::from(tile_pages) * u64::from(size.page_size);
-            (0, crate::pager::ReadPager::BUFFERS * tile)
+        Residency::Mapped => (all, 0),
+        Residency::Streamed { tile_pages, ring_tiles } => {
+            let tile = u64::from(tile_pages) * u64::from(page_size);
+            (0, u64::from(ring_tiles) * tile + crate::pager::aside_bytes(page_size) as u64)
         }
     };
     let bytes = Bytes {
@@ -258,5 +325,15 @@ fn lay_out(
     let total = weights + ring + layout.total() + size.tables;
     let (prefill_chunk, context) = (plan.columns, plan.kv_capacity);
     let kv_format = plan.kv_format.into();
-    Ok(MemoryPlan { residency, prefill_chunk, context, kv_format, bytes, total, plan })
+    let streamed_bytes = 0;
+    Ok(MemoryPlan {
+        residency,
+        prefill_chunk,
+        context,
+        kv_format,
+        streamed_bytes,
+        bytes,
+        total,
+        plan,
+    })
 }

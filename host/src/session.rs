@@ -1,8 +1,8 @@
 //! A model opened and planned: everything that an engine borrows.
 
 use crate::package::{CONVERT_AGAIN, Package};
-use crate::pager::{MappedPager, ReadPager, Space};
-use crate::plan::{Kv, MemoryPlan, ModelSize, PageSource, Request, Residency, plan};
+use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, open_reader};
+use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, plan, tiles};
 use crate::pool::Pool;
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::engine::{Engine, Model};
@@ -13,7 +13,7 @@ use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use zerocopy::IntoBytes;
 
 /// How a model is to be run.
@@ -29,7 +29,7 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Logits of this many tokens are wanted in one pass; 0 counts as 1.
     pub logit_columns: u32,
-    /// Forces reads instead of mapping.
+    /// Where weights come from; the planner chooses if `None`.
     pub pages: Option<PageSource>,
 }
 
@@ -46,14 +46,20 @@ struct Tables {
     fixed: Option<omex_core::arena::Plan>,
 }
 
+/// Where pages come from.
+enum Source {
+    Mapped(MappedPager),
+    Stream(Box<StreamPager>),
+}
+
 /// A model opened and planned.
 pub struct Session {
     path: PathBuf,
     tables: Tables,
     plan: MemoryPlan,
     memory: Vec<u128>,
-    pager: Box<dyn Pager>,
-    bytes_read: Option<Arc<AtomicU64>>,
+    pager: Source,
+    source: PageSource,
     pool: Pool,
     kernels: &'static Kernels,
 }
@@ -66,12 +72,16 @@ impl Session {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let tables = Tables::open(path)?;
         let plan = tables.plan(path, options)?;
-        let (pager, bytes_read): (Box<dyn Pager>, _) = match plan.residency {
-            Residency::Mapped => (Box::new(MappedPager::new(&tables.space)?), None),
-            Residency::Streamed { tile_pages } => {
-                let pager = ReadPager::new(&tables.space, tile_pages)?;
-                let bytes_read = pager.bytes_read();
-                (Box::new(pager), Some(bytes_read))
+        let space = &tables.space;
+        let (pager, source) = match plan.residency {
+            Residency::Mapped => (Source::Mapped(MappedPager::new(space)?), PageSource::Mmap),
+            Residency::Streamed { tile_pages, ring_tiles } => {
+                let program = tables.program(path)?;
+                let tiles = tiles(&program, space, tile_pages, plan.bytes.weights);
+                let depth = ring_tiles as usize;
+                // One more than the ring, for a page out of order.
+                let (reader, source) = open_reader(space, options.pages, depth + 2)?;
+                (Source::Stream(Box::new(StreamPager::new(space, tiles, depth, reader)?)), source)
             }
         };
         let cores = crate::profile::cores();
@@ -80,7 +90,7 @@ impl Session {
         let arena = plan.bytes.kv_cache + plan.bytes.activations;
         let memory = zeros(arena.div_ceil(16), path)?;
         let (path, kernels) = (path.to_owned(), dispatch::kernels()?);
-        Ok(Self { path, tables, plan, memory, pager, bytes_read, pool, kernels })
+        Ok(Self { path, tables, plan, memory, pager, source, pool, kernels })
     }
 
     /// The plan.
@@ -153,10 +163,27 @@ impl Session {
         Ok(text)
     }
 
-    /// Bytes of weights read so far; 0 if they are mapped.
+    /// A counter of the bytes of weights read so far, unless they are mapped.
     #[must_use]
     pub fn bytes_read(&self) -> Option<Arc<AtomicU64>> {
-        self.bytes_read.clone()
+        match &self.pager {
+            Source::Mapped(_) => None,
+            Source::Stream(pager) => Some(pager.bytes_read()),
+        }
+    }
+
+    /// Where pages come from.
+    #[must_use]
+    pub fn source(&self) -> PageSource {
+        self.source
+    }
+
+    /// Puts something between the pager and its reader, as a source of faults; does nothing to
+    /// mapped files.
+    pub fn wrap_reader(&mut self, wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>) {
+        if let Source::Stream(pager) = &mut self.pager {
+            pager.wrap_reader(wrap);
+        }
     }
 
     /// Says what an error of a pass over this model means, with the file and the place in it.
@@ -191,11 +218,12 @@ impl Session {
             checksums,
             first_checked: (weights.start / page_size) as u32,
         };
-        if let Some(bytes_read) = &self.bytes_read {
-            bytes_read.store(0, Ordering::Relaxed);
-        }
+        let pager: &mut dyn Pager = match &mut self.pager {
+            Source::Mapped(pager) => pager,
+            Source::Stream(pager) => &mut **pager,
+        };
         let memory = self.memory.as_mut_bytes();
-        Engine::new(model, memory, &mut *self.pager, self.kernels, &self.pool).map_err(failed)
+        Engine::new(model, memory, pager, self.kernels, &self.pool).map_err(failed)
     }
 }
 
@@ -277,12 +305,7 @@ impl Tables {
             );
             return Err(Error::Usage(message));
         }
-        let size = ModelSize {
-            program: &program,
-            weights: self.space.length(),
-            page_size: self.space.page_size,
-            tables: tables as u64,
-        };
+        let size = ModelSize { program: &program, space: &self.space, tables: tables as u64 };
         let request = Request {
             memory: options.memory,
             context: options.context,

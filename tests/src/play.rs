@@ -1,6 +1,7 @@
 //! Running models, and comparing what they say.
 
-use omex::plan::{Kv, PageSource};
+use omex::pager::PageSource;
+use omex::plan::Kv;
 use omex::session::{Options, Session};
 use omex_core::engine::Wanted;
 use omex_core::sample;

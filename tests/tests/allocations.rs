@@ -1,7 +1,7 @@
 //! Once a text is under way, no token costs an allocation.
 #![allow(unsafe_code, reason = "a counting allocator")]
 
-use omex::plan::PageSource;
+use omex::pager::PageSource;
 use omex::quantize::Precision;
 use omex::session::{Options, Session};
 use omex_core::generate::Generation;

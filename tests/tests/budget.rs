@@ -1,7 +1,8 @@
 //! A memory budget is a promise.
 
 use omex::Error;
-use omex::plan::{Kv, MemoryPlan, PageSource, Residency};
+use omex::pager::PageSource;
+use omex::plan::{Kv, MemoryPlan, Residency};
 use omex::quantize::Precision;
 use omex::session::{Options, plan_model};
 use omex_tests::{Converted, Finished, Synthetic, convert_from, json_of, omex, run, shipped_model};

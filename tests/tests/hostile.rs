@@ -6,7 +6,7 @@ use omex::import::open as open_source;
 use omex::pack::Image;
 use omex::package::Package;
 use omex::package::validate::validate;
-use omex::plan::PageSource;
+use omex::pager::PageSource;
 use omex::quantize::Precision;
 use omex::{Error, pack};
 use omex_core::engine::{Engine, Wanted};

@@ -2,7 +2,8 @@
 
 use omex::dispatch;
 use omex::import::{Checkpoint, open};
-use omex::plan::{Kv, PageSource};
+use omex::pager::PageSource;
+use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex,

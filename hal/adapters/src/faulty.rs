@@ -101,7 +101,7 @@ impl<P: Pager> Pager for FaultyPager<'_, P> {
     }
 
     /// Never: a page may have another fault when it is read again.
-    fn is_stable(&self) -> bool {
+    fn is_stable(&self, _page: u32) -> bool {
         false
     }
 

@@ -27,7 +27,7 @@ impl Pager for SlicePager<'_> {
         self.geometry
     }
 
-    fn is_stable(&self) -> bool {
+    fn is_stable(&self, _page: u32) -> bool {
         true
     }
 

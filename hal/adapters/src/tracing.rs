@@ -92,8 +92,8 @@ impl<P: Pager, F: FnMut(Event)> Pager for TracingPager<P, F> {
         self.inner.geometry()
     }
 
-    fn is_stable(&self) -> bool {
-        self.inner.is_stable()
+    fn is_stable(&self, page: u32) -> bool {
+        self.inner.is_stable(page)
     }
 
     fn prefetch(&mut self, page: u32) {
@@ -135,7 +135,7 @@ mod tests {
         let inner = SlicePager::new(&weights, 512).unwrap();
         let mut calls = 0;
         let mut pager = TracingPager::new(inner, |_| calls += 1);
-        assert!(pager.is_stable());
+        assert!(pager.is_stable(0));
         assert_eq!(conformance::check(&mut pager, &weights), Ok(()));
         assert!(calls > 0);
     }

@@ -44,7 +44,7 @@ impl Pager for MappedPager {
         self.geometry
     }
 
-    fn is_stable(&self) -> bool {
+    fn is_stable(&self, _page: u32) -> bool {
         true
     }
 

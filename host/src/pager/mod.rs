@@ -1,12 +1,22 @@
-//! Where the host gets pages from: mapped files, or reads into a ring.
+//! Where the host gets pages from: mapped files, or tiles that are pinned or stream through a ring.
 
 mod mapped;
-mod read;
+mod reader;
+mod stream;
+mod threads;
+mod tiles;
+#[cfg(target_os = "linux")]
+mod uring;
 
 pub use mapped::MappedPager;
-pub use read::ReadPager;
+pub use reader::{Read, Reader};
+pub use stream::StreamPager;
+pub(crate) use stream::aside_bytes;
+pub use tiles::Tiles;
 
 use crate::{Error, Result};
+use serde::Serialize;
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +53,64 @@ impl Space {
 
     fn pages(&self) -> u32 {
         u32::try_from(self.length().div_ceil(u64::from(self.page_size))).unwrap_or(u32::MAX)
+    }
+}
+
+/// Where pages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum PageSource {
+    /// Mapped files.
+    Mmap,
+    /// Direct reads through io_uring (Linux).
+    Uring,
+    /// Direct reads by threads.
+    Direct,
+    /// Reads through the system's cache, which keeps nothing.
+    Read,
+}
+
+impl fmt::Display for PageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mmap => "mapped",
+            Self::Uring => "direct reads, io_uring",
+            Self::Direct => "direct reads, threads",
+            Self::Read => "buffered reads, threads",
+        })
+    }
+}
+
+/// A reader for at most `depth` reads at a time: the wanted one, or the best that works here.
+///
+/// # Errors
+/// A file that can't be opened, or a wanted source that this system does not have.
+pub fn open_reader(
+    space: &Space,
+    wanted: Option<PageSource>,
+    depth: usize,
+) -> Result<(Box<dyn Reader>, PageSource)> {
+    let open = |source| -> Result<Box<dyn Reader>> {
+        Ok(match source {
+            #[cfg(target_os = "linux")]
+            PageSource::Uring => Box::new(uring::UringReader::new(space, depth)?),
+            #[cfg(not(target_os = "linux"))]
+            PageSource::Uring => {
+                let unsupported = std::io::ErrorKind::Unsupported.into();
+                return Err(Error::io(Path::new("io_uring"), "set up", unsupported));
+            }
+            PageSource::Direct => Box::new(threads::ThreadReader::new(space, depth, true)?),
+            _ => Box::new(threads::ThreadReader::new(space, depth, false)?),
+        })
+    };
+    if let Some(source) = wanted {
+        return open(source).map(|reader| (reader, source));
+    }
+    let best = [PageSource::Uring, PageSource::Direct];
+    let found = best.into_iter().find_map(|source| Some((open(source).ok()?, source)));
+    match found {
+        Some(found) => Ok(found),
+        None => open(PageSource::Read).map(|reader| (reader, PageSource::Read)),
     }
 }
 

@@ -124,7 +124,7 @@ impl Pager for Whole<'_> {
         geometry(self.0)
     }
 
-    fn is_stable(&self) -> bool {
+    fn is_stable(&self, _page: u32) -> bool {
         true
     }
 

@@ -18,7 +18,8 @@ pub(crate) mod validate;
 use super::bytes;
 use clap::Args;
 use omex::Result;
-use omex::plan::{Kv, PageSource};
+use omex::pager::PageSource;
+use omex::plan::Kv;
 use omex::session::{Options, Session};
 use std::path::Path;
 

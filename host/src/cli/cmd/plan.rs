@@ -60,12 +60,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
     let weights = match plan.residency {
         Residency::Mapped => "weights, mapped".to_owned(),
-        Residency::Streamed { tile_pages } => {
-            format!("weights, streamed {tile_pages} pages at a time")
-        }
+        Residency::Streamed { .. } => "weights, pinned".to_owned(),
+    };
+    let ring = match plan.residency {
+        Residency::Mapped => "ring".to_owned(),
+        Residency::Streamed { ring_tiles, .. } => format!("ring of {ring_tiles} tiles"),
     };
     let rows = [
-        (weights, plan.bytes.weights + plan.bytes.ring),
+        (weights, plan.bytes.weights),
+        (ring, plan.bytes.ring),
         (format!("KV cache, {} positions, {}", plan.context, plan.kv_format), plan.bytes.kv_cache),
         (format!("activations, {} tokens a pass", plan.prefill_chunk), plan.bytes.activations),
         ("tables and tokenizer".to_owned(), plan.bytes.tables),

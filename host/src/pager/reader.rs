@@ -1,0 +1,98 @@
+//! Reads from files that go on while the engine computes.
+
+use super::{Space, open};
+use crate::{Error, Result};
+use memmap2::MmapMut;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// What positions, lengths and buffers of direct reads are multiples of.
+pub(super) const ALIGNMENT: usize = 4096;
+
+/// Memory that a read fills, on a multiple of [`ALIGNMENT`].
+pub(super) type Buffer = MmapMut;
+
+/// Memory of its own, zeroed and not used up before it is written to; in huge pages where the
+/// system has them.
+///
+/// # Errors
+/// The system's, if it has no address space left.
+pub(super) fn buffer(length: usize) -> Result<Buffer> {
+    let failed = |e| Error::io(Path::new("memory"), "get", e);
+    let buffer = MmapMut::map_anon(length.next_multiple_of(ALIGNMENT)).map_err(failed)?;
+    // A wish: without huge pages it works as well, more slowly.
+    #[cfg(target_os = "linux")]
+    let _ = buffer.advise(memmap2::Advice::HugePage);
+    Ok(buffer)
+}
+
+/// A read of consecutive bytes. It owns the memory that it fills until it is done.
+#[derive(Debug)]
+pub struct Read {
+    /// Tells reads apart.
+    pub(super) id: u64,
+    /// Number of the file.
+    pub(super) file: usize,
+    /// Where in the file the buffer's first byte comes from.
+    pub(super) offset: u64,
+    pub(super) buffer: Buffer,
+    /// Bytes of the buffer that were read before.
+    pub(super) filled: usize,
+    /// Bytes that are wanted.
+    pub(super) needed: usize,
+    /// Tries that brought nothing.
+    pub(super) failures: u32,
+}
+
+impl Read {
+    /// Bytes of the buffer still to be filled: whole multiples of [`ALIGNMENT`].
+    pub(super) fn rest(&mut self) -> &mut [u8] {
+        let end = self.needed.next_multiple_of(ALIGNMENT);
+        self.buffer.get_mut(self.filled..end).unwrap_or_default()
+    }
+
+    /// The bytes wanted, as far as they were read; a test may change them here.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let end = self.needed.min(self.buffer.len());
+        &mut self.buffer[..end]
+    }
+}
+
+/// Runs reads, several at a time, in any order.
+pub trait Reader {
+    /// Begins a read. Its failure is told by [`Reader::wait`].
+    fn submit(&mut self, read: Read);
+
+    /// Waits until a read is done, and says how many bytes it brought; `None` if none is under way.
+    fn wait(&mut self) -> Option<(Read, io::Result<usize>)>;
+}
+
+/// The files of a space, past the system's cache if `direct`.
+///
+/// # Errors
+/// A file that can't be opened, has another length, or can't be read directly.
+pub(super) fn open_files(space: &Space, direct: bool) -> Result<Vec<File>> {
+    let files = space.files.iter().map(|(path, length)| {
+        let file = open(path, *length)?;
+        if direct { past_the_cache(path) } else { Ok(file) }
+    });
+    files.collect()
+}
+
+/// Opens a file for direct reads, and tries one: some file systems refuse only then.
+#[cfg(target_os = "linux")]
+fn past_the_cache(path: &Path) -> Result<File> {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    let failed = |e| Error::io(path, "read past the system's cache (see --pages)", e);
+    let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    file.read_at(&mut buffer(ALIGNMENT)?, 0).map_err(failed)?;
+    Ok(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn past_the_cache(path: &Path) -> Result<File> {
+    let unsupported = io::ErrorKind::Unsupported.into();
+    Err(Error::io(path, "read past the system's cache (see --pages)", unsupported))
+}

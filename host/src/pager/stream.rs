@@ -1,0 +1,415 @@
+//! Weights that are larger than memory: some tiles are pinned, the others stream through a ring of
+//! buffers that is read ahead, always as far as there are buffers.
+
+use super::reader::{ALIGNMENT, Buffer, Read, Reader, buffer};
+use super::{Space, Tiles};
+use crate::Result;
+use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tries that may bring nothing before a read has failed.
+const RETRIES: u32 = 3;
+
+/// Bytes that are read for a page out of order, as an embedding's row is.
+pub(crate) fn aside_bytes(page_size: u32) -> usize {
+    (64 << 10).max(page_size as usize + ALIGNMENT)
+}
+
+/// Pages that are pinned or stream through a ring.
+pub struct StreamPager {
+    geometry: PageGeometry,
+    tiles: Tiles,
+    /// What is pinned and was read, by tile.
+    resident: Vec<Option<Buffer>>,
+    /// Consecutive tiles of the order, the one in use first; pinned ones only until they were read.
+    ring: VecDeque<Entry>,
+    depth: usize,
+    /// Where in the order the ring ends.
+    next: usize,
+    spare: Vec<Buffer>,
+    aside: Aside,
+    /// The tile asked for last.
+    last: Option<u32>,
+    reader: Box<dyn Reader>,
+    reads: u64,
+    bytes_read: Arc<AtomicU64>,
+}
+
+struct Entry {
+    tile: u32,
+    state: State,
+}
+
+enum State {
+    /// Number of the read.
+    Reading(u64),
+    Ready(Buffer),
+    Failed(PageErrorKind, Buffer),
+}
+
+impl State {
+    fn is_reading(&self) -> bool {
+        matches!(self, Self::Reading(_))
+    }
+
+    /// What was read.
+    fn buffer(&self) -> Option<&Buffer> {
+        match self {
+            Self::Ready(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+}
+
+/// Pages that were read out of order.
+struct Aside {
+    first: u32,
+    bytes: usize,
+    capacity: usize,
+    state: State,
+}
+
+/// Where a page is.
+enum Place {
+    Resident(u32),
+    Ring,
+    Aside,
+}
+
+impl StreamPager {
+    /// A pager that keeps at most `depth` tiles in its ring, read by `reader`.
+    ///
+    /// # Errors
+    /// No address space is left for the buffers.
+    pub fn new(space: &Space, tiles: Tiles, depth: usize, reader: Box<dyn Reader>) -> Result<Self> {
+        let depth = depth.max(2);
+        let spare = (0..depth).map(|_| buffer(tiles.tile_bytes)).collect::<Result<_>>()?;
+        let capacity = aside_bytes(space.page_size);
+        let state = State::Ready(buffer(capacity)?);
+        let aside = Aside { first: 0, bytes: 0, capacity, state };
+        let mut pager = Self {
+            geometry: PageGeometry { page_size: space.page_size, pages: space.pages() },
+            resident: tiles.tiles.iter().map(|_| None).collect(),
+            tiles,
+            // One more for a pinned tile that has to be read anew.
+            ring: VecDeque::with_capacity(depth + 1),
+            depth,
+            next: 0,
+            spare,
+            aside,
+            last: None,
+            reader,
+            reads: 0,
+            bytes_read: Arc::default(),
+        };
+        pager.refill();
+        Ok(pager)
+    }
+
+    /// A counter of the bytes read so far.
+    #[must_use]
+    pub fn bytes_read(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes_read)
+    }
+
+    /// Puts something between the pager and its reader: a tracer, or a source of faults.
+    pub fn wrap_reader(&mut self, wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>) {
+        let nothing = std::mem::replace(&mut self.reader, Box::new(Nothing));
+        self.reader = wrap(nothing);
+    }
+
+    /// Begins reads until the ring is full.
+    fn refill(&mut self) {
+        while self.ring.len() < self.depth {
+            let Some((place, tile)) = self.next_to_read() else { return };
+            if self.ring.iter().any(|entry| entry.tile == tile) {
+                return;
+            }
+            let Some(buffer) = self.buffer_for(tile) else { return };
+            self.next = place + 1;
+            let id = self.submit(tile, buffer);
+            self.ring.push_back(Entry { tile, state: State::Reading(id) });
+        }
+    }
+
+    /// The next tile in order that is not in memory for good.
+    fn next_to_read(&self) -> Option<(usize, u32)> {
+        let order = &self.tiles.order;
+        let places = (self.next..order.len()).chain(0..self.next.min(order.len()));
+        let mut tiles = places.filter_map(|place| Some((place, *order.get(place)?)));
+        tiles.find(|(_, tile)| self.resident.get(*tile as usize).is_some_and(Option::is_none))
+    }
+
+    fn buffer_for(&mut self, tile: u32) -> Option<Buffer> {
+        if self.is_pinned(tile)
+            && let Ok(own) = buffer(self.tiles.tiles.get(tile as usize)?.length)
+        {
+            return Some(own);
+        }
+        self.spare.pop()
+    }
+
+    fn is_pinned(&self, tile: u32) -> bool {
+        self.tiles.pinned.get(tile as usize) == Some(&true)
+    }
+
+    /// Begins to read a tile.
+    fn submit(&mut self, tile: u32, buffer: Buffer) -> u64 {
+        let tile = self.tiles.tiles.get(tile as usize);
+        let (file, offset, needed) = tile.map_or((0, 0, 0), |t| (t.file, t.offset, t.length));
+        self.reads += 1;
+        let id = self.reads;
+        self.reader.submit(Read { id, file, offset, buffer, filled: 0, needed, failures: 0 });
+        id
+    }
+
+    /// Waits until a read has ended, well or not; false if none is under way.
+    fn settle(&mut self) -> bool {
+        let Some((mut read, result)) = self.reader.wait() else { return false };
+        let end = match result {
+            Ok(bytes) => self.advance(&mut read, bytes),
+            Err(error) => {
+                read.failures += u32::from(error.kind() != io::ErrorKind::Interrupted);
+                (read.failures > RETRIES).then_some(Err(PageErrorKind::Device))
+            }
+        };
+        let Some(end) = end else {
+            self.reader.submit(read);
+            return true;
+        };
+        let id = read.id;
+        let mut states = self.ring.iter_mut().map(|entry| &mut entry.state);
+        let own = states.find(|state| matches!(state, State::Reading(i) if *i == id));
+        *own.unwrap_or(&mut self.aside.state) = match end {
+            Ok(()) => State::Ready(read.buffer),
+            Err(kind) => State::Failed(kind, read.buffer),
+        };
+        true
+    }
+
+    /// Counts what a read brought; `None` if it has to go on.
+    fn advance(&mut self, read: &mut Read, bytes: usize) -> Option<Result<(), PageErrorKind>> {
+        let bytes = bytes.min(read.rest().len());
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+        let filled = read.filled + bytes;
+        if filled >= read.needed {
+            return Some(Ok(()));
+        }
+        // Direct reads go on at whole multiples only.
+        let whole = filled / ALIGNMENT * ALIGNMENT;
+        read.failures += u32::from(whole == read.filled);
+        read.filled = whole;
+        (read.failures > RETRIES).then_some(Err(PageErrorKind::Truncated))
+    }
+
+    /// Takes the first entry out of the ring, once it is read: a pinned tile stays, another leaves
+    /// its buffer.
+    fn retire(&mut self) {
+        while self.ring.front().is_some_and(|entry| entry.state.is_reading()) {
+            if !self.settle() {
+                break;
+            }
+        }
+        let Some(Entry { tile, state }) = self.ring.pop_front() else { return };
+        let pinned = self.is_pinned(tile);
+        match state {
+            State::Ready(buffer) if pinned => {
+                if let Some(resident) = self.resident.get_mut(tile as usize) {
+                    *resident = Some(buffer);
+                }
+            }
+            State::Ready(buffer) | State::Failed(_, buffer) if !pinned => self.spare.push(buffer),
+            _ => {}
+        }
+    }
+
+    /// Makes the ring begin with this tile of the order.
+    fn seek(&mut self, place: usize) {
+        while !self.ring.is_empty() {
+            self.retire();
+        }
+        self.next = place;
+        self.refill();
+    }
+
+    /// Makes a page resident.
+    fn ensure(&mut self, page: u32) -> Result<Place, PageErrorKind> {
+        let tile = self.tiles.at(page).ok_or(PageErrorKind::OutOfRange)?;
+        let last = self.last.replace(tile);
+        if self.resident.get(tile as usize).is_some_and(Option::is_some) {
+            return Ok(Place::Resident(tile));
+        }
+        if self.ring.iter().take(2).all(|entry| entry.tile != tile) {
+            match self.resumes_at(page, tile, last) {
+                Some(place) => self.seek(place),
+                None => return self.read_aside(page, tile),
+            }
+        }
+        while self.ring.len() > 1 && self.ring.front().is_some_and(|entry| entry.tile != tile) {
+            self.retire();
+        }
+        self.refill();
+        self.ready(tile)
+    }
+
+    /// Where in the order to go on from a tile that is not the next one: at the beginning, where
+    /// every pass begins, or behind the tile asked for last, where one goes on after an error.
+    /// Other tiles are out of order.
+    fn resumes_at(&self, page: u32, tile: u32, last: Option<u32>) -> Option<usize> {
+        let order = &self.tiles.order;
+        if order.first() == Some(&tile) {
+            return Some(0);
+        }
+        let is_first_page = self.tiles.tiles.get(tile as usize).is_some_and(|t| t.page == page);
+        let last = last.filter(|_| is_first_page)?;
+        order.windows(2).position(|pair| pair == [last, tile]).map(|place| place + 1)
+    }
+
+    /// Waits until `tile`, the first of the ring, is read; if that failed, it is tried anew.
+    fn ready(&mut self, tile: u32) -> Result<Place, PageErrorKind> {
+        let front = self.ring.front_mut().filter(|entry| entry.tile == tile);
+        let entry = front.ok_or(PageErrorKind::Device)?;
+        let state = std::mem::replace(&mut entry.state, State::Reading(0));
+        let state = match state {
+            State::Failed(_, buffer) => State::Reading(self.submit(tile, buffer)),
+            state => state,
+        };
+        if let Some(entry) = self.ring.front_mut() {
+            entry.state = state;
+        }
+        while self.ring.front().is_some_and(|entry| entry.state.is_reading()) {
+            if !self.settle() {
+                return Err(PageErrorKind::Device);
+            }
+        }
+        match self.ring.front().map(|entry| &entry.state) {
+            Some(State::Ready(_)) => Ok(Place::Ring),
+            Some(State::Failed(kind, _)) => Err(*kind),
+            _ => Err(PageErrorKind::Device),
+        }
+    }
+
+    /// Reads a page out of order, and some behind it.
+    fn read_aside(&mut self, page: u32, tile: u32) -> Result<Place, PageErrorKind> {
+        if !self.aside.holds(page, self.geometry.page_size) {
+            self.submit_aside(page, tile)?;
+        }
+        while self.aside.state.is_reading() {
+            if !self.settle() {
+                return Err(PageErrorKind::Device);
+            }
+        }
+        match &self.aside.state {
+            State::Failed(kind, _) => Err(*kind),
+            _ => Ok(Place::Aside),
+        }
+    }
+
+    fn submit_aside(&mut self, page: u32, tile: u32) -> Result<(), PageErrorKind> {
+        let tile = self.tiles.tiles.get(tile as usize).ok_or(PageErrorKind::OutOfRange)?;
+        let page_size = u64::from(self.geometry.page_size);
+        let offset = tile.offset + u64::from(page - tile.page) * page_size;
+        let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
+        // Whole pages, except where the data end.
+        let before = offset - start;
+        let room = (self.aside.capacity as u64 - before) / page_size * page_size;
+        let needed = before + self.tiles.rest_of_file(tile.file, offset).min(room);
+        self.aside.first = page - (before / page_size) as u32;
+        self.aside.bytes = needed as usize;
+        let (file, offset, needed) = (tile.file, start, needed as usize);
+        self.reads += 1;
+        let id = self.reads;
+        match std::mem::replace(&mut self.aside.state, State::Reading(id)) {
+            State::Ready(buffer) | State::Failed(_, buffer) => {
+                self.reader.submit(Read {
+                    id,
+                    file,
+                    offset,
+                    buffer,
+                    filled: 0,
+                    needed,
+                    failures: 0,
+                });
+            }
+            State::Reading(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Aside {
+    fn holds(&self, page: u32, page_size: u32) -> bool {
+        let before = page.checked_sub(self.first).map(|pages| pages as usize * page_size as usize);
+        !matches!(self.state, State::Failed(..)) && before.is_some_and(|before| before < self.bytes)
+    }
+}
+
+impl Pager for StreamPager {
+    fn geometry(&self) -> PageGeometry {
+        self.geometry
+    }
+
+    fn is_stable(&self, page: u32) -> bool {
+        self.tiles.at(page).is_some_and(|tile| self.is_pinned(tile))
+    }
+
+    fn prefetch(&mut self, _page: u32) {}
+
+    fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
+        let failed = |kind| PageError { page, kind };
+        let place = self.ensure(page).map_err(failed)?;
+        let of_tile = |tile: u32| self.tiles.tiles.get(tile as usize).map(|t| (t.page, t.length));
+        let found = match place {
+            Place::Resident(tile) => {
+                self.resident.get(tile as usize).and_then(Option::as_ref).zip(of_tile(tile))
+            }
+            Place::Ring => {
+                let entry = self.ring.front();
+                entry.and_then(|entry| entry.state.buffer().zip(of_tile(entry.tile)))
+            }
+            Place::Aside => {
+                self.aside.state.buffer().zip(Some((self.aside.first, self.aside.bytes)))
+            }
+        };
+        let bytes = found.and_then(|(buffer, (first, length))| {
+            let before = page.checked_sub(first)? as usize * self.geometry.page_size as usize;
+            buffer.get(before..length)
+        });
+        bytes.filter(|bytes| !bytes.is_empty()).ok_or(failed(PageErrorKind::OutOfRange))
+    }
+
+    fn discard(&mut self, page: u32) {
+        let Some(tile) = self.tiles.at(page) else { return };
+        if self.aside.holds(page, self.geometry.page_size) {
+            self.aside.bytes = 0;
+        }
+        if let Some(buffer) = self.resident.get_mut(tile as usize).and_then(Option::take) {
+            let state = State::Failed(PageErrorKind::Checksum, buffer);
+            self.ring.push_front(Entry { tile, state });
+        }
+        let entry = self.ring.iter_mut().find(|entry| entry.tile == tile);
+        if let Some(Entry { state, .. }) = entry
+            && !state.is_reading()
+        {
+            // What failed is read anew when it is asked for.
+            *state = match std::mem::replace(state, State::Reading(0)) {
+                State::Ready(buffer) => State::Failed(PageErrorKind::Checksum, buffer),
+                other => other,
+            };
+        }
+    }
+}
+
+/// Stands in for a reader that is being wrapped.
+struct Nothing;
+
+impl Reader for Nothing {
+    fn submit(&mut self, _read: Read) {}
+
+    fn wait(&mut self) -> Option<(Read, io::Result<usize>)> {
+        None
+    }
+}

@@ -1,0 +1,101 @@
+//! Reads that the kernel works off by itself (io_uring): one call submits and waits.
+#![expect(unsafe_code, reason = "the kernel writes into buffers while a read is under way")]
+
+use super::Space;
+use super::reader::{Read, Reader, open_files};
+use crate::{Error, Result};
+use io_uring::{IoUring, opcode, types};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Reads through a ring that is shared with the kernel.
+pub(super) struct UringReader {
+    ring: IoUring,
+    files: Vec<File>,
+    /// Reads that the kernel works on: the place is the number that it knows them by.
+    under_way: Vec<Option<Read>>,
+    /// Reads that could not be submitted.
+    refused: VecDeque<(Read, io::Error)>,
+}
+
+impl UringReader {
+    /// Opens the files for direct reads, at most `depth` at a time.
+    ///
+    /// # Errors
+    /// A system without io_uring, or that forbids it; a file that can't be opened.
+    pub(super) fn new(space: &Space, depth: usize) -> Result<Self> {
+        let failed = |e| Error::io(std::path::Path::new("io_uring"), "set up", e);
+        let entries = u32::try_from(depth.next_power_of_two()).unwrap_or(u32::MAX);
+        let ring = IoUring::new(entries).map_err(failed)?;
+        let files = open_files(space, true)?;
+        let descriptors: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        ring.submitter().register_files(&descriptors).map_err(failed)?;
+        let under_way = (0..depth).map(|_| None).collect();
+        Ok(Self { ring, files, under_way, refused: VecDeque::with_capacity(depth) })
+    }
+
+    fn try_submit(&mut self, mut read: Read) -> Result<(), (Read, io::Error)> {
+        let Some(place) = self.under_way.iter().position(Option::is_none) else {
+            return Err((read, io::ErrorKind::QuotaExceeded.into()));
+        };
+        if read.file >= self.files.len() {
+            return Err((read, io::ErrorKind::NotFound.into()));
+        }
+        let offset = read.offset + read.filled as u64;
+        let file = types::Fixed(read.file as u32);
+        let bytes = read.rest();
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Read::new(file, bytes.as_mut_ptr(), length).offset(offset).build();
+        // SAFETY: the buffer is owned by the read, which stays in `under_way` until the kernel is
+        // done with it; moving the read does not move the mapping.
+        let pushed = unsafe { self.ring.submission().push(&entry.user_data(place as u64)) };
+        if pushed.is_err() {
+            return Err((read, io::ErrorKind::QuotaExceeded.into()));
+        }
+        if let Some(free) = self.under_way.get_mut(place) {
+            *free = Some(read);
+        }
+        // What the kernel does not take now, it takes with the next call.
+        let _ = self.ring.submit();
+        Ok(())
+    }
+
+    fn completed(&mut self) -> Option<(Read, io::Result<usize>)> {
+        let entry = self.ring.completion().next()?;
+        let read = self.under_way.get_mut(entry.user_data() as usize)?.take()?;
+        let result = usize::try_from(entry.result())
+            .map_err(|_| io::Error::from_raw_os_error(-entry.result()));
+        Some((read, result))
+    }
+}
+
+impl Reader for UringReader {
+    fn submit(&mut self, read: Read) {
+        if let Err(refused) = self.try_submit(read) {
+            self.refused.push_back(refused);
+        }
+    }
+
+    fn wait(&mut self) -> Option<(Read, io::Result<usize>)> {
+        if let Some((read, error)) = self.refused.pop_front() {
+            return Some((read, Err(error)));
+        }
+        while self.under_way.iter().any(Option::is_some) {
+            if let Some(done) = self.completed() {
+                return Some(done);
+            }
+            // An interrupted call is made again.
+            let _ = self.ring.submit_and_wait(1);
+        }
+        None
+    }
+}
+
+impl Drop for UringReader {
+    fn drop(&mut self) {
+        // The kernel writes into the buffers until the last read is done.
+        while self.wait().is_some() {}
+    }
+}

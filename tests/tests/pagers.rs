@@ -1,0 +1,210 @@
+//! The host's pagers: every way of reading gives the same pages, whatever is pinned and however
+//! reads fail.
+
+use omex::pager::{PageSource, Read, Reader, Space, StreamPager, Tiles, open_reader};
+use omex_core::engine::Wanted;
+use omex_core::error::RunError;
+use omex_hal::{PageError, Pager};
+use omex_hal_adapters::conformance;
+use omex_tests::{Converted, Setting, Synthetic, logits};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const PAGE: u32 = 4096;
+
+/// Two files, the second of which ends inside of a page, and what is in them.
+struct Files {
+    _folder: tempfile::TempDir,
+    space: Space,
+    bytes: Vec<u8>,
+}
+
+impl Files {
+    fn new(pages: [usize; 2], rest: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut files, mut bytes, mut state) = (vec![], vec![], 1u32);
+        for (name, length) in
+            [("a", pages[0] * PAGE as usize), ("b", pages[1] * PAGE as usize + rest)]
+        {
+            let data: Vec<u8> = (0..length)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                })
+                .collect();
+            let path = folder.path().join(name);
+            std::fs::write(&path, &data).unwrap();
+            files.push((path, length as u64));
+            bytes.extend(data);
+        }
+        Self { _folder: folder, space: Space { files, page_size: PAGE }, bytes }
+    }
+
+    fn pager(&self, source: PageSource, tile_pages: u32, depth: usize, pinned: u64) -> StreamPager {
+        let used = used(self.bytes.len() as u64);
+        let mut tiles = Tiles::new(&self.space, tile_pages, used.into_iter());
+        tiles.pin(pinned);
+        let (reader, _) = open_reader(&self.space, Some(source), depth + 2).unwrap();
+        StreamPager::new(&self.space, tiles, depth, reader).unwrap()
+    }
+}
+
+/// Everything but the beginning, which is used last: as a tied embedding is.
+fn used(length: u64) -> [Range<u64>; 2] {
+    let first = length / 5;
+    [first..length, 0..first]
+}
+
+/// Sources that this machine has.
+fn sources() -> Vec<PageSource> {
+    let files = Files::new([1, 1], 0);
+    let all = [PageSource::Uring, PageSource::Direct, PageSource::Read];
+    let works = |source: &PageSource| match open_reader(&files.space, Some(*source), 2) {
+        Ok(_) => true,
+        Err(error) => {
+            println!("skipped: {source}: {error}");
+            false
+        }
+    };
+    all.into_iter().filter(works).collect()
+}
+
+#[test]
+fn every_reader_keeps_to_the_rules() {
+    let files = Files::new([23, 41], 1000);
+    let length = files.bytes.len() as u64;
+    for source in sources() {
+        for (tile_pages, depth) in [(1, 2), (3, 2), (4, 5), (64, 3)] {
+            for pinned in [0, length / 3, 2 * length] {
+                let mut pager = files.pager(source, tile_pages, depth, pinned);
+                if let Err(violation) = conformance::check(&mut pager, &files.bytes) {
+                    panic!("{source}, {tile_pages} pages, ring of {depth}, {pinned}: {violation}");
+                }
+            }
+        }
+    }
+}
+
+/// Plays a pass: the pages of the used ranges, in order.
+fn pass(pager: &mut StreamPager, files: &Files) -> Result<(), PageError> {
+    for range in used(files.bytes.len() as u64) {
+        let mut at = range.start;
+        while at < range.end {
+            let page = (at / u64::from(PAGE)) as u32;
+            let start = u64::from(page) * u64::from(PAGE);
+            let piece = pager.page(page)?;
+            let expected = &files.bytes[start as usize..];
+            assert!(expected.starts_with(piece), "page {page} has other bytes");
+            at = start + piece.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pass_reads_what_is_not_pinned_once() {
+    let files = Files::new([40, 59], 96);
+    let length = files.bytes.len() as u64;
+    for source in sources() {
+        let mut last = u64::MAX;
+        for pinned in [0, length / 4, length / 2, length, 2 * length] {
+            let mut tiles = Tiles::new(&files.space, 2, used(length).into_iter());
+            tiles.pin(pinned);
+            let (kept, streamed) = tiles.bytes();
+            assert_eq!(kept + streamed, length);
+            assert!(kept <= pinned && streamed < last, "{kept} of {pinned}, {streamed} streamed");
+            last = streamed;
+            let mut pager = files.pager(source, 2, 4, pinned);
+            pass(&mut pager, &files).unwrap();
+            let bytes_read = pager.bytes_read();
+            let before = bytes_read.load(Ordering::Relaxed);
+            let passes = 5;
+            for _ in 0..passes {
+                pass(&mut pager, &files).unwrap();
+            }
+            let read = bytes_read.load(Ordering::Relaxed) - before;
+            // What the ring is ahead by differs by when one looks, and direct reads are rounded up.
+            let slack = 5 * 2 * u64::from(PAGE) + passes * u64::from(PAGE);
+            assert!(
+                read.abs_diff(passes * streamed) <= slack,
+                "{source}: {read} of {passes} × {streamed}"
+            );
+        }
+    }
+}
+
+/// Fails reads at random: errors, short reads, delays, flipped bits.
+struct Faulty {
+    inner: Box<dyn Reader>,
+    state: u64,
+    injected: Arc<AtomicU64>,
+}
+
+impl Faulty {
+    fn random(&mut self, below: u64) -> u64 {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.state >> 33) % below
+    }
+}
+
+impl Reader for Faulty {
+    fn submit(&mut self, read: Read) {
+        self.inner.submit(read);
+    }
+
+    fn wait(&mut self) -> Option<(Read, io::Result<usize>)> {
+        let (mut read, mut result) = self.inner.wait()?;
+        let fault = self.random(64);
+        if fault < 4 {
+            self.injected.fetch_add(1, Ordering::Relaxed);
+        }
+        match (fault, &mut result) {
+            (0, result) => *result = Err(io::Error::other("injected")),
+            (1, Ok(bytes)) => *bytes = self.random(*bytes as u64 + 1) as usize,
+            (2, _) => std::thread::sleep(std::time::Duration::from_micros(50)),
+            (3, Ok(_)) => {
+                let at = self.random(read.bytes_mut().len() as u64) as usize;
+                read.bytes_mut()[at] ^= 1 << self.random(8);
+            }
+            _ => {}
+        }
+        Some((read, result))
+    }
+}
+
+#[test]
+fn ten_thousand_faults_are_retried_or_reported() {
+    let converted = Converted::new(&Synthetic::new(128, 352, 6, 4, 2, 512, 64).in_q8_0(), None);
+    let model = converted.path.as_path();
+    let ids = [1, 5, 9, 300, 511, 77];
+    let expected = logits(model, &ids, &Setting::default());
+    let sources = sources();
+    let enough = 10_000 / sources.len() as u64 + 1;
+    for source in sources {
+        let setting = Setting { memory: Some(900_000), pages: Some(source), ..Setting::default() };
+        let mut session = setting.open(model, 1).unwrap();
+        assert!(session.plan().streamed_bytes > 0 && session.plan().bytes.weights > 0);
+        let injected = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&injected);
+        session.wrap_reader(|inner| Box::new(Faulty { inner, state: 7, injected: counter }));
+        let mut engine = session.engine().unwrap();
+        let (mut passes, mut reported) = (0, 0);
+        while injected.load(Ordering::Relaxed) < enough {
+            engine.reset();
+            for (id, expected) in ids.iter().zip(&expected) {
+                // A pass that failed did not happen: the same one again.
+                while let Err(error) = engine.forward(&[*id], Wanted::Last) {
+                    assert!(matches!(error, RunError::Page(_)), "{error}");
+                    reported += 1;
+                }
+                assert!(engine.logits(0) == &expected[..], "{source}: wrong logits");
+                passes += 1;
+            }
+        }
+        let injected = injected.load(Ordering::Relaxed);
+        println!("{source}: {injected} faults in {passes} passes, {reported} reported");
+        assert!(reported > 0 && passes > reported, "{passes} passes, {reported} reported");
+    }
+}
