@@ -16,6 +16,7 @@ pub mod export;
 pub mod graph;
 pub mod import;
 pub mod interrupt;
+pub mod memory;
 pub mod pack;
 pub mod package;
 mod page_writer;
