@@ -426,9 +426,20 @@ fn a_machine_is_measured_once_and_a_model_against_it() {
     let measured = with_cache(cache.path(), &["profile", "--json"]);
     assert!(measured.err.contains("measuring"), "{measured:?}");
     let profile = json_of(&measured);
-    has(&profile, &["cores", "kernels", "read_bandwidth", "storage_bandwidth"]);
+    has(&profile, &["cpu", "cores", "kernels", "read_bandwidth", "storage_bandwidth", "products"]);
     let bandwidth = &profile["read_bandwidth"];
     assert!(bandwidth["one_thread"].as_f64().unwrap() > 1e8, "{profile}");
+    let products = profile["products"].as_array().unwrap();
+    assert_eq!(products.len(), 4 * 5, "formats by columns");
+    for product in products {
+        for threads in ["one_thread", "all_threads"] {
+            for from in ["from_cache", "from_memory"] {
+                // From 1 KiB/s to 1 PiB/s.
+                let seconds = product[threads][from].as_f64().unwrap();
+                assert!(1e-6 < seconds && seconds < 1e6, "{product}");
+            }
+        }
+    }
     assert!(cache.path().join("omex/profile.json").is_file());
     let kept = with_cache(cache.path(), &["profile", "tiny.omex", "--json"]);
     assert!(kept.err.is_empty(), "{kept:?}");
@@ -439,6 +450,15 @@ fn a_machine_is_measured_once_and_a_model_against_it() {
     let bound = bandwidth["one_thread"].as_f64().unwrap() / weights;
     let said = forecast["decode_tok_s"]["one_thread"].as_f64().unwrap();
     assert!((said / bound - 1.0).abs() < 1e-9, "{forecast}");
+
+    let nowhere = with_cache(cache.path(), &["profile", "--storage", "nowhere"]);
+    assert!(nowhere.code == Some(1) && nowhere.err.contains("nowhere: cannot find"), "{nowhere:?}");
+    let card = ["profile", "--storage", "tiny.omex/graph.json", "--json"];
+    let card = json_of(&with_cache(cache.path(), &card));
+    assert!(card["storage_bandwidth"].as_f64().unwrap() > 1e4, "{card}");
+    assert_eq!(card["products"], profile["products"]);
+    let kept = json_of(&with_cache(cache.path(), &["profile", "--json"]));
+    assert_eq!(kept, profile, "another storage is not kept");
 
     let lengths = ["--prefill", "8,4096", "--decode-at", "0,40,9999", "--runs", "2"];
     let benchmark = [&["benchmark", "tiny.omex", "--threads", "1"][..], &lengths].concat();
