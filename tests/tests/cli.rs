@@ -110,6 +110,17 @@ fn the_way_from_a_download_to_a_card() {
     let other = run_in(folder.path(), &["run", "card.img", "--ids", "1", "--kv", "int8"]);
     assert_eq!(other.code, Some(2), "{other:?}");
     assert!(other.err.contains("pack it again with --kv int8"), "{other:?}");
+    let plan = json_of(&run_in(folder.path(), &["plan", "card.img", "--json"]));
+    let context = plan["context"].as_u64().unwrap();
+    let with_context = |context: u64| {
+        let context = context.to_string();
+        run_in(folder.path(), &["run", "card.img", "--ids", "1", "--context", &context])
+    };
+    let other = with_context(context + 1);
+    assert_eq!(other.code, Some(2), "{other:?}");
+    let remedy = format!("{context} positions: leave --context out, or pack it again with");
+    assert!(other.err.contains(&remedy), "{other:?}");
+    succeeds(with_context(context));
     for model in ["OUT.omex", "card.img"] {
         succeeds(run_in(folder.path(), &["inspect", model]));
         succeeds(run_in(folder.path(), &["logits", model, "--ids", "1,5,9"]));
