@@ -543,6 +543,14 @@ fn peers_do_the_same_work_and_the_missing_are_named() {
             .env("PATH", "/usr/bin:/bin"))
     };
     let file = |name: &str| cache.path().join(name).to_str().unwrap().to_owned();
+    // One left behind by a process that was killed, and one in use.
+    let [stale, used] = ["omex/compare-stale", "omex/compare-used"].map(|f| cache.path().join(f));
+    for folder in [&stale, &used] {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("model.gguf"), "GGUF").unwrap();
+    }
+    let lock = std::fs::File::open(&used).unwrap();
+    lock.lock().unwrap();
     let bench = json_of(&compare(&["--llama-bench", &file("llama-bench")]));
     let python = json_of(&compare(&["--python", &file("python")]));
     for report in [&bench, &python] {
@@ -558,8 +566,9 @@ fn peers_do_the_same_work_and_the_missing_are_named() {
     }
     assert_eq!(python["peer"], "llama.cpp (llama-cpp-python 1.2.3)");
     assert_eq!(python["not_compared"][0]["name"], "ONNX Runtime");
-    let left: Vec<_> = std::fs::read_dir(cache.path().join("omex")).unwrap().collect();
-    assert!(left.is_empty(), "the weights are removed: {left:?}");
+    let left = std::fs::read_dir(cache.path().join("omex")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [used], "other weights are removed");
 
     // A Python without any modules.
     let none = compare(&["--python", "false"]);
@@ -572,10 +581,19 @@ fn peers_do_the_same_work_and_the_missing_are_named() {
         report["peer"].is_null() && report["decode"][0]["omex"]["tok_s"].is_number(),
         "{report}"
     );
+    assert_eq!((&report["residency"], &report["kv_format"]), (&"mapped".into(), &"f16".into()));
+    let args = ["compare", "tiny.omex", "--prefill", "8", "--decode-at", "0", "--runs", "1"];
+    let streamed = ["--pages", "read", "--kv", "int8", "--python", "false"];
+    let table = succeeds(with_cache(cache.path(), &[&args[..], &streamed].concat()));
+    let heading = "OMEX: weights are read for every pass, KV cache in int8\n";
+    assert!(table.out.contains(heading), "{table:?}");
 
     let kept = file("kept.gguf");
     let keep = ["--llama-bench", &file("llama-bench"), "--gguf", &kept];
     succeeds(compare(&keep));
+    let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode();
+    std::fs::write(file("usual"), "").unwrap();
+    assert_eq!(mode(&kept), mode(&file("usual")));
     let written = std::fs::metadata(&kept).unwrap().modified().unwrap();
     succeeds(compare(&keep));
     assert_eq!(std::fs::metadata(&kept).unwrap().modified().unwrap(), written);
