@@ -101,7 +101,7 @@ pub struct ModelSize<'p> {
     pub weights: u64,
     /// Bytes a page.
     pub page_size: u32,
-    /// Bytes of the program, the tensor table, the checksums and the tokenizer's tables.
+    /// Bytes of the program, the tensor table, the checksums, and the tokenizer's tables and scratch.
     pub tables: u64,
 }
 

@@ -266,7 +266,8 @@ impl Tables {
 
     fn plan(&self, path: &Path, options: &Options) -> Result<MemoryPlan> {
         let program = self.program(path)?;
-        let tokenizer = self.tokenizer.as_ref().map_or(0, |tables| tables.len());
+        let tokenizer =
+            self.tokenizer.as_ref().map_or(0, |tables| tables.len() + tokenizer::ENCODING_BYTES);
         let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
         if let Some(fixed) = self.fixed {
             agrees(path, &fixed, options)?;
