@@ -3,7 +3,7 @@
 
 use omex::dispatch;
 use omex_core::quant::{GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8};
-use omex_core::simd::{Kernels, KvHead, LANES, PanelDot, Query, Softmax};
+use omex_core::simd::{Attend, Kernels, KvHead, LANES, PanelDot, Query, Softmax};
 use std::hint::black_box;
 
 /// Blocks a panel.
@@ -55,7 +55,11 @@ fn works(kernels: &'static Kernels) -> Vec<(String, Work)> {
         black_box((kernels.quantize)(black_box(&[0.5; GROUP])));
     };
     works.push((format!("{name}/quantize"), Box::new(quantize)));
-    works.push((format!("{name}/attend"), Box::new(move || attend(kernels))));
+    works.push((format!("{name}/attend"), attend(kernels.attend_half, 0x3c00, &[])));
+    works.push((
+        format!("{name}/attend_int8"),
+        attend(kernels.attend_int8, 100, &[0.01; POSITIONS]),
+    ));
     works
 }
 
@@ -68,12 +72,16 @@ fn dot<X: Copy + 'static>(dot: PanelDot<X>, x: X, block_bytes: usize, columns: u
     })
 }
 
-fn attend(kernels: &Kernels) {
+/// A query over a cache whose numbers are all one.
+fn attend<T: Copy + 'static>(attend: Attend<T>, one: T, scales: &'static [f32]) -> Work {
     let (keys, values) =
-        (vec![[0x3c00; LANES]; POSITIONS / LANES * WIDTH], vec![0x3c00; POSITIONS * WIDTH]);
-    let head = KvHead { width: WIDTH, keys: &keys, values: &values, scales: (&[], &[]) };
-    let (query, mut out) = (vec![0.1; WIDTH], vec![0.0; WIDTH]);
-    let mut queries = [Query { query: &query, out: &mut out, softmax: Softmax::EMPTY }];
-    (kernels.attend_half)(black_box(&head), 0..POSITIONS, 0.125, &mut queries);
-    black_box(queries[0].softmax.total());
+        (vec![[one; LANES]; POSITIONS / LANES * WIDTH], vec![one; POSITIONS * WIDTH]);
+    let query = [0.1; WIDTH];
+    Box::new(move || {
+        let head = KvHead { width: WIDTH, keys: &keys, values: &values, scales: (scales, scales) };
+        let mut out = [0.0; WIDTH];
+        let mut queries = [Query { query: &query, out: &mut out, softmax: Softmax::EMPTY }];
+        attend(black_box(&head), 0..POSITIONS, 0.125, &mut queries);
+        black_box(queries[0].softmax.total());
+    })
 }

@@ -80,7 +80,10 @@ impl<'a> Pages<'a> {
         // After an error, what was resident may be no longer.
         let recent = core::mem::replace(&mut self.recent, 0..0);
         let available = self.pager.page(page)?.len() as u64;
-        self.recent = recent;
+        // Another piece holds what was read with it, which may differ from what was checked.
+        if recent.contains(&page) {
+            self.recent = recent;
+        }
         let wanted =
             u32::try_from(bytes.min(available).div_ceil(self.page_size.get())).unwrap_or(1);
         let pages = page..page.saturating_add(wanted.max(1));

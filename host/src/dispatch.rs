@@ -60,6 +60,12 @@ pub fn available() -> Vec<&'static Kernels> {
     std::iter::once(&SCALAR).chain(DETECTED.iter()).collect()
 }
 
+/// The fastest table.
+#[must_use]
+pub fn fastest() -> &'static Kernels {
+    available().last().copied().unwrap_or(&SCALAR)
+}
+
 /// The table to use: the fastest, or the one named by the environment variable `OMEX_KERNELS`.
 ///
 /// # Errors
@@ -71,6 +77,6 @@ pub fn kernels() -> Result<&'static Kernels> {
         Ok(name) => tables.iter().find(|t| t.name == name).copied().ok_or_else(|| {
             Error::Usage(format!("OMEX_KERNELS: found \"{name}\", expected one of: {}", names()))
         }),
-        Err(_) => Ok(tables.last().copied().unwrap_or(&SCALAR)),
+        Err(_) => Ok(fastest()),
     }
 }

@@ -6,6 +6,7 @@
 //! and [`compare`] measure models, [`profile`] the machine.
 
 pub mod benchmark;
+mod beside;
 pub mod calibrate;
 pub mod compare;
 pub mod compile;

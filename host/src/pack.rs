@@ -1,5 +1,6 @@
 //! The flash image: writing one from a package, and opening one on the host.
 
+use crate::beside::create_beside;
 use crate::package::Package;
 use crate::package::validate::Report;
 use crate::page_writer::PageWriter;
@@ -193,10 +194,8 @@ impl Writer {
 
     fn write(&mut self, package: &Package, tokenizer: &[u8], output: &Path) -> Result<()> {
         let crc32c = dispatch::kernels()?.crc32c;
-        let folder =
-            output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let io = |e| Error::io(output, "write", e);
-        let temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        let temporary = create_beside(output)?;
         let mut file = BufWriter::new(temporary.as_file());
         file.seek(SeekFrom::Start(self.header.pages.offset)).map_err(io)?;
         let mut pages = PageWriter::new(file, self.header.page_size, crc32c);

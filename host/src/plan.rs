@@ -94,7 +94,7 @@ pub struct ModelSize<'p> {
     pub program: &'p Program<'p>,
     /// Where its weights are.
     pub space: &'p Space,
-    /// Bytes of the program, the tensor table, the checksums and the tokenizer's tables.
+    /// Bytes of the program, the tensor table, the checksums, and the tokenizer's tables and scratch.
     pub tables: u64,
 }
 

@@ -5,6 +5,7 @@ use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, open_rea
 use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, plan, tiles};
 use crate::pool::Pool;
 use crate::{Error, Result, dispatch, tokenizer};
+use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
 use omex_core::error::RunError;
 use omex_core::program::Program;
@@ -21,7 +22,7 @@ use zerocopy::IntoBytes;
 pub struct Options {
     /// Bytes that may be used.
     pub memory: Option<u64>,
-    /// Positions of the KV cache.
+    /// Positions of the KV cache; the planner chooses if `None`. An image was packed for some.
     pub context: Option<u32>,
     /// How keys and values are stored; the planner chooses if `None`. An image was packed for one.
     pub kv: Option<Kv>,
@@ -43,7 +44,7 @@ struct Tables {
     /// Where weights begin and end in the paged space.
     weights: std::ops::Range<u64>,
     /// The plan that an image was packed with.
-    fixed: Option<omex_core::arena::Plan>,
+    fixed: Option<Plan>,
 }
 
 /// Where pages come from.
@@ -293,17 +294,11 @@ impl Tables {
 
     fn plan(&self, path: &Path, options: &Options) -> Result<MemoryPlan> {
         let program = self.program(path)?;
-        let tokenizer = self.tokenizer.as_ref().map_or(0, |tables| tables.len());
+        let tokenizer =
+            self.tokenizer.as_ref().map_or(0, |tables| tables.len() + tokenizer::ENCODING_BYTES);
         let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
-        if let (Some(fixed), Some(kv)) = (self.fixed, options.kv)
-            && fixed.kv_format != kv.format()
-        {
-            let (path, packed) = (path.display(), Kv::from(fixed.kv_format));
-            let message = format!(
-                "{path}: the image was packed for a KV cache in {packed}: leave --kv out, or pack \
-                 it again with --kv {kv}"
-            );
-            return Err(Error::Usage(message));
+        if let Some(fixed) = self.fixed {
+            agrees(path, &fixed, options)?;
         }
         let size = ModelSize { program: &program, space: &self.space, tables: tables as u64 };
         let request = Request {
@@ -316,4 +311,23 @@ impl Tables {
         };
         plan(&size, &request, path)
     }
+}
+
+/// Refuses options that an image was not packed with.
+fn agrees(path: &Path, fixed: &Plan, options: &Options) -> Result<()> {
+    let (image, packed) = (path.display(), Kv::from(fixed.kv_format));
+    if let Some(kv) = options.kv.filter(|kv| *kv != packed) {
+        return Err(Error::Usage(format!(
+            "{image}: the image was packed for a KV cache in {packed}: leave --kv out, or pack it \
+             again with --kv {kv}"
+        )));
+    }
+    let packed = fixed.kv_capacity;
+    if let Some(context) = options.context.filter(|context| *context != packed) {
+        return Err(Error::Usage(format!(
+            "{image}: the image was packed for a KV cache of {packed} positions: leave --context \
+             out, or pack it again with --context {context}"
+        )));
+    }
+    Ok(())
 }

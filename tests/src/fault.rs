@@ -11,11 +11,14 @@ pub enum Fault {
     Device,
 }
 
-/// Pages of a byte string, one in memory at a time, as a board reads them from a card.
+/// Pages of a byte string, one tile in memory at a time, as a board reads them from a card.
 pub struct FaultyPager {
     bytes: Vec<u8>,
     page_size: u32,
+    /// The first page in memory, and the bytes from there on.
     resident: Option<(u32, Vec<u8>)>,
+    /// Pages of a tile.
+    pub tile_pages: u32,
     /// The page that fails, how, and how many more reads of it do.
     pub fault: Option<(u32, Fault, u32)>,
     /// Reads of any page so far.
@@ -26,7 +29,7 @@ impl FaultyPager {
     /// A pager over the bytes of a device.
     #[must_use]
     pub fn new(bytes: Vec<u8>, page_size: u32) -> Self {
-        Self { bytes, page_size, resident: None, fault: None, reads: 0 }
+        Self { bytes, page_size, resident: None, tile_pages: 1, fault: None, reads: 0 }
     }
 
     fn read(&mut self, page: u32) -> Result<Vec<u8>, PageError> {
@@ -48,26 +51,41 @@ impl FaultyPager {
         }
         Ok(bytes)
     }
+
+    fn pages(&self) -> u32 {
+        self.bytes.len().div_ceil(self.page_size as usize) as u32
+    }
+
+    /// How many bytes of the tile in memory lie before a page, if the page is in it.
+    fn before(&self, page: u32) -> Option<usize> {
+        let (first, bytes) = self.resident.as_ref()?;
+        let before = page.checked_sub(*first)? as usize * self.page_size as usize;
+        (before < bytes.len()).then_some(before)
+    }
 }
 
 impl Pager for FaultyPager {
     fn geometry(&self) -> PageGeometry {
-        let pages = self.bytes.len().div_ceil(self.page_size as usize);
-        PageGeometry { page_size: self.page_size, pages: pages as u32 }
+        PageGeometry { page_size: self.page_size, pages: self.pages() }
     }
 
     fn prefetch(&mut self, _page: u32) {}
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
-        if self.resident.as_ref().is_none_or(|(resident, _)| *resident != page) {
+        if self.before(page).is_none() {
             self.resident = None;
-            self.resident = Some((page, self.read(page)?));
+            let mut tile = self.read(page)?;
+            for next in page + 1..(page + self.tile_pages).min(self.pages()) {
+                tile.extend(self.read(next)?);
+            }
+            self.resident = Some((page, tile));
         }
-        Ok(self.resident.as_ref().map(|(_, bytes)| bytes.as_slice()).unwrap_or_default())
+        let before = self.before(page).unwrap_or_default();
+        Ok(self.resident.as_ref().map(|(_, bytes)| &bytes[before..]).unwrap_or_default())
     }
 
     fn discard(&mut self, page: u32) {
-        if self.resident.as_ref().is_some_and(|(resident, _)| *resident == page) {
+        if self.before(page).is_some() {
             self.resident = None;
         }
     }

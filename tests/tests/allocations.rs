@@ -1,36 +1,49 @@
-//! Once a text is under way, no token costs an allocation.
+//! Once a text is under way, no token costs an allocation; a prompt costs what the plan says.
 #![allow(unsafe_code, reason = "a counting allocator")]
 
 use omex::pager::PageSource;
 use omex::quantize::Precision;
 use omex::session::{Options, Session};
+use omex::tokenizer::ENCODING_BYTES;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
 use omex_core::token::{Decoder, Tokenizer};
 use omex_tests::{convert_from, shipped_model};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Counts what any thread allocates.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Bytes allocated now, and the most of them.
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn grow(bytes: usize) {
+    ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+    PEAK.fetch_max(BYTES.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
+}
 
 // SAFETY: the system's allocator does the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        grow(layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // The old one may have to be copied.
+        grow(size);
+        BYTES.fetch_sub(layout.size(), Ordering::SeqCst);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(old, layout, size) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Ordering::SeqCst);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(old, layout) }
     }
@@ -41,8 +54,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// One test in this binary: another one's allocations would be counted too.
 #[test]
-fn decoding_allocates_nothing() {
+fn decoding_allocates_nothing_and_encoding_what_was_planned() {
     let package = convert_from(&shipped_model(), Some(Precision::Int8));
+    encoding_allocates_what_was_planned(&package.path);
     for (pages, threads) in
         [(PageSource::Mmap, 1), (PageSource::Mmap, 3), (PageSource::Read, 1), (PageSource::Read, 2)]
     {
@@ -82,4 +96,25 @@ fn decoding_allocates_nothing() {
         assert!(tokens > 20, "a text of {tokens} tokens shows little");
         assert_eq!(allocations, 0, "{pages:?}, {threads} threads: for {tokens} tokens");
     }
+}
+
+fn encoding_allocates_what_was_planned(model: &Path) {
+    let session = Session::open(model, &Options::default()).unwrap();
+    let tables = session.tokenizer_tables().unwrap().len();
+    assert!(session.plan().bytes.tables as usize >= ENCODING_BYTES + tables);
+    let peak = |text: &str| {
+        let before = BYTES.load(Ordering::SeqCst);
+        PEAK.store(before, Ordering::SeqCst);
+        let ids = session.encode(text).unwrap();
+        let peak = PEAK.load(Ordering::SeqCst) - before;
+        println!("{} bytes of text: {} ids, {peak} bytes at the peak", text.len(), ids.len());
+        peak
+    };
+    let words = "Once upon a time there was a robot. ".repeat(10_000);
+    // The ids grow by doubling.
+    let ids = 4 * words.len();
+    assert!(peak(&words) <= ENCODING_BYTES + ids);
+    let long = 20_000;
+    let peak = peak(&format!("{words}{}", "x".repeat(long)));
+    assert!(peak <= ENCODING_BYTES + ids + 96 * long && peak > 24 * long, "{peak}");
 }

@@ -110,6 +110,17 @@ fn the_way_from_a_download_to_a_card() {
     let other = run_in(folder.path(), &["run", "card.img", "--ids", "1", "--kv", "int8"]);
     assert_eq!(other.code, Some(2), "{other:?}");
     assert!(other.err.contains("pack it again with --kv int8"), "{other:?}");
+    let plan = json_of(&run_in(folder.path(), &["plan", "card.img", "--json"]));
+    let context = plan["context"].as_u64().unwrap();
+    let with_context = |context: u64| {
+        let context = context.to_string();
+        run_in(folder.path(), &["run", "card.img", "--ids", "1", "--context", &context])
+    };
+    let other = with_context(context + 1);
+    assert_eq!(other.code, Some(2), "{other:?}");
+    let remedy = format!("{context} positions: leave --context out, or pack it again with");
+    assert!(other.err.contains(&remedy), "{other:?}");
+    succeeds(with_context(context));
     for model in ["OUT.omex", "card.img"] {
         succeeds(run_in(folder.path(), &["inspect", model]));
         succeeds(run_in(folder.path(), &["logits", model, "--ids", "1,5,9"]));
@@ -426,9 +437,20 @@ fn a_machine_is_measured_once_and_a_model_against_it() {
     let measured = with_cache(cache.path(), &["profile", "--json"]);
     assert!(measured.err.contains("measuring"), "{measured:?}");
     let profile = json_of(&measured);
-    has(&profile, &["cores", "kernels", "read_bandwidth", "storage_bandwidth"]);
+    has(&profile, &["cpu", "cores", "kernels", "read_bandwidth", "storage_bandwidth", "products"]);
     let bandwidth = &profile["read_bandwidth"];
     assert!(bandwidth["one_thread"].as_f64().unwrap() > 1e8, "{profile}");
+    let products = profile["products"].as_array().unwrap();
+    assert_eq!(products.len(), 4 * 5, "formats by columns");
+    for product in products {
+        for threads in ["one_thread", "all_threads"] {
+            for from in ["from_cache", "from_memory"] {
+                // From 1 KiB/s to 1 PiB/s.
+                let seconds = product[threads][from].as_f64().unwrap();
+                assert!(1e-6 < seconds && seconds < 1e6, "{product}");
+            }
+        }
+    }
     assert!(cache.path().join("omex/profile.json").is_file());
     let kept = with_cache(cache.path(), &["profile", "tiny.omex", "--json"]);
     assert!(kept.err.is_empty(), "{kept:?}");
@@ -439,6 +461,15 @@ fn a_machine_is_measured_once_and_a_model_against_it() {
     let bound = bandwidth["one_thread"].as_f64().unwrap() / weights;
     let said = forecast["decode_tok_s"]["one_thread"].as_f64().unwrap();
     assert!((said / bound - 1.0).abs() < 1e-9, "{forecast}");
+
+    let nowhere = with_cache(cache.path(), &["profile", "--storage", "nowhere"]);
+    assert!(nowhere.code == Some(1) && nowhere.err.contains("nowhere: cannot find"), "{nowhere:?}");
+    let card = ["profile", "--storage", "tiny.omex/graph.json", "--json"];
+    let card = json_of(&with_cache(cache.path(), &card));
+    assert!(card["storage_bandwidth"].as_f64().unwrap() > 1e4, "{card}");
+    assert_eq!(card["products"], profile["products"]);
+    let kept = json_of(&with_cache(cache.path(), &["profile", "--json"]));
+    assert_eq!(kept, profile, "another storage is not kept");
 
     let lengths = ["--prefill", "8,4096", "--decode-at", "0,40,9999", "--runs", "2"];
     let benchmark = [&["benchmark", "tiny.omex", "--threads", "1"][..], &lengths].concat();
@@ -512,6 +543,14 @@ fn peers_do_the_same_work_and_the_missing_are_named() {
             .env("PATH", "/usr/bin:/bin"))
     };
     let file = |name: &str| cache.path().join(name).to_str().unwrap().to_owned();
+    // One left behind by a process that was killed, and one in use.
+    let [stale, used] = ["omex/compare-stale", "omex/compare-used"].map(|f| cache.path().join(f));
+    for folder in [&stale, &used] {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("model.gguf"), "GGUF").unwrap();
+    }
+    let lock = std::fs::File::open(&used).unwrap();
+    lock.lock().unwrap();
     let bench = json_of(&compare(&["--llama-bench", &file("llama-bench")]));
     let python = json_of(&compare(&["--python", &file("python")]));
     for report in [&bench, &python] {
@@ -527,8 +566,9 @@ fn peers_do_the_same_work_and_the_missing_are_named() {
     }
     assert_eq!(python["peer"], "llama.cpp (llama-cpp-python 1.2.3)");
     assert_eq!(python["not_compared"][0]["name"], "ONNX Runtime");
-    let left: Vec<_> = std::fs::read_dir(cache.path().join("omex")).unwrap().collect();
-    assert!(left.is_empty(), "the weights are removed: {left:?}");
+    let left = std::fs::read_dir(cache.path().join("omex")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [used], "other weights are removed");
 
     // A Python without any modules.
     let none = compare(&["--python", "false"]);
@@ -541,10 +581,19 @@ fn peers_do_the_same_work_and_the_missing_are_named() {
         report["peer"].is_null() && report["decode"][0]["omex"]["tok_s"].is_number(),
         "{report}"
     );
+    assert_eq!((&report["residency"], &report["kv_format"]), (&"mapped".into(), &"f16".into()));
+    let args = ["compare", "tiny.omex", "--prefill", "8", "--decode-at", "0", "--runs", "1"];
+    let streamed = ["--pages", "read", "--kv", "int8", "--python", "false"];
+    let table = succeeds(with_cache(cache.path(), &[&args[..], &streamed].concat()));
+    let heading = "OMEX: weights are read for every pass, KV cache in int8\n";
+    assert!(table.out.contains(heading), "{table:?}");
 
     let kept = file("kept.gguf");
     let keep = ["--llama-bench", &file("llama-bench"), "--gguf", &kept];
     succeeds(compare(&keep));
+    let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode();
+    std::fs::write(file("usual"), "").unwrap();
+    assert_eq!(mode(&kept), mode(&file("usual")));
     let written = std::fs::metadata(&kept).unwrap().modified().unwrap();
     succeeds(compare(&keep));
     assert_eq!(std::fs::metadata(&kept).unwrap().modified().unwrap(), written);

@@ -12,6 +12,7 @@ use omex::{Error, pack};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::{LoadError, RunError};
 use omex_core::image;
+use omex_core::page::Pages;
 use omex_core::simd::PORTABLE;
 use omex_hal::{PageErrorKind, Pager, Serial};
 use omex_tests::{
@@ -552,6 +553,23 @@ fn a_bit_read_wrongly_twice_is_an_error_that_names_the_page() {
         // The same token again, on a device that works again: as if nothing had been.
         assert_eq!(found, expected, "{fault:?}");
     }
+}
+
+#[test]
+fn a_page_that_comes_with_another_tile_is_checked_again() {
+    let bytes: Vec<u8> = (0..8 * 64u32).map(|i| (i ^ i >> 8) as u8).collect();
+    let checksum = |page: &[u8]| (PORTABLE.crc32c)(0, page).to_le_bytes();
+    let checksums: Vec<_> = bytes.chunks(64).map(checksum).collect();
+    let mut device = FaultyPager::new(bytes.clone(), 64);
+    device.tile_pages = 4;
+    let shared = Shared(std::cell::RefCell::new(&mut device));
+    let mut pager = &shared;
+    let mut pages = Pages::new(&mut pager, &PORTABLE, &Serial, 512, &checksums, 0, &mut []);
+    assert_eq!(pages.run(4 * 64, 4 * 64).unwrap(), &bytes[4 * 64..]);
+    // Pages 2 to 5: page 4 was right before, and is read wrongly now.
+    shared.0.borrow_mut().fault = Some((4, Fault::Flip(9), 1));
+    assert_eq!(pages.run(2 * 64, 4 * 64).unwrap(), &bytes[2 * 64..6 * 64]);
+    assert_eq!(shared.0.borrow().fault, Some((4, Fault::Flip(9), 0)));
 }
 
 #[test]

@@ -3,12 +3,15 @@
 mod llama_cpp;
 
 use crate::benchmark::{Samples, Spread, Work, measure};
+use crate::plan::{Kv, Residency};
 use crate::profile::{cache_folder, cores};
-use crate::session::{Options, Session};
+use crate::session::{Options, Session, plan_model};
 use crate::{Error, Result, interrupt};
 use serde::Serialize;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 pub use llama_cpp::LlamaCpp;
 
@@ -104,6 +107,10 @@ pub struct Comparison {
     pub threads: usize,
     /// How often everything was measured; figures are medians.
     pub runs: u32,
+    /// How weights reach OMEX's engine.
+    pub residency: Residency,
+    /// How OMEX stores keys and values.
+    pub kv_format: Kv,
     /// The program that OMEX was compared with, and how it was run.
     pub peer: Option<String>,
     /// By the prompt's length.
@@ -162,8 +169,8 @@ pub fn compare(
             let path = match gguf {
                 Some(path) => path.to_owned(),
                 None => {
-                    temporary = temporary_folder()?;
-                    temporary.path().join("model.gguf")
+                    temporary = TemporaryFolder::new()?;
+                    temporary.folder.path().join("model.gguf")
                 }
             };
             let progress = &mut |done, all| progress("writing the weights as GGUF", done, all);
@@ -181,9 +188,12 @@ pub fn compare(
             theirs.extend(llama_cpp.run(job)?);
         }
     }
+    let plan = plan_model(model, options)?;
     Ok(Comparison {
         threads,
         runs: work.runs,
+        residency: plan.residency,
+        kv_format: plan.kv_format,
         peer: peers.llama_cpp.map(|found| found.to_string()),
         prefill: rows(&ours.prefill, &theirs.prefill),
         decode: rows(&ours.decode, &theirs.decode),
@@ -191,11 +201,41 @@ pub fn compare(
     })
 }
 
-fn temporary_folder() -> Result<tempfile::TempDir> {
-    let folder = cache_folder().unwrap_or_else(std::env::temp_dir);
-    std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, "create", e))?;
-    let temporary = tempfile::Builder::new().prefix("compare-").tempdir_in(&folder);
-    temporary.map_err(|e| Error::io(&folder, "write into", e))
+/// A folder in the cache folder, locked for as long as it is used.
+struct TemporaryFolder {
+    folder: TempDir,
+    _lock: File,
+}
+
+const PREFIX: &str = "compare-";
+
+impl TemporaryFolder {
+    /// A new one; those that processes left behind when they were killed are removed.
+    fn new() -> Result<Self> {
+        let cache = cache_folder().unwrap_or_else(std::env::temp_dir);
+        let failed = |e| Error::io(&cache, "write into", e);
+        std::fs::create_dir_all(&cache).map_err(failed)?;
+        // Held until the new folder is locked too, or another process could take it for a stale one.
+        let lock = File::open(&cache).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        remove_stale(&cache).map_err(failed)?;
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&cache).map_err(failed)?;
+        let lock = File::open(folder.path()).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(Self { folder, _lock: lock })
+    }
+}
+
+/// Removes the temporary folders that no process has locked.
+fn remove_stale(cache: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(cache)? {
+        let entry = entry?;
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if ours && entry.file_type()?.is_dir() && File::open(entry.path())?.try_lock().is_ok() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Samples {

@@ -3,6 +3,7 @@
 //! Blocks of int4 and int8 are those of Q4_0 and Q8_0, eight rows side by side; here each row gets
 //! its own again. Tokens are dummies: what is compared are ids.
 
+use crate::beside::create_beside;
 use crate::graph::Node;
 use crate::package::{CONVERT_AGAIN, Package, TensorEntry};
 use crate::quantize::Precision;
@@ -27,11 +28,8 @@ const BATCH: usize = 1024;
 pub fn write(package: &Package, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let model = Model::new(package)?;
     let (header, end) = model.header();
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary =
-        tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(folder, "write into", e))?;
     let io = |e| Error::io(path, "write", e);
-    let mut file = BufWriter::new(temporary);
+    let mut file = BufWriter::new(create_beside(path)?);
     let mut written = 0;
     let mut put = |bytes: &[u8]| -> Result<()> {
         file.write_all(bytes).map_err(io)?;

@@ -98,6 +98,10 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
 const CACHED_WORDS: usize = 8192;
 /// Symbols of the longest word that encoding a text expects.
 const WORD_SYMBOLS: usize = 4096;
+/// Bytes that encoding works with, at most, besides the text and its ids; a longer word than
+/// expected takes up to 96 a byte of it.
+pub const ENCODING_BYTES: usize =
+    CACHED_WORDS * size_of::<CachedWord>() + WORD_SYMBOLS * size_of::<Symbol>();
 
 /// The ids of a text of any length, brought into the form that the tokenizer asks for.
 ///
@@ -112,7 +116,7 @@ pub fn encode<S: TableSource>(
     let mut cache = vec![CachedWord::EMPTY; text.len().min(CACHED_WORDS)];
     let mut ids = Vec::with_capacity(text.len() / 4);
     let enough = text.len() + MIN_SCRATCH;
-    // Memory for one word that is as long as the whole text is only got if there is a long word.
+    // Memory for a longer word is only got if there is one: by and by, since text may be much longer.
     let mut symbols = enough.min(WORD_SYMBOLS);
     loop {
         let mut scratch = vec![Symbol::EMPTY; symbols];
@@ -123,7 +127,7 @@ pub fn encode<S: TableSource>(
         if encoded.cuts == 0 || symbols == enough {
             return Ok(ids);
         }
-        symbols = enough;
+        symbols = (4 * symbols).min(enough);
         ids.clear();
     }
 }

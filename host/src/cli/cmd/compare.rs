@@ -4,6 +4,7 @@ use super::Machine;
 use super::benchmark::WorkArgs;
 use crate::cli::output;
 use omex::compare::{Comparison, Given, Peers, Rate, compare};
+use omex::plan::Residency;
 use omex::{Error, Result};
 use std::path::PathBuf;
 
@@ -63,10 +64,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 fn table(comparison: &Comparison) -> String {
-    let Comparison { threads, runs, peer, prefill, decode, .. } = comparison;
+    let Comparison { threads, runs, kv_format, peer, prefill, decode, .. } = comparison;
     let peer = peer.as_deref().unwrap_or("nothing to compare with");
+    let weights = match comparison.residency {
+        Residency::Mapped => "stay in memory",
+        Residency::Streamed { .. } => "are read for every pass",
+    };
     let mut text = format!(
-        "{threads} threads, tok/s: median of {runs} runs (least to largest)\n\n{:15} {:30} {peer}\n",
+        "{threads} threads, tok/s: median of {runs} runs (least to largest)\n\
+         OMEX: weights {weights}, KV cache in {kv_format}\n\n{:15} {:30} {peer}\n",
         "", "OMEX"
     );
     let shown = |rate: &Rate| {

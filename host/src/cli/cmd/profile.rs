@@ -3,19 +3,21 @@
 use super::Machine;
 use crate::cli::{bytes, output};
 use omex::Result;
-use omex::profile::{Forecast, Profile};
+use omex::profile::{Forecast, Profile, storage_bandwidth};
+use omex_core::quant::Format;
 use serde::Serialize;
 use std::path::PathBuf;
 
 /// Show what this machine can do, and what that means for a model.
 ///
-/// Bandwidths are measured once and kept in the user's cache folder.
+/// Figures are measured once and kept in the user's cache folder.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   omex profile
   omex profile tinyllama.omex --json
   omex profile tinyllama.omex --memory 200MB
+  omex profile tinyllama.omex --storage /mnt/card
   omex profile --refresh")]
 pub(crate) struct Args {
     /// A package, or a flash image, to forecast the speed of
@@ -23,6 +25,9 @@ pub(crate) struct Args {
     /// Measure again
     #[arg(long)]
     refresh: bool,
+    /// Measure the storage that this file or folder lies on, instead of the cache folder's
+    #[arg(long, value_name = "PATH")]
+    storage: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
     /// Print one JSON object
@@ -41,10 +46,12 @@ struct Output {
 pub(crate) fn main(args: &Args) -> Result<()> {
     // First: a model that can't be opened should not wait for measurements.
     let session = args.model.as_deref().map(|model| args.machine.open(model, 1)).transpose()?;
-    if args.refresh || !Profile::is_kept() {
-        output::note("note: measuring memory and storage, which takes some seconds");
+    if args.refresh || args.storage.is_some() || !Profile::is_kept() {
+        output::note("note: measuring, which takes up to a minute");
     }
-    let profile = Profile::of_this_machine(args.refresh)?;
+    let storage = args.storage.as_deref().map(storage_bandwidth).transpose()?;
+    let mut profile = Profile::of_this_machine(args.refresh)?;
+    profile.storage_bandwidth = storage.or(profile.storage_bandwidth);
     let forecast = match &session {
         Some(session) => Some(profile.forecast(&session.program()?, session.plan())),
         None => None,
@@ -58,13 +65,26 @@ fn text(Output { profile, forecast }: &Output) -> String {
     let memory = profile.read_bandwidth;
     let storage = profile.storage_bandwidth.map_or("unknown".to_owned(), speed);
     let mut text = format!(
-        "cores            {}\nkernels          {}\nmemory           {} on one thread, {} on all\n\
+        "CPU              {}\ncores            {}\nkernels          {}\nmemory           {} on one thread, {} on all\n\
          storage          {storage}\n",
+        if profile.cpu.is_empty() { "unknown" } else { &profile.cpu },
         profile.cores,
         profile.kernels.join(", "),
         speed(memory.one_thread),
         speed(memory.all_threads),
     );
+    for columns in [1, 64] {
+        let products = |format| {
+            let bytes = 1 << 30;
+            speed(bytes as f64 / profile.compute_seconds(format, bytes, columns, profile.cores))
+        };
+        text.push_str(&format!(
+            "{:<17}{} of int4 weights, {} of int8, on all threads\n",
+            format!("{columns} token{} a pass", if columns == 1 { "" } else { "s" }),
+            products(Format::Int4),
+            products(Format::Int8),
+        ));
+    }
     if let Some(forecast) = forecast {
         let from = if forecast.streamed { "storage" } else { "memory" };
         text.push_str(&format!(

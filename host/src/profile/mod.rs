@@ -1,24 +1,30 @@
-//! What this machine can do, measured once and kept: cores, kernels, and how fast bytes can be read.
+//! What this machine can do, measured once and kept: cores, kernels, how fast bytes can be read, and
+//! how long products with weights take.
+
+mod compute;
+mod cpu;
+mod memory;
+mod storage;
+
+pub use compute::{CACHED_BYTES, Product, SecondsPerGib};
+pub use memory::read_bandwidth;
+pub use storage::storage_bandwidth;
 
 use crate::plan::{MemoryPlan, Residency};
-use crate::pool::Pool;
-use crate::synth::Numbers;
-use crate::{Error, Result, dispatch, interrupt};
+use crate::{Error, Result, dispatch};
 use omex_core::program::{Op, PerLayer, Program};
 use omex_core::quant::{Format, GROUP};
-use omex_hal::Parallel;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::hint::black_box;
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// What a machine can do. Bandwidths are bytes a second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// The version of OMEX that measured.
     omex_version: String,
+    /// The CPU's model, as far as the operating system tells.
+    pub cpu: String,
     /// Cores that threads may run on.
     pub cores: usize,
     /// Kernels that the CPU can run, the fastest last.
@@ -27,6 +33,8 @@ pub struct Profile {
     pub read_bandwidth: ReadBandwidth,
     /// Bandwidth of reading a file in the cache's folder, past what the system keeps in memory.
     pub storage_bandwidth: Option<f64>,
+    /// How long products with weights take, with the fastest kernels.
+    pub products: Vec<Product>,
 }
 
 /// Bandwidth of reading memory.
@@ -63,14 +71,24 @@ impl Profile {
     }
 
     fn measure(folder: Option<&Path>) -> Result<Self> {
+        if let Some(folder) = folder {
+            // Without it, the storage is unknown.
+            let _ = std::fs::create_dir_all(folder);
+        }
         let cores = cores();
         let all_threads = read_bandwidth(cores)?;
+        let storage = match storage_bandwidth(folder.unwrap_or(&std::env::temp_dir())) {
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            measured => measured.ok(),
+        };
         Ok(Self {
             omex_version: env!("CARGO_PKG_VERSION").into(),
+            cpu: cpu::model(),
             cores,
             kernels: kernels(),
             read_bandwidth: ReadBandwidth { one_thread: read_bandwidth(1)?, all_threads },
-            storage_bandwidth: storage_bandwidth(folder.unwrap_or(&std::env::temp_dir()))?,
+            storage_bandwidth: storage,
+            products: compute::products(cores)?,
         })
     }
 
@@ -92,6 +110,15 @@ impl Profile {
             _ if threads == self.cores => Ok(self.read_bandwidth.all_threads),
             _ => read_bandwidth(threads),
         }
+    }
+
+    /// Seconds that products of `bytes` of weights with `columns` activations take on this many
+    /// threads: kernels only, and weights that lie in memory, or in the cores' caches if they are at
+    /// most [`CACHED_BYTES`] for each thread. Interpolated between columns, and between one thread
+    /// and all.
+    #[must_use]
+    pub fn compute_seconds(&self, format: Format, bytes: u64, columns: u32, threads: usize) -> f64 {
+        compute::seconds(&self.products, self.cores, (format, bytes), columns, threads)
     }
 
     /// What the profile means for a model.
@@ -210,135 +237,66 @@ const FILE: &str = "profile.json";
 fn kept(folder: &Path) -> Option<Profile> {
     let profile: Profile = serde_json::from_slice(&std::fs::read(folder.join(FILE)).ok()?).ok()?;
     let same = profile.omex_version == env!("CARGO_PKG_VERSION")
-        && (profile.cores, &profile.kernels) == (cores(), &kernels());
+        && (&profile.cpu, profile.cores, &profile.kernels) == (&cpu::model(), cores(), &kernels());
     same.then_some(profile)
-}
-
-/// How long reads of memory are repeated, for the best of them.
-const READING: Duration = Duration::from_secs(1);
-
-/// Bytes a second of reading memory on this many threads: the best of several sums over a buffer
-/// that no cache can hold.
-///
-/// # Errors
-/// Threads or memory that can't be had, Ctrl-C.
-pub fn read_bandwidth(threads: usize) -> Result<f64> {
-    let failed = |e| Error::io(Path::new("threads"), "start", e);
-    let pool = Pool::new(threads.max(1)).map_err(failed)?;
-    let failed = |e| Error::io(Path::new("memory"), "get", e);
-    let mut buffer = memmap2::MmapMut::map_anon(buffer_bytes()).map_err(failed)?;
-    // With pages of 4 KiB, page tables take up half of the bandwidth.
-    #[cfg(target_os = "linux")]
-    let _ = buffer.advise(memmap2::Advice::HugePage);
-    // Written, since untouched memory is all one page of zeros.
-    buffer.fill(1);
-    // Some more pieces than threads: one that is held up leaves the rest to others.
-    let pieces: Vec<_> = buffer.chunks(buffer.len().div_ceil(8 * threads.max(1))).collect();
-    let (start, mut best) = (Instant::now(), Duration::MAX);
-    while start.elapsed() < READING {
-        let pass = Instant::now();
-        pool.run(pieces.len(), &|piece| {
-            black_box(pieces.get(piece).map_or(0, |piece| sum(piece)));
-        });
-        best = best.min(pass.elapsed());
-        interrupt::check()?;
-    }
-    Ok(buffer.len() as f64 / best.as_secs_f64())
-}
-
-/// The sum of the words in some bytes.
-fn sum(bytes: &[u8]) -> u64 {
-    let words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
-    words.fold(0, u64::wrapping_add)
-}
-
-/// Eight times the last level's cache, within what is free.
-fn buffer_bytes() -> usize {
-    let size = |level: u32| {
-        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{level}/size");
-        let text = std::fs::read_to_string(path).ok()?;
-        text.trim().strip_suffix('K')?.parse::<usize>().ok().map(|kib| kib << 10)
-    };
-    let cache = (0..5).filter_map(size).max().unwrap_or(32 << 20);
-    let free = kib_of("/proc/meminfo", "MemAvailable:").map_or(usize::MAX, |free| free as usize);
-    (8 * cache).clamp(256 << 20, 2 << 30).min(free / 4).max(1 << 20)
-}
-
-/// Bytes of the file that shows how fast storage is.
-const FILE_BYTES: usize = 256 << 20;
-/// Bytes read at once, as weights are.
-const TILE: usize = 1 << 20;
-
-/// Bytes a second of reading a file in a folder from front to back; `None` where no file can be
-/// written.
-///
-/// # Errors
-/// Ctrl-C.
-fn storage_bandwidth(folder: &Path) -> Result<Option<f64>> {
-    let created = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
-    let Ok(mut file) = created else { return Ok(None) };
-    // Random, since file systems may compress.
-    let (mut tile, mut numbers) = (vec![0; TILE], Numbers(0));
-    for _ in 0..FILE_BYTES / TILE {
-        for word in tile.as_chunks_mut::<8>().0 {
-            *word = numbers.next().to_le_bytes();
-        }
-        if file.write_all(&tile).is_err() {
-            return Ok(None);
-        }
-        interrupt::check()?;
-    }
-    if file.sync_all().is_err() || !forget(&file) || file.rewind().is_err() {
-        return Ok(None);
-    }
-    let start = Instant::now();
-    for _ in 0..FILE_BYTES / TILE {
-        if file.read_exact(&mut tile).is_err() {
-            return Ok(None);
-        }
-        interrupt::check()?;
-    }
-    Ok(Some(FILE_BYTES as f64 / start.elapsed().as_secs_f64()))
-}
-
-/// Has the operating system drop what it keeps of a file in memory, if it can be told to.
-#[cfg(target_os = "linux")]
-fn forget(file: &File) -> bool {
-    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn forget(_: &File) -> bool {
-    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantize::Precision;
 
-    #[test]
-    fn a_sum_reads_every_word() {
-        let bytes: Vec<u8> = (0..=320u64).flat_map(u64::to_le_bytes).collect();
-        assert_eq!(sum(&bytes), 320 * 321 / 2);
+    fn profile(products: Vec<Product>) -> Profile {
+        Profile {
+            omex_version: env!("CARGO_PKG_VERSION").into(),
+            cpu: cpu::model(),
+            cores: cores(),
+            kernels: kernels(),
+            read_bandwidth: ReadBandwidth { one_thread: 1e9, all_threads: 2e9 },
+            storage_bandwidth: None,
+            products,
+        }
     }
 
     #[test]
     fn a_profile_is_kept_until_the_machine_or_the_version_changes() {
         let folder = tempfile::tempdir().unwrap();
-        let profile = Profile {
-            omex_version: env!("CARGO_PKG_VERSION").into(),
-            cores: cores(),
-            kernels: kernels(),
-            read_bandwidth: ReadBandwidth { one_thread: 1e9, all_threads: 2e9 },
-            storage_bandwidth: None,
-        };
+        let profile = profile(vec![]);
         profile.keep(folder.path()).unwrap();
         assert_eq!(kept(folder.path()), Some(profile.clone()));
+        Profile { cpu: "another".into(), ..profile.clone() }.keep(folder.path()).unwrap();
+        assert_eq!(kept(folder.path()), None);
         Profile { cores: cores() + 1, ..profile.clone() }.keep(folder.path()).unwrap();
         assert_eq!(kept(folder.path()), None);
         Profile { omex_version: "0".into(), ..profile }.keep(folder.path()).unwrap();
         assert_eq!(kept(folder.path()), None);
         std::fs::write(folder.path().join(FILE), "{").unwrap();
         assert_eq!(kept(folder.path()), None);
+    }
+
+    #[test]
+    fn seconds_lie_between_those_that_were_measured() {
+        let product = |format, columns, seconds: f64| Product {
+            format,
+            columns,
+            one_thread: SecondsPerGib { from_cache: seconds, from_memory: 2.0 * seconds },
+            all_threads: SecondsPerGib { from_cache: seconds / 4.0, from_memory: seconds / 2.0 },
+        };
+        let products = vec![
+            product(Precision::Int8, 1, 100.0),
+            product(Precision::Int4, 1, 1.0),
+            product(Precision::Int4, 5, 3.0),
+        ];
+        let profile = Profile { cores: 4, ..profile(products) };
+        let gib =
+            |columns, threads| profile.compute_seconds(Format::Int4, 1 << 30, columns, threads);
+        assert_eq!([1, 2, 4, 5].map(|columns| gib(columns, 1)), [2.0, 3.0, 5.0, 6.0]);
+        assert_eq!(gib(20, 1), 24.0, "beyond the last, in proportion");
+        // Speeds: 1/2 on one thread, 2 on four.
+        assert_eq!([0, 1, 3, 4, 9].map(|threads| gib(1, threads)), [2.0, 2.0, 2.0 / 3.0, 0.5, 0.5]);
+        let (cached, bytes) = (CACHED_BYTES as u64, (1u64 << 30) as f64);
+        let seconds = |bytes| profile.compute_seconds(Format::Int4, bytes, 1, 4);
+        assert_eq!(seconds(4 * cached), 4.0 * cached as f64 / bytes / 4.0);
+        assert_eq!(seconds(8 * cached), 8.0 * cached as f64 / bytes / 2.0);
     }
 }
