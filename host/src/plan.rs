@@ -4,8 +4,9 @@ use crate::{Error, Result};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
 use omex_core::kv::KvFormat;
-use omex_core::program::Program;
+use omex_core::program::{Op, Program};
 use omex_core::quant::Format;
+use omex_core::steps::Planes;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -36,6 +37,8 @@ pub struct Request {
     pub logit_columns: u32,
     /// How weights reach the engine; the planner chooses if `None`.
     pub pages: Option<PageSource>,
+    /// The planes to read of weights that have two.
+    pub precision: RunPrecision,
     /// Everything but the residency is decided, as in a flash image.
     pub fixed: Option<Plan>,
 }
@@ -60,6 +63,37 @@ pub enum Kv {
     F32,
     /// Signed bytes with a scale for each head of a position.
     Int8,
+}
+
+/// Which planes are read of weights that have a residual plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPrecision {
+    /// The base planes only: fewer bytes, coarser weights.
+    Base,
+    /// All planes.
+    #[default]
+    Full,
+    /// All planes, or the base planes where only these fit the memory.
+    Auto,
+}
+
+impl RunPrecision {
+    /// The planes that a plan's precision plays.
+    #[must_use]
+    pub fn planes(self) -> Planes {
+        if self == Self::Base { Planes::BASE } else { Planes::FULL }
+    }
+}
+
+impl fmt::Display for RunPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Full => "full",
+            Self::Auto => "auto",
+        })
+    }
 }
 
 impl Kv {
@@ -116,6 +150,8 @@ pub struct MemoryPlan {
     pub context: u32,
     /// How keys and values are stored.
     pub kv_format: Kv,
+    /// The planes that are read: `base` or `full`; `full` if the weights have no residual planes.
+    pub precision: RunPrecision,
     /// Bytes by purpose.
     pub bytes: Bytes,
     /// The sum of all bytes.
@@ -157,9 +193,8 @@ const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 /// [`Error::Budget`] with what the smallest plan needs.
 pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
     let mut smallest: Option<MemoryPlan> = None;
-    for (residency, candidate) in candidates(size, request) {
-        let plan =
-            lay_out(size, residency, candidate).map_err(|error| Error::load(model, error))?;
+    for (weights, candidate) in candidates(size, request) {
+        let plan = lay_out(size, weights, candidate).map_err(|error| Error::load(model, error))?;
         if request.memory.is_none_or(|memory| plan.total <= memory) {
             return Ok(plan);
         }
@@ -171,33 +206,51 @@ pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<Mem
     Err(Error::Budget { needed, given: request.memory.unwrap_or(0) })
 }
 
+/// How weights are had, and which planes of them.
+#[derive(Clone, Copy)]
+struct Weights {
+    residency: Residency,
+    precision: RunPrecision,
+}
+
+/// Precisions to try, best first. Weights that have to be streamed keep the best.
+fn precisions(size: &ModelSize<'_>, request: &Request) -> Vec<RunPrecision> {
+    match request.precision {
+        _ if !size.program.has_residuals() => vec![RunPrecision::Full],
+        RunPrecision::Auto => vec![RunPrecision::Full, RunPrecision::Base],
+        precision => vec![precision],
+    }
+}
+
 /// What to try, best first. While weights can stay in memory the context is full; a shorter one is
 /// for when even streaming leaves too little.
-fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Residency, Plan)> {
+fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Weights, Plan)> {
     let streamed =
         TILES.map(|bytes| Residency::Streamed { tile_pages: (bytes / size.page_size).max(1) });
     let trained = size.program.header().context_length;
     let full = request.context.unwrap_or(trained.clamp(1, DEFAULT_CONTEXT));
     let least = if request.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
     let shorter = [full, (full / 2).max(least), (full / 4).max(least), least];
-    let mut ways: Vec<(&[Residency], &[u32])> = vec![];
+    let precisions = precisions(size, request);
+    let mut ways: Vec<(&[Residency], &[u32], RunPrecision)> = vec![];
     if request.pages != Some(PageSource::Read) {
-        ways.push((&[Residency::Mapped], &shorter[..1]));
+        ways.extend(precisions.iter().map(|p| (&[Residency::Mapped][..], &shorter[..1], *p)));
     }
     if request.pages != Some(PageSource::Mmap) {
-        ways.push((&streamed, &shorter));
+        ways.push((&streamed, &shorter, precisions[0]));
     }
     let mut candidates = vec![];
-    for (residencies, contexts) in ways {
+    for (residencies, contexts, precision) in ways {
+        let weights = |residency: &Residency| Weights { residency: *residency, precision };
         if let Some(plan) = request.fixed {
-            candidates.extend(residencies.iter().map(|residency| (*residency, plan)));
+            candidates.extend(residencies.iter().map(|residency| (weights(residency), plan)));
             continue;
         }
         for context in contexts {
             for format in formats(size, request) {
                 for residency in residencies {
                     let plan = |chunk| shape(request, *context, format, chunk);
-                    candidates.extend(CHUNKS.map(|chunk| (*residency, plan(chunk))));
+                    candidates.extend(CHUNKS.map(|chunk| (weights(residency), plan(chunk))));
                 }
             }
         }
@@ -235,14 +288,14 @@ pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
 
 fn lay_out(
     size: &ModelSize<'_>,
-    residency: Residency,
+    Weights { residency, precision }: Weights,
     plan: Plan,
 ) -> Result<MemoryPlan, LoadError> {
     let pages = u32::try_from(size.weights.div_ceil(u64::from(size.page_size))).unwrap_or(u32::MAX);
     let stable_pages = if residency == Residency::Mapped { pages } else { 0 };
     let layout = Layout::new(size.program, &plan, stable_pages)?;
     let (weights, ring) = match residency {
-        Residency::Mapped => (size.weights, 0),
+        Residency::Mapped => (mapped_bytes(size, precision), 0),
         Residency::Streamed { tile_pages } => {
             let tile = u64::from(tile_pages) * u64::from(size.page_size);
             (0, crate::pager::ReadPager::BUFFERS * tile)
@@ -258,5 +311,30 @@ fn lay_out(
     let total = weights + ring + layout.total() + size.tables;
     let (prefill_chunk, context) = (plan.columns, plan.kv_capacity);
     let kv_format = plan.kv_format.into();
-    Ok(MemoryPlan { residency, prefill_chunk, context, kv_format, bytes, total, plan })
+    Ok(MemoryPlan { residency, prefill_chunk, context, kv_format, precision, bytes, total, plan })
+}
+
+/// What the operating system maps around a byte that is read, unless it maps large pages.
+const FAULT_AROUND: u64 = 64 << 10;
+
+/// Bytes of mapped weights that become resident.
+fn mapped_bytes(size: &ModelSize<'_>, precision: RunPrecision) -> u64 {
+    if precision == RunPrecision::Full {
+        return size.weights;
+    }
+    let (program, planes) = (size.program, precision.planes());
+    let embeddings = program.steps(planes).filter_map(|(op, layer)| match op {
+        Op::Embed { weight, .. } => program.tensor(weight.at(layer)),
+        _ => None,
+    });
+    let embeddings = embeddings.map(|t| t.address..t.address + t.bytes());
+    let mut ranges: Vec<_> = program.ranges_in_order(planes).chain(embeddings).collect();
+    ranges.sort_by_key(|range| range.start);
+    let (mut bytes, mut end) = (0, 0);
+    for range in ranges {
+        let start = range.start.saturating_sub(FAULT_AROUND).max(end);
+        end = end.max((range.end + FAULT_AROUND).min(size.weights));
+        bytes += end.saturating_sub(start);
+    }
+    bytes
 }

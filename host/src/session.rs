@@ -2,7 +2,7 @@
 
 use crate::package::{CONVERT_AGAIN, Package};
 use crate::pager::{MappedPager, ReadPager, Space};
-use crate::plan::{Kv, MemoryPlan, ModelSize, PageSource, Request, Residency, plan};
+use crate::plan::{Kv, MemoryPlan, ModelSize, PageSource, Request, Residency, RunPrecision, plan};
 use crate::pool::Pool;
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::engine::{Engine, Model};
@@ -31,6 +31,8 @@ pub struct Options {
     pub logit_columns: u32,
     /// Forces reads instead of mapping.
     pub pages: Option<PageSource>,
+    /// The planes to read of weights that have two.
+    pub precision: RunPrecision,
 }
 
 /// A model's tables, owned.
@@ -195,7 +197,10 @@ impl Session {
             bytes_read.store(0, Ordering::Relaxed);
         }
         let memory = self.memory.as_mut_bytes();
-        Engine::new(model, memory, &mut *self.pager, self.kernels, &self.pool).map_err(failed)
+        let engine = Engine::new(model, memory, &mut *self.pager, self.kernels, &self.pool);
+        let mut engine = engine.map_err(failed)?;
+        engine.set_planes(self.plan.precision.planes());
+        Ok(engine)
     }
 }
 
@@ -289,6 +294,7 @@ impl Tables {
             kv: options.kv,
             logit_columns: options.logit_columns,
             pages: options.pages,
+            precision: options.precision,
             fixed: self.fixed,
         };
         plan(&size, &request, path)

@@ -2,7 +2,7 @@
 
 use omex::dispatch;
 use omex::import::{Checkpoint, open};
-use omex::plan::{Kv, PageSource};
+use omex::plan::{Kv, PageSource, RunPrecision};
 use omex::quantize::Precision;
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex,
@@ -22,7 +22,9 @@ fn settings(context: Option<u32>, kv: Option<Kv>) -> Vec<(String, Setting<'stati
                     let what = format!("{} × {threads}, {pages:?}, {chunks:?}", kernels.name);
                     let (kernels, threads, pages) = (Some(kernels), Some(threads), Some(pages));
                     let memory = None;
-                    let how = Setting { kernels, threads, pages, memory, context, kv, chunks };
+                    let precision = RunPrecision::Full;
+                    let how =
+                        Setting { kernels, threads, pages, memory, context, kv, precision, chunks };
                     settings.push((what, how));
                 }
             }

@@ -18,7 +18,7 @@ pub(crate) mod validate;
 use super::bytes;
 use clap::Args;
 use omex::Result;
-use omex::plan::{Kv, PageSource};
+use omex::plan::{Kv, PageSource, RunPrecision};
 use omex::session::{Options, Session};
 use std::path::Path;
 
@@ -41,6 +41,9 @@ pub(crate) struct Machine {
     /// Where weights come from [default: mapped if they fit the budget, else read]
     #[arg(long, value_enum, value_name = "SOURCE")]
     pages: Option<PageSource>,
+    /// Planes to read of weights that have two (see omex convert --quantization)
+    #[arg(long, value_enum, value_name = "PRECISION", default_value_t = RunPrecision::Full)]
+    precision: RunPrecision,
 }
 
 impl Machine {
@@ -52,6 +55,7 @@ impl Machine {
             threads: self.threads.map(usize::from),
             logit_columns,
             pages: self.pages,
+            precision: self.precision,
         }
     }
 

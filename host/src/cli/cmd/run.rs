@@ -2,7 +2,7 @@
 
 use super::{Machine, parse_ids, prompt_ids};
 use crate::cli::{bytes, output};
-use omex::plan::Kv;
+use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::session::Session;
 use omex::{Error, Result, interrupt};
@@ -117,6 +117,8 @@ pub(crate) struct Stats {
     streamed_bytes_per_token: u64,
     /// A budget may ask for another format, and that changes what is computed.
     kv_format: Kv,
+    /// As does the choice of planes.
+    precision: RunPrecision,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -173,8 +175,8 @@ pub(crate) fn generate(
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let mut tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
     let plan = session.plan();
-    let (planned_bytes, kv_format) = (plan.total, plan.kv_format);
-    let mut stats = Stats { planned_bytes, kv_format, ..Stats::default() };
+    let (planned_bytes, kv_format, precision) = (plan.total, plan.kv_format, plan.precision);
+    let mut stats = Stats { planned_bytes, kv_format, precision, ..Stats::default() };
     let bytes_read = session.bytes_read();
     let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
     let failed = session.failure();
@@ -248,13 +250,15 @@ impl Stats {
         output::note(&format!(
             "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
              decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
-             streamed             {} a token\nKV cache             {}",
+             streamed             {} a token\nKV cache             {}\n\
+             planes               {}",
             self.time_to_first_token_ms,
             self.prefill_tok_s,
             self.decode_tok_s,
             bytes::show(self.planned_bytes),
             bytes::show(self.streamed_bytes_per_token),
             self.kv_format,
+            self.precision,
         ));
     }
 }
