@@ -33,7 +33,9 @@ impl Converted {
         Self::with(source, &Options { precision, residual: true, ..Options::default() })
     }
 
-    fn with(source: &dyn Checkpoint, options: &Options<'_>) -> Self {
+    /// Converts a checkpoint in this way.
+    #[must_use]
+    pub fn with(source: &dyn Checkpoint, options: &Options<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("model.omex");
         let converted = convert(source, "test", "test", &path, options, &mut |_, _| {});

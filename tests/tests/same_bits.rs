@@ -66,11 +66,12 @@ fn packages_of(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
     PRECISIONS.map(|p| (format!("{p:?}"), Converted::new(source, Some(p)))).into()
 }
 
-/// And one whose layers have different ones.
+/// And one in planes, and one whose layers have different ones.
 fn packages(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
     let each = packages_of(source);
     let mixed = mix(source, &[Precision::F16, Precision::Int8, Precision::Int4, Precision::F32]);
-    each.into_iter().chain([("mixed".to_owned(), mixed)]).collect()
+    let planes = Converted::in_planes(source);
+    each.into_iter().chain([("planes".to_owned(), planes), ("mixed".to_owned(), mixed)]).collect()
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn kernels_threads_pagers_and_chunks_change_nothing_on_odd_shapes() {
         }
         sums.sort_unstable();
         sums.dedup();
-        assert_eq!(sums.len(), 5, "each package has weights of its own");
+        assert_eq!(sums.len(), 6, "each package has weights of its own");
     }
 }
 
