@@ -74,7 +74,8 @@ pub enum RunPrecision {
     /// All planes.
     #[default]
     Full,
-    /// All planes, or the base planes where only these fit the memory.
+    /// All planes, or the base planes where only these fit the memory; fewer in some layers while
+    /// memory is short.
     Auto,
 }
 

@@ -4,6 +4,7 @@ use crate::package::{CONVERT_AGAIN, Package};
 use crate::pager::{MappedPager, ReadPager, Space};
 use crate::plan::{Kv, MemoryPlan, ModelSize, PageSource, Request, Residency, RunPrecision, plan};
 use crate::pool::Pool;
+use crate::pressure::PressureWatch;
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::engine::{Engine, Model};
 use omex_core::error::RunError;
@@ -53,6 +54,8 @@ pub struct Session {
     path: PathBuf,
     tables: Tables,
     plan: MemoryPlan,
+    /// The precision was left to the machine.
+    automatic: bool,
     memory: Vec<u128>,
     pager: Box<dyn Pager>,
     bytes_read: Option<Arc<AtomicU64>>,
@@ -69,7 +72,7 @@ impl Session {
         let tables = Tables::open(path)?;
         let plan = tables.plan(path, options)?;
         let (pager, bytes_read): (Box<dyn Pager>, _) = match plan.residency {
-            Residency::Mapped => (Box::new(MappedPager::new(&tables.space)?), None),
+            Residency::Mapped => (Box::new(MappedPager::new(&tables.space, plan.precision)?), None),
             Residency::Streamed { tile_pages } => {
                 let pager = ReadPager::new(&tables.space, tile_pages)?;
                 let bytes_read = pager.bytes_read();
@@ -82,7 +85,8 @@ impl Session {
         let arena = plan.bytes.kv_cache + plan.bytes.activations;
         let memory = zeros(arena.div_ceil(16), path)?;
         let (path, kernels) = (path.to_owned(), dispatch::kernels()?);
-        Ok(Self { path, tables, plan, memory, pager, bytes_read, pool, kernels })
+        let automatic = options.precision == RunPrecision::Auto;
+        Ok(Self { path, tables, plan, automatic, memory, pager, bytes_read, pool, kernels })
     }
 
     /// The plan.
@@ -97,6 +101,17 @@ impl Session {
     /// None once the session is open.
     pub fn program(&self) -> Result<Program<'_>> {
         self.tables.program(&self.path)
+    }
+
+    /// Chooses the planes of each pass by the pressure on memory; `None` if the precision is not
+    /// automatic or there is nothing to choose.
+    ///
+    /// # Errors
+    /// None once the session is open.
+    pub fn pressure_watch(&self) -> Result<Option<PressureWatch>> {
+        let program = self.program()?;
+        let choice = self.plan.precision == RunPrecision::Full && program.has_residuals();
+        Ok((self.automatic && choice).then(|| PressureWatch::new(&program)))
     }
 
     /// Tokens whose logits one pass can compute.

@@ -5,6 +5,7 @@ use omex::dispatch;
 use omex::export::gguf;
 use omex::package::Package;
 use omex::plan::{MemoryPlan, PageSource, Residency, RunPrecision};
+use omex::pressure::waiting;
 use omex::quantize::Precision;
 use omex::session::{Options, Session, plan_model};
 use omex_core::engine::{Engine, Wanted};
@@ -68,7 +69,8 @@ fn planes_change_between_passes_and_by_layer() {
     let ways = [Planes::BASE, Planes::FULL, by_layer(0..1), by_layer(1..2), by_layer(1..3)];
     let mut sums: Vec<_> = ways.map(same).into();
     let (mut down, mut up) = ([Planes::FULL; IDS.len()], [Planes::BASE; IDS.len()]);
-    (down[5..].fill(Planes::BASE), up[5..].fill(Planes::FULL));
+    down[5..].fill(Planes::BASE);
+    up[5..].fill(Planes::FULL);
     sums.extend([play(&model.path, &down), play(&model.path, &up)]);
     let different: BTreeSet<_> = sums.iter().collect();
     assert_eq!(different.len(), sums.len(), "{sums:x?}");
@@ -200,6 +202,27 @@ fn every_setting_gives_the_same_bits_in_either_precision() {
         }
         assert_eq!(sums.len(), 1, "{precision}: {sums:x?}");
     }
+}
+
+#[test]
+fn pressure_leaves_residuals_out_step_by_step_and_relief_brings_them_back() {
+    let model = Converted::in_planes(&Synthetic::new(32, 32, 6, 4, 1, 64, 64));
+    let open = |precision| {
+        Session::open(&model.path, &Options { precision, ..Options::default() }).unwrap()
+    };
+    let session = open(RunPrecision::Auto);
+    assert!(open(RunPrecision::Full).pressure_watch().unwrap().is_none());
+    let mut watch = session.pressure_watch().unwrap().unwrap();
+    let full_layers = |planes: Planes| (0..6).filter(|layer| planes.is_full(*layer)).count();
+    let mut after = |waiting: f64| {
+        watch.answer(waiting);
+        full_layers(watch.current())
+    };
+    assert_eq!([0.0, 12.5, 3.0, 40.0, 9.0, 9.0, 9.0].map(&mut after), [6, 4, 4, 3, 1, 0, 0]);
+    assert_eq!([3.0, 0.0, 0.0, 0.5, 0.0, 0.0].map(&mut after), [0, 1, 3, 4, 6, 6]);
+    assert_eq!(watch.current(), Planes::FULL);
+    let text = "some avg10=7.25 avg60=1.00 avg300=0.00 total=5\nfull avg10=1.00 avg60=0.00\n";
+    assert_eq!((waiting(text), waiting("full avg10=1.00"), waiting("")), (Some(7.25), None, None));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "mapping a file")]
 
 use super::{Space, open};
+use crate::plan::RunPrecision;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
@@ -14,11 +15,11 @@ pub struct MappedPager {
 }
 
 impl MappedPager {
-    /// Maps the files.
+    /// Maps the files, of which these planes will be read.
     ///
     /// # Errors
     /// A file that can't be mapped, or has another length.
-    pub fn new(space: &Space) -> Result<Self> {
+    pub fn new(space: &Space, precision: RunPrecision) -> Result<Self> {
         let geometry = PageGeometry { page_size: space.page_size, pages: space.pages() };
         let mut first = 0u64;
         let mut maps = vec![];
@@ -29,9 +30,12 @@ impl MappedPager {
             // pager for files that may change.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
             // A wish, for files that are not in memory yet: large pages, where the file system has
-            // them.
+            // them, unless these would hold planes that nobody reads.
             #[cfg(target_os = "linux")]
-            let _ = map.advise(memmap2::Advice::HugePage);
+            let _ = map.advise(match precision {
+                RunPrecision::Base => memmap2::Advice::NoHugePage,
+                RunPrecision::Full | RunPrecision::Auto => memmap2::Advice::HugePage,
+            });
             maps.push((u32::try_from(first).unwrap_or(u32::MAX), map));
             first += length / u64::from(space.page_size);
         }
