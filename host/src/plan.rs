@@ -187,8 +187,9 @@ const TILES: [u32; 4] = [1 << 20, 256 << 10, 64 << 10, 0];
 /// Tokens in one pass of the prompt, best first.
 const CHUNKS: [u32; 4] = [64, 16, 4, 1];
 
-/// Makes the best plan that fits: full context before resident weights, resident weights before
-/// exact keys and values, these before long reads, long reads before long passes.
+/// Makes the best plan that fits: full context before resident weights, resident weights before all
+/// planes, if the precision is automatic, these before exact keys and values, these before long
+/// reads, long reads before long passes.
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
