@@ -46,7 +46,7 @@ fn check_op(program: &Program<'_>, op: &Op, layers: u32) -> Result<(), Fault> {
             check.that(epsilon.is_finite() && epsilon >= 0.0)?;
             check.vector(weight, input.width)
         }
-        Op::MatMul { weight, input, output, .. } => {
+        Op::MatMul { weight, input, output, .. } | Op::Residual { weight, input, output } => {
             check.values(&[input], output)?;
             check.matrix(weight, output.width, input.width)
         }

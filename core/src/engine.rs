@@ -9,6 +9,7 @@ use crate::ops::{Columns, ColumnsMut, activation, attention, embed, matmul, norm
 use crate::page::{Pages, Stream};
 use crate::program::{Op, PerLayer, Program, Slot, Tensor, Value};
 use crate::simd::Kernels;
+use crate::steps::{Planes, Steps};
 use core::ops::Range;
 use omex_hal::{Pager, Parallel};
 
@@ -63,6 +64,7 @@ pub struct Engine<'a> {
     kernels: &'a Kernels,
     parallel: &'a dyn Parallel,
     observer: Option<Observer<'a>>,
+    planes: Planes,
     position: u32,
 }
 
@@ -102,6 +104,7 @@ impl<'a> Engine<'a> {
             kernels,
             parallel,
             observer: None,
+            planes: Planes::FULL,
             position: 0,
         })
     }
@@ -127,6 +130,19 @@ impl<'a> Engine<'a> {
     /// Shows the inputs of every multiplication to `observer` from now on.
     pub fn observe(&mut self, observer: Observer<'a>) {
         self.observer = Some(observer);
+    }
+
+    /// The planes that are played.
+    #[must_use]
+    pub fn planes(&self) -> Planes {
+        self.planes
+    }
+
+    /// Plays these planes from the next pass on; all of them at first. What was computed before
+    /// stays in the KV cache as it is.
+    pub fn set_planes(&mut self, planes: Planes) {
+        self.planes = planes;
+        self.pages.expect_what_lies_behind();
     }
 
     /// Begins a new text.
@@ -195,27 +211,24 @@ impl<'a> Engine<'a> {
     }
 
     fn play(&mut self, tokens: &[u32], selected: &Range<usize>) -> Result<(), RunError> {
-        let count = self.program.header().ops;
-        let mut ops = self.program.ops();
-        let mut left = count;
-        while left > 0 {
-            let op = ops.next().ok_or(RunError::Program)?;
-            left -= 1;
-            let Op::Repeat { ops: length, layers } = op else {
-                self.step(&op, 0, tokens, selected)?;
-                continue;
-            };
-            let body = ops;
-            for layer in 0..layers {
-                ops = body;
-                for _ in 0..length {
-                    let op = ops.next().ok_or(RunError::Program)?;
-                    self.step(&op, layer, tokens, selected)?;
-                }
-            }
-            left = left.saturating_sub(length);
+        let mut steps = self.program.steps(self.planes);
+        while let Some((op, layer)) = steps.next() {
+            self.expect(&op, layer, &steps);
+            self.step(&op, layer, tokens, selected)?;
         }
         Ok(())
+    }
+
+    /// Says which weights come after an operation's where some between are left out.
+    fn expect(&mut self, op: &Op, layer: u32, later: &Steps<'a>) {
+        let Self { program, pages, planes, .. } = self;
+        if *planes == Planes::FULL {
+            return;
+        }
+        if let Some(now) = program.range(op, layer) {
+            let later = later.clone().filter_map(|(op, layer)| program.range(&op, layer));
+            pages.expect(&now, later.chain(program.ranges_in_order(*planes)));
+        }
     }
 
     /// Runs one operation.
@@ -233,7 +246,7 @@ impl<'a> Engine<'a> {
         let columns =
             |output: &ColumnsMut<'_>| if output.selected { selected.len() } else { tokens.len() };
         match *op {
-            Op::Repeat { .. } => return Err(RunError::Program),
+            Op::Repeat { .. } | Op::Residual { .. } => return Err(RunError::Program),
             Op::Embed { weight, output } => {
                 let ([], output) = memory.split(program, [], output)?;
                 embed::embed(&tensor(weight)?, pages, carry, tokens, output)?;

@@ -3,6 +3,7 @@
 use crate::engine::{Engine, Wanted};
 use crate::error::RunError;
 use crate::sample::Sampler;
+use crate::steps::Planes;
 
 /// A text under way.
 pub struct Generation<'g, 'a> {
@@ -62,6 +63,11 @@ impl<'g, 'a> Generation<'g, 'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// As [`Engine::set_planes`].
+    pub fn set_planes(&mut self, planes: Planes) {
+        self.engine.set_planes(planes);
     }
 
     /// The logits that the last token was chosen from. Only greedy sampling without a repetition

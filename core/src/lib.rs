@@ -16,4 +16,5 @@ pub mod quant;
 mod rows;
 pub mod sample;
 pub mod simd;
+pub mod steps;
 pub mod token;

@@ -9,6 +9,9 @@ use omex_hal::{PageError, PageErrorKind, Pager, Parallel};
 /// Pieces as long as this are checked on all cores.
 const PARALLEL_BYTES: u64 = 256 << 10;
 
+/// Tensors that are looked at to find the next page.
+const LOOK_AHEAD: usize = 64;
+
 /// The weights' pages, each checked against its CRC-32C before it is used.
 pub struct Pages<'a> {
     pager: &'a mut dyn Pager,
@@ -24,6 +27,8 @@ pub struct Pages<'a> {
     verified: &'a mut [u8],
     /// The pages checked last, still resident.
     recent: Range<u32>,
+    /// Where the tensor in use ends, and the page that is wanted after it.
+    next: Option<(u64, u32)>,
 }
 
 impl<'a> Pages<'a> {
@@ -44,8 +49,36 @@ impl<'a> Pages<'a> {
             NonZeroU64::new(u64::from(pager.geometry().page_size)).unwrap_or(NonZeroU64::MIN);
         verified.fill(0);
         let crc32c = kernels.crc32c;
-        let recent = 0..0;
-        Self { pager, crc32c, parallel, page_size, end, checksums, first_checked, verified, recent }
+        let (recent, next) = (0..0, None);
+        Self {
+            pager,
+            crc32c,
+            parallel,
+            page_size,
+            end,
+            checksums,
+            first_checked,
+            verified,
+            recent,
+            next,
+        }
+    }
+
+    /// Says which tensors are read after the one in use, so that hints leave out what is between.
+    /// Without this, what lies behind a page is wanted next.
+    pub fn expect(&mut self, now: &Range<u64>, later: impl Iterator<Item = Range<u64>>) {
+        let page = |address: u64| u32::try_from(address / self.page_size).unwrap_or(u32::MAX);
+        let last = page(now.end.saturating_sub(1));
+        let after_last = |range: Range<u64>| {
+            let (first, end) = (page(range.start), page(range.end.saturating_sub(1)));
+            if first != last { Some(first) } else { (end > last).then(|| last.saturating_add(1)) }
+        };
+        self.next = later.take(LOOK_AHEAD).find_map(after_last).map(|page| (now.end, page));
+    }
+
+    /// Takes [`Self::expect`] back.
+    pub fn expect_what_lies_behind(&mut self) {
+        self.next = None;
     }
 
     /// The bytes from `address` on: at least one, at most `limit`, as many as lie in one piece.
@@ -56,7 +89,9 @@ impl<'a> Pages<'a> {
         let page = u32::try_from(address / self.page_size).unwrap_or(u32::MAX);
         let offset = (address % self.page_size) as usize;
         let pages = self.verify(page, offset as u64 + limit)?;
-        self.pager.prefetch(pages.end);
+        let read_to = u64::from(pages.end).saturating_mul(self.page_size.get());
+        let next = self.next.filter(|(end, _)| *end <= read_to).map(|(_, page)| page);
+        self.pager.prefetch(next.unwrap_or(pages.end));
         let bytes = self.pager.page(page)?;
         let length = (u64::from(pages.end - page) * self.page_size.get()).min(bytes.len() as u64);
         let length = length.min(offset as u64 + limit) as usize;

@@ -195,6 +195,16 @@ pub enum Op {
         /// The selected ones.
         output: Value,
     },
+    /// Adds `weight` × `input` to `output`, where [`crate::steps::Planes`] says so: what the matrix
+    /// of the [`Op::MatMul`] before it, the base plane, got wrong.
+    Residual {
+        /// Tensor [output width, input width].
+        weight: PerLayer,
+        /// The columns to multiply.
+        input: Value,
+        /// What is added to, apart from the input.
+        output: Value,
+    },
 }
 
 /// A row of the tensor table.
@@ -354,6 +364,13 @@ impl<'a> Program<'a> {
     pub fn longest_unit(&self) -> u64 {
         let tensors = (0..self.tensors.len() as u32).filter_map(|i| self.tensor(i));
         tensors.map(|t| t.format.unit_bytes() as u64).max().unwrap_or(0)
+    }
+
+    /// True if some matrix has a residual plane.
+    #[must_use]
+    pub fn has_residuals(&self) -> bool {
+        let mut ops = self.ops().take(usize::from(self.header.ops));
+        ops.any(|op| matches!(op, Op::Residual { .. }))
     }
 
     /// True if some matrix meets activations that are not quantized.

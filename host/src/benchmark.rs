@@ -242,7 +242,8 @@ pub fn benchmark(
     let peak_bytes = peak_bytes();
     let threads = options.threads.unwrap_or_else(cores).max(1);
     let read_bandwidth = Profile::of_this_machine(false)?.read_bandwidth(threads)?;
-    let weight_bytes = weight_bytes_per_token(&session.program()?);
+    let weight_bytes =
+        weight_bytes_per_token(&session.program()?, session.plan().precision.planes());
     let position_bytes = kv_bytes_per_position(session.plan());
     let prefill = |(tokens, rates): &(u32, Vec<f64>)| {
         let spread = Spread::of(rates);

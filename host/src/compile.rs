@@ -15,18 +15,19 @@ pub struct Compiled {
     pub program: Vec<u8>,
     /// The tensor table.
     pub tensors: Vec<u8>,
-    /// Names of the tensors, in the table's order.
-    pub names: Vec<String>,
+    /// Names and planes of the tensors, in the table's order.
+    pub names: Vec<(String, u32)>,
 }
 
-/// Compiles a graph. `tensor` finds a tensor by name.
+/// Compiles a graph. `tensor` finds a tensor by name and plane: 0 the base, 1 the residual. A matrix
+/// product whose weight has a residual becomes two operations.
 ///
 /// # Errors
 /// A sentence that names what is missing or does not fit.
 pub fn compile(
     graph: &Graph,
     stop_tokens: &[u32],
-    tensor: impl Fn(&str) -> Option<Tensor>,
+    tensor: impl Fn(&str, u32) -> Option<Tensor>,
 ) -> Result<Compiled, String> {
     check_length(graph)?;
     let slots = place_values(graph)?;
@@ -58,60 +59,82 @@ struct Compiler<'g> {
     /// Number and place of each value's slot.
     slots: BTreeMap<&'g str, (u16, Slot)>,
     ops: Vec<Op>,
-    tensors: Vec<(String, Tensor)>,
+    tensors: Vec<(String, u32, Tensor)>,
 }
 
 impl Compiler<'_> {
     fn node(
         &mut self,
         node: &Node,
-        tensor: &impl Fn(&str) -> Option<Tensor>,
+        tensor: &impl Fn(&str, u32) -> Option<Tensor>,
     ) -> Result<(), String> {
         let Node::Repeat { subgraph, layers } = node else {
-            let weight = node.weight().map(|name| self.add(name, tensor)).transpose()?;
-            return self.op(node, weight, 0);
+            let first = self.tensors.len() as u32;
+            let planes = self.add(node, node.weight().unwrap_or_default(), tensor)?;
+            return self.ops_of(node, planes, PerLayer { first, stride: 0 }, 0);
         };
         let body = self.graph.subgraphs.get(subgraph);
         let body = body.ok_or_else(|| format!("subgraph \"{subgraph}\" does not exist"))?;
-        let ops = u16::try_from(body.len())
-            .map_err(|_| format!("subgraph \"{subgraph}\" is too long"))?;
-        self.ops.push(Op::Repeat { ops, layers: *layers });
-        let names: Vec<_> = body.iter().filter_map(Node::weight).collect();
-        let first = self.tensors.len() as u32;
         if *layers > program::MAX_LAYERS {
             let most = program::MAX_LAYERS;
             return Err(format!(
                 "subgraph \"{subgraph}\" is repeated {layers} times, {most} at most"
             ));
         }
+        let (repeat, first) = (self.ops.len(), self.tensors.len() as u32);
+        let mut planes = vec![];
         for layer in 0..*layers {
-            for name in &names {
-                self.add(&weight_name(name, layer), tensor)?;
+            for (number, node) in body.iter().enumerate() {
+                let name = weight_name(node.weight().unwrap_or_default(), layer);
+                let found = self.add(node, &name, tensor)?;
+                if layer == 0 {
+                    planes.push(found);
+                } else if planes[number] != found {
+                    return Err(format!(
+                        "tensor \"{name}\" has {found} planes, but {} in layer 0",
+                        planes[number]
+                    ));
+                }
             }
         }
-        let stride = names.len() as u32;
-        let mut weights = (first..).map(|first| PerLayer { first, stride });
-        for node in body {
-            let weight = node.weight().and_then(|_| weights.next());
-            self.op(node, weight, 1)?;
+        let stride = planes.iter().sum();
+        self.ops.push(Op::Repeat { ops: 0, layers: *layers });
+        let mut weight = PerLayer { first, stride };
+        for (node, planes) in body.iter().zip(planes) {
+            self.ops_of(node, planes, weight, 1)?;
+            weight.first += planes;
         }
+        let ops = u16::try_from(self.ops.len() - repeat - 1)
+            .map_err(|_| format!("subgraph \"{subgraph}\" is too long"))?;
+        self.ops[repeat] = Op::Repeat { ops, layers: *layers };
         Ok(())
     }
 
-    /// Adds a tensor to the table.
+    /// Adds the planes of a node's weight to the table, and says how many they are.
     fn add(
         &mut self,
+        node: &Node,
         name: &str,
-        tensor: &impl Fn(&str) -> Option<Tensor>,
-    ) -> Result<PerLayer, String> {
-        let found = tensor(name).ok_or_else(|| format!("tensor \"{name}\" is not in the index"))?;
-        if self.tensors.len() >= MAX_TENSORS {
-            return Err(format!(
-                "more than {MAX_TENSORS} tensors, a tensor counted once for each use"
-            ));
+        tensor: &impl Fn(&str, u32) -> Option<Tensor>,
+    ) -> Result<u32, String> {
+        if node.weight().is_none() {
+            return Ok(0);
         }
-        self.tensors.push((name.to_owned(), found));
-        Ok(PerLayer { first: self.tensors.len() as u32 - 1, stride: 0 })
+        let base =
+            tensor(name, 0).ok_or_else(|| format!("tensor \"{name}\" is not in the index"))?;
+        let residual = tensor(name, 1);
+        if residual.is_some() && !matches!(node, Node::MatMul { .. }) {
+            return Err(format!("tensor \"{name}\" has a residual plane, which only matmul adds"));
+        }
+        for (plane, found) in (0..).zip([Some(base), residual].into_iter().flatten()) {
+            if self.tensors.len() >= MAX_TENSORS {
+                return Err(format!(
+                    "more than {MAX_TENSORS} tensors, a tensor counted once for each use"
+                ));
+            }
+            self.tensors.push((name.to_owned(), plane, found));
+        }
+        Ok(1 + u32::from(residual.is_some()))
     }
 
     fn value(&self, value: &ValueRef) -> Result<Value, String> {
@@ -120,8 +143,24 @@ impl Compiler<'_> {
         Ok(Value { slot: *slot, first, width: end.saturating_sub(first) })
     }
 
-    fn op(&mut self, node: &Node, weight: Option<PerLayer>, stride: u32) -> Result<(), String> {
-        let weight = weight.unwrap_or(PerLayer { first: 0, stride: 0 });
+    /// Adds a node's operation, and that of its weight's residual plane behind it, if it has two.
+    fn ops_of(
+        &mut self,
+        node: &Node,
+        planes: u32,
+        weight: PerLayer,
+        cache_stride: u32,
+    ) -> Result<(), String> {
+        self.op(node, weight, cache_stride)?;
+        if let (2, Node::MatMul { input, output, .. }) = (planes, node) {
+            let (input, output) = (self.value(input)?, self.value(output)?);
+            let weight = PerLayer { first: weight.first + 1, ..weight };
+            self.ops.push(Op::Residual { weight, input, output });
+        }
+        Ok(())
+    }
+
+    fn op(&mut self, node: &Node, weight: PerLayer, cache_stride: u32) -> Result<(), String> {
         let op = match node {
             Node::Repeat { subgraph, .. } => {
                 return Err(format!("subgraph \"{subgraph}\" is repeated inside of another"));
@@ -154,7 +193,7 @@ impl Compiler<'_> {
                 angles,
                 output,
             } => Op::Attention {
-                cache: PerLayer { first: *cache, stride },
+                cache: PerLayer { first: *cache, stride: cache_stride },
                 heads: Heads { query: *query_heads, kv: *kv_heads, width: *head_width },
                 scale: *scale,
                 query: self.value(query)?,
@@ -192,14 +231,19 @@ impl Compiler<'_> {
                 .map_err(|_| format!("{} tokens end a text, 8 at most", stop_tokens.len()))?,
             slots: slots.into_iter().map(|(_, slot)| *slot).collect(),
             logits: *logits,
-            ops: u16::try_from(self.ops.len()).map_err(|_| "too many operations".to_owned())?,
+            ops: u16::try_from(self.ops.len())
+                .ok()
+                .filter(|ops| *ops <= program::MAX_OPS)
+                .ok_or_else(|| {
+                    format!("more than {} operations, planes included", program::MAX_OPS)
+                })?,
         };
         let mut program = encode(&header)?;
         for op in &self.ops {
             program.extend(encode(op)?);
         }
-        let tensors = self.tensors.iter().flat_map(|(_, t)| t.to_record()).collect();
-        let names = self.tensors.into_iter().map(|(name, _)| name).collect();
+        let tensors = self.tensors.iter().flat_map(|(.., t)| t.to_record()).collect();
+        let names = self.tensors.into_iter().map(|(name, plane, _)| (name, plane)).collect();
         Ok(Compiled { program, tensors, names })
     }
 }

@@ -24,6 +24,7 @@ mod page_writer;
 pub mod pager;
 pub mod plan;
 pub mod pool;
+pub mod pressure;
 pub mod profile;
 pub mod quantize;
 pub mod session;

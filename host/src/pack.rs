@@ -116,13 +116,13 @@ impl Writer {
             Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
         let mut tensors_by_name = index.by_name();
         for (entry, (.., to)) in index.tensors.iter().zip(&moves) {
-            if let Some(tensor) = tensors_by_name.get_mut(entry.name.as_str()) {
+            if let Some(tensor) = tensors_by_name.get_mut(&(entry.name.as_str(), entry.plane)) {
                 tensor.address = *to;
             }
         }
         let mut table = vec![];
-        for name in &package.compiled.names {
-            let tensor = tensors_by_name.get(name.as_str());
+        for (name, plane) in &package.compiled.names {
+            let tensor = tensors_by_name.get(&(name.as_str(), *plane));
             let tensor = tensor.ok_or_else(|| Error::Usage(format!("no tensor {name}")))?;
             table.extend(tensor.to_record());
         }

@@ -7,9 +7,9 @@ use omex_core::error::LoadError;
 use omex_core::kv::KvFormat;
 use omex_core::program::{Op, Program};
 use omex_core::quant::Format;
+use omex_core::steps::Planes;
 use serde::Serialize;
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
 
 /// How weights reach the engine.
@@ -40,6 +40,8 @@ pub struct Request {
     pub logit_columns: u32,
     /// How weights reach the engine; the planner chooses if `None`.
     pub pages: Option<PageSource>,
+    /// The planes to read of weights that have two.
+    pub precision: RunPrecision,
     /// Everything but the residency is decided, as in a flash image.
     pub fixed: Option<Plan>,
 }
@@ -55,6 +57,38 @@ pub enum Kv {
     F32,
     /// Signed bytes with a scale for each head of a position.
     Int8,
+}
+
+/// Which planes are read of weights that have a residual plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPrecision {
+    /// The base planes only: fewer bytes, coarser weights.
+    Base,
+    /// All planes.
+    #[default]
+    Full,
+    /// All planes, or the base planes where only these fit the memory; fewer in some layers while
+    /// memory is short.
+    Auto,
+}
+
+impl RunPrecision {
+    /// The planes that a plan's precision plays.
+    #[must_use]
+    pub fn planes(self) -> Planes {
+        if self == Self::Base { Planes::BASE } else { Planes::FULL }
+    }
+}
+
+impl fmt::Display for RunPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Full => "full",
+            Self::Auto => "auto",
+        })
+    }
 }
 
 impl Kv {
@@ -111,6 +145,8 @@ pub struct MemoryPlan {
     pub kv_format: Kv,
     /// Bytes of weights that are read for every pass.
     pub streamed_bytes: u64,
+    /// The planes that are read: `base` or `full`; `full` if the weights have no residual planes.
+    pub precision: RunPrecision,
     /// Bytes by purpose.
     pub bytes: Bytes,
     /// The sum of all bytes.
@@ -151,9 +187,9 @@ const RESIDENT_CHUNK: u32 = 64;
 /// The ring, and the activations, may each take this part of a budget; what is left pins weights.
 const PART: u64 = 8;
 
-/// Makes the best plan that fits: full context before resident weights, resident weights before
-/// exact keys and values, these before long reads, long reads before long passes. What a plan that
-/// streams leaves of the budget pins weights.
+/// Makes the best plan that fits: full context before resident weights, resident weights before all
+/// planes, if the precision is automatic, these before exact keys and values, these before long
+/// reads, long reads before long passes. What a plan that streams leaves of the budget pins weights.
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
@@ -162,12 +198,12 @@ pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<Mem
     let mut smallest: Option<MemoryPlan> = None;
     // Long reads and long passes only where they leave most of the budget to weights.
     for modest in [true, false] {
-        for (residency, candidate) in &candidates {
+        for (weights, candidate) in &candidates {
             let plan =
-                lay_out(size, *residency, *candidate).map_err(|error| Error::load(model, error))?;
+                lay_out(size, *weights, *candidate).map_err(|error| Error::load(model, error))?;
             let part = request.memory.unwrap_or(u64::MAX) / PART;
             let greedy = plan.bytes.ring > part || plan.bytes.activations > part;
-            if modest && *residency != Residency::Mapped && greedy {
+            if modest && weights.residency != Residency::Mapped && greedy {
                 continue;
             }
             if request.memory.is_none_or(|memory| plan.total <= memory) {
@@ -186,7 +222,8 @@ pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<Mem
 fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> MemoryPlan {
     let Residency::Streamed { tile_pages, .. } = plan.residency else { return plan };
     let left = memory.map_or(0, |memory| memory - plan.total);
-    let (pinned, streamed) = tiles(size.program, size.space, tile_pages, left).bytes();
+    let tiles = tiles(size.program, size.space, plan.precision, tile_pages, left);
+    let (pinned, streamed) = tiles.bytes();
     plan.bytes.weights = pinned;
     plan.streamed_bytes = streamed;
     plan.total += pinned;
@@ -197,45 +234,34 @@ fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> Memor
 pub(crate) fn tiles(
     program: &Program<'_>,
     space: &Space,
+    precision: RunPrecision,
     tile_pages: u32,
     pinned_bytes: u64,
 ) -> Tiles {
-    let mut tiles = Tiles::new(space, tile_pages, used_ranges(program));
+    let mut tiles = Tiles::new(space, tile_pages, program.ranges_in_order(precision.planes()));
     tiles.pin(pinned_bytes);
     tiles
 }
 
-/// The addresses of all tensors that a pass reads from front to back, in the order of use: all but
-/// the embedding, of which it reads a row a token.
-fn used_ranges<'p>(program: &'p Program<'_>) -> impl Iterator<Item = Range<u64>> + 'p {
-    let ops: Vec<_> = program.ops().collect();
-    let mut steps = vec![];
-    let mut rest = ops.as_slice();
-    while let Some((op, behind)) = rest.split_first() {
-        rest = behind;
-        let Op::Repeat { ops, layers } = *op else {
-            steps.push((*op, 0));
-            continue;
-        };
-        let (body, behind) = rest.split_at((ops as usize).min(rest.len()));
-        steps.extend((0..layers).flat_map(|layer| body.iter().map(move |op| (*op, layer))));
-        rest = behind;
+/// How weights are had, and which planes of them.
+#[derive(Clone, Copy)]
+struct Weights {
+    residency: Residency,
+    precision: RunPrecision,
+}
+
+/// Precisions to try, best first. Weights that have to be streamed keep the best.
+fn precisions(size: &ModelSize<'_>, request: &Request) -> Vec<RunPrecision> {
+    match request.precision {
+        _ if !size.program.has_residuals() => vec![RunPrecision::Full],
+        RunPrecision::Auto => vec![RunPrecision::Full, RunPrecision::Base],
+        precision => vec![precision],
     }
-    steps.into_iter().filter_map(|(op, layer)| {
-        let (Op::MatMul { weight, .. }
-        | Op::RmsNorm { weight, .. }
-        | Op::RotaryAngles { frequencies: weight, .. }) = op
-        else {
-            return None;
-        };
-        let tensor = program.tensor(weight.at(layer))?;
-        Some(tensor.address..tensor.address + tensor.bytes())
-    })
 }
 
 /// What to try, best first. While weights can stay in memory the context is full; a shorter one is
 /// for when even streaming leaves too little.
-fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Residency, Plan)> {
+fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Weights, Plan)> {
     let streamed = RINGS.map(|(bytes, ring_tiles)| {
         let tile_pages = (bytes / size.space.page_size).max(1);
         Residency::Streamed { tile_pages, ring_tiles }
@@ -244,18 +270,22 @@ fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Residency, Plan)>
     let full = request.context.unwrap_or(trained.clamp(1, DEFAULT_CONTEXT));
     let least = if request.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
     let shorter = [full, (full / 2).max(least), (full / 4).max(least), least];
-    let mut ways: Vec<(&[Residency], &[u32], u32)> = vec![];
+    let precisions = precisions(size, request);
+    let mut ways: Vec<(&[Residency], &[u32], RunPrecision, u32)> = vec![];
     if request.pages.is_none_or(|pages| pages == PageSource::Mmap) {
-        ways.push((&[Residency::Mapped], &shorter[..1], RESIDENT_CHUNK));
+        let mapped =
+            |p: &RunPrecision| (&[Residency::Mapped][..], &shorter[..1], *p, RESIDENT_CHUNK);
+        ways.extend(precisions.iter().map(mapped));
     }
     if request.pages != Some(PageSource::Mmap) {
         let longest = if request.memory.is_some() { u32::MAX } else { RESIDENT_CHUNK };
-        ways.push((&streamed, &shorter, longest));
+        ways.push((&streamed, &shorter, precisions[0], longest));
     }
     let mut candidates = vec![];
-    for (residencies, contexts, longest_chunk) in ways {
+    for (residencies, contexts, precision, longest_chunk) in ways {
+        let weights = |residency: &Residency| Weights { residency: *residency, precision };
         if let Some(plan) = request.fixed {
-            candidates.extend(residencies.iter().map(|residency| (*residency, plan)));
+            candidates.extend(residencies.iter().map(|residency| (weights(residency), plan)));
             continue;
         }
         for context in contexts {
@@ -263,7 +293,7 @@ fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Residency, Plan)>
                 for residency in residencies {
                     let plan = |chunk| shape(request, *context, format, chunk);
                     let chunks = CHUNKS.into_iter().filter(|chunk| *chunk <= longest_chunk);
-                    candidates.extend(chunks.map(|chunk| (*residency, plan(chunk))));
+                    candidates.extend(chunks.map(|chunk| (weights(residency), plan(chunk))));
                 }
             }
         }
@@ -301,7 +331,7 @@ pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
 
 fn lay_out(
     size: &ModelSize<'_>,
-    residency: Residency,
+    Weights { residency, precision }: Weights,
     plan: Plan,
 ) -> Result<MemoryPlan, LoadError> {
     let (all, page_size) = (size.space.length(), size.space.page_size);
@@ -309,7 +339,7 @@ fn lay_out(
     // A bit for every page that may stay in memory.
     let layout = Layout::new(size.program, &plan, pages)?;
     let (weights, ring) = match residency {
-        Residency::Mapped => (all, 0),
+        Residency::Mapped => (mapped_bytes(size, precision), 0),
         Residency::Streamed { tile_pages, ring_tiles } => {
             let tile = u64::from(tile_pages) * u64::from(page_size);
             (0, u64::from(ring_tiles) * tile + crate::pager::aside_bytes(page_size) as u64)
@@ -331,9 +361,36 @@ fn lay_out(
         prefill_chunk,
         context,
         kv_format,
+        precision,
         streamed_bytes,
         bytes,
         total,
         plan,
     })
+}
+
+/// What the operating system maps around a byte that is read, unless it maps large pages.
+const FAULT_AROUND: u64 = 64 << 10;
+
+/// Bytes of mapped weights that become resident.
+fn mapped_bytes(size: &ModelSize<'_>, precision: RunPrecision) -> u64 {
+    let all = size.space.length();
+    if precision == RunPrecision::Full {
+        return all;
+    }
+    let (program, planes) = (size.program, precision.planes());
+    let embeddings = program.steps(planes).filter_map(|(op, layer)| match op {
+        Op::Embed { weight, .. } => program.tensor(weight.at(layer)),
+        _ => None,
+    });
+    let embeddings = embeddings.map(|t| t.address..t.address + t.bytes());
+    let mut ranges: Vec<_> = program.ranges_in_order(planes).chain(embeddings).collect();
+    ranges.sort_by_key(|range| range.start);
+    let (mut bytes, mut end) = (0, 0);
+    for range in ranges {
+        let start = range.start.saturating_sub(FAULT_AROUND).max(end);
+        end = end.max((range.end + FAULT_AROUND).min(all));
+        bytes += end.saturating_sub(start);
+    }
+    bytes
 }

@@ -2,8 +2,9 @@
 
 use crate::package::{CONVERT_AGAIN, Package};
 use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, open_reader};
-use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, plan, tiles};
+use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles};
 use crate::pool::Pool;
+use crate::pressure::PressureWatch;
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
@@ -32,6 +33,8 @@ pub struct Options {
     pub logit_columns: u32,
     /// Where weights come from; the planner chooses if `None`.
     pub pages: Option<PageSource>,
+    /// The planes to read of weights that have two.
+    pub precision: RunPrecision,
 }
 
 /// A model's tables, owned.
@@ -58,6 +61,8 @@ pub struct Session {
     path: PathBuf,
     tables: Tables,
     plan: MemoryPlan,
+    /// The precision was left to the machine.
+    automatic: bool,
     memory: Vec<u128>,
     pager: Source,
     source: PageSource,
@@ -73,25 +78,15 @@ impl Session {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let tables = Tables::open(path)?;
         let plan = tables.plan(path, options)?;
-        let space = &tables.space;
-        let (pager, source) = match plan.residency {
-            Residency::Mapped => (Source::Mapped(MappedPager::new(space)?), PageSource::Mmap),
-            Residency::Streamed { tile_pages, ring_tiles } => {
-                let program = tables.program(path)?;
-                let tiles = tiles(&program, space, tile_pages, plan.bytes.weights);
-                let depth = ring_tiles as usize;
-                // One more than the ring, for a page out of order.
-                let (reader, source) = open_reader(space, options.pages, depth + 2)?;
-                (Source::Stream(Box::new(StreamPager::new(space, tiles, depth, reader)?)), source)
-            }
-        };
+        let (pager, source) = tables.source(path, &plan, options)?;
         let cores = crate::profile::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
             .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
         let arena = plan.bytes.kv_cache + plan.bytes.activations;
         let memory = zeros(arena.div_ceil(16), path)?;
         let (path, kernels) = (path.to_owned(), dispatch::kernels()?);
-        Ok(Self { path, tables, plan, memory, pager, source, pool, kernels })
+        let automatic = options.precision == RunPrecision::Auto;
+        Ok(Self { path, tables, plan, automatic, memory, pager, source, pool, kernels })
     }
 
     /// The plan.
@@ -106,6 +101,19 @@ impl Session {
     /// None once the session is open.
     pub fn program(&self) -> Result<Program<'_>> {
         self.tables.program(&self.path)
+    }
+
+    /// Chooses the planes of each pass by the pressure on memory; `None` if the precision is not
+    /// automatic or there is nothing to choose.
+    ///
+    /// # Errors
+    /// None once the session is open.
+    pub fn pressure_watch(&self) -> Result<Option<PressureWatch>> {
+        let program = self.program()?;
+        // Streamed weights take no more memory than planned, whatever their planes.
+        let mapped = matches!(self.pager, Source::Mapped(_));
+        let choice = self.plan.precision == RunPrecision::Full && program.has_residuals() && mapped;
+        Ok((self.automatic && choice).then(|| PressureWatch::new(&program)))
     }
 
     /// Tokens whose logits one pass can compute.
@@ -224,7 +232,10 @@ impl Session {
             Source::Stream(pager) => &mut **pager,
         };
         let memory = self.memory.as_mut_bytes();
-        Engine::new(model, memory, pager, self.kernels, &self.pool).map_err(failed)
+        let engine = Engine::new(model, memory, pager, self.kernels, &self.pool);
+        let mut engine = engine.map_err(failed)?;
+        engine.set_planes(self.plan.precision.planes());
+        Ok(engine)
     }
 }
 
@@ -287,6 +298,29 @@ impl Tables {
         })
     }
 
+    /// Opens what the plan says that weights come from.
+    fn source(
+        &self,
+        path: &Path,
+        plan: &MemoryPlan,
+        options: &Options,
+    ) -> Result<(Source, PageSource)> {
+        let (space, precision) = (&self.space, plan.precision);
+        let Residency::Streamed { tile_pages, ring_tiles } = plan.residency else {
+            // A copy keeps all planes in memory for good.
+            let settles = options.precision == RunPrecision::Full;
+            let pager = MappedPager::new(space, precision, settles)?;
+            return Ok((Source::Mapped(pager), PageSource::Mmap));
+        };
+        let program = self.program(path)?;
+        let tiles = tiles(&program, space, precision, tile_pages, plan.bytes.weights);
+        let depth = ring_tiles as usize;
+        // Besides the ring, a pinned tile that is read anew, and a page out of order.
+        let (reader, source) = open_reader(space, options.pages, depth + 2)?;
+        let pager = StreamPager::new(space, tiles, depth, reader)?;
+        Ok((Source::Stream(Box::new(pager)), source))
+    }
+
     fn program(&self, path: &Path) -> Result<Program<'_>> {
         Program::parse(&self.program, &self.tensors, self.weights.clone())
             .map_err(|error| Error::load(path, error))
@@ -307,6 +341,7 @@ impl Tables {
             kv: options.kv,
             logit_columns: options.logit_columns,
             pages: options.pages,
+            precision: options.precision,
             fixed: self.fixed,
         };
         plan(&size, &request, path)

@@ -244,6 +244,7 @@ fn operations_are_encoded_as_in_the_examples() {
         },
         Op::Gated { activation: Activation::Silu, gate: a, up: b, output: c },
         Op::Select { input: a, output: b },
+        Op::Residual { weight, input: a, output: b },
     ];
     for (number, op) in operations.iter().enumerate() {
         // Every variant is in the list, at its number.
@@ -257,6 +258,7 @@ fn operations_are_encoded_as_in_the_examples() {
             Op::Attention { .. } => "Attention",
             Op::Gated { .. } => "Gated",
             Op::Select { .. } => "Select",
+            Op::Residual { .. } => "Residual",
         };
         let bytes: Vec<_> = encode(op).iter().map(|b| format!("{b:02x}")).collect();
         let row = DOCUMENT.lines().find(|line| line.starts_with(&format!("| {number} | {name} |")));

@@ -23,10 +23,22 @@ impl Converted {
     /// Converts a checkpoint; without a precision, quantized matrices stay as they are.
     #[must_use]
     pub fn new(source: &dyn Checkpoint, precision: Option<Precision>) -> Self {
+        Self::with(source, &Options { precision, ..Options::default() })
+    }
+
+    /// Converts a checkpoint to int4 with residual planes.
+    #[must_use]
+    pub fn in_planes(source: &dyn Checkpoint) -> Self {
+        let precision = Some(Precision::Int4);
+        Self::with(source, &Options { precision, residual: true, ..Options::default() })
+    }
+
+    /// Converts a checkpoint in this way.
+    #[must_use]
+    pub fn with(source: &dyn Checkpoint, options: &Options<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("model.omex");
-        let options = Options { precision, ..Options::default() };
-        let converted = convert(source, "test", "test", &path, &options, &mut |_, _| {});
+        let converted = convert(source, "test", "test", &path, options, &mut |_, _| {});
         converted.unwrap_or_else(|e| panic!("converting: {e}"));
         Self { folder, path }
     }

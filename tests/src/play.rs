@@ -1,7 +1,7 @@
 //! Running models, and comparing what they say.
 
 use omex::pager::PageSource;
-use omex::plan::Kv;
+use omex::plan::{Kv, RunPrecision};
 use omex::session::{Options, Session};
 use omex_core::engine::Wanted;
 use omex_core::sample;
@@ -11,7 +11,7 @@ use std::path::Path;
 /// Logits by position.
 pub type Rows = Vec<Vec<f32>>;
 
-/// How a model is run: but for the KV cache, everything here may differ without changing a bit of
+/// How a model is run: but for the KV cache and the precision, everything here may differ without changing a bit of
 /// the result.
 #[derive(Clone, Copy, Default)]
 pub struct Setting<'s> {
@@ -27,6 +27,8 @@ pub struct Setting<'s> {
     pub context: Option<u32>,
     /// How keys and values are stored; what the planner chooses if `None`.
     pub kv: Option<Kv>,
+    /// The planes to read of weights that have two.
+    pub precision: RunPrecision,
     /// Tokens a pass, over and over; as many as fit if empty.
     pub chunks: &'s [usize],
 }
@@ -44,6 +46,7 @@ impl Setting<'_> {
             threads: Some(self.threads.unwrap_or(1)),
             logit_columns,
             pages: self.pages,
+            precision: self.precision,
         };
         let mut session = Session::open(model, &options)?;
         if let Some(kernels) = self.kernels {

@@ -1,7 +1,7 @@
 //! Every command, as a process.
 
 use omex_tests::{Finished, json_of, numbers, omex, run, run_in, shipped_model};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Stdio;
@@ -200,6 +200,38 @@ fn json_is_one_object_on_standard_output() {
         "--json",
     ];
     has(&json_of(&here(&convert)), &["path", "parameters", "quantization", "weight_bytes"]);
+}
+
+#[test]
+fn planes_are_converted_inspected_and_read_as_asked() {
+    let source = shipped_model();
+    let source = source.to_str().unwrap();
+    let convert = ["convert", "--model-path", source, "--quantization", "int4+4", "--json"];
+    let said = json_of(&here(&[&convert[..], &["--output-dir", "planes.omex"]].concat()));
+    assert_eq!(said["quantization"], "int4+4+int8");
+    let report = json_of(&here(&["validate", "planes.omex", "--json"]));
+    assert_eq!((&report["problems"], &report["notes"]), (&json!([]), &json!([])));
+    let inspected = succeeds(here(&["inspect", "planes.omex"])).out;
+    assert!(inspected.contains("layers.0.attention.qkv residual"), "{inspected}");
+    let run = |precision| {
+        let run = ["run", "planes.omex", "The cat", "--max-tokens", "9", "--precision", precision];
+        let text = succeeds(here(&[&run[..], &["--stats"]].concat()));
+        let expected = if precision == "base" { "base" } else { "full" };
+        let line = text.err.lines().find(|line| line.starts_with("planes")).unwrap().to_owned();
+        assert!(line.contains(expected), "{line}");
+        let json = json_of(&here(&[&run[..], &["--json"]].concat()));
+        assert_eq!(json["stats"]["precision"], expected);
+        text.out
+    };
+    assert_eq!(run("full"), run("full"));
+    assert!(run("base").starts_with("The cat") && run("auto").starts_with("The cat"));
+    let eval = |more: &[&str]| {
+        let eval = ["eval", "planes.omex", "--data", "story.txt", "--json"];
+        json_of(&here(&[&eval[..], more].concat()))["perplexity"].as_f64().unwrap()
+    };
+    assert_ne!(eval(&["--precision", "base"]), eval(&[]));
+    let plan = succeeds(here(&["plan", "planes.omex", "--precision", "base"])).out;
+    assert!(plan.contains("weights, base planes, mapped"), "{plan}");
 }
 
 #[test]

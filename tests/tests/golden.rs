@@ -1,9 +1,12 @@
 //! Logits and greedy tokens are those of the reference implementations.
 
-use omex::plan::Kv;
+use omex::import::open;
+use omex::plan::{Kv, RunPrecision};
+use omex::profile::weight_bytes_per_token;
 use omex::quantize::Precision;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
+use omex_core::steps::Planes;
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, convert_from, greedy, greedy_logits, json, logits,
     numbers, perplexity, read_npy, require_shared, shipped_model, worst_error,
@@ -160,6 +163,45 @@ fn own_texts(model: &Path, count: u64, length: usize) -> Vec<Vec<u32>> {
     (0..count).map(write).collect()
 }
 
+/// The perplexity of several texts together.
+fn perplexity_of_all(model: &Path, texts: &[Vec<u32>], setting: &Setting<'_>) -> f64 {
+    let tokens: usize = texts.iter().map(|text| text.len() - 1).sum();
+    let nats = texts
+        .iter()
+        .map(|ids| (ids.len() - 1) as f64 * perplexity(&logits(model, ids, setting), ids).ln());
+    (nats.sum::<f64>() / tokens as f64).exp()
+}
+
+/// The base planes are what int4 is, to the bit; with the residual planes, int8 is hardly better.
+#[test]
+fn planes_are_int4_alone_and_int8_together() {
+    for (name, file) in TRAINED {
+        let source = open(&require_shared!(file), None).unwrap();
+        let [f32, int8, int4] = [Precision::F32, Precision::Int8, Precision::Int4]
+            .map(|precision| Converted::new(&*source, Some(precision)));
+        let planes = Converted::in_planes(&*source);
+        let texts = own_texts(&f32.path, 16, 240);
+        let [base, full] = [RunPrecision::Base, RunPrecision::Full]
+            .map(|precision| Setting { precision, ..Setting::default() });
+        let read = |model: &Converted, setting| logits(&model.path, &texts[0], setting);
+        assert!(read(&planes, &base) == read(&int4, &full), "{name}: base planes are not int4");
+        let [f32, int8, int4, planes] = [f32, int8, int4, planes].map(|model| {
+            let perplexity = perplexity_of_all(&model.path, &texts, &full);
+            let bytes = full.open(&model.path, 1).unwrap();
+            let bytes = weight_bytes_per_token(&bytes.program().unwrap(), Planes::FULL);
+            println!("{name}, {}: {perplexity:.5}, {bytes} bytes a pass", quantization(&model));
+            perplexity
+        });
+        let (cost, of_int8) = (planes / f32 - 1.0, int8 / f32 - 1.0);
+        assert!(cost < of_int8 + 0.002, "{name}: costs {cost}, int8 {of_int8}");
+        assert!(planes < int4, "{name}: {planes}, int4 {int4}");
+    }
+}
+
+fn quantization(model: &Converted) -> String {
+    json(&model.path.join("metadata.json"))["model_architecture"]["quantization"].to_string()
+}
+
 /// Rounding moves the perplexity of 112 tokens by up to a percent, either way: thousands tell more.
 #[test]
 fn an_int8_cache_costs_little_perplexity() {
@@ -173,11 +215,7 @@ fn an_int8_cache_costs_little_perplexity() {
             let tokens: usize = texts.iter().map(|text| text.len() - 1).sum();
             let [half, int8] = [Kv::F16, Kv::Int8].map(|kv| {
                 let setting = Setting { kv: Some(kv), ..Setting::default() };
-                let nats = texts.iter().map(|ids| {
-                    let perplexity = perplexity(&logits(&model.path, ids, &setting), ids);
-                    (ids.len() - 1) as f64 * perplexity.ln()
-                });
-                (nats.sum::<f64>() / tokens as f64).exp()
+                perplexity_of_all(&model.path, &texts, &setting)
             });
             let cost = 100.0 * (int8 / half - 1.0);
             println!(

@@ -220,6 +220,45 @@ fn contradictions_in_the_index_are_refused() {
 }
 
 #[test]
+fn contradictions_between_planes_are_refused() {
+    let package = Converted::in_planes(&Synthetic::odd());
+    assert!(exercise(&package.path).1.is_ok());
+    type Change = fn(&mut Vec<Value>, usize);
+    let changes: [(&str, Change); 8] = [
+        ("plane", |tensors, i| tensors[i]["plane"] = json!(2)),
+        ("plane", |tensors, i| tensors[i]["plane"] = json!(-1)),
+        ("name", |tensors, i| tensors[i]["plane"] = json!(0)),
+        ("planes", |tensors, i| drop(tensors.remove(i))),
+        ("not in the index", |tensors, i| drop(tensors.remove(i - 1))),
+        ("operation", |tensors, i| {
+            let [rows, columns] = [0, 1].map(|side| tensors[i]["shape"][side].clone());
+            // As long as before: 48 rows of 36 are 6 panels of 2 blocks.
+            tensors[i]["shape"] = json!([rows.as_u64().unwrap() - 1, columns]);
+        }),
+        ("operation", |tensors, i| {
+            let norm = tensors.iter().find(|t| t["format"] == "vector").unwrap().clone();
+            let (name, plane) = (tensors[i]["name"].clone(), json!(1));
+            tensors[i] = norm;
+            (tensors[i]["name"], tensors[i]["plane"]) = (name, plane);
+        }),
+        ("only matmul", |tensors, i| {
+            let mut embedding = tensors.iter().find(|t| t["name"] == "embedding").unwrap().clone();
+            embedding["plane"] = json!(1);
+            tensors.insert(i, embedding);
+        }),
+    ];
+    for (number, (found, change)) in changes.into_iter().enumerate() {
+        let (problems, ran) = with_json(&package, "weights/quantization.json", |v| {
+            let tensors = v["tensors"].as_array_mut().unwrap();
+            let residual = tensors.iter().rposition(|t| t["plane"] == 1).unwrap();
+            change(tensors, residual);
+        });
+        let error = ran.expect_err(&format!("change {number}")).to_string();
+        assert!(!problems.is_empty() && error.contains(found), "change {number}: {error}");
+    }
+}
+
+#[test]
 fn contradictions_in_the_graph_are_refused() {
     let package = package();
     type Change = fn(&mut Value);

@@ -3,7 +3,7 @@
 use omex::dispatch;
 use omex::import::{Checkpoint, open};
 use omex::pager::PageSource;
-use omex::plan::Kv;
+use omex::plan::{Kv, RunPrecision};
 use omex::quantize::Precision;
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex,
@@ -23,7 +23,9 @@ fn settings(context: Option<u32>, kv: Option<Kv>) -> Vec<(String, Setting<'stati
                     let what = format!("{} × {threads}, {pages:?}, {chunks:?}", kernels.name);
                     let (kernels, threads, pages) = (Some(kernels), Some(threads), Some(pages));
                     let memory = None;
-                    let how = Setting { kernels, threads, pages, memory, context, kv, chunks };
+                    let precision = RunPrecision::Full;
+                    let how =
+                        Setting { kernels, threads, pages, memory, context, kv, precision, chunks };
                     settings.push((what, how));
                 }
             }
@@ -65,11 +67,12 @@ fn packages_of(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
     PRECISIONS.map(|p| (format!("{p:?}"), Converted::new(source, Some(p)))).into()
 }
 
-/// And one whose layers have different ones.
+/// And one in planes, and one whose layers have different ones.
 fn packages(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
     let each = packages_of(source);
     let mixed = mix(source, &[Precision::F16, Precision::Int8, Precision::Int4, Precision::F32]);
-    each.into_iter().chain([("mixed".to_owned(), mixed)]).collect()
+    let planes = Converted::in_planes(source);
+    each.into_iter().chain([("planes".to_owned(), planes), ("mixed".to_owned(), mixed)]).collect()
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn kernels_threads_pagers_and_chunks_change_nothing_on_odd_shapes() {
         }
         sums.sort_unstable();
         sums.dedup();
-        assert_eq!(sums.len(), 5, "each package has weights of its own");
+        assert_eq!(sums.len(), 6, "each package has weights of its own");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::session::{self, Session};
 use crate::tokenizer::Spec;
 use crate::{Error, Result, calibrate};
 use omex_core::quant::Format;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 pub(crate) use weights::FREQUENCIES;
 use weights::WeightLayout;
@@ -22,6 +22,9 @@ pub struct Options<'o> {
     /// Precision of the matrices. Without one, those that are quantized already stay as they are,
     /// and the others become int8.
     pub precision: Option<Precision>,
+    /// Gives the int4 matrices of the layers a second int4 plane, of what the first got wrong; those
+    /// that are int4 already need none.
+    pub residual: bool,
     /// A tokenizer to use instead of the model's own.
     pub tokenizer: Option<&'o Path>,
     /// How rounding to int4 is calibrated.
@@ -70,7 +73,7 @@ pub fn convert(
         .tempdir_in(folder)
         .map_err(|e| Error::io(folder, "write into", e))?;
     let job = Job { source, source_format, name, options };
-    let layout = WeightLayout::new(source, options.precision)?;
+    let layout = WeightLayout::new(source, options.precision, options.residual)?;
     let compensations = job.calibrate(&layout, temporary.path())?;
     let path = temporary.path().join("package");
     job.write(&layout, &compensations, &path, progress)?;
@@ -122,7 +125,7 @@ impl Job<'_> {
             return Ok(Compensations::new());
         }
         let path = folder.join("calibration");
-        let layout = WeightLayout::new(self.source, Some(Precision::Int8))?;
+        let layout = WeightLayout::new(self.source, Some(Precision::Int8), false)?;
         self.write(&layout, &Compensations::new(), &path, &mut |_, _| {})?;
         let context = self.source.config().context_length.min(512);
         let options = session::Options { context: Some(context), ..Default::default() };
@@ -139,7 +142,7 @@ impl Job<'_> {
         let names = Package::open(&path)?.compiled.names;
         std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
         let compensations = hessians.into_iter().filter_map(|(tensor, hessian)| {
-            Some((names.get(tensor as usize)?.clone(), hessian.compensation()?))
+            Some((names.get(tensor as usize)?.0.clone(), hessian.compensation()?))
         });
         Ok(compensations.collect())
     }
@@ -202,21 +205,26 @@ fn metadata(
 ) -> Metadata {
     let config = source.config();
     let parameters = layout.parameters(source);
-    let mut bytes: BTreeMap<Format, u64> = BTreeMap::new();
-    for tensor in layout.files.iter().flatten().filter(|t| t.format != Format::Vector) {
-        *bytes.entry(tensor.format).or_default() +=
+    let tensors: Vec<_> = layout.files.iter().flatten().collect();
+    let residuals: BTreeSet<_> =
+        tensors.iter().filter(|t| t.plane == 1).map(|t| t.name.as_str()).collect();
+    let mut weights: BTreeMap<String, u64> = BTreeMap::new();
+    for tensor in tensors.iter().filter(|t| t.plane == 0 && t.format != Format::Vector) {
+        let residual = if residuals.contains(tensor.name.as_str()) { "+4" } else { "" };
+        let precision = format!("{:?}{residual}", tensor.format).to_lowercase();
+        *weights.entry(precision).or_default() +=
             u64::from(tensor.rows) * u64::from(tensor.columns);
     }
-    let mut formats: Vec<_> = bytes.into_iter().collect();
-    formats.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let formats: Vec<_> = formats.iter().map(|(f, _)| format!("{f:?}").to_lowercase()).collect();
+    let mut precisions: Vec<_> = weights.into_iter().collect();
+    precisions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let precisions: Vec<_> = precisions.into_iter().map(|(precision, _)| precision).collect();
     Metadata {
         omex_version: OMEX_VERSION.into(),
         name: name.into(),
         model_architecture: Architecture {
             family: "llama".into(),
             parameters,
-            quantization: formats.join("+"),
+            quantization: precisions.join("+"),
             hidden_size: config.hidden_size,
             intermediate_size: config.intermediate_size,
             layers: config.layers,

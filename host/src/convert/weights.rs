@@ -7,23 +7,33 @@ use crate::page_writer::PageWriter;
 use crate::quantize::Precision;
 use crate::{Error, Result, dispatch, interrupt};
 use omex_core::quant::Format;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
 /// A tensor of the package: rows of one or several tensors of the source, one after another.
+#[derive(Clone)]
 pub(super) struct Planned {
     pub(super) name: String,
     pub(super) sources: Vec<String>,
     pub(super) rows: u32,
     pub(super) columns: u32,
     pub(super) format: Format,
+    /// 0 for what is nearest to the source, 1 for what is nearest to what that got wrong.
+    pub(super) plane: u32,
 }
 
 impl Planned {
     fn parameters(&self, source: &dyn Checkpoint) -> u64 {
         let sources = self.sources.iter().filter_map(|name| source.tensor(name));
         sources.map(|t| u64::from(t.rows) * u64::from(t.columns)).sum()
+    }
+
+    /// True if a row of the source is not exactly what int4 can hold.
+    fn is_rounded_to_int4(&self, source: &dyn Checkpoint) -> bool {
+        let exact = |s: &String| source.tensor(s).is_none_or(|s| s.encoding == Encoding::Q4_0);
+        self.format == Format::Int4 && !self.sources.iter().all(exact)
     }
 }
 
@@ -41,7 +51,11 @@ pub(crate) const FREQUENCIES: &str = "rotary.frequencies";
 const WRITE_BYTES: usize = 4 << 20;
 
 impl WeightLayout {
-    pub(super) fn new(source: &dyn Checkpoint, precision: Option<Precision>) -> Result<Self> {
+    pub(super) fn new(
+        source: &dyn Checkpoint,
+        precision: Option<Precision>,
+        residual: bool,
+    ) -> Result<Self> {
         let config = source.config();
         let mut layout = Self { files: vec![], fused: vec![] };
         let tensor = |name: &str, sources: &[String]| plan_tensor(source, precision, name, sources);
@@ -96,23 +110,43 @@ impl WeightLayout {
             rows: 1,
             columns: config.head_dim / 2,
             format: Format::Vector,
+            plane: 0,
         };
         if let Some(first) = layout.files.first_mut() {
             first.insert(0, frequencies);
         }
+        if residual {
+            layout.add_residuals(source);
+        }
         Ok(layout)
     }
 
+    /// Puts a residual plane behind every int4 matrix of the layers that some layer has to round.
+    /// The layers share one subgraph, so all get one or none.
+    fn add_residuals(&mut self, source: &dyn Checkpoint) {
+        // What follows on "layers.0." in the name.
+        let part = |t: &Planned| t.name.splitn(3, '.').nth(2).map(str::to_owned);
+        let rounded = self.files.iter().flatten().filter(|t| t.is_rounded_to_int4(source));
+        let parts: BTreeSet<_> = rounded.filter_map(part).collect();
+        for file in &mut self.files {
+            let planes = file.drain(..).flat_map(|base| {
+                let rounded = base.format == Format::Int4
+                    && part(&base).is_some_and(|part| parts.contains(&part));
+                let residual = rounded.then(|| Planned { plane: 1, ..base.clone() });
+                [Some(base), residual].into_iter().flatten()
+            });
+            *file = planes.collect();
+        }
+    }
+
     pub(super) fn parameters(&self, source: &dyn Checkpoint) -> u64 {
-        self.files.iter().flatten().map(|t| t.parameters(source)).sum()
+        let bases = self.files.iter().flatten().filter(|t| t.plane == 0);
+        bases.map(|t| t.parameters(source)).sum()
     }
 
     /// True if some matrix is not int4 yet, and will be.
     pub(super) fn rounds_to_int4(&self, source: &dyn Checkpoint) -> bool {
-        let mut int4 = self.files.iter().flatten().filter(|t| t.format == Format::Int4);
-        int4.any(|t| {
-            t.sources.iter().any(|s| source.tensor(s).is_some_and(|s| s.encoding != Encoding::Q4_0))
-        })
+        self.files.iter().flatten().any(|t| t.is_rounded_to_int4(source))
     }
 
     /// Writes the weights and returns their index.
@@ -151,6 +185,7 @@ impl WeightLayout {
                 })?;
                 index.tensors.push(TensorEntry {
                     name: tensor.name.clone(),
+                    plane: tensor.plane,
                     file: name.clone(),
                     offset,
                     length: writer.length() - offset,
@@ -235,5 +270,5 @@ fn plan_tensor(
     let is_vector = name.ends_with("norm");
     let first = sources.first().and_then(|s| format_of(source, precision, s));
     let format = if is_vector { Format::Vector } else { first.unwrap_or(Format::Int8) };
-    Ok(Planned { name: name.into(), sources: sources.to_vec(), rows, columns, format })
+    Ok(Planned { name: name.into(), sources: sources.to_vec(), rows, columns, format, plane: 0 })
 }

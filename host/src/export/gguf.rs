@@ -180,6 +180,15 @@ impl<'p> Model<'p> {
         });
         model.epsilon = epsilon.ok_or_else(|| model.stranger("nodes", "no RMSNorm"))?;
         for entry in &package.index.tensors {
+            if entry.plane > 0 {
+                return Err(Error::malformed(
+                    &package.path.join("weights/quantization.json"),
+                    format!("tensor \"{}\"", entry.name),
+                    "a residual plane",
+                    "one plane a tensor, as GGUF has",
+                    "convert the model again with --quantization int4 or int8",
+                ));
+            }
             if entry.name == crate::convert::FREQUENCIES {
                 let bytes = read(package, entry)?;
                 let frequencies: Vec<_> =

@@ -37,6 +37,10 @@ pub struct FileEntry {
 pub struct TensorEntry {
     /// Its name in `graph.json`.
     pub name: String,
+    /// Which of the matrices that add up to the tensor this is: 0 the base, 1 the residual, what
+    /// the base got wrong.
+    #[serde(default, skip_serializing_if = "is_base")]
+    pub plane: u32,
     /// The file in `weights/`.
     pub file: String,
     /// First byte in the file.
@@ -51,11 +55,15 @@ pub struct TensorEntry {
     pub crc32c: String,
 }
 
+fn is_base(plane: &u32) -> bool {
+    *plane == 0
+}
+
 impl WeightIndex {
-    /// The tensors by name, at their addresses in the paged space, which is all files one after
+    /// The tensors by name and plane, at their addresses in the paged space, which is all files one after
     /// another. The index has been checked.
     #[must_use]
-    pub fn by_name(&self) -> BTreeMap<&str, Tensor> {
+    pub fn by_name(&self) -> BTreeMap<(&str, u32), Tensor> {
         let mut bases = BTreeMap::new();
         let mut space = 0;
         for file in &self.files {
@@ -66,7 +74,7 @@ impl WeightIndex {
             let address = bases.get(entry.file.as_str())? + entry.offset;
             let [rows, columns] = entry.shape;
             let tensor = Tensor { format: entry.format.into(), rows, columns, address };
-            Some((entry.name.as_str(), tensor))
+            Some(((entry.name.as_str(), entry.plane), tensor))
         });
         tensors.collect()
     }
@@ -150,8 +158,11 @@ impl WeightIndex {
             if parse_crc(tensor.crc32c.as_bytes()).is_none() {
                 return wrong(field("crc32c"), tensor.crc32c.clone(), "8 hexadecimal digits");
             }
-            if !names.insert(tensor.name.as_str()) {
-                return wrong(field("name"), "it twice".into(), "it once");
+            if tensor.plane > 1 {
+                return wrong(field("plane"), tensor.plane.to_string(), "0 or 1");
+            }
+            if !names.insert((tensor.name.as_str(), tensor.plane)) {
+                return wrong(field("name"), "it twice".into(), "it once, or once for each plane");
             }
         }
         Ok(())

@@ -25,7 +25,8 @@ pub struct Architecture {
     pub family: String,
     /// Number of parameters; shared ones count once.
     pub parameters: u64,
-    /// Precisions of the matrices, most used first, as `int8` or `int4+int8`.
+    /// Precisions of the matrices, most used first, as `int8` or `int4+int8`; `int4+4` is int4 with
+    /// a residual plane in int4.
     pub quantization: String,
     /// Width of the residual stream.
     pub hidden_size: u32,

@@ -60,10 +60,11 @@ impl Package {
         let stop_tokens = &metadata.tokens.eos;
         let tensors = index.by_name();
         let compiled =
-            compile(&graph, stop_tokens, |name| tensors.get(name).copied()).map_err(|found| {
-                let expected = "a graph over the tensors of weights/quantization.json";
-                Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
-            })?;
+            compile(&graph, stop_tokens, |name, plane| tensors.get(&(name, plane)).copied());
+        let compiled = compiled.map_err(|found| {
+            let expected = "a graph over the tensors of weights/quantization.json";
+            Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
+        })?;
         let package = Self { path: path.to_owned(), metadata, graph, index, compiled };
         package.program()?;
         Ok(package)
@@ -79,7 +80,7 @@ impl Package {
         omex_core::program::Program::parse(program, tensors, space).map_err(|error| {
             let (field, found) = match error {
                 omex_core::error::LoadError::Tensor(i) => {
-                    (format!("tensor \"{}\"", names[i as usize]), error.to_string())
+                    (format!("tensor \"{}\"", names[i as usize].0), error.to_string())
                 }
                 _ => ("nodes".to_owned(), error.to_string()),
             };

@@ -88,10 +88,12 @@ fn check_weights(
         report.files += 1;
     }
     let used: BTreeSet<_> = package.compiled.names.iter().collect();
-    for tensor in package.index.tensors.iter().filter(|t| !used.contains(&t.name)) {
+    let unused = |t: &&TensorEntry| !used.contains(&(t.name.clone(), t.plane));
+    for tensor in package.index.tensors.iter().filter(unused) {
         report.notes.push(format!(
-            "weights/quantization.json: tensor \"{}\" is not used by graph.json",
-            tensor.name
+            "weights/quantization.json: tensor \"{}\"{} is not used by graph.json",
+            tensor.name,
+            if tensor.plane == 0 { "" } else { ", residual plane," }
         ));
     }
     let known =

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "mapping files, and sharing what of a copy is done")]
 
 use super::{Space, open};
+use crate::plan::RunPrecision;
 use crate::{Error, Result, memory};
 use memmap2::{Mmap, MmapRaw};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
@@ -41,17 +42,17 @@ struct Copier {
 }
 
 impl MappedPager {
-    /// Maps the files.
+    /// Maps the files, of which these planes will be read.
     ///
     /// # Errors
     /// A file that can't be mapped, or has another length.
-    pub fn new(space: &Space) -> Result<Self> {
+    pub fn new(space: &Space, precision: RunPrecision, settles: bool) -> Result<Self> {
         let geometry = PageGeometry { page_size: space.page_size, pages: space.pages() };
-        let copies = memory::has_room_for(space.length());
+        let copies = settles && memory::has_room_for(space.length());
         let mut first = 0u64;
         let mut files = vec![];
         for (path, length) in &space.files {
-            let file = Arc::new(MappedFile::new(path, *length, copies)?);
+            let file = Arc::new(MappedFile::new(path, *length, precision, copies)?);
             files.push((u32::try_from(first).unwrap_or(u32::MAX), file));
             first += length / u64::from(space.page_size);
         }
@@ -74,13 +75,20 @@ impl MappedPager {
 }
 
 impl MappedFile {
-    fn new(path: &Path, length: u64, copies: bool) -> Result<Self> {
+    fn new(path: &Path, length: u64, precision: RunPrecision, copies: bool) -> Result<Self> {
         let file = open(path, length)?;
         let failed = |e| Error::io(path, "map", e);
         // SAFETY: the mapping is read-only and private. A file that another program cuts short
         // meanwhile raises SIGBUS, which the documentation of `--pages` says; the other sources
         // make an error of it.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        // A wish, for files that are not in memory yet: large pages, where the file system has them,
+        // unless these would hold planes that nobody reads.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(match precision {
+            RunPrecision::Base => memmap2::Advice::NoHugePage,
+            RunPrecision::Full | RunPrecision::Auto => memmap2::Advice::HugePage,
+        });
         let memory = copies.then(|| super::reader::buffer(map.len())).transpose()?;
         let copy = memory.map(|memory| Copy { memory: memory.into(), done: AtomicUsize::new(0) });
         Ok(Self { map, copy })

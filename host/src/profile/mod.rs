@@ -12,8 +12,9 @@ pub use storage::storage_bandwidth;
 
 use crate::plan::{MemoryPlan, Residency};
 use crate::{Error, Result, dispatch};
-use omex_core::program::{Op, PerLayer, Program};
-use omex_core::quant::{Format, GROUP};
+use omex_core::program::{Op, Program};
+use omex_core::quant::{Format, PANEL};
+use omex_core::steps::Planes;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -124,7 +125,7 @@ impl Profile {
     /// What the profile means for a model.
     #[must_use]
     pub fn forecast(&self, program: &Program<'_>, plan: &MemoryPlan) -> Forecast {
-        let weight_bytes = weight_bytes_per_token(program);
+        let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
         let bytes = weight_bytes as f64;
         let streamed = plan.residency != Residency::Mapped;
         let storage = self.storage_bandwidth.map(|bandwidth| bandwidth / bytes);
@@ -160,37 +161,16 @@ pub struct Forecast {
     pub streamed_decode_tok_s: Option<f64>,
 }
 
-/// Bytes of weights that a pass of one token reads: every matrix and vector, and of the embedding
-/// the panel that the token's row is in.
+/// Bytes of weights that a pass of one token reads: every matrix and vector of the planes that are
+/// played, and of the embedding the panel that the token's row is in.
 #[must_use]
-pub fn weight_bytes_per_token(program: &Program<'_>) -> u64 {
-    let mut bytes = 0;
-    let (mut repeated, mut layers) = (0, 1);
-    for op in program.ops() {
-        if let Op::Repeat { ops, layers: count } = op {
-            (repeated, layers) = (ops, count);
-            continue;
-        }
-        let tensor = |weight: PerLayer, layer| program.tensor(weight.at(layer));
-        let whole = |weight: PerLayer| -> u64 {
-            (0..layers).filter_map(|layer| tensor(weight, layer)).map(|t| t.bytes()).sum()
-        };
-        bytes += match op {
-            Op::RmsNorm { weight, .. } | Op::MatMul { weight, .. } => whole(weight),
-            Op::RotaryAngles { frequencies, .. } => whole(frequencies),
-            Op::Embed { weight, .. } => tensor(weight, 0).map_or(0, |t| {
-                let units = t.columns.div_ceil(GROUP as u32) as usize;
-                let units = if t.format == Format::Vector { t.columns as usize } else { units };
-                (units * t.format.unit_bytes()) as u64
-            }),
-            _ => 0,
-        };
-        repeated = repeated.saturating_sub(1);
-        if repeated == 0 {
-            layers = 1;
-        }
-    }
-    bytes
+pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
+    let whole = program.ranges_in_order(planes).map(|range| range.end - range.start);
+    let embedded = program.steps(planes).filter_map(|(op, layer)| match op {
+        Op::Embed { weight, .. } => program.tensor(weight.at(layer)),
+        _ => None,
+    });
+    whole.chain(embedded.map(|t| t.format.tensor_bytes(PANEL as u32, t.columns))).sum()
 }
 
 /// Bytes of the KV cache that a token needs for each position before it.

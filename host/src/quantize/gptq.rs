@@ -296,13 +296,7 @@ mod tests {
             .map(|group| super::super::quantize(omex_core::quant::Format::Int4, group))
             .collect();
         let error = |groups: &[Group]| -> f32 {
-            let rounded: Vec<f32> = groups
-                .iter()
-                .flat_map(|group| match group {
-                    Group::Integers(scale, q) => q.map(|q| f32::from(q) * scale.to_f32()),
-                    Group::Floats(x) => *x,
-                })
-                .collect();
+            let rounded: Vec<f32> = groups.iter().flat_map(Group::values).collect();
             let output = |x: &[f32]| -> f32 {
                 x.iter().zip(row.iter().zip(&rounded)).map(|(x, (w, r))| x * (w - r)).sum()
             };

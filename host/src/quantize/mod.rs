@@ -45,6 +45,17 @@ pub enum Group {
     Integers(f16, [i8; GROUP]),
 }
 
+impl Group {
+    /// The weights that it stands for.
+    #[must_use]
+    pub fn values(&self) -> FloatGroup {
+        match self {
+            Self::Floats(x) => *x,
+            Self::Integers(scale, q) => q.map(|q| f32::from(q) * scale.to_f32()),
+        }
+    }
+}
+
 /// Quantizes a group of floats to a matrix format, with the scale that minimises the squared
 /// error.
 #[must_use]

@@ -86,7 +86,9 @@ pub(crate) fn work(program: &Program<'_>) -> u64 {
             }
             Op::Embed { weight, output } => (Some(weight), &[*output]),
             Op::RmsNorm { weight, output, .. } => (Some(weight), &[*output]),
-            Op::MatMul { weight, output, .. } => (Some(weight), &[*output]),
+            Op::MatMul { weight, output, .. } | Op::Residual { weight, output, .. } => {
+                (Some(weight), &[*output])
+            }
             Op::RotaryAngles { frequencies, output } => (Some(frequencies), &[*output]),
             Op::Rotary { value, .. } => (None, &[*value]),
             Op::Attention { key, output, .. } => (None, &[*key, *output, *output]),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 Examples:
   omex convert --source-format huggingface --model-path ./TinyLlama --output-dir tinyllama.omex
   omex convert --model-path model-q4_0.gguf --output-dir model.omex
+  omex convert --model-path ./TinyLlama --quantization int4+4 --output-dir tinyllama.omex
   omex convert --model-path stories260K.bin --tokenizer tok512.bin --quantization int8 \\
                --output-dir stories.omex")]
 pub(crate) struct Args {
@@ -27,8 +28,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
     /// Precision of the weights [default: int8; what is quantized already is kept]
-    #[arg(long, value_name = "f32|f16|int8|int4", value_parser = parse_precision)]
-    quantization: Option<Precision>,
+    ///
+    /// int4+4 is int4 and, apart from it, what that got wrong, as int4: read together they are about
+    /// as good as int8, the first alone is what int4 is (see omex run --precision)
+    #[arg(long, value_name = "f32|f16|int8|int4|int4+4", value_parser = parse_quantization)]
+    quantization: Option<Quantization>,
     /// A tokenizer.json, or llama2.c's tokenizer.bin [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -44,6 +48,19 @@ pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// A precision, and whether a residual plane goes with it.
+type Quantization = (Precision, bool);
+
+fn parse_quantization(text: &str) -> Result<Quantization, String> {
+    match text {
+        "int4+4" => Ok((Precision::Int4, true)),
+        _ => match parse_precision(text) {
+            Ok(precision) => Ok((precision, false)),
+            Err(_) => Err("expected f32, f16, int8, int4 or int4+4".into()),
+        },
+    }
 }
 
 pub(super) fn parse_precision(text: &str) -> Result<Precision, String> {
@@ -104,7 +121,8 @@ fn convert_to(args: &Args, output: &Path) -> Result<Package> {
     let name = args.model_path.canonicalize().unwrap_or_else(|_| args.model_path.clone());
     let name = name.file_stem().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
     let options = Options {
-        precision: args.quantization,
+        precision: args.quantization.map(|(precision, _)| precision),
+        residual: args.quantization.is_some_and(|(_, residual)| residual),
         tokenizer: args.tokenizer.as_deref(),
         calibration: match &args.calibration {
             Some(text) => Calibration::Text(text),

@@ -2,6 +2,7 @@
 
 use super::{Machine, logits::COLUMNS};
 use crate::cli::output;
+use omex::plan::RunPrecision;
 use omex::{Error, Result, interrupt};
 use omex_core::engine::Wanted;
 use serde::Serialize;
@@ -33,6 +34,7 @@ pub(crate) struct Args {
 struct Output {
     perplexity: f64,
     tokens: u64,
+    precision: RunPrecision,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -54,6 +56,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         ));
     }
     let (columns, window) = (session.logit_columns(), session.plan().context as usize);
+    let precision = session.plan().precision;
     let failed = session.failure();
     let mut engine = session.engine()?;
     let bar = output::progress("evaluating", ids.len() as u64, false);
@@ -74,9 +77,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     let perplexity = (sum / tokens as f64).exp();
     if args.json {
-        return output::json(&Output { perplexity, tokens });
+        return output::json(&Output { perplexity, tokens, precision });
     }
-    output::text(&format!("perplexity {perplexity:.4} over {tokens} tokens\n"))
+    let planes = if precision == RunPrecision::Base { ", base planes" } else { "" };
+    output::text(&format!("perplexity {perplexity:.4} over {tokens} tokens{planes}\n"))
 }
 
 fn negative_log_likelihood(logits: &[f32], target: u32) -> f64 {

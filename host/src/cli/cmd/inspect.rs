@@ -93,9 +93,10 @@ fn package(args: &Args) -> Result<()> {
     for t in view.tensors {
         let [rows, columns] = t.shape;
         let format = format!("{:?}", t.format).to_lowercase();
+        let name = if t.plane == 0 { t.name.clone() } else { format!("{} residual", t.name) };
         text.push_str(&format!(
-            "{:36} {:6} {rows:>7} × {columns:<7} {} at {}, {} bytes\n",
-            t.name, format, t.file, t.offset, t.length
+            "{name:36} {format:6} {rows:>7} × {columns:<7} {} at {}, {} bytes\n",
+            t.file, t.offset, t.length
         ));
     }
     print(text, &view.operations)

@@ -19,7 +19,7 @@ use super::bytes;
 use clap::Args;
 use omex::Result;
 use omex::pager::PageSource;
-use omex::plan::Kv;
+use omex::plan::{Kv, RunPrecision};
 use omex::session::{Options, Session};
 use std::path::Path;
 
@@ -42,6 +42,9 @@ pub(crate) struct Machine {
     /// Where weights come from [default: mapped if they fit the budget, else read]
     #[arg(long, value_enum, value_name = "SOURCE")]
     pages: Option<PageSource>,
+    /// Planes to read of weights that have two (see omex convert --quantization)
+    #[arg(long, value_enum, value_name = "PRECISION", default_value_t = RunPrecision::Full)]
+    precision: RunPrecision,
 }
 
 impl Machine {
@@ -53,6 +56,7 @@ impl Machine {
             threads: self.threads.map(usize::from),
             logit_columns,
             pages: self.pages,
+            precision: self.precision,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Machine;
 use crate::cli::{bytes, output};
 use omex::Result;
-use omex::plan::{MemoryPlan, Residency};
+use omex::plan::{MemoryPlan, Residency, RunPrecision};
 use omex::session::plan_model;
 use std::path::PathBuf;
 
@@ -58,9 +58,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
+    let planes = if plan.precision == RunPrecision::Base { ", base planes" } else { "" };
     let weights = match plan.residency {
-        Residency::Mapped => "weights, mapped".to_owned(),
-        Residency::Streamed { .. } => "weights, pinned".to_owned(),
+        Residency::Mapped => format!("weights{planes}, mapped"),
+        Residency::Streamed { .. } => format!("weights{planes}, pinned"),
     };
     let ring = match plan.residency {
         Residency::Mapped => "ring".to_owned(),

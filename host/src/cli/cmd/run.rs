@@ -2,12 +2,13 @@
 
 use super::{Machine, parse_ids, prompt_ids};
 use crate::cli::{bytes, output};
-use omex::plan::Kv;
+use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::session::Session;
 use omex::{Error, Result, interrupt};
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
+use omex_core::steps::Planes;
 use omex_core::token::{Decoder, Tokenizer};
 use serde::Serialize;
 use std::io::Read;
@@ -117,6 +118,10 @@ pub(crate) struct Stats {
     streamed_bytes_per_token: u64,
     /// A budget may ask for another format, and that changes what is computed.
     kv_format: Kv,
+    /// As does the choice of planes.
+    precision: RunPrecision,
+    /// Passes that left planes out because memory was short, which `--precision auto` allows.
+    reduced_passes: u64,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -173,11 +178,12 @@ pub(crate) fn generate(
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let mut tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
     let plan = session.plan();
-    let (planned_bytes, kv_format) = (plan.total, plan.kv_format);
-    let mut stats = Stats { planned_bytes, kv_format, ..Stats::default() };
+    let (planned_bytes, kv_format, precision) = (plan.total, plan.kv_format, plan.precision);
+    let mut stats = Stats { planned_bytes, kv_format, precision, ..Stats::default() };
     let bytes_read = session.bytes_read();
     let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
     let failed = session.failure();
+    let mut watch = session.pressure_watch()?;
     let mut engine = session.engine()?;
     let mut text = Text { decoder: Decoder::new(false), all: String::new() };
     if let Some(tokenizer) = &mut tokenizer {
@@ -195,6 +201,11 @@ pub(crate) fn generate(
     let (decode, before) = (Instant::now(), read());
     let mut ids = vec![];
     while ids.len() < request.max_tokens as usize {
+        if let Some(watch) = &mut watch {
+            let planes = watch.planes();
+            generation.set_planes(planes);
+            stats.reduced_passes += u64::from(planes != Planes::FULL);
+        }
         let Some(id) = generation.next_token().map_err(&failed)? else { break };
         ids.push(id);
         if let Some(tokenizer) = &mut tokenizer {
@@ -244,17 +255,23 @@ impl Text {
 
 impl Stats {
     fn print(&self) {
+        let fewer = match self.reduced_passes {
+            0 => String::new(),
+            passes => format!(", fewer in {passes} passes"),
+        };
         let peak = self.peak_bytes.map_or("unknown".to_owned(), bytes::show);
         output::note(&format!(
             "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
              decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
-             streamed             {} a token\nKV cache             {}",
+             streamed             {} a token\nKV cache             {}\n\
+             planes               {}{fewer}",
             self.time_to_first_token_ms,
             self.prefill_tok_s,
             self.decode_tok_s,
             bytes::show(self.planned_bytes),
             bytes::show(self.streamed_bytes_per_token),
             self.kv_format,
+            self.precision,
         ));
     }
 }
