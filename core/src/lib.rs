@@ -11,6 +11,7 @@ pub mod kv;
 pub mod math;
 mod ops;
 pub mod page;
+pub mod pass;
 pub mod program;
 pub mod quant;
 mod rows;

@@ -29,6 +29,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Logits of this many tokens are wanted in one pass; 0 counts as 1.
     pub logit_columns: u32,
+    /// Texts that are under way at once; 0 counts as 1. An image is for one.
+    pub sequences: u32,
     /// Forces reads instead of mapping.
     pub pages: Option<PageSource>,
 }
@@ -288,6 +290,7 @@ impl Tables {
             context: options.context,
             kv: options.kv,
             logit_columns: options.logit_columns,
+            sequences: options.sequences,
             pages: options.pages,
             fixed: self.fixed,
         };

@@ -51,6 +51,7 @@ impl Machine {
             kv: self.kv,
             threads: self.threads.map(usize::from),
             logit_columns,
+            sequences: 1,
             pages: self.pages,
         }
     }
