@@ -219,6 +219,11 @@ impl<'a> Engine<'a> {
         })
     }
 
+    /// The inputs of the last pass.
+    pub(crate) fn inputs(&self) -> &Inputs<'a> {
+        &self.inputs
+    }
+
     /// The logits of a selected token of the last pass: one float for each token of the
     /// vocabulary. Empty past the last.
     #[must_use]

@@ -3,6 +3,7 @@
 
 pub mod arena;
 mod check;
+pub mod draft;
 pub mod engine;
 pub mod error;
 pub mod generate;

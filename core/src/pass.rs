@@ -188,6 +188,17 @@ impl<'a> Inputs<'a> {
             found
         })
     }
+
+    /// The child of a column that holds this token.
+    pub(crate) fn child(&self, column: usize, token: u32) -> Option<usize> {
+        let parent = self.iter().nth(column)?;
+        let descendants = self.iter().enumerate().skip(column + 1);
+        let mut descendants = descendants
+            .take_while(|(_, i)| i.sequence == parent.sequence && i.position > parent.position);
+        let is_child =
+            |(_, i): &(usize, Input)| i.position == parent.position + 1 && i.token == token;
+        descendants.find(is_child).map(|(column, _)| column)
+    }
 }
 
 /// True if a sequence that ends at `end` can go on at `position`: there, or further back while no
