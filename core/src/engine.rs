@@ -200,12 +200,15 @@ impl<'a> Engine<'a> {
         let count = self.inputs.len() as u32;
         let missing = RunError::TokenCount { given: column as u32, limit: count };
         let last = self.inputs.iter().nth(column).ok_or(missing)?;
-        let end = self.ends.get_mut(last.sequence as usize);
-        let end = end.ok_or(RunError::Sequence(last.sequence))?;
-        if !may_follow(last.position + 1, *end, self.plan.kv_capacity) {
-            return Err(RunError::Position(last.position + 1));
+        let end = last.position + 1;
+        let furthest = self.inputs.end_before(self.inputs.len(), last.sequence).unwrap_or(end);
+        // Inputs that branch fit into the cache, however deep the last branch is.
+        if self.inputs.spare().is_none() && !may_follow(end, furthest, self.plan.kv_capacity) {
+            return Err(RunError::Position(end));
         }
-        *end = last.position + 1;
+        if let Some(kept) = self.ends.get_mut(last.sequence as usize) {
+            *kept = end;
+        }
         let Some(spare) = self.inputs.spare() else { return Ok(()) };
         self.play(|engine, op, layer| {
             let Op::Attention { cache, heads, .. } = *op else { return Ok(()) };

@@ -138,7 +138,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// Where the inputs before `column` end a sequence; `None` if they are of others.
-    fn end_before(&self, column: usize, sequence: u32) -> Option<u32> {
+    pub(crate) fn end_before(&self, column: usize, sequence: u32) -> Option<u32> {
         let mut before = self.iter().take(column).rev().filter(|i| i.sequence == sequence);
         before.next().map(|input| input.position.saturating_add(1))
     }

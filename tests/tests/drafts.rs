@@ -160,7 +160,7 @@ fn the_right_branch_may_be_any() {
                 let wrong = [(next(0) ^ 1, 1), (next(1), 2)];
                 let fork = [(next(0), 1), (next(1) ^ 1, 2), (next(1) ^ 2, 2)];
                 let tree = match passes % 3 {
-                    0 => [&right[..], &wrong].concat(),
+                    0 => [&right[..], &wrong[..1]].concat(),
                     1 => [&wrong[..], &right, &wrong].concat(),
                     _ => [&fork[..], &wrong].concat(),
                 };
