@@ -30,7 +30,8 @@ struct Pass {
     drafted: usize,
     /// Length of the text that it was run for.
     length: usize,
-    time: Duration,
+    drafting: Duration,
+    running: Duration,
 }
 
 /// What came of drafts.
@@ -89,15 +90,19 @@ impl<'d> Drafting<'d> {
         if let Some(drafter) = self.drafter.as_mut().filter(|_| most > 0) {
             drafter.propose(text, most, &mut self.draft)?;
         }
+        let drafting = start.elapsed();
         let drafted = generation.run(&self.draft).map_err(failed)?;
-        self.last = Some(Pass { drafted, length: text.len(), time: start.elapsed() });
+        let running = start.elapsed() - drafting;
+        self.last = Some(Pass { drafted, length: text.len(), drafting, running });
         Ok(())
     }
 
     fn note_last(&mut self, length: usize) {
-        let Some(Pass { drafted, length: before, time }) = self.last.take() else { return };
-        let accepted = (length - before).saturating_sub(1).min(drafted);
-        self.width.note(drafted, accepted, time.as_secs_f64());
+        let Some(pass) = self.last.take() else { return };
+        let drafted = pass.drafted;
+        let accepted = (length - pass.length).saturating_sub(1).min(drafted);
+        let [drafting, running] = [pass.drafting, pass.running].map(|time| time.as_secs_f64());
+        self.width.note(drafted, accepted, drafting, running);
         self.counts.drafted_tokens += drafted;
         self.counts.accepted_tokens += accepted;
         self.counts.passes += 1;

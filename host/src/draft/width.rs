@@ -55,14 +55,19 @@ impl Width {
         }
     }
 
-    /// Notes what a pass and its draft of `width` tokens took, and how many of these were right.
-    pub fn note(&mut self, width: usize, accepted: usize, seconds: f64) {
-        self.measure(width, seconds);
+    /// Notes how many of a draft's `width` tokens were right, and the seconds that drafting them and
+    /// running the pass took.
+    pub fn note(&mut self, width: usize, accepted: usize, drafting: f64, running: f64) {
+        let seconds = drafting + running;
         self.spent += seconds;
         if width == 0 {
+            // A drafter that found nothing took its time all the same.
+            self.lost += drafting;
+            self.measure(0, running);
             self.plain_passes = self.plain_passes.saturating_add(1);
             return;
         }
+        self.measure(width, seconds);
         self.plain_passes = 0;
         let plain = self.time(0).unwrap_or(seconds);
         self.lost += seconds - plain * (accepted + 1) as f64;
@@ -120,7 +125,7 @@ mod tests {
         while token < 2000 {
             let w = width.next();
             let accepted = (0..w).take_while(|guess| right(token + guess)).count();
-            width.note(w, accepted, time(w));
+            width.note(w, accepted, 0.0, time(w));
             spent += time(w);
             token += accepted + 1;
             if token > 1000 {
