@@ -5,7 +5,7 @@ use omex_core::draft::{Drafted, look_up};
 fn guesses(text: &[u32], most: usize) -> Vec<(u32, u32)> {
     let mut draft = vec![Drafted::default(); most];
     let found = look_up(text, &mut draft);
-    draft[..found].iter().map(|drafted| (drafted.token, drafted.depth)).collect()
+    draft.iter().take(found).map(|drafted| (drafted.token, drafted.depth)).collect()
 }
 
 #[test]
