@@ -1,7 +1,8 @@
 //! The one piece of memory that the engine works in, and where everything lies in it.
 
 use crate::error::LoadError;
-use crate::kv::KvFormat;
+use crate::kv::{KvFormat, Window};
+use crate::pass::Record;
 use crate::program::Program;
 use crate::quant::{FloatGroup, QuantizedGroup};
 use core::mem::size_of;
@@ -21,6 +22,14 @@ pub struct Plan {
     pub kv_sinks: u32,
     /// How keys and values are stored.
     pub kv_format: KvFormat,
+    /// Texts that are under way at once, each with KV caches of its own.
+    pub sequences: u32,
+}
+
+impl Plan {
+    pub(crate) fn window(&self) -> Window {
+        Window { capacity: self.kv_capacity, sinks: self.kv_sinks }
+    }
 }
 
 /// Bytes of each part of the arena, in the order in which they lie.
@@ -38,6 +47,10 @@ pub struct Layout {
     pub kv: u64,
     /// Which pages were checked.
     pub verified: u64,
+    /// What each column of a pass holds.
+    pub inputs: u64,
+    /// How long each sequence is.
+    pub ends: u64,
 }
 
 /// What every part of the arena is aligned to.
@@ -48,14 +61,19 @@ impl Layout {
     /// of.
     ///
     /// # Errors
-    /// [`LoadError::Plan`] if the plan has a zero, or more sinks than positions.
+    /// [`LoadError::Plan`] if the plan has a zero, more sinks than positions, or caches that no
+    /// machine has room for.
     pub fn new(program: &Program<'_>, plan: &Plan, verified_pages: u32) -> Result<Self, LoadError> {
         let header = program.header();
         let has_kv = header.kv_caches > 0;
         let too_large = plan.columns.max(plan.logit_columns).max(plan.kv_capacity) > MAX_POSITIONS;
-        let no_room =
-            plan.columns == 0 || plan.logit_columns == 0 || plan.logit_columns > plan.columns;
-        if no_room || too_large || has_kv && plan.kv_sinks >= plan.kv_capacity {
+        let counts = [plan.columns, plan.logit_columns, plan.sequences];
+        let no_room = counts.contains(&0) || plan.logit_columns > plan.columns;
+        if no_room
+            || too_large
+            || plan.sequences > MAX_SEQUENCES
+            || has_kv && plan.kv_sinks >= plan.kv_capacity
+        {
             return Err(LoadError::Plan);
         }
         let align = |bytes: u64| bytes.next_multiple_of(ALIGNMENT as u64);
@@ -69,25 +87,34 @@ impl Layout {
         let groups = program.widest_input() / crate::quant::GROUP as u64;
         let cache =
             plan.kv_format.cache_bytes(program.kv_heads(), header.kv_width, plan.kv_capacity);
+        let sequences = u64::from(plan.sequences);
+        let kv = (cache * u64::from(header.kv_caches)).checked_mul(sequences);
         Ok(Self {
             activations: align(4 * all * columns),
             selected: align(4 * selected * logit_columns),
             staging: align(groups * columns * group as u64),
             carry: align(program.longest_unit()),
-            kv: align(cache * u64::from(header.kv_caches)),
+            kv: align(kv.filter(|bytes| *bytes <= MAX_KV_BYTES).ok_or(LoadError::Plan)?),
             verified: align(u64::from(verified_pages.div_ceil(8))),
+            inputs: align(columns * size_of::<Record>() as u64),
+            ends: align(sequences * size_of::<u32>() as u64),
         })
     }
 
     /// Bytes of the whole arena.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.activations + self.selected + self.staging + self.carry + self.kv + self.verified
+        let numbers = self.activations + self.selected + self.staging + self.carry + self.kv;
+        numbers + self.verified + self.inputs + self.ends
     }
 }
 
 /// Bounds every position and column count, so that sizes cannot overflow 64 bits.
 const MAX_POSITIONS: u32 = 1 << 24;
+/// So that the caches of all can be numbered in 32 bits.
+const MAX_SEQUENCES: u32 = 1 << 16;
+/// Bounds the KV caches of all sequences, for the same reason.
+const MAX_KV_BYTES: u64 = 1 << 63;
 
 /// The arena, cut into its parts.
 pub(crate) struct Arena<'a> {
@@ -97,6 +124,8 @@ pub(crate) struct Arena<'a> {
     pub(crate) carry: &'a mut [u8],
     pub(crate) kv: &'a mut [u8],
     pub(crate) verified: &'a mut [u8],
+    pub(crate) inputs: &'a mut [Record],
+    pub(crate) ends: &'a mut [u32],
 }
 
 impl<'a> Arena<'a> {
@@ -122,6 +151,8 @@ impl<'a> Arena<'a> {
             carry: take(layout.carry)?,
             kv: take(layout.kv)?,
             verified: take(layout.verified)?,
+            inputs: cast(take(layout.inputs)?)?,
+            ends: cast(take(layout.ends)?)?,
         })
     }
 }

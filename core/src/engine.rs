@@ -4,9 +4,11 @@
 
 use crate::arena::{Arena, Layout, Plan};
 use crate::error::{LoadError, RunError};
-use crate::kv::{Cache, Window};
-use crate::ops::{Columns, ColumnsMut, activation, attention, embed, matmul, norm, rope};
+use crate::kv::Cache;
+use crate::ops::attention::Attention;
+use crate::ops::{Columns, ColumnsMut, activation, embed, matmul, norm, rope};
 use crate::page::{Pages, Stream};
+use crate::pass::{Input, Inputs, may_follow};
 use crate::program::{Op, PerLayer, Program, Slot, Tensor, Value};
 use crate::simd::Kernels;
 use crate::steps::{Planes, Steps};
@@ -49,9 +51,6 @@ pub enum Wanted {
     All,
 }
 
-/// The last position of a text: up to here, positions are exact as 32-bit floats.
-const LAST_POSITION: u32 = 1 << 24;
-
 /// Plays a program.
 pub struct Engine<'a> {
     program: Program<'a>,
@@ -65,7 +64,9 @@ pub struct Engine<'a> {
     parallel: &'a dyn Parallel,
     observer: Option<Observer<'a>>,
     planes: Planes,
-    position: u32,
+    inputs: Inputs<'a>,
+    /// Where each sequence goes on.
+    ends: &'a mut [u32],
 }
 
 /// Is shown the number of each matrix and every column that it is multiplied with.
@@ -86,6 +87,8 @@ impl<'a> Engine<'a> {
         let layout = model.layout(pager)?;
         let arena = Arena::new(memory, &layout)?;
         let Model { program, plan, end, checksums, first_checked } = model;
+        let ends = arena.ends.get_mut(..plan.sequences as usize).unwrap_or_default();
+        ends.fill(0);
         let pages =
             Pages::new(pager, kernels, parallel, end, checksums, first_checked, arena.verified);
         Ok(Self {
@@ -105,7 +108,8 @@ impl<'a> Engine<'a> {
             parallel,
             observer: None,
             planes: Planes::FULL,
-            position: 0,
+            inputs: Inputs::new(arena.inputs),
+            ends,
         })
     }
 
@@ -121,10 +125,10 @@ impl<'a> Engine<'a> {
         &self.plan
     }
 
-    /// The position of the next token.
+    /// The position of the next token of sequence 0.
     #[must_use]
     pub fn position(&self) -> u32 {
-        self.position
+        self.ends.first().copied().unwrap_or(0)
     }
 
     /// Shows the inputs of every multiplication to `observer` from now on.
@@ -145,45 +149,103 @@ impl<'a> Engine<'a> {
         self.pages.expect_what_lies_behind();
     }
 
-    /// Begins a new text.
+    /// Begins new texts.
     pub fn reset(&mut self) {
-        self.position = 0;
+        self.ends.fill(0);
     }
 
-    /// Runs one pass over `tokens`, which follow those of earlier passes.
-    ///
-    /// After an error the pass did not happen: the position is what it was. (The cache's oldest
-    /// positions may be gone once a text is longer than the cache.)
+    /// Runs one pass over `tokens` of sequence 0, which follow those of earlier passes.
     ///
     /// # Errors
-    /// Too many tokens, one outside of the vocabulary, a page that can't be had, or weights that
-    /// lead to infinite values.
+    /// Those of [`Self::pass`].
     pub fn forward(&mut self, tokens: &[u32], wanted: Wanted) -> Result<(), RunError> {
-        let limit = match wanted {
-            Wanted::Last => self.plan.columns,
-            Wanted::All => self.plan.logit_columns,
-        };
-        let given = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        let room = LAST_POSITION.saturating_sub(self.position);
-        if given == 0 || given > limit.min(room) {
-            return Err(RunError::TokenCount { given, limit: limit.min(room) });
+        let (first, last) = (self.position(), tokens.len().saturating_sub(1));
+        self.pass(tokens.iter().enumerate().map(|(column, token)| Input {
+            token: *token,
+            sequence: 0,
+            position: first.saturating_add(column as u32),
+            logits: wanted == Wanted::All || column == last,
+        }))
+    }
+
+    /// Runs one pass over tokens of any sequences; [`crate::pass`] says how their order matters.
+    ///
+    /// An input follows the last one of its sequence, or goes back: at position 0 a new text
+    /// begins, and anywhere else what was further on is forgotten, which is possible while the
+    /// sequence is no longer than the cache.
+    ///
+    /// After an error the pass did not happen, but for what inputs that go back made forgotten.
+    /// (The cache's oldest positions may be gone once a text is longer than the cache.)
+    ///
+    /// # Errors
+    /// More inputs than the plan has columns, or none; a token outside of the vocabulary; an input
+    /// that does not follow; branches without room for spare places; a page that can't be had; or
+    /// weights that lead to infinite values.
+    pub fn pass(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), RunError> {
+        self.inputs.set(inputs.into_iter())?;
+        self.run().inspect_err(|_| self.inputs.clear())
+    }
+
+    fn run(&mut self) -> Result<(), RunError> {
+        self.inputs.check(&self.plan, self.program.header().vocab_size, self.ends)?;
+        for input in self.inputs.iter() {
+            if let Some(end) = self.ends.get_mut(input.sequence as usize) {
+                *end = input.position.min(*end);
+            }
         }
-        let vocabulary = self.program.header().vocab_size;
-        if let Some(token) = tokens.iter().find(|t| **t >= vocabulary) {
-            return Err(RunError::Token(*token));
+        let mut steps = self.program.steps(self.planes);
+        while let Some((op, layer)) = steps.next() {
+            self.expect(&op, layer, &steps);
+            self.step(&op, layer)?;
         }
-        let selected = match wanted {
-            Wanted::Last => tokens.len() - 1..tokens.len(),
-            Wanted::All => 0..tokens.len(),
-        };
-        self.play(tokens, &selected)?;
-        for column in 0..selected.len() {
+        for column in 0..self.inputs.selected().count() {
             if !self.logits(column).iter().all(|x| x.is_finite()) {
                 return Err(RunError::NotFinite);
             }
         }
-        self.position += given;
+        for input in self.inputs.iter() {
+            if let Some(end) = self.ends.get_mut(input.sequence as usize) {
+                *end = input.position + 1;
+            }
+        }
         Ok(())
+    }
+
+    /// Ends a sequence behind a column of the last pass: it holds that token, its ancestors, and
+    /// what was before the pass.
+    ///
+    /// # Errors
+    /// A column that the last pass did not have, or a text that is longer than the cache and so
+    /// can't go back.
+    pub fn accept(&mut self, column: usize) -> Result<(), RunError> {
+        let count = self.inputs.len() as u32;
+        let missing = RunError::TokenCount { given: column as u32, limit: count };
+        let last = self.inputs.iter().nth(column).ok_or(missing)?;
+        let end = last.position + 1;
+        let furthest = self.inputs.end_before(self.inputs.len(), last.sequence).unwrap_or(end);
+        // Inputs that branch fit into the cache, however deep the last branch is.
+        if self.inputs.spare().is_none() && !may_follow(end, furthest, self.plan.kv_capacity) {
+            return Err(RunError::Position(end));
+        }
+        if let Some(kept) = self.ends.get_mut(last.sequence as usize) {
+            *kept = end;
+        }
+        let Some(spare) = self.inputs.spare() else { return Ok(()) };
+        let Self { plan, program, kv, inputs, planes, .. } = self;
+        for (op, layer) in program.steps(*planes) {
+            let Op::Attention { cache, heads, .. } = op else { continue };
+            let index = last.sequence * program.header().kv_caches + cache.at(layer);
+            let mut cache = Cache::new(kv, plan, index, heads).ok_or(RunError::Program)?;
+            for (column, input) in inputs.path(column) {
+                cache.copy(spare + column as u32, input.position);
+            }
+        }
+        Ok(())
+    }
+
+    /// The inputs of the last pass.
+    pub(crate) fn inputs(&self) -> &Inputs<'a> {
+        &self.inputs
     }
 
     /// The logits of a selected token of the last pass: one float for each token of the
@@ -210,15 +272,6 @@ impl<'a> Engine<'a> {
         start..start + header.vocab_size as usize
     }
 
-    fn play(&mut self, tokens: &[u32], selected: &Range<usize>) -> Result<(), RunError> {
-        let mut steps = self.program.steps(self.planes);
-        while let Some((op, layer)) = steps.next() {
-            self.expect(&op, layer, &steps);
-            self.step(&op, layer, tokens, selected)?;
-        }
-        Ok(())
-    }
-
     /// Says which weights come after an operation's where some between are left out.
     fn expect(&mut self, op: &Op, layer: u32, later: &Steps<'a>) {
         let Self { program, pages, planes, .. } = self;
@@ -232,24 +285,17 @@ impl<'a> Engine<'a> {
     }
 
     /// Runs one operation.
-    fn step(
-        &mut self,
-        op: &Op,
-        layer: u32,
-        tokens: &[u32],
-        selected: &Range<usize>,
-    ) -> Result<(), RunError> {
-        let Self { program, memory, pages, carry, kernels, parallel, position, .. } = self;
-        let position = *position;
-        let window = Window { capacity: self.plan.kv_capacity, sinks: self.plan.kv_sinks };
+    fn step(&mut self, op: &Op, layer: u32) -> Result<(), RunError> {
+        let Self { program, memory, pages, carry, kernels, parallel, inputs, plan, .. } = self;
+        let window = plan.window();
         let tensor = |weight: PerLayer| program.tensor(weight.at(layer)).ok_or(RunError::Program);
-        let columns =
-            |output: &ColumnsMut<'_>| if output.selected { selected.len() } else { tokens.len() };
+        let (all, selected) = (inputs.len(), inputs.selected().count());
+        let columns = |output: &ColumnsMut<'_>| if output.selected { selected } else { all };
         match *op {
             Op::Repeat { .. } | Op::Residual { .. } => return Err(RunError::Program),
             Op::Embed { weight, output } => {
                 let ([], output) = memory.split(program, [], output)?;
-                embed::embed(&tensor(weight)?, pages, carry, tokens, output)?;
+                embed::embed(&tensor(weight)?, pages, carry, inputs, output)?;
             }
             Op::RmsNorm { weight, epsilon, input, output } => {
                 let ([input], output) = memory.split(program, [input], output)?;
@@ -269,9 +315,8 @@ impl<'a> Engine<'a> {
             }
             Op::RotaryAngles { frequencies, output } => {
                 let ([], output) = memory.split(program, [], output)?;
-                let columns = columns(&output);
                 let frequencies = stream(pages, carry, &tensor(frequencies)?);
-                rope::rotary_angles(frequencies, window, position, output, columns)?;
+                rope::rotary_angles(frequencies, window, inputs, output)?;
             }
             Op::Rotary { angles, value, head_width } => {
                 let ([angles], heads) = memory.split(program, [angles], value)?;
@@ -279,24 +324,26 @@ impl<'a> Engine<'a> {
                 rope::rotary(angles, head_width as usize, heads, columns);
             }
             Op::Attention { cache, heads, scale, query, key, value, angles, output } => {
-                let inputs = [query, key, value, angles];
-                let ([query, key, value, angles], output) =
-                    memory.split(program, inputs, output)?;
-                let (format, shape) = (self.plan.kv_format, (heads.kv, heads.width));
-                let cache = Cache::new(self.kv, format, cache.at(layer), shape, window);
-                let mut cache = cache.ok_or(RunError::Program)?;
-                let columns = columns(&output);
-                let inputs = attention::Inputs { heads, scale, query, key, value, angles, window };
-                attention::attention(
-                    kernels, *parallel, &inputs, &mut cache, output, position, columns,
-                );
+                let attended = [query, key, value, angles];
+                let ([query, key, value, angles], mut output) =
+                    memory.split(program, attended, output)?;
+                let attention = Attention { heads, scale, query, key, value, angles, window };
+                let mut next = 0;
+                while let Some(run) = inputs.run(next) {
+                    next = run.columns.end;
+                    let index = run.sequence * program.header().kv_caches + cache.at(layer);
+                    let mut cache =
+                        Cache::new(self.kv, plan, index, heads).ok_or(RunError::Program)?;
+                    let spare = inputs.spare();
+                    attention.attend(kernels, *parallel, &mut cache, &mut output, &run, spare);
+                }
             }
             Op::Gated { activation, gate, up, output } => {
                 let ([gate, up], output) = memory.split(program, [gate, up], output)?;
                 let columns = columns(&output);
                 activation::gated(activation, gate, up, output, columns, *parallel);
             }
-            Op::Select { input, output } => memory.select(program, input, output, selected)?,
+            Op::Select { input, output } => memory.select(program, input, output, inputs)?,
         }
         Ok(())
     }
@@ -363,17 +410,17 @@ impl Memory<'_> {
         program: &Program<'_>,
         input: Value,
         output: Value,
-        selected: &Range<usize>,
+        inputs: &Inputs<'_>,
     ) -> Result<(), RunError> {
         let slots = (program.slot(input.slot), program.slot(output.slot));
         let (Some(from), Some(to)) = slots else { return Err(RunError::Program) };
         let (source, target) = (self.range(from, input), self.range(to, output));
         let source = self.all.get(source).ok_or(RunError::Program)?;
         let target = self.selected.get_mut(target).ok_or(RunError::Program)?;
-        let sources = source.chunks((from.width as usize).max(1)).skip(selected.start);
-        for (source, target) in
-            sources.take(selected.len()).zip(target.chunks_mut((to.width as usize).max(1)))
-        {
+        let (stride, targets) =
+            (from.width as usize, target.chunks_mut((to.width as usize).max(1)));
+        for (column, target) in inputs.selected().zip(targets) {
+            let source = source.get(column * stride..).unwrap_or_default();
             let width = input.width as usize;
             if let (Some(source), Some(target)) = (source.get(..width), target.get_mut(..width)) {
                 target.copy_from_slice(source);

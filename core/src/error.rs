@@ -82,6 +82,12 @@ pub enum RunError {
     },
     /// A token outside of the vocabulary.
     Token(u32),
+    /// A sequence that the plan does not have.
+    Sequence(u32),
+    /// A position that is too far on, or too far back for a cache that is full.
+    Position(u32),
+    /// Inputs branch, and the cache has no spare place for each of them behind the last position.
+    Branches,
     /// A page of weights could not be had.
     Page(PageError),
     /// A value is infinite or not a number: the weights are damaged, or out of the format's range.
@@ -117,6 +123,9 @@ impl fmt::Display for RunError {
                 write!(f, "{given} tokens given, 1 to {limit} fit")
             }
             Self::Token(t) => write!(f, "token {t} is outside of the vocabulary"),
+            Self::Sequence(s) => write!(f, "the plan has no sequence {s}"),
+            Self::Position(p) => write!(f, "position {p} does not follow what the cache holds"),
+            Self::Branches => write!(f, "the cache has no room left for inputs that branch"),
             Self::Page(e) => e.fmt(f),
             Self::NotFinite => write!(f, "a value is infinite or not a number"),
             Self::Program => write!(f, "the program changed after it was checked"),

@@ -1,7 +1,14 @@
-//! Text from a prompt, one token at a time.
+//! Text from a prompt, one token at a time, or several from one pass.
+//!
+//! A draft of what follows can be run along with a token. Every token is still chosen from the
+//! logits that plain decoding gives it, with the random number that plain decoding draws for it; a
+//! drafted token that was chosen has been run already, and a pass is saved. So the text is the same
+//! with any draft, for every sampling and seed; only the number of passes differs.
 
+use crate::draft::Drafted;
 use crate::engine::{Engine, Wanted};
 use crate::error::RunError;
+use crate::pass::Input;
 use crate::sample::Sampler;
 use crate::steps::Planes;
 
@@ -10,13 +17,15 @@ pub struct Generation<'g, 'a> {
     engine: &'g mut Engine<'a>,
     sampler: Sampler,
     next: Next,
+    /// Which of the last pass's logits the last token was chosen from.
+    chosen_from: usize,
 }
 
-/// What the next call has to do.
+/// What comes next.
 enum Next {
-    /// Return a token that was chosen.
-    Return(u32),
-    /// Run a token that was returned, and choose another.
+    /// Choose a token from what this column of the last pass led to.
+    Choose(usize),
+    /// Run a token that was returned.
     Run(u32),
     /// Nothing: the text has ended.
     End,
@@ -40,8 +49,33 @@ impl<'g, 'a> Generation<'g, 'a> {
             engine.forward(tokens, Wanted::Last)?;
         }
         prompt.iter().for_each(|token| sampler.observe(*token));
-        let next = Next::Return(sampler.sample(engine.logits_mut(0)));
-        Ok(Self { engine, sampler, next })
+        let next = Next::Choose(engine.inputs().len().saturating_sub(1));
+        Ok(Self { engine, sampler, next, chosen_from: 0 })
+    }
+
+    /// True if the next token needs a pass, along with which a draft could be run.
+    #[must_use]
+    pub fn needs_pass(&self) -> bool {
+        matches!(self.next, Next::Run(_))
+    }
+
+    /// Runs the token returned last, if the next one needs that, and with it as much of a draft as
+    /// the plan's columns and the cache have room for. Returns how much of the draft was run.
+    ///
+    /// # Errors
+    /// Those of [`Engine::pass`].
+    pub fn run(&mut self, draft: &[Drafted]) -> Result<usize, RunError> {
+        let Next::Run(token) = self.next else { return Ok(0) };
+        let position = self.engine.position();
+        let draft = fitting(self.engine, draft);
+        let input = |token, depth| {
+            let position = position.saturating_add(depth);
+            Input { token, sequence: 0, position, logits: true }
+        };
+        let drafted = draft.iter().map(|drafted| input(drafted.token, drafted.depth));
+        self.engine.pass(core::iter::once(input(token, 0)).chain(drafted))?;
+        self.next = Next::Choose(0);
+        Ok(draft.len())
     }
 
     /// The next token (decode); `None` once the model has ended the text.
@@ -49,20 +83,22 @@ impl<'g, 'a> Generation<'g, 'a> {
     /// # Errors
     /// Those of [`Engine::forward`].
     pub fn next_token(&mut self) -> Result<Option<u32>, RunError> {
-        if let Next::Run(token) = self.next {
-            self.engine.forward(&[token], Wanted::Last)?;
-            self.next = Next::Return(self.sampler.sample(self.engine.logits_mut(0)));
+        self.run(&[])?;
+        let Next::Choose(column) = self.next else { return Ok(None) };
+        self.chosen_from = self.engine.inputs().selected().position(|c| c == column).unwrap_or(0);
+        let token = self.sampler.sample(self.engine.logits_mut(self.chosen_from));
+        if self.engine.program().header().stop_tokens.contains(&token) {
+            self.next = Next::End;
+            return Ok(None);
         }
-        match self.next {
-            Next::Return(token) if !self.engine.program().header().stop_tokens.contains(&token) => {
-                self.next = Next::Run(token);
-                Ok(Some(token))
+        self.next = match self.engine.inputs().child(column, token) {
+            Some(child) => Next::Choose(child),
+            None => {
+                self.engine.accept(column)?;
+                Next::Run(token)
             }
-            _ => {
-                self.next = Next::End;
-                Ok(None)
-            }
-        }
+        };
+        Ok(Some(token))
     }
 
     /// As [`Engine::set_planes`].
@@ -74,6 +110,23 @@ impl<'g, 'a> Generation<'g, 'a> {
     /// penalty leaves them as they were computed.
     #[must_use]
     pub fn logits(&self) -> &[f32] {
-        self.engine.logits(0)
+        self.engine.logits(self.chosen_from)
     }
+}
+
+/// The part of a draft that there is room for. Beyond the cache's end a wrong guess would have
+/// replaced positions that are still to be seen, so nothing is run there on trust.
+fn fitting<'d>(engine: &Engine<'_>, draft: &'d [Drafted]) -> &'d [Drafted] {
+    let plan = engine.plan();
+    let places = plan.kv_capacity.saturating_sub(engine.position()).saturating_sub(1) as usize;
+    let columns = plan.logit_columns.saturating_sub(1) as usize;
+    let draft = draft.get(..columns).unwrap_or(draft);
+    let deepest = draft.iter().map(|drafted| drafted.depth).max().unwrap_or(0) as usize;
+    let branch = draft.iter().zip(1..).take_while(|(drafted, depth)| drafted.depth == *depth);
+    let branch = branch.count();
+    // With branches, each column needs a spare place.
+    if branch < draft.len() && deepest + 1 + draft.len() <= places {
+        return draft;
+    }
+    draft.get(..branch.min(places)).unwrap_or_default()
 }

@@ -35,7 +35,7 @@ pub struct Extent {
 pub struct Header {
     /// Bytes a page, a power of two from 512 to 2^24.
     pub page_size: u32,
-    /// What was decided for the device.
+    /// What was decided for the device: always for one sequence.
     pub plan: Plan,
     /// Memory that the plan was made for, in bytes.
     pub ram_bytes: u32,
@@ -103,7 +103,8 @@ impl Header {
         let [columns, logit_columns] = [number()?, number()?];
         let [kv_capacity, kv_sinks, ram_bytes] = [number()?, number()?, number()?];
         let kv_format = KvFormat::from_number(number()?).ok_or(damaged)?;
-        let plan = Plan { columns, logit_columns, kv_capacity, kv_sinks, kv_format };
+        let sequences = 1;
+        let plan = Plan { columns, logit_columns, kv_capacity, kv_sinks, kv_format, sequences };
         let mut extents = [Extent::default(); SECTIONS];
         for extent in &mut extents {
             *extent = reader.extent().ok_or(damaged)?;

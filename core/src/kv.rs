@@ -6,6 +6,8 @@
 //! A cache holds one head after another: of each the keys in panels of 8 positions, number by
 //! number, then the values, position by position. With [`KvFormat::Int8`], all scales come first.
 
+use crate::arena::Plan;
+use crate::program::Heads;
 use crate::simd::{KvHead, LANES};
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -101,14 +103,10 @@ pub(crate) struct Numbers<'a, T> {
 }
 
 impl<'a> Cache<'a> {
-    /// Cache number `index` of all those in `kv`, for `heads` heads of `width` numbers each.
-    pub(crate) fn new(
-        kv: &'a mut [u8],
-        format: KvFormat,
-        index: u32,
-        (heads, width): (u32, u32),
-        window: Window,
-    ) -> Option<Self> {
+    /// Cache number `index` of all those in `kv`.
+    pub(crate) fn new(kv: &'a mut [u8], plan: &Plan, index: u32, heads: Heads) -> Option<Self> {
+        let (format, window) = (plan.kv_format, plan.window());
+        let (heads, width) = (heads.kv, heads.width);
         let bytes = format.cache_bytes(heads, heads.checked_mul(width)?, window.capacity);
         let bytes = usize::try_from(bytes).ok()?;
         let cache = kv.chunks_exact_mut(bytes.max(1)).nth(index as usize)?;
@@ -124,6 +122,16 @@ impl<'a> Cache<'a> {
                 let scales = <[f32]>::mut_from_bytes(scales).ok()?;
                 Numbers::new(shape, numbers, scales).map(Self::Int8)
             }
+        }
+    }
+
+    /// Copies the key and the value at one place to another.
+    pub(crate) fn copy(&mut self, from: u32, to: u32) {
+        let (from, to) = (from as usize, to as usize);
+        match self {
+            Self::Half(cache) => cache.copy(from, to),
+            Self::Single(cache) => cache.copy(from, to),
+            Self::Int8(cache) => cache.copy(from, to),
         }
     }
 
@@ -171,6 +179,25 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
         KvHead { width: self.width, keys: keys.as_chunks().0, values, scales }
     }
 
+    /// Copies the key and the value at one place to another.
+    fn copy(&mut self, from: usize, to: usize) {
+        let width = self.width;
+        let key = |place: usize, i| (place / LANES * width + i) * LANES + place % LANES;
+        for head in 0..self.heads {
+            let (numbers, scales) = self.ranges(head);
+            let numbers = self.numbers.get_mut(numbers).unwrap_or_default();
+            let (keys, values) = numbers.split_at_mut(numbers.len() / 2);
+            for i in 0..width {
+                copy_number(keys, key(from, i), key(to, i));
+                copy_number(values, from * width + i, to * width + i);
+            }
+            let scales = self.scales.get_mut(scales).unwrap_or_default();
+            let (keys, values) = scales.split_at_mut(scales.len() / 2);
+            copy_number(keys, from, to);
+            copy_number(values, from, to);
+        }
+    }
+
     /// Stores a key and a value; `convert` is given a number, and the reciprocal of a step if there
     /// are scales.
     fn append(
@@ -203,6 +230,13 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
                 *number = convert(*x, inverse);
             }
         }
+    }
+}
+
+fn copy_number<T: Copy>(numbers: &mut [T], from: usize, to: usize) {
+    let number = numbers.get(from).copied();
+    if let (Some(number), Some(place)) = (number, numbers.get_mut(to)) {
+        *place = number;
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod arena;
 mod check;
+pub mod draft;
 pub mod engine;
 pub mod error;
 pub mod generate;
@@ -11,6 +12,7 @@ pub mod kv;
 pub mod math;
 mod ops;
 pub mod page;
+pub mod pass;
 pub mod program;
 pub mod quant;
 mod rows;

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod compile;
 pub mod convert;
 pub mod dispatch;
+pub mod draft;
 pub mod error;
 pub mod export;
 pub mod graph;

@@ -111,7 +111,9 @@ impl Writer {
         let pages = section(after(tokenizer).next_multiple_of(u64::from(page_size)), length);
         moves.iter_mut().for_each(|(.., to)| *to += pages.offset);
         let kv_format = kv.map_or(kv_format(&package.program()?), Kv::format);
-        let plan = Plan { columns: 1, logit_columns: 1, kv_capacity: 1, kv_sinks: 0, kv_format };
+        let (columns, kv_capacity, kv_sinks) = (1, 1, 0);
+        let plan =
+            Plan { columns, logit_columns: 1, kv_capacity, kv_sinks, kv_format, sequences: 1 };
         let header =
             Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
         let mut tensors_by_name = index.by_name();
@@ -138,7 +140,8 @@ impl Writer {
         let layout = |columns, kv_capacity: u32| {
             let kv_sinks = 4.min(kv_capacity.saturating_sub(1));
             let kv_format = self.header.plan.kv_format;
-            let plan = Plan { columns, logit_columns: 1, kv_capacity, kv_sinks, kv_format };
+            let (logit_columns, sequences) = (1, 1);
+            let plan = Plan { columns, logit_columns, kv_capacity, kv_sinks, kv_format, sequences };
             let layout = Layout::new(&program, &plan, 0);
             layout.map(|layout| (plan, layout)).map_err(|error| Error::load(&package.path, error))
         };

@@ -38,6 +38,8 @@ pub struct Request {
     pub kv: Option<Kv>,
     /// Tokens whose logits are wanted in one pass; 0 counts as 1.
     pub logit_columns: u32,
+    /// Texts that are under way at once; 0 counts as 1.
+    pub sequences: u32,
     /// How weights reach the engine; the planner chooses if `None`.
     pub pages: Option<PageSource>,
     /// The planes to read of weights that have two.
@@ -318,6 +320,7 @@ fn shape(request: &Request, context: u32, kv_format: KvFormat, chunk: u32) -> Pl
         kv_capacity: context,
         kv_sinks: SINKS.min(context.saturating_sub(1)),
         kv_format,
+        sequences: request.sequences.max(1),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Logits of this many tokens are wanted in one pass; 0 counts as 1.
     pub logit_columns: u32,
+    /// Texts that are under way at once; 0 counts as 1. An image is for one.
+    pub sequences: u32,
     /// Where weights come from; the planner chooses if `None`.
     pub pages: Option<PageSource>,
     /// The planes to read of weights that have two.
@@ -340,6 +342,7 @@ impl Tables {
             context: options.context,
             kv: options.kv,
             logit_columns: options.logit_columns,
+            sequences: options.sequences,
             pages: options.pages,
             precision: options.precision,
             fixed: self.fixed,

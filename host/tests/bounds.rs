@@ -58,8 +58,13 @@ fn the_largest_sizes_do_not_overflow() {
         kv_capacity: 1 << 24,
         kv_sinks: 4,
         kv_format: KvFormat::Single,
+        sequences: 1,
     };
     assert!(Layout::new(&program, &plan, u32::MAX).unwrap().total() > 1 << 60);
+    for sequences in [0, 1 << 16, u32::MAX] {
+        let refused = Layout::new(&program, &Plan { sequences, ..plan }, u32::MAX);
+        assert_eq!(refused, Err(LoadError::Plan));
+    }
 
     let program = encode(&Header { kv_caches: MAX_LAYERS + 1, ..header() }, &[]);
     let refused = Program::parse(&program, &[], 0..0).err();

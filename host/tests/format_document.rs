@@ -43,6 +43,7 @@ fn the_image_header_is_as_drawn() {
             kv_capacity: 0x104,
             kv_sinks: 0x105,
             kv_format: KvFormat::Single,
+            sequences: 1,
         },
         ram_bytes: 0x106,
         program: extent(0x2f1),
@@ -100,6 +101,7 @@ fn page_sizes_are_as_stated() {
             kv_capacity: 1,
             kv_sinks: 0,
             kv_format: KvFormat::Half,
+            sequences: 1,
         };
         let (program, tensors, tokenizer, checksums, pages) = (none, none, none, none, none);
         let header =

@@ -45,6 +45,7 @@ impl Setting<'_> {
             kv: self.kv,
             threads: Some(self.threads.unwrap_or(1)),
             logit_columns,
+            sequences: 1,
             pages: self.pages,
             precision: self.precision,
         };

@@ -153,6 +153,9 @@ fn json_is_one_object_on_standard_output() {
         "planned_bytes",
         "peak_bytes",
         "streamed_bytes_per_token",
+        "drafted_tokens",
+        "accepted_tokens",
+        "tokens_per_pass",
     ];
     has(&said["stats"], &stats);
     assert!(stats.iter().all(|s| said["stats"][s].is_number()), "{said}");

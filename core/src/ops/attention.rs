@@ -2,14 +2,14 @@
 
 use super::{Columns, ColumnsMut, rope::rotate};
 use crate::kv::{Cache, Window};
+use crate::pass::Run;
 use crate::program::{Heads, MAX_HEAD_WIDTH};
 use crate::rows::{TaskRows, share_rows};
 use crate::simd::{Attend, Kernels, KvHead, MAX_QUERIES, Query, Softmax};
-use core::ops::Range;
 use omex_hal::Parallel;
 
-/// The inputs of an attention.
-pub(crate) struct Inputs<'i> {
+/// What an attention is about.
+pub(crate) struct Attention<'i> {
     pub(crate) heads: Heads,
     pub(crate) scale: f32,
     pub(crate) query: Columns<'i>,
@@ -20,83 +20,80 @@ pub(crate) struct Inputs<'i> {
     pub(crate) window: Window,
 }
 
-/// Appends each column's key and value at its position, and attends to what it may see.
-pub(crate) fn attention(
-    kernels: &Kernels,
-    parallel: &dyn Parallel,
-    inputs: &Inputs<'_>,
-    cache: &mut Cache<'_>,
-    mut output: ColumnsMut<'_>,
-    position: u32,
-    columns: usize,
-) {
-    let fits = position.saturating_add(columns as u32) <= inputs.window.capacity;
-    // A full ring replaces positions that earlier columns of the same pass still see.
-    let step = if fits { columns } else { 1 };
-    for first in (0..columns).step_by(step.max(1)) {
-        let batch = first..first + step;
-        for c in batch.clone() {
-            cache.append(position + c as u32, inputs.key.column(c), inputs.value.column(c));
-        }
-        let rows = 0..output.width;
-        let heads = heads_per_task(inputs, parallel, position, &batch);
-        let rows_per_task = heads * inputs.heads.width as usize;
-        let cache = &*cache;
-        share_rows(parallel, &mut output, rows, rows_per_task, &|rows| {
-            let batch = (position, batch.clone());
-            match cache {
-                Cache::Half(cache) => {
-                    inputs.attend(kernels.attend_half, |h| cache.head(h), rows, batch)
-                }
-                Cache::Single(cache) => {
-                    inputs.attend(kernels.attend_single, |h| cache.head(h), rows, batch);
-                }
-                Cache::Int8(cache) => {
-                    inputs.attend(kernels.attend_int8, |h| cache.head(h), rows, batch)
+impl Attention<'_> {
+    /// Appends the key and value of each column of a run at its position, and attends to what it
+    /// may see. If there are spare places, column `c` is stored in that number `c` of them too.
+    pub(crate) fn attend(
+        &self,
+        kernels: &Kernels,
+        parallel: &dyn Parallel,
+        cache: &mut Cache<'_>,
+        output: &mut ColumnsMut<'_>,
+        run: &Run,
+        spare: Option<u32>,
+    ) {
+        let fits = run.position_of(run.columns.end) <= self.window.capacity;
+        // A full ring replaces positions that earlier columns of the same pass still see.
+        let step = if fits { run.columns.len() } else { 1 };
+        for first in run.columns.clone().step_by(step.max(1)) {
+            let (position, columns) = (run.position_of(first), first..first + step);
+            let batch = Run { sequence: run.sequence, position, columns };
+            for c in batch.columns.clone() {
+                let position = batch.position_of(c);
+                cache.append(position, self.key.column(c), self.value.column(c));
+                if let Some(spare) = spare {
+                    cache.copy(position, spare + c as u32);
                 }
             }
-        });
+            let rows = 0..output.width;
+            let heads = self.heads_per_task(parallel, &batch);
+            let rows_per_task = heads * self.heads.width as usize;
+            let cache = &*cache;
+            share_rows(parallel, output, rows, rows_per_task, &|rows| match cache {
+                Cache::Half(cache) => {
+                    self.attend_rows(kernels.attend_half, |h| cache.head(h), rows, &batch);
+                }
+                Cache::Single(cache) => {
+                    self.attend_rows(kernels.attend_single, |h| cache.head(h), rows, &batch);
+                }
+                Cache::Int8(cache) => {
+                    self.attend_rows(kernels.attend_int8, |h| cache.head(h), rows, &batch);
+                }
+            });
+        }
     }
-}
 
-/// Query heads that one task computes: all where waking other cores costs more than the work, else
-/// at most those that share a key, so that it is read once.
-fn heads_per_task(
-    inputs: &Inputs<'_>,
-    parallel: &dyn Parallel,
-    position: u32,
-    batch: &Range<usize>,
-) -> usize {
-    let seen = position.min(inputs.window.capacity) as usize + batch.len();
-    let heads = inputs.heads.query as usize;
-    if seen * batch.len() < 64 {
-        return heads;
+    /// Query heads that one task computes: all where waking other cores costs more than the work,
+    /// else at most those that share a key, so that it is read once.
+    fn heads_per_task(&self, parallel: &dyn Parallel, batch: &Run) -> usize {
+        let seen = batch.position.min(self.window.capacity) as usize + batch.columns.len();
+        let heads = self.heads.query as usize;
+        if seen * batch.columns.len() < 64 {
+            return heads;
+        }
+        let group = self.queries_a_key();
+        let share = (heads / (2 * parallel.cores()).max(1)).clamp(1, group);
+        (1..=share).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1)
     }
-    let group = inputs.queries_a_key();
-    let share = (heads / (2 * parallel.cores()).max(1)).clamp(1, group);
-    (1..=share).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1)
-}
 
-impl Inputs<'_> {
     /// Query heads that share a key; at least 1.
     fn queries_a_key(&self) -> usize {
         self.heads.query.checked_div(self.heads.kv).unwrap_or(1).max(1) as usize
     }
 
-    /// Computes the output rows of one task for a batch of columns, of which the first column of
-    /// the pass is at `position`.
-    fn attend<'c, T: 'c>(
+    /// Computes the output rows of one task for a batch of columns.
+    fn attend_rows<'c, T: 'c>(
         &self,
         attend: Attend<T>,
         kv_head: impl Fn(usize) -> KvHead<'c, T>,
         mut rows: TaskRows<'_>,
-        (position, batch): (u32, Range<usize>),
+        batch: &Run,
     ) {
         let width = (self.heads.width as usize).max(1);
         let group = self.queries_a_key();
         let first = rows.range().start / width;
-        for c in batch {
-            let position = position + c as u32;
+        for c in batch.columns.clone() {
+            let position = batch.position_of(c);
             let query = self.query.column(c).get(first * width..).unwrap_or_default();
             let mut queries = query.chunks_exact(width);
             let mut outs = rows.column(c).chunks_exact_mut(width);

@@ -4,6 +4,7 @@ use super::{Columns, ColumnsMut};
 use crate::kv::Window;
 use crate::math::{cos, sin};
 use crate::page::Stream;
+use crate::pass::{Input, Inputs};
 use omex_hal::PageError;
 
 /// Cosines and sines of each column's angles: for its position, then for what a query is turned
@@ -11,16 +12,14 @@ use omex_hal::PageError;
 pub(crate) fn rotary_angles(
     mut frequencies: Stream<'_, '_>,
     window: Window,
-    position: u32,
+    inputs: &Inputs<'_>,
     mut output: ColumnsMut<'_>,
-    columns: usize,
 ) -> Result<(), PageError> {
     let count = output.width / 4;
     let mut done = 0;
     while let Some(bytes) = frequencies.next_units()? {
         let (frequencies, _) = bytes.as_chunks::<4>();
-        for c in 0..columns {
-            let position = position.saturating_add(c as u32);
+        for (c, Input { position, .. }) in inputs.iter().enumerate() {
             let turns = [position as f32, -(window.sink_shift(position) as f32)];
             let column = output.column(c);
             for (part, turn) in column.chunks_mut((2 * count).max(1)).zip(turns) {

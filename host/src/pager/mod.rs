@@ -57,10 +57,11 @@ impl Space {
 }
 
 /// Where pages come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum PageSource {
     /// Mapped files.
+    #[default]
     Mmap,
     /// Direct reads through io_uring (Linux).
     Uring,

@@ -3,6 +3,7 @@
 use super::convert;
 use super::run::{Request, generate};
 use crate::cli::{bytes, output};
+use omex::draft::Drafting;
 use omex::session::{Options, Session};
 use omex::{Error, Result};
 use omex_core::sample::Sampling;
@@ -33,7 +34,7 @@ pub(crate) fn main() -> Result<()> {
     let sampling = Sampling::GREEDY;
     let request = Request { prompt: &ids, max_tokens: 256, sampling, start };
     output::text(PROMPT)?;
-    let generated = generate(&mut session, &request, &mut output::text)?;
+    let generated = generate(&mut session, &request, Drafting::new(None, 0), &mut output::text)?;
     output::text("\n")?;
     output::note(&format!(
         "\n{} tokens. Try next:\n  \

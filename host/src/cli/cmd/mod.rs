@@ -4,6 +4,7 @@ pub(crate) mod benchmark;
 pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod demo;
+mod draft;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod logits;
@@ -55,6 +56,7 @@ impl Machine {
             kv: self.kv,
             threads: self.threads.map(usize::from),
             logit_columns,
+            sequences: 1,
             pages: self.pages,
             precision: self.precision,
         }

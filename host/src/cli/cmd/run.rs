@@ -1,7 +1,10 @@
 //! `omex run`.
 
+use super::draft::{DraftArgs, Models};
 use super::{Machine, parse_ids, prompt_ids};
 use crate::cli::{bytes, output};
+use omex::draft::{Counts, Drafting};
+use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::session::Session;
@@ -22,6 +25,7 @@ use std::time::Instant;
 Examples:
   omex run stories.omex \"Once upon a time\"
   omex run stories.omex \"The robot\" --temperature 0.8 --top-p 0.9 --seed 7 --stats
+  omex run llama.omex \"Once upon a time\" --draft lookup --draft-width 4 --stats
   echo \"Long ago\" | omex run stories.omex - --max-tokens 100 --json
   omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
 pub(crate) struct Args {
@@ -40,6 +44,8 @@ pub(crate) struct Args {
     sampling: SamplingArgs,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    draft: DraftArgs,
     /// Print times and memory to standard error
     #[arg(long)]
     stats: bool,
@@ -116,6 +122,10 @@ pub(crate) struct Stats {
     pub(crate) planned_bytes: u64,
     peak_bytes: Option<u64>,
     streamed_bytes_per_token: u64,
+    pages: PageSource,
+    #[serde(flatten)]
+    drafts: Counts,
+    tokens_per_pass: f64,
     /// A budget may ask for another format, and that changes what is computed.
     kv_format: Kv,
     /// As does the choice of planes.
@@ -130,8 +140,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         text => text.to_owned(),
     };
     let start = Instant::now();
-    let mut session = args.machine.open(&args.model, 1)?;
+    let Models { model: mut session, mut draft } = args.draft.open(&args.machine, &args.model)?;
+    let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
     let ids = prompt_ids(&session, &prompt, args.ids.as_ref())?;
+    let drafting = args.draft.drafting(&session, draft.as_mut(), &ids)?;
     let request = Request {
         prompt: &ids,
         max_tokens: args.max_tokens,
@@ -139,13 +151,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         start,
     };
     if args.json {
-        let output = generate(&mut session, &request, &mut |_| Ok(()))?;
+        let mut output = generate(&mut session, &request, drafting, &mut |_| Ok(()))?;
+        output.stats.planned_bytes += of_draft;
         return output::json(&output);
     }
     output::text(&prompt)?;
-    let result = generate(&mut session, &request, &mut output::text);
+    let result = generate(&mut session, &request, drafting, &mut output::text);
     output::text("\n")?;
-    let output = result?;
+    let mut output = result?;
+    output.stats.planned_bytes += of_draft;
     if args.stats {
         output.stats.print();
     }
@@ -172,6 +186,7 @@ pub(crate) struct Request<'r> {
 pub(crate) fn generate(
     session: &mut Session,
     request: &Request<'_>,
+    mut drafting: Drafting<'_>,
     emit: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Output> {
     let tables = session.tokenizer_tables();
@@ -179,10 +194,12 @@ pub(crate) fn generate(
     let mut tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
     let plan = session.plan();
     let (planned_bytes, kv_format, precision) = (plan.total, plan.kv_format, plan.precision);
-    let mut stats = Stats { planned_bytes, kv_format, precision, ..Stats::default() };
+    let pages = session.source();
+    let mut stats = Stats { planned_bytes, kv_format, precision, pages, ..Stats::default() };
     let bytes_read = session.bytes_read();
     let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
     let failed = session.failure();
+    let columns = plan.prefill_chunk as usize;
     let mut watch = session.pressure_watch()?;
     let mut engine = session.engine()?;
     let mut text = Text { decoder: Decoder::new(false), all: String::new() };
@@ -197,15 +214,19 @@ pub(crate) fn generate(
     let mut generation =
         Generation::prefill(&mut engine, sampler, request.prompt).map_err(&failed)?;
     stats.prefill_tok_s = rate(request.prompt.len(), prefill);
+    drafting.begin(request.prompt, columns, prefill.elapsed())?;
     stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
     let (decode, before) = (Instant::now(), read());
-    let mut ids = vec![];
-    while ids.len() < request.max_tokens as usize {
+    let (mut ids, prompt, most) =
+        (request.prompt.to_vec(), request.prompt.len(), request.max_tokens);
+    while ids.len() < prompt + most as usize {
         if let Some(watch) = &mut watch {
             let planes = watch.planes();
             generation.set_planes(planes);
             stats.reduced_passes += u64::from(planes != Planes::FULL);
         }
+        let left = prompt + most as usize - ids.len();
+        drafting.run(&mut generation, &ids, left, &failed)?;
         let Some(id) = generation.next_token().map_err(&failed)? else { break };
         ids.push(id);
         if let Some(tokenizer) = &mut tokenizer {
@@ -214,10 +235,14 @@ pub(crate) fn generate(
         interrupt::check()?;
     }
     text.finish(emit)?;
-    let passes = ids.len().saturating_sub(1);
-    if passes > 0 {
-        stats.decode_tok_s = rate(passes, decode);
-        stats.streamed_bytes_per_token = (read() - before) / passes as u64;
+    stats.drafts = drafting.finish(ids.len());
+    ids.drain(..prompt);
+    // The first token came from the prompt's last pass.
+    let decoded = ids.len().saturating_sub(1);
+    if decoded > 0 {
+        stats.decode_tok_s = rate(decoded, decode);
+        stats.streamed_bytes_per_token = (read() - before) / decoded as u64;
+        stats.tokens_per_pass = decoded as f64 / stats.drafts.passes.max(1) as f64;
     }
     stats.peak_bytes = peak_bytes();
     Ok(Output { ids, text: text.all, stats })
@@ -264,7 +289,9 @@ impl Stats {
             "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
              decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
              streamed             {} a token\nKV cache             {}\n\
-             planes               {}{fewer}",
+             planes               {}{fewer}\n\
+             drafts               {} of {} tokens accepted, {:.2} tokens a pass\n\
+             pages                {}",
             self.time_to_first_token_ms,
             self.prefill_tok_s,
             self.decode_tok_s,
@@ -272,6 +299,10 @@ impl Stats {
             bytes::show(self.streamed_bytes_per_token),
             self.kv_format,
             self.precision,
+            self.drafts.accepted_tokens,
+            self.drafts.drafted_tokens,
+            self.tokens_per_pass,
+            self.pages,
         ));
     }
 }

@@ -1,0 +1,208 @@
+//! The inputs of a pass: a token a column, each at a position of a sequence.
+//!
+//! A sequence is a text with KV caches of its own. Consecutive inputs of one sequence whose
+//! positions go up by one are a run. An attention takes run after run: it stores the run's keys
+//! and values, then the run's columns attend to the places up to their own.
+//!
+//! So inputs may branch: a tree of drafted tokens is given in preorder, each token one position
+//! behind its parent. When a run attends, the places before it hold its ancestors, since what
+//! other branches stored lies at its own positions, and is overwritten, or behind them, where it
+//! does not look. Every key lies in the very place where plain decoding puts it: no mask is
+//! needed, and the logits are the same bits.
+//!
+//! A branch overwrites the one before it. Where inputs branch, each column's key and value are
+//! therefore stored once more, in a spare place behind all positions of the pass, from which
+//! [`crate::engine::Engine::accept`] takes those of the branch that stays.
+
+use crate::arena::Plan;
+use crate::error::RunError;
+use core::ops::Range;
+
+/// The last position of a text: up to here, positions are exact as 32-bit floats.
+const LAST_POSITION: u32 = 1 << 24;
+
+/// A column of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The token.
+    pub token: u32,
+    /// The text that it belongs to, below the plan's `sequences`.
+    pub sequence: u32,
+    /// Where it stands in the text.
+    pub position: u32,
+    /// Whether the logits of what follows it are wanted.
+    pub logits: bool,
+}
+
+/// Consecutive inputs of one sequence, at consecutive positions.
+pub(crate) struct Run {
+    pub(crate) sequence: u32,
+    /// Of the first column.
+    pub(crate) position: u32,
+    pub(crate) columns: Range<usize>,
+}
+
+impl Run {
+    pub(crate) fn position_of(&self, column: usize) -> u32 {
+        self.position.saturating_add(column.saturating_sub(self.columns.start) as u32)
+    }
+}
+
+/// The inputs of the pass under way, or of the last one.
+pub(crate) struct Inputs<'a> {
+    records: &'a mut [Record],
+    count: usize,
+    /// Where spare places begin, if the inputs branch.
+    spare: Option<u32>,
+}
+
+/// An input in the arena: token, sequence, position, and 1 if its logits are wanted.
+pub(crate) type Record = [u32; 4];
+
+fn to_record(input: Input) -> Record {
+    [input.token, input.sequence, input.position, u32::from(input.logits)]
+}
+
+fn from_record([token, sequence, position, logits]: &Record) -> Input {
+    let (token, sequence, position, logits) = (*token, *sequence, *position, *logits == 1);
+    Input { token, sequence, position, logits }
+}
+
+impl<'a> Inputs<'a> {
+    /// No inputs, with room for as many as there are records.
+    pub(crate) fn new(records: &'a mut [Record]) -> Self {
+        Self { records, count: 0, spare: None }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// Replaces the inputs; after an error there are none.
+    pub(crate) fn set(&mut self, inputs: impl Iterator<Item = Input>) -> Result<(), RunError> {
+        self.count = 0;
+        let mut given = 0;
+        let mut records = self.records.iter_mut();
+        for input in inputs {
+            if let Some(record) = records.next() {
+                *record = to_record(input);
+            }
+            given += 1;
+        }
+        let limit = self.records.len() as u32;
+        if given == 0 || given > limit {
+            return Err(RunError::TokenCount { given, limit });
+        }
+        self.count = given as usize;
+        self.spare = self.find_spare();
+        Ok(())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Input> + ExactSizeIterator {
+        self.records.get(..self.count).unwrap_or_default().iter().map(from_record)
+    }
+
+    /// The columns whose logits are wanted.
+    pub(crate) fn selected(&self) -> impl Iterator<Item = usize> {
+        self.iter().enumerate().filter_map(|(column, input)| input.logits.then_some(column))
+    }
+
+    pub(crate) fn spare(&self) -> Option<u32> {
+        self.spare
+    }
+
+    /// The run that begins with this column.
+    pub(crate) fn run(&self, first: usize) -> Option<Run> {
+        let Input { sequence, position, .. } = self.iter().nth(first)?;
+        let mut run = Run { sequence, position, columns: first..first };
+        for input in self.iter().skip(first) {
+            if input.sequence != sequence || input.position != run.position_of(run.columns.end) {
+                break;
+            }
+            run.columns.end += 1;
+        }
+        Some(run)
+    }
+
+    fn runs(&self) -> impl Iterator<Item = Run> {
+        let mut first = 0;
+        core::iter::from_fn(move || {
+            let run = self.run(first)?;
+            first = run.columns.end;
+            Some(run)
+        })
+    }
+
+    /// Where the inputs before `column` end a sequence; `None` if they are of others.
+    pub(crate) fn end_before(&self, column: usize, sequence: u32) -> Option<u32> {
+        let mut before = self.iter().take(column).rev().filter(|i| i.sequence == sequence);
+        before.next().map(|input| input.position.saturating_add(1))
+    }
+
+    fn find_spare(&self) -> Option<u32> {
+        let branches = |run: Run| {
+            self.end_before(run.columns.start, run.sequence).is_some_and(|end| run.position < end)
+        };
+        let end = self.iter().map(|input| input.position.saturating_add(1)).max();
+        end.filter(|_| self.runs().any(branches))
+    }
+
+    /// Checks that the inputs can be run, where `ends` says how long each sequence is.
+    pub(crate) fn check(&self, plan: &Plan, vocabulary: u32, ends: &[u32]) -> Result<(), RunError> {
+        if let Some(input) = self.iter().find(|input| input.token >= vocabulary) {
+            return Err(RunError::Token(input.token));
+        }
+        let (selected, limit) = (self.selected().count() as u32, plan.logit_columns);
+        if selected > limit {
+            return Err(RunError::TokenCount { given: selected, limit });
+        }
+        for run in self.runs() {
+            let end = *ends.get(run.sequence as usize).ok_or(RunError::Sequence(run.sequence))?;
+            let end = self.end_before(run.columns.start, run.sequence).unwrap_or(end);
+            let behind = run.position_of(run.columns.end);
+            if !may_follow(run.position, end, plan.kv_capacity) || behind > LAST_POSITION {
+                return Err(RunError::Position(run.position));
+            }
+        }
+        match self.spare {
+            Some(spare) if self.count as u64 + u64::from(spare) > plan.kv_capacity.into() => {
+                Err(RunError::Branches)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The column and its ancestors, last first.
+    pub(crate) fn path(&self, column: usize) -> impl Iterator<Item = (usize, Input)> {
+        let mut next = self.iter().nth(column).map(|last| (last.sequence, last.position));
+        let up_to = self.iter().enumerate().take(column.saturating_add(1)).rev();
+        up_to.filter(move |(_, input)| {
+            let found = next == Some((input.sequence, input.position));
+            if found {
+                next = input.position.checked_sub(1).map(|parent| (input.sequence, parent));
+            }
+            found
+        })
+    }
+
+    /// The child of a column that holds this token.
+    pub(crate) fn child(&self, column: usize, token: u32) -> Option<usize> {
+        let parent = self.iter().nth(column)?;
+        let descendants = self.iter().enumerate().skip(column + 1);
+        let mut descendants = descendants
+            .take_while(|(_, i)| i.sequence == parent.sequence && i.position > parent.position);
+        let is_child =
+            |(_, i): &(usize, Input)| i.position == parent.position + 1 && i.token == token;
+        descendants.find(is_child).map(|(column, _)| column)
+    }
+}
+
+/// True if a sequence that ends at `end` can go on at `position`: there, or further back while no
+/// newer position has replaced one that is still to be seen.
+pub(crate) fn may_follow(position: u32, end: u32, capacity: u32) -> bool {
+    position == end || position == 0 || position < end && end <= capacity
+}

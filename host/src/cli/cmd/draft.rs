@@ -1,0 +1,133 @@
+//! Which drafts `omex run` takes.
+
+use super::{Machine, parse_ids};
+use crate::cli::bytes;
+use omex::draft::{Drafter, Drafting, ModelDrafter, Recorded, check_vocabularies};
+use omex::session::{Session, plan_model};
+use omex::{Error, Result};
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(crate) struct DraftArgs {
+    /// Guesses at the tokens that follow, of which one pass verifies several: from the text so far,
+    /// or from a smaller model; the text is the same with any
+    #[arg(
+        long, value_name = "lookup|none|MODEL", default_value = "none", value_parser = parse_source
+    )]
+    draft: Source,
+    /// Tokens guessed at once, at most
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    draft_width: u32,
+    /// Guesses that are known beforehand, for measurements
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "draft")]
+    draft_ids: Option<PathBuf>,
+    /// The part of these that is right
+    #[arg(long, value_name = "P", hide = true, default_value_t = 1.0, requires = "draft_ids")]
+    #[arg(value_parser = parse_part)]
+    draft_acceptance: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    None,
+    LookUp,
+    Model(PathBuf),
+}
+
+fn parse_source(text: &str) -> Result<Source, String> {
+    Ok(match text {
+        "none" => Source::None,
+        "lookup" => Source::LookUp,
+        path => Source::Model(path.into()),
+    })
+}
+
+fn parse_part(text: &str) -> Result<f64, String> {
+    let part = text.parse().ok().filter(|part| (0.0..=1.0).contains(part));
+    part.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+/// A model, and one that drafts for it.
+pub(crate) struct Models {
+    pub(crate) model: Session,
+    pub(crate) draft: Option<Session>,
+}
+
+impl DraftArgs {
+    /// Opens the models; the memory is for both.
+    pub(crate) fn open(&self, machine: &Machine, path: &Path) -> Result<Models> {
+        let Source::Model(draft_path) = &self.draft else {
+            let columns = 1 + self.affordable_width(machine, path)?;
+            return Ok(Models { model: machine.open(path, columns)?, draft: None });
+        };
+        let small = Machine { kv: None, pages: None, ..machine.clone() };
+        let draft = small.open(draft_path, 1)?;
+        let taken = draft.plan().total;
+        let memory = machine.memory.map(|memory| memory.saturating_sub(taken));
+        let rest = Machine { memory, ..machine.clone() };
+        let of_both = |error| match error {
+            Error::Budget { needed, .. } => Error::Usage(format!(
+                "{}: drafts take {} of the memory, which leaves {} where {} are needed; raise \
+                 --memory, or use --draft lookup",
+                draft_path.display(),
+                bytes::show(taken),
+                bytes::show(memory.unwrap_or(0)),
+                bytes::show(needed),
+            )),
+            error => error,
+        };
+        let columns = self.affordable_width(&rest, path).map_err(of_both)?;
+        let model = rest.open(path, 1 + columns).map_err(of_both)?;
+        check_vocabularies((&model, path), (&draft, draft_path))?;
+        Ok(Models { model, draft: Some(draft) })
+    }
+
+    /// The largest width whose logits leave the plan as it is: a draft must not cost the text its
+    /// context or its precision.
+    fn affordable_width(&self, machine: &Machine, path: &Path) -> Result<u32> {
+        if self.draft == Source::None && self.draft_ids.is_none() {
+            return Ok(0);
+        }
+        if machine.memory.is_none() {
+            return Ok(self.draft_width);
+        }
+        let plain = plan_model(path, &machine.options(1))?;
+        let mut widths =
+            std::iter::successors(Some(self.draft_width), |w| Some(w / 2).filter(|w| *w > 0));
+        let leaves_plan = |width: &u32| {
+            plan_model(path, &machine.options(1 + width)).is_ok_and(|plan| {
+                plan.residency == plain.residency
+                    && (plan.context, plan.kv_format) == (plain.context, plain.kv_format)
+            })
+        };
+        Ok(widths.find(leaves_plan).unwrap_or(0))
+    }
+
+    /// Drafts for a text that begins with `prompt`.
+    pub(crate) fn drafting<'m>(
+        &self,
+        model: &Session,
+        draft: Option<&'m mut Session>,
+        prompt: &[u32],
+    ) -> Result<Drafting<'m>> {
+        let drafter = match (&self.draft_ids, draft) {
+            (Some(file), _) => Some(Drafter::Recorded(self.recorded(file, model, prompt.len())?)),
+            (None, Some(draft)) => Some(Drafter::Model(Box::new(ModelDrafter::new(draft)?))),
+            (None, None) => Some(Drafter::LookUp).filter(|_| self.draft == Source::LookUp),
+        };
+        Ok(Drafting::new(drafter, model.logit_columns().saturating_sub(1)))
+    }
+
+    fn recorded(&self, file: &Path, model: &Session, prompt: usize) -> Result<Recorded> {
+        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", e))?;
+        let vocabulary = model.program()?.header().vocab_size;
+        let ids = parse_ids(&text)
+            .map_err(|error| Error::Usage(format!("{}: {error}", file.display())))?;
+        if let Some(id) = ids.iter().find(|id| **id >= vocabulary) {
+            let message = format!("{}: token {id}: the model has {vocabulary}", file.display());
+            return Err(Error::Usage(message));
+        }
+        Ok(Recorded::new(ids, prompt, self.draft_acceptance, vocabulary))
+    }
+}
