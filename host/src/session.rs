@@ -15,13 +15,13 @@ use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use zerocopy::IntoBytes;
 
 /// How a model is to be run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Bytes that may be used.
+    /// Bytes that may be used; if `None`, all, or what is available where weights are more than that.
     pub memory: Option<u64>,
     /// Positions of the KV cache; the planner chooses if `None`. An image was packed for some.
     pub context: Option<u32>,
@@ -183,6 +183,16 @@ impl Session {
         }
     }
 
+    /// To be set when decoding begins: where weights are mapped, that is the time to copy them into
+    /// memory that is read faster.
+    #[must_use]
+    pub fn decodes(&self) -> Arc<AtomicBool> {
+        match &self.pager {
+            Source::Mapped(pager) => pager.decodes(),
+            Source::Stream(_) => Arc::default(),
+        }
+    }
+
     /// Where pages come from.
     #[must_use]
     pub fn source(&self) -> PageSource {
@@ -328,6 +338,14 @@ impl Tables {
             .map_err(|error| Error::load(path, error))
     }
 
+    /// The budget where none is asked for: weights that would take nearly all of what is available
+    /// leave a part of it to others; smaller ones need no bound.
+    fn budget(&self, options: &Options) -> Option<u64> {
+        let most = crate::memory::available()? / 10 * 9;
+        let mapped = options.pages == Some(PageSource::Mmap);
+        (!mapped && self.space.length() > most).then_some(most)
+    }
+
     fn plan(&self, path: &Path, options: &Options) -> Result<MemoryPlan> {
         let program = self.program(path)?;
         let tokenizer =
@@ -338,7 +356,7 @@ impl Tables {
         }
         let size = ModelSize { program: &program, space: &self.space, tables: tables as u64 };
         let request = Request {
-            memory: options.memory,
+            memory: options.memory.or_else(|| self.budget(options)),
             context: options.context,
             kv: options.kv,
             logit_columns: options.logit_columns,

@@ -201,32 +201,44 @@ fn the_plan_is_what_the_run_plans() {
 /// The same under a limit that the kernel enforces, page cache included.
 #[test]
 fn the_budget_holds_under_a_memory_cgroup() {
-    let group =
-        Path::new("/sys/fs/cgroup/memory").join(format!("omex-test-{}", std::process::id()));
+    let memory = 10_000_000;
+    let Some(finished) = in_cgroup("budget", memory + SLACK, &generate(memory)) else { return };
+    json_of(&finished);
+}
+
+#[test]
+fn weights_that_are_more_than_memory_are_streamed_without_being_asked() {
+    let mut plain = omex(["run", large_model().to_str().unwrap(), "--ids", "1,5,9,700,8191"]);
+    plain.args(["--max-tokens", "4", "--json", "--context", "64", "--kv", "f16"]);
+    let expected = json_of(&run(&mut plain));
+    assert_eq!(expected["stats"]["pages"], "mmap", "{expected}");
+    let Some(finished) = in_cgroup("default", 60_000_000, &plain) else { return };
+    let said = json_of(&finished);
+    assert_ne!(said["stats"]["pages"], "mmap", "{said}");
+    assert_eq!(said["ids"], expected["ids"]);
+}
+
+/// Runs a command in a memory control group with this limit; `None`, with a line that says so,
+/// where such groups can't be made.
+fn in_cgroup(name: &str, limit: u64, command: &Command) -> Option<Finished> {
+    let name = format!("omex-test-{name}-{}", std::process::id());
+    let group = Path::new("/sys/fs/cgroup/memory").join(name);
     if std::fs::create_dir(&group).is_err() {
         println!("skipped: memory cgroups (version 1) can't be made here");
-        return;
+        return None;
     }
     let result = std::panic::catch_unwind(|| {
-        let memory = 10_000_000u64;
-        let limit = memory + SLACK;
         if std::fs::write(group.join("memory.limit_in_bytes"), limit.to_string()).is_err() {
             println!("skipped: a memory cgroup's limit can't be set here");
-            return;
+            return None;
         }
-        let inner = generate(memory);
         let mut shell = Command::new("sh");
         shell.arg("-c").arg("echo $$ > \"$0\" && exec \"$@\"").arg(group.join("cgroup.procs"));
-        shell.arg(inner.get_program()).args(inner.get_args());
+        shell.arg(command.get_program()).args(command.get_args());
         let finished = run(&mut shell);
-        let said = json_of(&finished);
-        let peak =
-            std::fs::read_to_string(group.join("memory.max_usage_in_bytes")).unwrap_or_default();
-        println!(
-            "limit {limit}: {} planned, {} at the peak with page cache",
-            bytes(&said, "planned_bytes"),
-            peak.trim()
-        );
+        let peak = std::fs::read_to_string(group.join("memory.max_usage_in_bytes"));
+        println!("limit {limit}: {} at the peak with page cache", peak.unwrap_or_default().trim());
+        Some(finished)
     });
     // The group goes once its last process has gone.
     for _ in 0..100 {
@@ -235,7 +247,7 @@ fn the_budget_holds_under_a_memory_cgroup() {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    result.unwrap_or_else(|e| std::panic::resume_unwind(e));
+    result.unwrap_or_else(|e| std::panic::resume_unwind(e))
 }
 
 #[test]

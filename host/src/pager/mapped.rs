@@ -1,5 +1,5 @@
 //! Mapped files: the first pass works on them at once, without a copy. Where there is memory for
-//! it, a thread copies them into huge pages meanwhile, which are read faster by half.
+//! it, a thread copies them into huge pages while tokens are decoded, which makes these faster.
 #![expect(unsafe_code, reason = "mapping files, and sharing what of a copy is done")]
 
 use super::{Space, open};
@@ -20,8 +20,9 @@ pub struct MappedPager {
     geometry: PageGeometry,
     /// First page of each file, and the file.
     files: Vec<(u32, Arc<MappedFile>)>,
-    /// Copies the files, from the first pass on.
+    /// Copies the files, once there is more to gain than to lose.
     copier: Option<Copier>,
+    decodes: Arc<AtomicBool>,
 }
 
 /// A file, mapped, and its copy as far as there is one.
@@ -56,7 +57,14 @@ impl MappedPager {
             files.push((u32::try_from(first).unwrap_or(u32::MAX), file));
             first += length / u64::from(space.page_size);
         }
-        Ok(Self { geometry, files, copier: None })
+        Ok(Self { geometry, files, copier: None, decodes: Arc::default() })
+    }
+
+    /// To be set when decoding begins. A prompt's passes are bound by computing, and a copy would
+    /// only take time from them.
+    #[must_use]
+    pub fn decodes(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.decodes)
     }
 
     /// Copies the files from now on, if there is memory for it.
@@ -148,7 +156,7 @@ impl Pager for MappedPager {
 
     fn prefetch(&mut self, page: u32) {
         // A pass ends with the last page; the copy is for those to come.
-        if page >= self.geometry.pages {
+        if page >= self.geometry.pages && self.decodes.load(Ordering::Relaxed) {
             self.settle();
         }
     }

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Runs a model that is larger than memory in a memory cgroup, page cache included, and compares the
+time of a token with what the disk allows.
+
+    cargo build --release
+    target/release/omex synth --shape llama3-8b --quantization int4 --output-dir 8b.omex
+    sudo python3 benches/larger_than_memory.py 8b.omex --memory 1GiB --memory 2GiB
+    sudo python3 benches/larger_than_memory.py 8b.omex --memory 1GiB --gguf 8b.gguf --python VENV/bin/python
+
+A round drops the caches, reads the package's files past the cache for some seconds (4 MiB at a
+time, 8 at once), runs OMEX, reads again, and runs llama.cpp (mapped, without repacking, which it
+needs memory for) if there is a GGUF file of the same model: `omex compare --gguf` writes one. The
+disk's bandwidth is the mean of the two readings. The cgroup's limit is the budget and 64 MiB.
+"""
+
+import argparse
+import json
+import mmap
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+OMEX = Path(__file__).resolve().parent.parent / "target/release/omex"
+SLACK = 64 << 20
+BLOCK, THREADS, SECONDS = 4 << 20, 8, 4
+UNITS = {"MiB": 1 << 20, "GiB": 1 << 30, "MB": 10**6, "GB": 10**9}
+
+LLAMA_CPP = """
+import ctypes, json, sys, time
+import llama_cpp as l
+path, context, tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+l.llama_backend_init()
+how = l.llama_model_default_params()
+how.use_mmap, how.use_extra_bufts = True, False
+model = l.llama_model_load_from_file(path.encode(), how)
+how = l.llama_context_default_params()
+how.n_ctx, how.n_threads, how.n_threads_batch = context, 2, 2
+run = l.llama_init_from_model(model, how)
+def step(ids):
+    array = (l.llama_token * len(ids))(*ids)
+    assert l.llama_decode(run, l.llama_batch_get_one(array, len(ids))) == 0
+step([1, 2, 3, 4])
+start = time.perf_counter()
+for i in range(tokens):
+    step([5 + i])
+print(json.dumps({"seconds": (time.perf_counter() - start) / tokens}))
+"""
+
+
+class Cgroup:
+    """A memory cgroup, of version 1 or 2."""
+
+    def __init__(self, limit):
+        old = Path("/sys/fs/cgroup/memory")
+        self.path = (old if old.exists() else Path("/sys/fs/cgroup")) / f"omex-bench-{os.getpid()}"
+        self.limit, self.peak = (
+            ("memory.limit_in_bytes", "memory.max_usage_in_bytes") if old.exists() else ("memory.max", "memory.peak")
+        )
+        self.path.mkdir()
+        (self.path / self.limit).write_text(str(limit))
+
+    def run(self, command):
+        """The output of a command that runs inside, and the group's peak."""
+        enter = lambda: (self.path / "cgroup.procs").write_text(str(os.getpid()))
+        done = subprocess.run(command, preexec_fn=enter, capture_output=True, text=True)
+        peak = int((self.path / self.peak).read_text())
+        for _ in range(100):
+            try:
+                self.path.rmdir()
+                break
+            except OSError:
+                time.sleep(0.05)
+        if done.returncode:
+            return {"failed": done.returncode, "said": done.stderr[-300:]}, peak
+        return json.loads(done.stdout), peak
+
+
+def drop_caches():
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def read_directly(files):
+    """Bytes a second of direct reads, from front to back."""
+    blocks = ((file, at) for file in files for at in range(0, file.stat().st_size - BLOCK + 1, BLOCK))
+    lock, done, end = threading.Lock(), [0], time.perf_counter() + SECONDS
+
+    def work():
+        buffer, opened = mmap.mmap(-1, BLOCK), {}
+        while time.perf_counter() < end:
+            with lock:
+                block = next(blocks, None)
+            if block is None:
+                break
+            file, at = block
+            if file not in opened:
+                opened[file] = os.open(file, os.O_RDONLY | os.O_DIRECT)
+            read = os.preadv(opened[file], [buffer], at)
+            with lock:
+                done[0] += read
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return done[0] / (time.perf_counter() - start)
+
+
+def size(text):
+    unit = next(unit for unit in UNITS if text.endswith(unit))
+    return int(float(text.removesuffix(unit)) * UNITS[unit])
+
+
+def measure(args, budget):
+    """Rounds of one budget."""
+    files = sorted((Path(args.model) / "weights").glob("layer_*.bin"), key=lambda f: int(f.stem[6:]))
+    command = [str(OMEX), "run", args.model, "--ids", "1,2,3,4", "--max-tokens", str(args.tokens + 1)]
+    command += ["--memory", str(budget), "--context", str(args.context), "--json"]
+    rows = []
+    for _ in range(args.runs):
+        drop_caches()
+        before = read_directly(files)
+        said, peak = Cgroup(budget + SLACK).run(command)
+        if "failed" in said:
+            sys.exit(f"omex at {budget} bytes: {said}")
+        bandwidth = (before + read_directly(files[len(files) // 2 :])) / 2
+        stats = said["stats"]
+        seconds = 1 / stats["decode_tok_s"]
+        streamed = stats["streamed_bytes_per_token"]
+        row = {"seconds": seconds, "streamed": streamed, "bandwidth": bandwidth, "peak": peak}
+        row |= {"limit": seconds / (streamed / bandwidth) if streamed else None}
+        row |= {"first_token": stats["time_to_first_token_ms"] / 1e3, "pages": stats["pages"]}
+        if args.gguf:
+            drop_caches()
+            peer = [args.python, "-c", LLAMA_CPP, args.gguf, str(args.context), str(args.peer_tokens)]
+            said, _ = Cgroup(budget + SLACK).run(peer)
+            row |= {"peer": said.get("seconds"), "peer_failed": said.get("failed")}
+        rows.append(row)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--memory", action="append", type=size, required=True)
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=8)
+    parser.add_argument("--peer-tokens", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--gguf")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    found = {budget: measure(args, budget) for budget in args.memory}
+    if args.json:
+        print(json.dumps(found))
+        return
+    print("budget MiB | s a token | streamed GB | disk GB/s | times the disk's | peak MiB | llama.cpp s a token | times faster")
+    for budget, rows in found.items():
+        middle = lambda name: statistics.median([row[name] for row in rows if row.get(name) is not None] or [float("nan")])
+        ratios = [row["peer"] / row["seconds"] for row in rows if row.get("peer")] or [float("nan")]
+        print(
+            f"{budget >> 20:10} | {middle('seconds'):9.3f} | {middle('streamed') / 1e9:11.2f} | "
+            f"{middle('bandwidth') / 1e9:9.2f} | {middle('limit'):16.3f} | {max(row['peak'] for row in rows) >> 20:8} | "
+            f"{middle('peer'):19.3f} | {statistics.median(ratios):.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
