@@ -148,7 +148,6 @@ pub fn fit(work: &mut Work, session: &Session) -> Result<Vec<u32>> {
 /// A model that can't be run, Ctrl-C.
 pub fn measure(session: &mut Session, work: &Work, done: &mut dyn FnMut()) -> Result<Samples> {
     let failed = session.failure();
-    let decodes = session.decodes();
     let mut text = Text { engine: session.engine()?, failed: &failed };
     let mut samples = Samples::default();
     // The first passes check pages and touch memory.
@@ -164,11 +163,9 @@ pub fn measure(session: &mut Session, work: &Work, done: &mut dyn FnMut()) -> Re
         }
         samples.prefill.push((*tokens, rates));
     }
-    decodes.store(true, std::sync::atomic::Ordering::Relaxed);
     for context in &work.decode_at {
         let mut rates = vec![];
         text.begin(*context)?;
-        text.forward(1)?;
         // The runs follow one another: filling the cache anew would take longer than they do.
         for _ in 0..work.runs {
             rates.push(text.decode()?);

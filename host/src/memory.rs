@@ -8,11 +8,6 @@ pub fn available() -> Option<u64> {
     Some(room_in_group().map_or(free, |room| room.min(free)))
 }
 
-/// True if `bytes` more leave a quarter of what is available to others.
-pub(crate) fn has_room_for(bytes: u64) -> bool {
-    available().is_some_and(|available| bytes <= available / 4 * 3)
-}
-
 fn meminfo(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;

@@ -15,7 +15,7 @@ use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use zerocopy::IntoBytes;
 
 /// How a model is to be run.
@@ -183,16 +183,6 @@ impl Session {
         }
     }
 
-    /// To be set when decoding begins: where weights are mapped, that is the time to copy them into
-    /// memory that is read faster.
-    #[must_use]
-    pub fn decodes(&self) -> Arc<AtomicBool> {
-        match &self.pager {
-            Source::Mapped(pager) => pager.decodes(),
-            Source::Stream(_) => Arc::default(),
-        }
-    }
-
     /// Where pages come from.
     #[must_use]
     pub fn source(&self) -> PageSource {
@@ -319,9 +309,7 @@ impl Tables {
     ) -> Result<(Source, PageSource)> {
         let (space, precision) = (&self.space, plan.precision);
         let Residency::Streamed { tile_pages, ring_tiles } = plan.residency else {
-            // A copy keeps all planes in memory for good.
-            let settles = options.precision == RunPrecision::Full;
-            let pager = MappedPager::new(space, precision, settles)?;
+            let pager = MappedPager::new(space, precision)?;
             return Ok((Source::Mapped(pager), PageSource::Mmap));
         };
         let program = self.program(path)?;

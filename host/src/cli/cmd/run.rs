@@ -201,7 +201,6 @@ pub(crate) fn generate(
     let failed = session.failure();
     let columns = plan.prefill_chunk as usize;
     let mut watch = session.pressure_watch()?;
-    let decodes = session.decodes();
     let mut engine = session.engine()?;
     let mut text = Text { decoder: Decoder::new(false), all: String::new() };
     if let Some(tokenizer) = &mut tokenizer {
@@ -217,7 +216,6 @@ pub(crate) fn generate(
     stats.prefill_tok_s = rate(request.prompt.len(), prefill);
     drafting.begin(request.prompt, columns, prefill.elapsed())?;
     stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
-    decodes.store(true, Ordering::Relaxed);
     let (decode, before) = (Instant::now(), read());
     let (mut ids, prompt, most) =
         (request.prompt.to_vec(), request.prompt.len(), request.max_tokens);
