@@ -175,9 +175,9 @@ fn bad_lines_are_reported_and_do_not_stop_the_others() {
         ("", "expected a JSON object"),
         (
             r#"{"prompt": "x", "temperature": -1}"#,
-            "temperature (column 33): expected a number from 0",
+            "temperature (column 34): expected a number from 0",
         ),
-        (r#"{"prompt": "x", "top_p": 1.5}"#, "top_p (column 28): expected a number from 0 to 1"),
+        (r#"{"prompt": "x", "top_p": 1.5}"#, "top_p (column 29): expected a number from 0 to 1"),
         (r#"{"ids": [1, 999999]}"#, "found token 999999, expected ids below"),
         (r#"{"ids": [1, -2]}"#, "ids[1] (column 14): invalid value: integer `-2`"),
         (r#"{"ids": []}"#, "the prompt has no tokens"),
