@@ -70,10 +70,10 @@ pub enum Error {
         /// The page in the paged space, and what went wrong.
         error: PageError,
     },
-    /// A package or image that was checked is not valid.
+    /// A package, an image, or a file of prompts was checked and is not valid.
     #[error("{path}: {count} problems", path = path.display())]
     Invalid {
-        /// The package or image.
+        /// The package, the image, or the prompts.
         path: PathBuf,
         /// How many problems were found.
         count: usize,
@@ -130,7 +130,7 @@ impl Error {
 }
 
 /// Shortens what a file may have made long, and escapes what it could control a terminal with.
-fn printable(text: String) -> String {
+pub(crate) fn printable(text: String) -> String {
     const MAX: usize = 400;
     if text.len() <= MAX && !text.contains(char::is_control) {
         return text;

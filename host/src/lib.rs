@@ -2,9 +2,10 @@
 //!
 //! The way of a model: [`import`] reads what other programs stored, [`convert`] turns it into a
 //! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
-//! fits into memory, and [`session`] runs it. [`pack`] makes a flash image for a board. [`benchmark`]
+//! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a flash image for a board. [`benchmark`]
 //! and [`compare`] measure models, [`profile`] the machine.
 
+pub mod batch;
 pub mod benchmark;
 mod beside;
 pub mod calibrate;
@@ -28,6 +29,7 @@ pub mod pool;
 pub mod pressure;
 pub mod profile;
 pub mod quantize;
+pub mod sampling;
 pub mod session;
 pub mod synth;
 pub mod tokenizer;

@@ -157,6 +157,15 @@ pub struct MemoryPlan {
     pub(crate) plan: Plan,
 }
 
+impl MemoryPlan {
+    /// True if weights, context, format of the cache and planes are those of `other`.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let parts = |p: &Self| (p.residency, p.context, p.kv_format, p.precision);
+        parts(self) == parts(other)
+    }
+}
+
 /// Bytes by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Bytes {

@@ -124,6 +124,21 @@ impl Session {
         self.plan.plan.logit_columns as usize
     }
 
+    /// Texts that can be under way at once.
+    #[must_use]
+    pub fn sequences(&self) -> usize {
+        self.plan.plan.sequences as usize
+    }
+
+    /// CRC-32C over the model's tables: its program, its weights' checksums, its tokenizer.
+    #[must_use]
+    pub fn crc32c(&self) -> u32 {
+        let Tables { program, tensors, checksums, tokenizer, .. } = &self.tables;
+        let parts =
+            [program, tensors, checksums.as_flattened(), tokenizer.as_deref().unwrap_or(&[])];
+        parts.into_iter().fold(0, crc32c::crc32c_append)
+    }
+
     /// The tokenizer's tables, if the model has a tokenizer.
     #[must_use]
     pub fn tokenizer_tables(&self) -> Option<Arc<[u8]>> {

@@ -8,9 +8,10 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "convert",
     "run",
+    "batch",
     "plan",
     "validate",
     "pack",

@@ -32,6 +32,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.";
 enum Command {
     Convert(cmd::convert::Args),
     Run(cmd::run::Args),
+    Batch(cmd::batch::Args),
     Plan(cmd::plan::Args),
     Validate(cmd::validate::Args),
     Pack(cmd::pack::Args),
@@ -53,6 +54,7 @@ pub(crate) fn main() -> ExitCode {
         None => cmd::demo::main(),
         Some(Command::Convert(args)) => cmd::convert::main(args),
         Some(Command::Run(args)) => cmd::run::main(args),
+        Some(Command::Batch(args)) => cmd::batch::main(args),
         Some(Command::Plan(args)) => cmd::plan::main(args),
         Some(Command::Validate(args)) => cmd::validate::main(args),
         Some(Command::Pack(args)) => cmd::pack::main(args),

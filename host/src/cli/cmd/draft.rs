@@ -96,10 +96,7 @@ impl DraftArgs {
         let mut widths =
             std::iter::successors(Some(self.draft_width), |w| Some(w / 2).filter(|w| *w > 0));
         let leaves_plan = |width: &u32| {
-            plan_model(path, &machine.options(1 + width)).is_ok_and(|plan| {
-                plan.residency == plain.residency
-                    && (plan.context, plan.kv_format) == (plain.context, plain.kv_format)
-            })
+            plan_model(path, &machine.options(1 + width)).is_ok_and(|plan| plan.agrees_with(&plain))
         };
         Ok(widths.find(leaves_plan).unwrap_or(0))
     }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod batch;
 pub(crate) mod benchmark;
 pub(crate) mod compare;
 pub(crate) mod convert;
@@ -12,6 +13,7 @@ pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod run;
+mod sampling;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod validate;

@@ -1,6 +1,7 @@
 //! `omex run`.
 
 use super::draft::{DraftArgs, Models};
+use super::sampling::SamplingArgs;
 use super::{Machine, parse_ids, prompt_ids};
 use crate::cli::{bytes, output};
 use omex::draft::{Counts, Drafting};
@@ -52,57 +53,6 @@ pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-#[derive(clap::Args)]
-struct SamplingArgs {
-    /// Randomness; 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = finite)]
-    temperature: f32,
-    /// Keep only the K most likely tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: u32,
-    /// Keep the most likely tokens that make up this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = fraction)]
-    top_p: f32,
-    /// Keep tokens at least this fraction as likely as the most likely one
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = fraction)]
-    min_p: f32,
-    /// Make recent tokens less likely; 1 does nothing
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
-    repetition_penalty: f32,
-    /// Where the random numbers begin
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
-}
-
-fn number(text: &str, valid: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|x| valid(*x)).ok_or_else(|| format!("expected {expected}"))
-}
-
-fn finite(text: &str) -> Result<f32, String> {
-    number(text, |x| (0.0..=1e6).contains(&x), "a number from 0 to 1000000")
-}
-
-fn fraction(text: &str) -> Result<f32, String> {
-    number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
-}
-
-fn positive(text: &str) -> Result<f32, String> {
-    number(text, |x| x > 0.0 && x <= 1e6, "a number above 0, at most 1000000")
-}
-
-impl SamplingArgs {
-    fn sampling(&self) -> Sampling {
-        Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
-        }
-    }
 }
 
 /// What `--json` prints.

@@ -1,0 +1,243 @@
+//! The output of a batch, which is its journal too: a header, then a line for each line of prompts
+//! that is done. What was written stays, so a batch that was cut off goes on behind it.
+
+use super::slots::Finish;
+use crate::beside::create_beside;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// What every output begins with.
+const MAGIC: &[u8] = b"{\"omex_batch\":";
+
+/// What an output depends on, besides the lines of prompts.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Header {
+    pub(super) omex_batch: u32,
+    pub(super) prompts_crc32c: u32,
+    pub(super) model_crc32c: u32,
+    pub(super) settings: Value,
+}
+
+/// What came of a line of prompts.
+#[derive(Serialize)]
+pub(super) struct Record<'r> {
+    pub(super) line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<Value>,
+    #[serde(flatten)]
+    pub(super) outcome: Outcome<'r>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Outcome<'r> {
+    Answer { text: String, ids: &'r [u32], finish: Finish },
+    Failure { error: &'r str },
+}
+
+/// What is read again of a record.
+#[derive(Deserialize)]
+struct Kept {
+    line: u64,
+    error: Option<serde::de::IgnoredAny>,
+}
+
+/// An output file, open to append to.
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Whether each line of prompts is done.
+    done: Vec<bool>,
+    failures: usize,
+}
+
+impl Journal {
+    /// Opens an output for so many lines of prompts, or makes it; `restart` makes it anew.
+    pub(super) fn open(path: &Path, header: &Header, lines: u64, restart: bool) -> Result<Self> {
+        let failed = |error| Error::io(path, "open", error);
+        let existing = OpenOptions::new().read(true).write(true).open(path);
+        let file = match existing {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        let mut header = serde_json::to_string(header).map_err(|e| failed(e.into()))?;
+        header.push('\n');
+        let done = vec![false; usize::try_from(lines).unwrap_or(usize::MAX)];
+        let journal = |file| Self { path: path.to_owned(), file, done, failures: 0 };
+        let Some(mut file) = file else { return Ok(journal(create(path, &header)?)) };
+        lock(&file, path)?;
+        if is_replaceable(&mut file, path, restart)? {
+            std::fs::remove_file(path).map_err(|e| Error::io(path, "remove", e))?;
+            return Ok(journal(create(path, &header)?));
+        }
+        let mut journal = journal(file);
+        journal.resume(&header)?;
+        Ok(journal)
+    }
+
+    /// True if a line of prompts, counted from 1, is done.
+    pub(super) fn has(&self, line: u64) -> bool {
+        self.place(line).is_some_and(|place| self.done[place])
+    }
+
+    /// How many lines are done.
+    pub(super) fn count(&self) -> u64 {
+        self.done.iter().filter(|done| **done).count() as u64
+    }
+
+    /// Lines of prompts that could not be run.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        self.failures
+    }
+
+    /// Appends a record; it is durable after [`Self::sync`].
+    pub(super) fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        let failed = |error| Error::io(&self.path, "write", error);
+        let mut line = serde_json::to_vec(record).map_err(|e| failed(e.into()))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(failed)?;
+        self.failures += usize::from(matches!(record.outcome, Outcome::Failure { .. }));
+        self.note(record.line);
+        Ok(())
+    }
+
+    /// Waits until all records are on the disk.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, "write", e))
+    }
+
+    fn place(&self, line: u64) -> Option<usize> {
+        let place = usize::try_from(line.checked_sub(1)?).ok()?;
+        (place < self.done.len()).then_some(place)
+    }
+
+    /// Notes that a line is done; false if there is no such line, or it was done already.
+    fn note(&mut self, line: u64) -> bool {
+        self.place(line).is_some_and(|place| !std::mem::replace(&mut self.done[place], true))
+    }
+
+    /// Reads what is done, and drops a last line that was cut off.
+    fn resume(&mut self, header: &str) -> Result<()> {
+        let path = self.path.clone();
+        let failed = |error| Error::io(&path, "read", error);
+        let mut reader = BufReader::new(self.file.try_clone().map_err(failed)?);
+        let (mut line, mut number, mut end) = (vec![], 0u64, 0);
+        loop {
+            line.clear();
+            reader.read_until(b'\n', &mut line).map_err(failed)?;
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            number += 1;
+            end += line.len() as u64;
+            if number == 1 {
+                compare_headers(&path, header, &line)?;
+                continue;
+            }
+            let kept = serde_json::from_slice::<Kept>(&line).ok();
+            let Some(kept) = kept.filter(|kept| self.note(kept.line)) else {
+                let found = String::from_utf8_lossy(line.trim_ascii_end());
+                let expected = "the output for a line of prompts, once";
+                return Err(refusal(&path, format!("line {number}"), found, expected));
+            };
+            self.failures += usize::from(kept.error.is_some());
+        }
+        if number == 0 {
+            let found = String::from_utf8_lossy(&line);
+            return Err(refusal(&path, "line 1", found, "the header of a batch"));
+        }
+        self.file.set_len(end).map_err(|e| Error::io(&path, "shorten", e))?;
+        self.file.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// A new output that holds the header; it appears whole.
+fn create(path: &Path, header: &str) -> Result<File> {
+    let failed = |error| Error::io(path, "create", error);
+    let mut new = create_beside(path)?;
+    lock(new.as_file(), path)?;
+    new.write_all(header.as_bytes()).and_then(|()| new.as_file().sync_all()).map_err(failed)?;
+    let file = new.persist_noclobber(path).map_err(|e| failed(e.error))?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    Ok(file)
+}
+
+/// Keeps other batches out. Where a file system has no locks, nothing does.
+fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
+            "{}: another omex batch is writing to it: wait for its end, or write to another file \
+             with -o",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// True for an empty file, and where a restart was asked for, an output.
+fn is_replaceable(file: &mut File, path: &Path, restart: bool) -> Result<bool> {
+    let failed = |error| Error::io(path, "read", error);
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Error::Usage(format!(
+            "{}: found no regular file: give another -o",
+            path.display()
+        )));
+    }
+    let mut start = vec![];
+    file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    if !start.is_empty() && start != MAGIC {
+        return Err(Error::malformed(
+            path,
+            "line 1",
+            String::from_utf8_lossy(&start),
+            "the header of a batch",
+            "write to another file with -o",
+        ));
+    }
+    Ok(start.is_empty() || restart)
+}
+
+/// Refuses an output that belongs to other prompts, another model, or other settings.
+fn compare_headers(path: &Path, expected: &str, found: &[u8]) -> Result<()> {
+    if expected.as_bytes() == found {
+        return Ok(());
+    }
+    let expected = serde_json::from_str(expected).unwrap_or_default();
+    let found = serde_json::from_slice(found).unwrap_or_default();
+    let (field, expected, found) = difference(&expected, &found);
+    let field = format!("line 1, {field}");
+    Err(refusal(path, field, found.to_string(), &format!("{expected} as asked for now")))
+}
+
+/// The first field that differs, and its values.
+fn difference<'v>(expected: &'v Value, found: &'v Value) -> (String, &'v Value, &'v Value) {
+    let fields = expected.as_object().into_iter().flatten();
+    let mut differing = fields.filter(|(name, value)| **value != found[name.as_str()]);
+    match differing.next() {
+        None => ("header".to_owned(), expected, found),
+        Some((name, value)) if value.is_object() => {
+            let (field, expected, found) = difference(value, &found[name.as_str()]);
+            (format!("{name}.{field}"), expected, found)
+        }
+        Some((name, value)) => (name.clone(), value, &found[name.as_str()]),
+    }
+}
+
+fn refusal(
+    path: &Path,
+    field: impl Into<String>,
+    found: impl Into<String>,
+    expected: &str,
+) -> Error {
+    let remedy = "write to another file with -o, or begin anew with --restart";
+    Error::malformed(path, field, found, expected, remedy)
+}

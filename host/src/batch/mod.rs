@@ -1,0 +1,201 @@
+//! Many prompts, each on a line of a file: their texts share every pass over the weights.
+//!
+//! Texts are independent: each is the one that its prompt and seed give alone, whatever runs beside
+//! it. So a batch that was cut off goes on where it was, with the same outputs.
+
+mod journal;
+mod prompts;
+mod request;
+mod slots;
+
+pub use journal::Journal;
+pub use prompts::Prompts;
+
+use crate::session::Session;
+use crate::{Result, interrupt};
+use journal::{Header, Outcome, Record};
+use omex_core::sample::Sampling;
+use omex_core::token::Tokenizer;
+use request::{Request, Requests};
+use serde::Serialize;
+use serde_json::json;
+use slots::{Answer, Slots};
+use std::path::Path;
+use std::time::Instant;
+
+/// What lines that say nothing else ask for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Defaults {
+    /// Tokens to generate at most.
+    pub max_tokens: u32,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+}
+
+/// What came of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Lines of prompts.
+    pub requests: u64,
+    /// Of these, texts that were generated.
+    pub done: u64,
+    /// Lines that could not be run.
+    pub failed: u64,
+    /// Lines that the output already held.
+    pub skipped: u64,
+    /// Tokens generated.
+    pub tokens: u64,
+    /// Time taken.
+    pub seconds: f64,
+    /// Passes over the weights.
+    pub passes: u64,
+    /// Tokens generated a second.
+    pub tok_s: f64,
+}
+
+/// What is reported while a batch runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'e> {
+    /// A line of prompts can't be run.
+    BadLine {
+        /// Its number, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        error: &'e str,
+    },
+    /// A pass was run.
+    Pass(&'e Summary),
+}
+
+/// Opens the output for these prompts, model and defaults, or makes it; `restart` makes it anew.
+///
+/// # Errors
+/// A file that is no output of a batch, or of another one, or that another process writes to.
+pub fn open_journal(
+    path: &Path,
+    prompts: &Prompts,
+    session: &Session,
+    defaults: &Defaults,
+    restart: bool,
+) -> Result<Journal> {
+    let Defaults { max_tokens, sampling } = defaults;
+    let plan = session.plan();
+    let header = Header {
+        omex_batch: 1,
+        prompts_crc32c: prompts.crc32c(),
+        model_crc32c: session.crc32c(),
+        // Numbers as they are typed: 0.8, not the double next to its float.
+        settings: json!({
+            "max_tokens": max_tokens,
+            "temperature": sampling.temperature.to_string(),
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p.to_string(),
+            "min_p": sampling.min_p.to_string(),
+            "repetition_penalty": sampling.repetition_penalty.to_string(),
+            "seed": sampling.seed,
+            "context": plan.context,
+            "kv_format": plan.kv_format,
+            "precision": plan.precision,
+        }),
+    };
+    Journal::open(path, &header, prompts.lines(), restart)
+}
+
+/// Generates the texts that the journal lacks, and appends each as it ends. The planes are the
+/// plan's throughout: a text may not depend on the memory that is left while it runs.
+///
+/// # Errors
+/// A pass that fails, files that can't be read or written, or Ctrl-C; what was appended stays.
+pub fn run(
+    session: &mut Session,
+    prompts: &mut Prompts,
+    journal: &mut Journal,
+    defaults: Defaults,
+    report: &mut dyn FnMut(Event<'_>),
+) -> Result<Summary> {
+    let tables = session.tokenizer_tables();
+    let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
+    let tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
+    let vocabulary = session.program()?.header().vocab_size;
+    let failed = session.failure();
+    let (requests, skipped) = (prompts.lines(), journal.count());
+    let mut batch = Batch {
+        prompts,
+        journal,
+        requests: Requests { tokenizer, vocabulary, defaults },
+        slots: Slots::new(session.engine()?),
+        summary: Summary { requests, skipped, ..Summary::default() },
+        report,
+    };
+    let start = Instant::now();
+    loop {
+        batch.fill()?;
+        if batch.slots.is_empty() {
+            batch.journal.sync()?;
+            return Ok(batch.summary);
+        }
+        let (tokens, answers) = batch.slots.pass().map_err(&failed)?;
+        batch.keep(answers)?;
+        let summary = &mut batch.summary;
+        summary.passes += 1;
+        summary.tokens += tokens;
+        summary.seconds = start.elapsed().as_secs_f64();
+        summary.tok_s = summary.tokens as f64 / summary.seconds;
+        (batch.report)(Event::Pass(summary));
+        interrupt::check()?;
+    }
+}
+
+/// A batch under way.
+struct Batch<'b> {
+    prompts: &'b mut Prompts,
+    journal: &'b mut Journal,
+    requests: Requests<'b>,
+    slots: Slots<'b>,
+    summary: Summary,
+    report: &'b mut dyn FnMut(Event<'_>),
+}
+
+impl Batch<'_> {
+    /// Gives free slots to the next lines.
+    fn fill(&mut self) -> Result<()> {
+        let mut text = vec![];
+        while self.slots.has_room() {
+            let Some(line) = self.prompts.next_line(&mut text)? else { break };
+            interrupt::check()?;
+            if self.journal.has(line) {
+                continue;
+            }
+            match self.requests.read(line, &text) {
+                Ok(request) => self.slots.begin(request),
+                Err(error) => self.fail(line, None, &error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends texts that have ended.
+    fn keep(&mut self, answers: Vec<Answer>) -> Result<()> {
+        if answers.is_empty() {
+            return Ok(());
+        }
+        for Answer { request: Request { line, id, prompt, .. }, ids, finish } in answers {
+            match self.requests.decode(&prompt, &ids) {
+                Ok(text) => {
+                    let outcome = Outcome::Answer { text, ids: &ids, finish };
+                    self.journal.append(&Record { line, id, outcome })?;
+                    self.summary.done += 1;
+                }
+                Err(error) => self.fail(line, id, &error)?,
+            }
+        }
+        self.journal.sync()
+    }
+
+    fn fail(&mut self, line: u64, id: Option<serde_json::Value>, error: &str) -> Result<()> {
+        self.journal.append(&Record { line, id, outcome: Outcome::Failure { error } })?;
+        self.summary.failed += 1;
+        (self.report)(Event::BadLine { line, error });
+        Ok(())
+    }
+}

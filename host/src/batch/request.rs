@@ -1,0 +1,161 @@
+//! What a line of prompts asks for.
+
+use super::Defaults;
+use super::prompts::MAX_LINE_BYTES;
+use crate::error::printable;
+use crate::{sampling, tokenizer};
+use omex_core::pass::LAST_POSITION;
+use omex_core::sample::Sampling;
+use omex_core::token::{self, Tokenizer};
+use serde::de::{Deserialize, Deserializer, Error as _};
+
+/// A text to generate.
+pub(super) struct Request {
+    pub(super) line: u64,
+    /// A string or a number, which the output repeats.
+    pub(super) id: Option<serde_json::Value>,
+    pub(super) prompt: Vec<u32>,
+    pub(super) max_tokens: u32,
+    pub(super) sampling: Sampling,
+}
+
+/// A line as it is written.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default, deserialize_with = "string_or_number")]
+    id: Option<serde_json::Value>,
+    prompt: Option<String>,
+    ids: Option<Vec<u32>>,
+    max_tokens: Option<u32>,
+    #[serde(default, deserialize_with = "temperature")]
+    temperature: Option<f32>,
+    top_k: Option<u32>,
+    #[serde(default, deserialize_with = "probability")]
+    top_p: Option<f32>,
+    #[serde(default, deserialize_with = "probability")]
+    min_p: Option<f32>,
+    #[serde(default, deserialize_with = "penalty")]
+    repetition_penalty: Option<f32>,
+    seed: Option<u64>,
+}
+
+fn string_or_number<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<serde_json::Value>, D::Error> {
+    let id = Option::<serde_json::Value>::deserialize(from)?;
+    match id.as_ref().is_none_or(|id| id.is_string() || id.is_number()) {
+        true => Ok(id),
+        false => Err(D::Error::custom("expected a string or a number")),
+    }
+}
+
+fn number<'de, D: Deserializer<'de>>(
+    from: D,
+    check: fn(f32) -> Result<f32, &'static str>,
+) -> Result<Option<f32>, D::Error> {
+    let number = Option::<f32>::deserialize(from)?;
+    number.map(check).transpose().map_err(D::Error::custom)
+}
+
+fn temperature<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, D::Error> {
+    number(from, sampling::temperature)
+}
+
+fn probability<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, D::Error> {
+    number(from, sampling::probability)
+}
+
+fn penalty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, D::Error> {
+    number(from, sampling::penalty)
+}
+
+/// Reads lines for a model.
+pub(super) struct Requests<'t> {
+    pub(super) tokenizer: Option<Tokenizer<&'t [u8]>>,
+    pub(super) vocabulary: u32,
+    pub(super) defaults: Defaults,
+}
+
+impl Requests<'_> {
+    /// The request in a line, or what is wrong with it.
+    pub(super) fn read(&mut self, number: u64, line: &[u8]) -> Result<Request, String> {
+        let line = parse(line).map_err(printable)?;
+        let prompt = match (&line.prompt, line.ids) {
+            (Some(text), None) => self.encode(text)?,
+            (None, Some(ids)) => ids,
+            (Some(_), Some(_)) => return Err("found prompt and ids, expected one of them".into()),
+            (None, None) => return Err("expected prompt, or ids".into()),
+        };
+        if prompt.is_empty() {
+            return Err("the prompt has no tokens, expected one at least".into());
+        }
+        if let Some(id) = prompt.iter().find(|id| **id >= self.vocabulary) {
+            return Err(format!("found token {id}, expected ids below {}", self.vocabulary));
+        }
+        let Defaults { max_tokens, sampling } = self.defaults;
+        let max_tokens = line.max_tokens.unwrap_or(max_tokens);
+        let length = prompt.len() as u64 + u64::from(max_tokens);
+        if length > LAST_POSITION.into() {
+            return Err(format!(
+                "found {length} tokens with max_tokens, expected at most {LAST_POSITION}"
+            ));
+        }
+        let sampling = Sampling {
+            temperature: line.temperature.unwrap_or(sampling.temperature),
+            top_k: line.top_k.unwrap_or(sampling.top_k),
+            top_p: line.top_p.unwrap_or(sampling.top_p),
+            min_p: line.min_p.unwrap_or(sampling.min_p),
+            repetition_penalty: line.repetition_penalty.unwrap_or(sampling.repetition_penalty),
+            seed: line.seed.unwrap_or(sampling.seed),
+        };
+        Ok(Request { line: number, id: line.id, prompt, max_tokens, sampling })
+    }
+
+    fn encode(&mut self, text: &str) -> Result<Vec<u32>, String> {
+        let Some(tokenizer) = &mut self.tokenizer else {
+            return Err("the model has no tokenizer, expected ids instead of a prompt".into());
+        };
+        tokenizer::encode(tokenizer, text, token::Options::default()).map_err(|e| e.to_string())
+    }
+
+    /// The text that tokens add to a prompt; empty without a tokenizer.
+    pub(super) fn decode(&mut self, prompt: &[u32], ids: &[u32]) -> Result<String, String> {
+        let Some(tokenizer) = &mut self.tokenizer else { return Ok(String::new()) };
+        let (mut decoder, mut text) = (token::Decoder::new(false), String::new());
+        for tokens in [prompt, ids] {
+            text.clear();
+            for id in tokens {
+                let decoded =
+                    tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
+                decoded.map_err(|error| format!("token {id} can't be decoded: {error}"))?;
+            }
+        }
+        decoder.finish(&mut |piece| text.push_str(piece));
+        Ok(text)
+    }
+}
+
+/// Reads the JSON of a line; an error names the field and the column.
+fn parse(line: &[u8]) -> Result<Line, String> {
+    if line.len() > MAX_LINE_BYTES {
+        return Err(format!("expected a line of at most {MAX_LINE_BYTES} bytes"));
+    }
+    // An array would be taken for the fields in order.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err("expected a JSON object".into());
+    }
+    let mut json = serde_json::Deserializer::from_slice(line);
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let parsed = Line::deserialize(tracked);
+    parsed.and_then(|line| json.end().map(|()| line)).map_err(|error| {
+        let (message, column) = (error.to_string(), error.column());
+        let place = format!(" at line {} column {column}", error.line());
+        let message = message.strip_suffix(&place).unwrap_or(&message);
+        match track.path().to_string().as_str() {
+            "." => format!("column {column}: {message}"),
+            field => format!("{field} (column {column}): {message}"),
+        }
+    })
+}

@@ -1,0 +1,132 @@
+//! `omex batch`.
+
+use super::Machine;
+use super::sampling::SamplingArgs;
+use crate::cli::output;
+use omex::batch::{self, Defaults, Event, Prompts, Summary};
+use omex::session::{Options, Session, plan_model};
+use omex::{Error, Result};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Generate many texts that share every pass over the weights.
+///
+/// Each line of the prompts is a JSON object with "prompt" or "ids" (of tokens), and where wanted
+/// "id", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty" and "seed".
+/// The output has a line for each: its number, its id, and the text that omex run gives, or an
+/// error. A batch that was cut off goes on when it is run again with the same arguments.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex batch stories.omex prompts.jsonl -o out.jsonl
+  omex batch stories.omex prompts.jsonl -o out.jsonl --parallel 32 --temperature 0.8 --json
+  echo '{\"prompt\": \"Once upon a time\", \"seed\": 7}' | omex batch stories.omex - -o out.jsonl")]
+pub(crate) struct Args {
+    /// A package, or a flash image
+    model: PathBuf,
+    /// Prompts, one JSON object a line; - reads standard input
+    prompts: PathBuf,
+    /// The file to append to
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Begin anew, whatever the output holds
+    #[arg(long)]
+    restart: bool,
+    /// Texts under way at once, at most: fewer where the memory is too small for their KV caches
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
+    parallel: u32,
+    /// Tokens to generate at most
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: u32,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    machine: Machine,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let mut prompts = Prompts::open(&args.prompts)?;
+    let mut session = Session::open(&args.model, &args.options(args.affordable()?))?;
+    let defaults = Defaults { max_tokens: args.max_tokens, sampling: args.sampling.sampling() };
+    let mut journal =
+        batch::open_journal(&args.output, &prompts, &session, &defaults, args.restart)?;
+    let file = prompts.path().to_owned();
+    let mut progress = Progress::new(prompts.lines());
+    let result =
+        batch::run(&mut session, &mut prompts, &mut journal, defaults, &mut |event| match event {
+            Event::Pass(summary) => progress.show(summary),
+            Event::BadLine { line, error } => {
+                progress.note(&format!("{}: line {line}: {error}", file.display()));
+            }
+        });
+    progress.bar.finish_and_clear();
+    let summary = result?;
+    if args.json {
+        output::json(&summary)?
+    } else {
+        output::text(&picture(&summary))?
+    }
+    match journal.failures() {
+        0 => Ok(()),
+        count => Err(Error::Invalid { path: file, count }),
+    }
+}
+
+impl Args {
+    fn options(&self, sequences: u32) -> Options {
+        Options { sequences, ..self.machine.options(sequences) }
+    }
+
+    /// As many texts at once as leave the plan of one as it is: company must not cost a text its
+    /// context.
+    fn affordable(&self) -> Result<u32> {
+        let plan = |sequences| plan_model(&self.model, &self.options(sequences));
+        let alone = plan(1)?;
+        let mut counts = std::iter::successors(Some(self.parallel), |n| Some(n / 2));
+        let leaves_plan = |n: &u32| *n < 2 || plan(*n).is_ok_and(|plan| plan.agrees_with(&alone));
+        Ok(counts.find(leaves_plan).unwrap_or(1))
+    }
+}
+
+fn picture(summary: &Summary) -> String {
+    let Summary { done, failed, skipped, tokens, seconds, passes, tok_s, .. } = summary;
+    format!(
+        "{done} done, {failed} failed, {skipped} skipped: {tokens} tokens in {seconds:.1} s and \
+         {passes} passes, {tok_s:.1} tok/s\n"
+    )
+}
+
+/// How often a line is printed where there is no terminal.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: indicatif::ProgressBar,
+    last: Instant,
+}
+
+impl Progress {
+    fn new(lines: u64) -> Self {
+        Self { bar: output::progress("generating", lines, false), last: Instant::now() }
+    }
+
+    fn show(&mut self, summary: &Summary) {
+        let Summary { requests, done, failed, skipped, tok_s, .. } = summary;
+        let ended = done + failed + skipped;
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("{ended} of {requests}, {tok_s:.0} tok/s"));
+            self.bar.set_position(ended);
+        } else if self.last.elapsed() >= INTERVAL {
+            self.last = Instant::now();
+            output::note(&format!("{ended} of {requests} prompts, {tok_s:.1} tok/s"));
+        }
+    }
+
+    fn note(&self, message: &str) {
+        self.bar.suspend(|| output::note(message));
+    }
+}
