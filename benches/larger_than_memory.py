@@ -91,6 +91,8 @@ def read_directly(files):
 
     def work():
         buffer, opened = mmap.mmap(-1, BLOCK), {}
+        # The disk reads into huge pages faster.
+        buffer.madvise(mmap.MADV_HUGEPAGE)
         while time.perf_counter() < end:
             with lock:
                 block = next(blocks, None)
