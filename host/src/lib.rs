@@ -3,7 +3,8 @@
 //! The way of a model: [`import`] reads what other programs stored, [`convert`] turns it into a
 //! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
 //! fits into memory, and [`session`] runs it. [`pack`] makes a flash image for a board. [`benchmark`]
-//! and [`compare`] measure models, [`profile`] the machine.
+//! and [`compare`] measure models, [`profile`] the machine, and [`forecast`] says from that what a plan
+//! will cost.
 
 pub mod benchmark;
 mod beside;
@@ -15,6 +16,7 @@ pub mod dispatch;
 pub mod draft;
 pub mod error;
 pub mod export;
+pub mod forecast;
 pub mod graph;
 pub mod import;
 pub mod interrupt;
