@@ -1,6 +1,7 @@
 //! How fast a model runs: prefill, decode behind texts of some length, and startup.
 
-use crate::profile::{Profile, cores, kv_bytes_per_position, peak_bytes, weight_bytes_per_token};
+use crate::forecast::{kv_bytes_per_position, weight_bytes_per_token};
+use crate::profile::{Profile, cores, peak_bytes};
 use crate::session::{Options, Session};
 use crate::{Error, Result, dispatch, interrupt};
 use clap::ValueEnum;

@@ -2,8 +2,9 @@
 //!
 //! The way of a model: [`import`] reads what other programs stored, [`convert`] turns it into a
 //! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
-//! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a flash image for a board. [`benchmark`]
-//! and [`compare`] measure models, [`profile`] the machine.
+//! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a
+//! flash image for a board. [`benchmark`] and [`compare`] measure models, [`profile`] the machine, and
+//! [`forecast`] says from that what a plan will cost.
 
 pub mod batch;
 pub mod benchmark;
@@ -16,6 +17,7 @@ pub mod dispatch;
 pub mod draft;
 pub mod error;
 pub mod export;
+pub mod forecast;
 pub mod graph;
 pub mod import;
 pub mod interrupt;

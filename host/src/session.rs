@@ -1,10 +1,15 @@
 //! A model opened and planned: everything that an engine borrows.
 
-use crate::package::{CONVERT_AGAIN, Package};
+use crate::compile::Compiled;
+use crate::convert::outline;
+use crate::import::hugging_face;
+use crate::package::{CONVERT_AGAIN, Package, WeightIndex};
 use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, open_reader};
 use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles};
 use crate::pool::Pool;
 use crate::pressure::PressureWatch;
+use crate::quantize::Precision;
+use crate::synth::RandomModel;
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
@@ -39,8 +44,9 @@ pub struct Options {
     pub precision: RunPrecision,
 }
 
-/// A model's tables, owned.
-struct Tables {
+/// A model without its weights: all that planning needs.
+pub struct Tables {
+    path: PathBuf,
     program: Vec<u8>,
     tensors: Vec<u8>,
     checksums: Vec<[u8; 4]>,
@@ -60,7 +66,6 @@ enum Source {
 
 /// A model opened and planned.
 pub struct Session {
-    path: PathBuf,
     tables: Tables,
     plan: MemoryPlan,
     /// The precision was left to the machine.
@@ -79,16 +84,16 @@ impl Session {
     /// Files that are malformed, or a budget that is too small.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let tables = Tables::open(path)?;
-        let plan = tables.plan(path, options)?;
-        let (pager, source) = tables.source(path, &plan, options)?;
+        let plan = tables.plan(options)?;
+        let (pager, source) = tables.source(&plan, options)?;
         let cores = crate::profile::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
             .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
         let arena = plan.bytes.kv_cache + plan.bytes.activations;
         let memory = zeros(arena.div_ceil(16), path)?;
-        let (path, kernels) = (path.to_owned(), dispatch::kernels()?);
+        let kernels = dispatch::kernels()?;
         let automatic = options.precision == RunPrecision::Auto;
-        Ok(Self { path, tables, plan, automatic, memory, pager, source, pool, kernels })
+        Ok(Self { tables, plan, automatic, memory, pager, source, pool, kernels })
     }
 
     /// The plan.
@@ -102,7 +107,7 @@ impl Session {
     /// # Errors
     /// None once the session is open.
     pub fn program(&self) -> Result<Program<'_>> {
-        self.tables.program(&self.path)
+        self.tables.program()
     }
 
     /// Chooses the planes of each pass by the pressure on memory; `None` if the precision is not
@@ -153,7 +158,7 @@ impl Session {
         let Some(tables) = self.tables.tokenizer.as_deref() else {
             let message = "the model has no tokenizer: give token ids with --ids, or convert it \
                            again with --tokenizer FILE";
-            return Err(Error::Usage(format!("{}: {message}", self.path.display())));
+            return Err(Error::Usage(format!("{}: {message}", self.tables.path.display())));
         };
         Tokenizer::open(tables).map_err(|error| self.bad_tokenizer(&error))
     }
@@ -161,7 +166,7 @@ impl Session {
     /// Says that the tokenizer's tables are damaged.
     pub fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
         let (found, expected) = (error.to_string(), "a compiled tokenizer");
-        Error::malformed(&self.path, "tokenizer", found, expected, CONVERT_AGAIN)
+        Error::malformed(&self.tables.path, "tokenizer", found, expected, CONVERT_AGAIN)
     }
 
     /// A text's tokens, with those that the tokenizer puts around a text.
@@ -214,7 +219,7 @@ impl Session {
 
     /// Says what an error of a pass over this model means, with the file and the place in it.
     pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
-        let (path, space) = (self.path.clone(), self.tables.space.clone());
+        let (path, space) = (self.tables.path.clone(), self.tables.space.clone());
         move |error| match error {
             RunError::Page(error) => {
                 let (file, offset) = space.place(error.page);
@@ -235,7 +240,7 @@ impl Session {
     /// None once the session is open.
     pub fn engine(&mut self) -> Result<Engine<'_>> {
         let Tables { program, tensors, checksums, space, weights, .. } = &self.tables;
-        let failed = |error| Error::load(&self.path, error);
+        let failed = |error| Error::load(&self.tables.path, error);
         let page_size = u64::from(space.page_size);
         let model = Model {
             program: Program::parse(program, tensors, weights.clone()).map_err(failed)?,
@@ -275,29 +280,53 @@ fn zeros(count: u64, model: &Path) -> Result<Vec<u128>> {
 /// # Errors
 /// Those of [`Session::open`].
 pub fn plan_model(path: &Path, options: &Options) -> Result<MemoryPlan> {
-    Tables::open(path)?.plan(path, options)
+    Tables::open(path)?.plan(options)
 }
 
 impl Tables {
-    fn open(path: &Path) -> Result<Self> {
+    /// Opens a package or a flash image.
+    ///
+    /// # Errors
+    /// Files that are malformed.
+    pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() { Self::of_package(path) } else { Self::of_image(path) }
+    }
+
+    /// What the package would be that is converted from the model with this `config.json`, but for
+    /// its tokenizer.
+    ///
+    /// # Errors
+    /// A file that is malformed, or another architecture's.
+    pub fn of_config(path: &Path, precision: Precision, residual: bool) -> Result<Self> {
+        let model = RandomModel::with_config(hugging_face::config(path)?);
+        let (compiled, index) = outline(&model, Some(precision), residual)?;
+        Ok(Self::new(path, compiled, &index, None))
     }
 
     fn of_package(path: &Path) -> Result<Self> {
         let package = Package::open(path)?;
-        let checksums = package.index.page_checksums();
-        let tokenizer = package.tokenizer_tables()?.map(Arc::from);
+        let tokenizer = package.tokenizer_tables()?;
+        Ok(Self::new(path, package.compiled, &package.index, tokenizer))
+    }
+
+    fn new(
+        path: &Path,
+        compiled: Compiled,
+        index: &WeightIndex,
+        tokenizer: Option<Vec<u8>>,
+    ) -> Self {
         let weights = path.join("weights");
-        let files = package.index.files.iter().map(|f| (weights.join(&f.name), f.length)).collect();
-        Ok(Self {
-            checksums,
-            tokenizer,
-            space: Space { files, page_size: package.index.page_size },
-            weights: 0..package.index.space(),
-            program: package.compiled.program,
-            tensors: package.compiled.tensors,
+        let files = index.files.iter().map(|f| (weights.join(&f.name), f.length)).collect();
+        Self {
+            path: path.to_owned(),
+            checksums: index.page_checksums(),
+            tokenizer: tokenizer.map(Arc::from),
+            space: Space { files, page_size: index.page_size },
+            weights: 0..index.space(),
+            program: compiled.program,
+            tensors: compiled.tensors,
             fixed: None,
-        })
+        }
     }
 
     fn of_image(path: &Path) -> Result<Self> {
@@ -305,6 +334,7 @@ impl Tables {
         let page_size = image.header.page_size;
         let pages = image.header.pages;
         Ok(Self {
+            path: path.to_owned(),
             space: Space { files: vec![(path.to_owned(), image.length)], page_size },
             weights: pages.offset..pages.offset + pages.length,
             fixed: Some(image.header.plan),
@@ -316,18 +346,13 @@ impl Tables {
     }
 
     /// Opens what the plan says that weights come from.
-    fn source(
-        &self,
-        path: &Path,
-        plan: &MemoryPlan,
-        options: &Options,
-    ) -> Result<(Source, PageSource)> {
+    fn source(&self, plan: &MemoryPlan, options: &Options) -> Result<(Source, PageSource)> {
         let (space, precision) = (&self.space, plan.precision);
         let Residency::Streamed { tile_pages, ring_tiles } = plan.residency else {
             let pager = MappedPager::new(space, precision)?;
             return Ok((Source::Mapped(pager), PageSource::Mmap));
         };
-        let program = self.program(path)?;
+        let program = self.program()?;
         let tiles = tiles(&program, space, precision, tile_pages, plan.bytes.weights);
         let depth = ring_tiles as usize;
         // Besides the ring, a pinned tile that is read anew, and a page out of order.
@@ -336,9 +361,13 @@ impl Tables {
         Ok((Source::Stream(Box::new(pager)), source))
     }
 
-    fn program(&self, path: &Path) -> Result<Program<'_>> {
+    /// The program.
+    ///
+    /// # Errors
+    /// A program that does not fit the tensors.
+    pub fn program(&self) -> Result<Program<'_>> {
         Program::parse(&self.program, &self.tensors, self.weights.clone())
-            .map_err(|error| Error::load(path, error))
+            .map_err(|error| Error::load(&self.path, error))
     }
 
     /// The budget where none is asked for: weights that would take nearly all of what is available
@@ -349,13 +378,17 @@ impl Tables {
         (!mapped && self.space.length() > most).then_some(most)
     }
 
-    fn plan(&self, path: &Path, options: &Options) -> Result<MemoryPlan> {
-        let program = self.program(path)?;
+    /// A plan for the model.
+    ///
+    /// # Errors
+    /// A budget that is too small, or what an image was not packed with.
+    pub fn plan(&self, options: &Options) -> Result<MemoryPlan> {
+        let program = self.program()?;
         let tokenizer =
             self.tokenizer.as_ref().map_or(0, |tables| tables.len() + tokenizer::ENCODING_BYTES);
         let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
         if let Some(fixed) = self.fixed {
-            agrees(path, &fixed, options)?;
+            agrees(&self.path, &fixed, options)?;
         }
         let size = ModelSize { program: &program, space: &self.space, tables: tables as u64 };
         let request = Request {
@@ -368,7 +401,7 @@ impl Tables {
             precision: options.precision,
             fixed: self.fixed,
         };
-        plan(&size, &request, path)
+        plan(&size, &request, &self.path)
     }
 }
 

@@ -90,6 +90,12 @@ impl RandomModel {
         Self { config, encoding, seed }
     }
 
+    /// A model with these hyperparameters, and floats for weights.
+    #[must_use]
+    pub fn with_config(config: LlamaConfig) -> Self {
+        Self { config, encoding: Encoding::F16, seed: 0 }
+    }
+
     fn info(&self, name: &str) -> Result<TensorInfo> {
         let missing = || Error::Usage(format!("a random model has no tensor {name}"));
         self.tensor(name).ok_or_else(missing)

@@ -1,8 +1,8 @@
 //! Logits and greedy tokens are those of the reference implementations.
 
+use omex::forecast::weight_bytes_per_token;
 use omex::import::open;
 use omex::plan::{Kv, RunPrecision};
-use omex::profile::weight_bytes_per_token;
 use omex::quantize::Precision;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};

@@ -27,6 +27,11 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// Parses bytes a second: `1.2GB/s`, or without the `/s`.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    parse(text.strip_suffix("/s").unwrap_or(text))
+}
+
 /// Bytes with a unit, powers of 1000, three digits.
 pub(crate) fn show(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64, "B");
@@ -46,7 +51,7 @@ pub(crate) fn show(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, show};
+    use super::{parse, parse_rate, show};
 
     #[test]
     fn units_are_powers_of_1000_or_1024() {
@@ -55,6 +60,8 @@ mod tests {
         assert_eq!(parse("64K"), Ok(64 << 10));
         assert_eq!(parse("1.5GB"), Ok(1_500_000_000));
         assert_eq!(parse("512"), Ok(512));
+        assert_eq!(parse_rate("1.2GB/s"), Ok(1_200_000_000));
+        assert!(parse_rate("1GB/h").is_err());
         for wrong in ["", "MB", "-1", "64XB", "0", "1e30", "99999999999GB"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

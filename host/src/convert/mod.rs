@@ -4,8 +4,9 @@ mod llama;
 mod rows;
 mod weights;
 
+use crate::compile::{Compiled, compile};
 use crate::import::{Checkpoint, TokenizerSource};
-use crate::package::{Architecture, Metadata, OMEX_VERSION, Package, TokenIds};
+use crate::package::{Architecture, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex};
 use crate::quantize::{Compensation, Precision};
 use crate::session::{self, Session};
 use crate::tokenizer::Spec;
@@ -83,6 +84,25 @@ pub fn convert(
     }
     std::fs::rename(&path, output).map_err(|e| Error::io(output, "create", e))?;
     Package::open(output)
+}
+
+/// What a conversion without calibration would make of a checkpoint, without reading its weights:
+/// the program, and an index whose checksums are zeros.
+///
+/// # Errors
+/// A checkpoint that lacks a tensor, or that no program can be made of.
+pub fn outline(
+    source: &dyn Checkpoint,
+    precision: Option<Precision>,
+    residual: bool,
+) -> Result<(Compiled, WeightIndex)> {
+    let layout = WeightLayout::new(source, precision, residual)?;
+    let index = layout.index();
+    let graph = llama::graph(source.config(), &layout);
+    let tensors = index.by_name();
+    let find = |name: &str, plane| tensors.get(&(name, plane)).copied();
+    let compiled = compile(&graph, &source.config().eos, find).map_err(Error::Usage)?;
+    Ok((compiled, index))
 }
 
 /// A conversion under way.

@@ -161,18 +161,16 @@ impl WeightLayout {
         let crc32c = dispatch::kernels()?.crc32c;
         let total = self.files.iter().flatten().map(|t| u64::from(t.rows)).sum();
         let mut rows = 0;
-        let mut index =
-            WeightIndex { format: 1, page_size: self.page_size(), ..Default::default() };
-        for (number, tensors) in self.files.iter().enumerate() {
-            let name = format!("layer_{number}.bin");
-            let path = folder.join(&name);
+        let mut index = self.index();
+        let mut entries = index.tensors.iter_mut();
+        for (file, tensors) in index.files.iter_mut().zip(&self.files) {
+            let path = folder.join(&file.name);
             let io = |e| Error::io(&path, "write", e);
-            let file = File::create(&path).map_err(|e| Error::io(&path, "create", e))?;
-            let file = BufWriter::with_capacity(WRITE_BYTES, file);
-            let mut writer = PageWriter::new(file, index.page_size, crc32c);
-            for tensor in tensors {
+            let out = File::create(&path).map_err(|e| Error::io(&path, "create", e))?;
+            let out = BufWriter::with_capacity(WRITE_BYTES, out);
+            let mut writer = PageWriter::new(out, index.page_size, crc32c);
+            for (tensor, entry) in tensors.iter().zip(&mut entries) {
                 writer.align(ALIGNMENT).map_err(io)?;
-                let offset = writer.length();
                 let mut crc = 0;
                 let compensation =
                     compensations.get(&tensor.name).filter(|_| tensor.format == Format::Int4);
@@ -183,25 +181,42 @@ impl WeightLayout {
                     progress(rows, total);
                     interrupt::check()
                 })?;
+                entry.crc32c = format!("{crc:08x}");
+            }
+            writer.align(u64::from(index.page_size)).map_err(io)?;
+            let (out, checksums) = writer.finish().map_err(io)?;
+            out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+            file.page_crc32c = checksums.iter().map(|crc| format!("{crc:08x}")).collect();
+        }
+        Ok(index)
+    }
+
+    /// Where every tensor will lie; checksums are zeros.
+    pub(super) fn index(&self) -> WeightIndex {
+        let page_size = self.page_size();
+        let mut index = WeightIndex { format: 1, page_size, ..Default::default() };
+        for (number, tensors) in self.files.iter().enumerate() {
+            let (name, mut end) = (format!("layer_{number}.bin"), 0u64);
+            for tensor in tensors {
+                let offset = end.next_multiple_of(ALIGNMENT);
+                let length = tensor.format.tensor_bytes(tensor.rows, tensor.columns);
+                end = offset + length;
                 index.tensors.push(TensorEntry {
                     name: tensor.name.clone(),
                     plane: tensor.plane,
                     file: name.clone(),
                     offset,
-                    length: writer.length() - offset,
+                    length,
                     shape: [tensor.rows, tensor.columns],
                     format: precision_of(tensor.format),
-                    crc32c: format!("{crc:08x}"),
+                    crc32c: NO_CRC.into(),
                 });
             }
-            writer.align(u64::from(index.page_size)).map_err(io)?;
-            let length = writer.length();
-            let (file, checksums) = writer.finish().map_err(io)?;
-            file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-            let page_crc32c = checksums.iter().map(|crc| format!("{crc:08x}")).collect();
+            let length = end.next_multiple_of(u64::from(page_size));
+            let page_crc32c = NO_CRC.repeat((length / u64::from(page_size)) as usize);
             index.files.push(FileEntry { name, length, page_crc32c });
         }
-        Ok(index)
+        index
     }
 
     /// Pages large enough for fast reads, and so small that filling up the last one of each file
@@ -213,6 +228,9 @@ impl WeightLayout {
         wanted.clamp(4096, 64 << 10) as u32
     }
 }
+
+/// A checksum that is still to be computed.
+const NO_CRC: &str = "00000000";
 
 /// Tensors begin on cache lines.
 const ALIGNMENT: u64 = 64;

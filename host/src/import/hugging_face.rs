@@ -43,6 +43,21 @@ pub fn open(folder: &Path) -> Result<StoredModel> {
     Ok(StoredModel::new(config, &config_path, &rope, files, tensors)?.with_tokenizer(tokenizer))
 }
 
+/// The hyperparameters in a `config.json`.
+///
+/// # Errors
+///
+/// When the file is missing or malformed, or is not a plain Llama's.
+pub fn config(path: &Path) -> Result<LlamaConfig> {
+    let fields = read_json(path, MAX_CONFIG)?;
+    let fields = Fields { file: path, prefix: "", map: &fields };
+    check_architecture(&fields)?;
+    let mut config = read_config(&fields)?;
+    config.check(path)?;
+    config.rope_frequencies = read_rope(&fields)?.frequencies(config.head_dim, path)?;
+    Ok(config)
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path, max: u64) -> Result<T> {
     let file = SourceFile::open(path)?;
     if file.length > max {

@@ -10,11 +10,8 @@ pub use compute::{CACHED_BYTES, Product, SecondsPerGib};
 pub use memory::read_bandwidth;
 pub use storage::storage_bandwidth;
 
-use crate::plan::{MemoryPlan, Residency};
 use crate::{Error, Result, dispatch};
-use omex_core::program::{Op, Program};
-use omex_core::quant::{Format, PANEL};
-use omex_core::steps::Planes;
+use omex_core::quant::Format;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -71,6 +68,16 @@ impl Profile {
         cache_folder().as_deref().and_then(kept).is_some()
     }
 
+    /// Whether a file or a folder lies on the storage that a kept profile measured: that of the
+    /// cache's folder.
+    #[must_use]
+    pub fn knows_storage_of(path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+        let cache = cache_folder().and_then(|folder| device(&folder));
+        cache.is_some() && cache == device(path)
+    }
+
     fn measure(folder: Option<&Path>) -> Result<Self> {
         if let Some(folder) = folder {
             // Without it, the storage is unknown.
@@ -121,62 +128,6 @@ impl Profile {
     pub fn compute_seconds(&self, format: Format, bytes: u64, columns: u32, threads: usize) -> f64 {
         compute::seconds(&self.products, self.cores, (format, bytes), columns, threads)
     }
-
-    /// What the profile means for a model.
-    #[must_use]
-    pub fn forecast(&self, program: &Program<'_>, plan: &MemoryPlan) -> Forecast {
-        let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
-        let bytes = weight_bytes as f64;
-        let streamed = plan.residency != Residency::Mapped;
-        let storage = self.storage_bandwidth.map(|bandwidth| bandwidth / bytes);
-        let bound = |memory: f64| match storage.filter(|_| streamed) {
-            Some(storage) => storage.min(memory / bytes),
-            None => memory / bytes,
-        };
-        Forecast {
-            weight_bytes_per_token: weight_bytes,
-            kv_bytes_per_position: kv_bytes_per_position(plan),
-            streamed,
-            decode_tok_s: ReadBandwidth {
-                one_thread: bound(self.read_bandwidth.one_thread),
-                all_threads: bound(self.read_bandwidth.all_threads),
-            },
-            streamed_decode_tok_s: storage,
-        }
-    }
-}
-
-/// Upper bounds that bandwidth sets to a model's decode, at the beginning of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Forecast {
-    /// Bytes of weights that a token needs.
-    pub weight_bytes_per_token: u64,
-    /// Bytes of the KV cache that a token needs for each position before it.
-    pub kv_bytes_per_position: u64,
-    /// The weights don't fit into the budget: they are read from storage for every token.
-    pub streamed: bool,
-    /// Tokens a second, at most.
-    pub decode_tok_s: ReadBandwidth,
-    /// Tokens a second, at most, if weights are read from storage for every token.
-    pub streamed_decode_tok_s: Option<f64>,
-}
-
-/// Bytes of weights that a pass of one token reads: every matrix and vector of the planes that are
-/// played, and of the embedding the panel that the token's row is in.
-#[must_use]
-pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
-    let whole = program.ranges_in_order(planes).map(|range| range.end - range.start);
-    let embedded = program.steps(planes).filter_map(|(op, layer)| match op {
-        Op::Embed { weight, .. } => program.tensor(weight.at(layer)),
-        _ => None,
-    });
-    whole.chain(embedded.map(|t| t.format.tensor_bytes(PANEL as u32, t.columns))).sum()
-}
-
-/// Bytes of the KV cache that a token needs for each position before it.
-#[must_use]
-pub fn kv_bytes_per_position(plan: &MemoryPlan) -> u64 {
-    plan.bytes.kv_cache / u64::from(plan.context.max(1))
 }
 
 /// Cores that threads may run on.

@@ -51,9 +51,9 @@ pub(crate) struct Args {
 }
 
 /// A precision, and whether a residual plane goes with it.
-type Quantization = (Precision, bool);
+pub(super) type Quantization = (Precision, bool);
 
-fn parse_quantization(text: &str) -> Result<Quantization, String> {
+pub(super) fn parse_quantization(text: &str) -> Result<Quantization, String> {
     match text {
         "int4+4" => Ok((Precision::Int4, true)),
         _ => match parse_precision(text) {

@@ -14,6 +14,7 @@ pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod run;
 mod sampling;
+mod storage;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
@@ -62,6 +63,11 @@ impl Machine {
             pages: self.pages,
             precision: self.precision,
         }
+    }
+
+    /// Threads to compute on.
+    fn threads(&self) -> usize {
+        self.threads.map_or_else(omex::profile::cores, usize::from)
     }
 
     fn open(&self, model: &Path, logit_columns: u32) -> Result<Session> {

@@ -1,27 +1,41 @@
 //! `omex plan`.
 
 use super::Machine;
+use super::convert::{Quantization, parse_quantization};
+use super::storage::{self, StorageArgs};
 use crate::cli::{bytes, output};
-use omex::Result;
+use omex::forecast::{Forecast, forecast};
 use omex::plan::{MemoryPlan, Residency, RunPrecision};
-use omex::session::plan_model;
-use std::path::PathBuf;
+use omex::quantize::Precision;
+use omex::session::{Options, Tables};
+use omex::{Error, Result};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
-/// Show where every byte goes under a memory budget.
+/// Show where every byte goes under a memory budget, and how fast that will be.
+///
+/// What this machine can do is measured on first use, and kept (see omex profile).
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   omex plan tinyllama.omex
   omex plan tinyllama.omex --memory 200MB --json
+  omex plan llama-8b.omex --memory 2GB --storage-bandwidth 1.2GB/s
+  omex plan config.json --quantization int4 --memory 4GB
   omex plan tinyllama.omex --device raspberry-pi-zero")]
 pub(crate) struct Args {
-    /// A package, or a flash image
+    /// A package, a flash image, or the config.json of a Hugging Face model that is to be converted
     model: PathBuf,
+    /// Precision to plan a config.json for [default: int8]
+    #[arg(long, value_name = "f32|f16|int8|int4|int4+4", value_parser = parse_quantization)]
+    quantization: Option<Quantization>,
     /// A device whose memory is the budget
     #[arg(long, value_name = "NAME", value_enum, conflicts_with = "memory")]
     device: Option<Device>,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    storage: StorageArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -53,8 +67,67 @@ impl Device {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut options = args.machine.options(1);
     options.memory = options.memory.or(args.device.map(Device::budget));
-    let plan = plan_model(&args.model, &options)?;
-    if args.json { output::json(&plan) } else { output::text(&table(&plan, options.memory)) }
+    let tables = tables(&args.model, args.quantization)?;
+    let plan = tables.plan(&options)?;
+    let profile = args.storage.profile(&args.model, plan.streamed_bytes > 0)?;
+    let (program, threads) = (tables.program()?, args.machine.threads());
+    let costs = |plan: &MemoryPlan| forecast(&profile, &program, plan, threads);
+    let more = options.memory.filter(|_| plan.streamed_bytes > 0).map(|memory| memory + ANOTHER_GB);
+    let larger = match more {
+        Some(memory) => costs(&tables.plan(&Options { memory: Some(memory), ..options })?)?,
+        None => None,
+    };
+    let forecast = costs(&plan)?;
+    let decode_tok_s_with_another_gb = larger.map(|forecast| forecast.decode_tok_s);
+    let shown = Output { plan, forecast, decode_tok_s_with_another_gb };
+    if args.json { output::json(&shown) } else { output::text(&text(&shown, options.memory)) }
+}
+
+/// The tables of a package or an image, or of the package that a Hugging Face model will become.
+fn tables(model: &Path, quantization: Option<Quantization>) -> Result<Tables> {
+    let in_folder = model.join("config.json");
+    let config = match model.extension() {
+        Some(extension) if extension == "json" => Some(model),
+        _ if model.join("metadata.json").exists() || !in_folder.is_file() => None,
+        _ => Some(in_folder.as_path()),
+    };
+    match (config, quantization) {
+        (Some(config), quantization) => {
+            let (precision, residual) = quantization.unwrap_or((Precision::Int8, false));
+            output::note("note: the tokenizer is not counted");
+            Tables::of_config(config, precision, residual)
+        }
+        (None, None) => Tables::open(model),
+        (None, Some(_)) => Err(Error::Usage(format!(
+            "{}: the weights have a precision already: --quantization is for a config.json",
+            model.display()
+        ))),
+    }
+}
+
+/// What more memory is tried.
+const ANOTHER_GB: u64 = 1_000_000_000;
+
+#[derive(Serialize)]
+struct Output {
+    #[serde(flatten)]
+    plan: MemoryPlan,
+    /// `None` if weights stream from a storage whose bandwidth is unknown.
+    forecast: Option<Forecast>,
+    /// `None` where more memory changes nothing.
+    decode_tok_s_with_another_gb: Option<f64>,
+}
+
+fn text(shown: &Output, budget: Option<u64>) -> String {
+    let mut text = table(&shown.plan, budget);
+    if let Some(forecast) = &shown.forecast {
+        text.push('\n');
+        text.push_str(&storage::text(forecast));
+    }
+    if let Some(tok_s) = shown.decode_tok_s_with_another_gb {
+        text.push_str(&format!("with 1 GB more   {tok_s:.2} tok/s decode\n"));
+    }
+    text
 }
 
 fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {

@@ -1,9 +1,11 @@
 //! `omex profile`.
 
-use super::Machine;
+use super::{Machine, storage};
 use crate::cli::{bytes, output};
 use omex::Result;
-use omex::profile::{Forecast, Profile, storage_bandwidth};
+use omex::forecast::{Forecast, forecast};
+use omex::profile::{Profile, storage_bandwidth};
+use omex::session::Tables;
 use omex_core::quant::Format;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -45,16 +47,19 @@ struct Output {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     // First: a model that can't be opened should not wait for measurements.
-    let session = args.model.as_deref().map(|model| args.machine.open(model, 1)).transpose()?;
+    let tables = args.model.as_deref().map(Tables::open).transpose()?;
+    let plan = tables.as_ref().map(|tables| tables.plan(&args.machine.options(1))).transpose()?;
     if args.refresh || args.storage.is_some() || !Profile::is_kept() {
         output::note("note: measuring, which takes up to a minute");
     }
     let storage = args.storage.as_deref().map(storage_bandwidth).transpose()?;
     let mut profile = Profile::of_this_machine(args.refresh)?;
     profile.storage_bandwidth = storage.or(profile.storage_bandwidth);
-    let forecast = match &session {
-        Some(session) => Some(profile.forecast(&session.program()?, session.plan())),
-        None => None,
+    let forecast = match (&tables, &plan) {
+        (Some(tables), Some(plan)) => {
+            forecast(&profile, &tables.program()?, plan, args.machine.threads())?
+        }
+        _ => None,
     };
     let shown = Output { profile, forecast };
     if args.json { output::json(&shown) } else { output::text(&text(&shown)) }
@@ -86,20 +91,8 @@ fn text(Output { profile, forecast }: &Output) -> String {
         ));
     }
     if let Some(forecast) = forecast {
-        let from = if forecast.streamed { "storage" } else { "memory" };
-        text.push_str(&format!(
-            "\nweights          {} a token, from {from}\nKV cache         {} a token for each \
-             position before it\ndecode           at most {:.2} tok/s on one thread, {:.2} on all\n",
-            bytes::show(forecast.weight_bytes_per_token),
-            bytes::show(forecast.kv_bytes_per_position),
-            forecast.decode_tok_s.one_thread,
-            forecast.decode_tok_s.all_threads,
-        ));
-        if let Some(streamed) = forecast.streamed_decode_tok_s.filter(|_| !forecast.streamed) {
-            text.push_str(&format!(
-                "                 at most {streamed:.2} tok/s if weights had to be streamed\n"
-            ));
-        }
+        text.push('\n');
+        text.push_str(&storage::text(forecast));
     }
     text
 }

@@ -1,0 +1,57 @@
+//! Which machine a forecast is for: this one, and the storage that the model lies on.
+
+use crate::cli::{bytes, output};
+use omex::Result;
+use omex::forecast::Forecast;
+use omex::profile::{Profile, storage_bandwidth};
+use std::path::Path;
+
+/// The storage: shared by the commands that forecast.
+#[derive(clap::Args)]
+pub(super) struct StorageArgs {
+    /// Bandwidth of the storage to forecast for [default: measured where the model lies]
+    #[arg(long, value_name = "SIZE/s", value_parser = bytes::parse_rate)]
+    storage_bandwidth: Option<u64>,
+}
+
+impl StorageArgs {
+    /// What this machine can do, measured on first use, with the storage that `model` lies on if
+    /// weights are `streamed` from it.
+    pub(super) fn profile(&self, model: &Path, streamed: bool) -> Result<Profile> {
+        if !Profile::is_kept() {
+            output::note("note: measuring this machine, which takes up to a minute, once");
+        }
+        let mut profile = Profile::of_this_machine(false)?;
+        if let Some(bandwidth) = self.storage_bandwidth {
+            profile.storage_bandwidth = Some(bandwidth as f64);
+        } else if streamed && !Profile::knows_storage_of(model) {
+            output::note(&format!("note: measuring the storage of {}", model.display()));
+            profile.storage_bandwidth = match storage_bandwidth(model) {
+                Err(omex::Error::Interrupted) => return Err(omex::Error::Interrupted),
+                Err(error) => {
+                    output::note(&format!("note: {error}; --storage-bandwidth tells it instead"));
+                    None
+                }
+                Ok(bandwidth) => Some(bandwidth),
+            };
+        }
+        Ok(profile)
+    }
+}
+
+/// A forecast for people.
+pub(super) fn text(forecast: &Forecast) -> String {
+    let Forecast { prompt_tokens, decode_limit, prompt_limit, .. } = forecast;
+    format!(
+        "a pass reads     {} of weights from storage, {} from memory, {} of the KV cache a position\n\
+         a pass takes     {:.4} s\n\
+         decode           {:.2} tok/s behind {prompt_tokens} tokens, limited by {decode_limit}\n\
+         prompt           {:.1} tok/s for {prompt_tokens} tokens, limited by {prompt_limit}\n",
+        bytes::show(forecast.streamed_bytes),
+        bytes::show(forecast.resident_bytes),
+        bytes::show(forecast.kv_bytes_per_position),
+        forecast.pass_seconds,
+        forecast.decode_tok_s,
+        forecast.prompt_tok_s,
+    )
+}

@@ -1,0 +1,168 @@
+//! What a plan costs on a machine, before it is run.
+//!
+//! A pass takes as long as the slower of two things that go on at once: reading from storage what
+//! streams, and computing. Products are measured with weights in memory, so computing includes
+//! reading these; the KV cache is read besides.
+
+use crate::Result;
+use crate::plan::MemoryPlan;
+use crate::profile::{CACHED_BYTES, Profile};
+use omex_core::program::{Op, Program, Tensor};
+use omex_core::quant::PANEL;
+use omex_core::steps::Planes;
+use serde::Serialize;
+use std::fmt;
+
+/// Tokens of the prompt that is forecast, and before the token that is decoded; fewer where the KV
+/// cache holds fewer.
+pub const PROMPT_TOKENS: u32 = 512;
+
+/// What makes a pass take as long as it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Reading weights from storage.
+    Storage,
+    /// Reading weights and the KV cache from memory.
+    Memory,
+    /// Arithmetic.
+    Compute,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Storage => "storage",
+            Self::Memory => "memory",
+            Self::Compute => "compute",
+        })
+    }
+}
+
+/// What a plan costs on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Bytes of weights that a token needs.
+    pub weight_bytes_per_token: u64,
+    /// Bytes of the KV cache that a token needs for each position before it.
+    pub kv_bytes_per_position: u64,
+    /// Bytes of weights that a pass reads from storage.
+    pub streamed_bytes: u64,
+    /// Bytes of weights that a pass finds in memory.
+    pub resident_bytes: u64,
+    /// Tokens of the prompt, and before the token that is decoded.
+    pub prompt_tokens: u32,
+    /// Seconds that a pass of one token takes.
+    pub pass_seconds: f64,
+    /// Tokens a second of passes of one token.
+    pub decode_tok_s: f64,
+    /// What limits them.
+    pub decode_limit: Limit,
+    /// Tokens a second of the prompt, in passes as long as the plan's.
+    pub prompt_tok_s: f64,
+    /// What limits its first pass.
+    pub prompt_limit: Limit,
+}
+
+/// A plan on a machine.
+#[derive(Clone, Copy)]
+struct Forecaster<'f> {
+    profile: &'f Profile,
+    program: &'f Program<'f>,
+    plan: &'f MemoryPlan,
+    threads: usize,
+    /// Bytes a second that these threads read of memory.
+    read_bandwidth: f64,
+    /// Bytes a second that storage is read with; does not matter without streamed weights.
+    storage_bandwidth: f64,
+}
+
+/// What a plan costs on the profile's machine with this many threads; `None` if weights stream from
+/// a storage whose bandwidth the profile doesn't know.
+///
+/// # Errors
+/// Those of [`Profile::read_bandwidth`].
+pub fn forecast(
+    profile: &Profile,
+    program: &Program<'_>,
+    plan: &MemoryPlan,
+    threads: usize,
+) -> Result<Option<Forecast>> {
+    let known = profile.storage_bandwidth.or((plan.streamed_bytes == 0).then_some(f64::INFINITY));
+    let Some(storage_bandwidth) = known else { return Ok(None) };
+    let read_bandwidth = profile.read_bandwidth(threads)?;
+    let on = Forecaster { profile, program, plan, threads, read_bandwidth, storage_bandwidth };
+    let prompt_tokens = PROMPT_TOKENS.min(plan.context);
+    let chunk = plan.prefill_chunk.clamp(1, prompt_tokens.max(1));
+    let starts = (0..prompt_tokens).step_by(chunk as usize);
+    let prompt = starts.map(|at| on.seconds(chunk.min(prompt_tokens - at), at).0);
+    let prompt_seconds: f64 = prompt.sum();
+    let (pass_seconds, decode_limit) = on.seconds(1, prompt_tokens);
+    let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
+    Ok(Some(Forecast {
+        weight_bytes_per_token: weight_bytes,
+        kv_bytes_per_position: kv_bytes_per_position(plan),
+        streamed_bytes: plan.streamed_bytes,
+        resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
+        prompt_tokens,
+        pass_seconds,
+        decode_tok_s: 1.0 / pass_seconds,
+        decode_limit,
+        prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
+        prompt_limit: on.seconds(chunk, 0).1,
+    }))
+}
+
+impl Forecaster<'_> {
+    /// Seconds of a pass over `columns` tokens behind `position` others, and what limits it.
+    fn seconds(&self, columns: u32, position: u32) -> (f64, Limit) {
+        let (mut products, mut arithmetic, mut bytes) = (0.0, 0.0, 0);
+        for (weight, width) in self.matrices(columns) {
+            let of =
+                |bytes| self.profile.compute_seconds(weight.format, bytes, width, self.threads);
+            let cached = weight.bytes().min(CACHED_BYTES as u64);
+            products += of(weight.bytes());
+            arithmetic += of(cached) * weight.bytes() as f64 / cached.max(1) as f64;
+            bytes += weight.bytes();
+        }
+        let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
+        let kv_bytes = kv_bytes_per_position(self.plan) * positions;
+        let storage = self.plan.streamed_bytes as f64 / self.storage_bandwidth;
+        let computing = products + kv_bytes as f64 / self.read_bandwidth;
+        let memory = (bytes + kv_bytes) as f64 / self.read_bandwidth;
+        let limit = match () {
+            () if storage >= computing => Limit::Storage,
+            () if memory >= arithmetic => Limit::Memory,
+            () => Limit::Compute,
+        };
+        (storage.max(computing), limit)
+    }
+
+    /// The matrices of a pass, each with the columns that it meets: only those of the last token
+    /// behind `Select`.
+    fn matrices(&self, columns: u32) -> impl Iterator<Item = (Tensor, u32)> {
+        self.program.steps(self.plan.precision.planes()).filter_map(move |(op, layer)| {
+            let Op::MatMul { weight, output, .. } = op else { return None };
+            let selected = self.program.slot(output.slot).is_some_and(|slot| slot.selected);
+            Some((self.program.tensor(weight.at(layer))?, if selected { 1 } else { columns }))
+        })
+    }
+}
+
+/// Bytes of weights that a pass of one token reads: every matrix and vector of the planes that are
+/// played, and of the embedding the panel that the token's row is in.
+#[must_use]
+pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
+    let whole = program.ranges_in_order(planes).map(|range| range.end - range.start);
+    let embedded = program.steps(planes).filter_map(|(op, layer)| match op {
+        Op::Embed { weight, .. } => program.tensor(weight.at(layer)),
+        _ => None,
+    });
+    whole.chain(embedded.map(|t| t.format.tensor_bytes(PANEL as u32, t.columns))).sum()
+}
+
+/// Bytes of the KV cache that a token needs for each position before it.
+#[must_use]
+pub fn kv_bytes_per_position(plan: &MemoryPlan) -> u64 {
+    plan.bytes.kv_cache / u64::from(plan.context.max(1))
+}
