@@ -19,7 +19,7 @@ use crate::error::RunError;
 use core::ops::Range;
 
 /// The last position of a text: up to here, positions are exact as 32-bit floats.
-const LAST_POSITION: u32 = 1 << 24;
+pub(crate) const LAST_POSITION: u32 = 1 << 24;
 
 /// A column of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

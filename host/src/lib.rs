@@ -28,6 +28,7 @@ pub mod pool;
 pub mod pressure;
 pub mod profile;
 pub mod quantize;
+pub mod saved_session;
 pub mod session;
 pub mod synth;
 pub mod tokenizer;
