@@ -773,7 +773,7 @@ fn a_damaged_session_is_refused() {
     let setting = Setting { kv: Some(Kv::Int8), context: Some(32), ..Setting::default() };
     let mut session = setting.open(&package.path, 1).unwrap();
     let failure = session.failure();
-    let mut open = |session: &mut Session| -> omex::Result<Vec<u32>> {
+    let open = |session: &mut Session| -> omex::Result<Vec<u32>> {
         let mut saved = SavedSession::open(&file, session)?;
         let mut engine = session.engine()?;
         saved.restore(&mut engine)?;
