@@ -8,7 +8,7 @@ use crate::kv::Cache;
 use crate::ops::attention::Attention;
 use crate::ops::{Columns, ColumnsMut, activation, embed, matmul, norm, rope};
 use crate::page::{Pages, Stream};
-use crate::pass::{Input, Inputs, may_follow};
+use crate::pass::{Input, Inputs, LAST_POSITION, may_follow};
 use crate::program::{Op, PerLayer, Program, Slot, Tensor, Value};
 use crate::simd::Kernels;
 use crate::steps::{Planes, Steps};
@@ -240,6 +240,40 @@ impl<'a> Engine<'a> {
                 cache.copy(spare + column as u32, input.position);
             }
         }
+        Ok(())
+    }
+
+    /// Shows `visit` the bytes of the KV caches that hold sequence 0's first `length` positions, to
+    /// store them, or to fill them with what was stored: layer after layer, head after head the
+    /// keys in panels of 8 places, the values, and for int8 the scales of both, each as they lie in
+    /// memory. Once a text is longer than the caches, all places are shown.
+    ///
+    /// # Errors
+    /// Those of `visit`.
+    pub fn visit_kv<E>(
+        &mut self,
+        length: u32,
+        mut visit: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Self { plan, program, kv, .. } = self;
+        let places = length.min(plan.kv_capacity);
+        for (op, layer) in program.steps(Planes::FULL) {
+            let Op::Attention { cache, heads, .. } = op else { continue };
+            if let Some(mut cache) = Cache::new(kv, plan, cache.at(layer), heads) {
+                cache.visit(places, &mut visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on behind sequence 0's first `length` positions, whose keys and values were put where
+    /// [`Self::visit_kv`] shows them.
+    ///
+    /// # Errors
+    /// A length that is too large.
+    pub fn resume(&mut self, length: u32) -> Result<(), RunError> {
+        let end = self.ends.first_mut().filter(|_| length <= LAST_POSITION);
+        *end.ok_or(RunError::Position(length))? = length;
         Ok(())
     }
 

@@ -88,6 +88,7 @@ impl<'g, 'a> Generation<'g, 'a> {
         self.chosen_from = self.engine.inputs().selected().position(|c| c == column).unwrap_or(0);
         let token = self.sampler.sample(self.engine.logits_mut(self.chosen_from));
         if self.engine.program().header().stop_tokens.contains(&token) {
+            self.engine.accept(column)?;
             self.next = Next::End;
             return Ok(None);
         }
@@ -99,6 +100,18 @@ impl<'g, 'a> Generation<'g, 'a> {
             }
         };
         Ok(Some(token))
+    }
+
+    /// Stops, and leaves the engine where the text ends: it holds all tokens, but perhaps for the
+    /// last one.
+    ///
+    /// # Errors
+    /// None after a pass that succeeded.
+    pub fn finish(self) -> Result<Sampler, RunError> {
+        if let Next::Choose(column) = self.next {
+            self.engine.accept(column)?;
+        }
+        Ok(self.sampler)
     }
 
     /// As [`Engine::set_planes`].

@@ -135,6 +135,21 @@ impl<'a> Cache<'a> {
         }
     }
 
+    /// Shows the bytes in which the first places lie, head after head: keys, in whole panels, and
+    /// values, then the scales of both.
+    pub(crate) fn visit<E>(
+        &mut self,
+        places: u32,
+        visit: &mut impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let places = places as usize;
+        match self {
+            Self::Half(cache) => cache.visit(places, visit),
+            Self::Single(cache) => cache.visit(places, visit),
+            Self::Int8(cache) => cache.visit(places, visit),
+        }
+    }
+
     /// Stores the key and the value of a position.
     pub(crate) fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
         match self {
@@ -179,22 +194,44 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
         KvHead { width: self.width, keys: keys.as_chunks().0, values, scales }
     }
 
+    /// One head's keys and values, then the scales of both.
+    fn head_mut(&mut self, head: usize) -> ([&mut [T]; 2], [&mut [f32]; 2]) {
+        let (numbers, scales) = self.ranges(head);
+        let numbers = self.numbers.get_mut(numbers).unwrap_or_default();
+        let scales = self.scales.get_mut(scales).unwrap_or_default();
+        let numbers = numbers.split_at_mut(numbers.len() / 2);
+        let scales = scales.split_at_mut(scales.len() / 2);
+        (numbers.into(), scales.into())
+    }
+
+    fn visit<E>(
+        &mut self,
+        places: usize,
+        visit: &mut impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let width = self.width;
+        for head in 0..self.heads {
+            let ([keys, values], scales) = self.head_mut(head);
+            visit(first(keys, places.next_multiple_of(LANES) * width).as_mut_bytes())?;
+            visit(first(values, places * width).as_mut_bytes())?;
+            for scales in scales {
+                visit(first(scales, places).as_mut_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies the key and the value at one place to another.
     fn copy(&mut self, from: usize, to: usize) {
         let width = self.width;
         let key = |place: usize, i| (place / LANES * width + i) * LANES + place % LANES;
         for head in 0..self.heads {
-            let (numbers, scales) = self.ranges(head);
-            let numbers = self.numbers.get_mut(numbers).unwrap_or_default();
-            let (keys, values) = numbers.split_at_mut(numbers.len() / 2);
+            let ([keys, values], scales) = self.head_mut(head);
             for i in 0..width {
                 copy_number(keys, key(from, i), key(to, i));
                 copy_number(values, from * width + i, to * width + i);
             }
-            let scales = self.scales.get_mut(scales).unwrap_or_default();
-            let (keys, values) = scales.split_at_mut(scales.len() / 2);
-            copy_number(keys, from, to);
-            copy_number(values, from, to);
+            scales.into_iter().for_each(|scales| copy_number(scales, from, to));
         }
     }
 
@@ -213,11 +250,7 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
         for head in 0..self.heads {
             let [key, value] =
                 [key, value].map(|x| x.get(head * width..(head + 1) * width).unwrap_or_default());
-            let (numbers, scales) = self.ranges(head);
-            let numbers = self.numbers.get_mut(numbers).unwrap_or_default();
-            let (keys, values) = numbers.split_at_mut(numbers.len() / 2);
-            let scales = self.scales.get_mut(scales).unwrap_or_default();
-            let (key_scales, value_scales) = scales.split_at_mut(scales.len() / 2);
+            let ([keys, values], [key_scales, value_scales]) = self.head_mut(head);
             let inverse = put_scale(key_scales.get_mut(place), key);
             let panel = keys.as_chunks_mut::<LANES>().0.iter_mut().skip(panel);
             for (lanes, x) in panel.zip(key) {
@@ -231,6 +264,11 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
             }
         }
     }
+}
+
+/// The first `count` numbers; none if there are none.
+fn first<T>(numbers: &mut [T], count: usize) -> &mut [T] {
+    numbers.get_mut(..count).unwrap_or_default()
 }
 
 fn copy_number<T: Copy>(numbers: &mut [T], from: usize, to: usize) {

@@ -54,6 +54,12 @@ impl Sampler {
         Self { sampling, random: SplitMix64(sampling.seed), recent: [0; RECENT_TOKENS], seen: 0 }
     }
 
+    /// The seed whose random numbers are those that this sampler has not drawn yet.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.random.0
+    }
+
     /// Notes a token of the text, prompt included, for the repetition penalty.
     pub fn observe(&mut self, token: u32) {
         if let Some(place) = self.recent.get_mut(self.seen % RECENT_TOKENS) {

@@ -32,6 +32,7 @@ pub mod pressure;
 pub mod profile;
 pub mod quantize;
 pub mod sampling;
+pub mod saved_session;
 pub mod session;
 pub mod synth;
 pub mod tokenizer;

@@ -110,6 +110,13 @@ impl Session {
         self.tables.program()
     }
 
+    /// CRC-32C of the program with the tensor table, and of the pages' checksums: the same for the
+    /// same model in the same form.
+    pub(crate) fn checksums(&self, crc32c: fn(u32, &[u8]) -> u32) -> [u32; 2] {
+        let Tables { program, tensors, checksums, .. } = &self.tables;
+        [crc32c(crc32c(0, program), tensors), crc32c(0, checksums.as_flattened())]
+    }
+
     /// Chooses the planes of each pass by the pressure on memory; `None` if the precision is not
     /// automatic or there is nothing to choose.
     ///
@@ -174,9 +181,20 @@ impl Session {
     /// # Errors
     /// A model without a tokenizer, or damaged tables.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, token::Options::default())
+    }
+
+    /// As [`Self::encode`], for what follows in the middle of a text.
+    ///
+    /// # Errors
+    /// Those of [`Self::encode`].
+    pub fn encode_more(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, token::Options { add_special: false, ..token::Options::default() })
+    }
+
+    fn encode_with(&self, text: &str, options: token::Options) -> Result<Vec<u32>> {
         let mut tokenizer = self.tokenizer()?;
-        tokenizer::encode(&mut tokenizer, text, token::Options::default())
-            .map_err(|error| self.bad_tokenizer(&error))
+        tokenizer::encode(&mut tokenizer, text, options).map_err(|error| self.bad_tokenizer(&error))
     }
 
     /// The text of some tokens.

@@ -7,7 +7,10 @@ use omex::pack::Image;
 use omex::package::Package;
 use omex::package::validate::validate;
 use omex::pager::PageSource;
+use omex::plan::Kv;
 use omex::quantize::Precision;
+use omex::saved_session::SavedSession;
+use omex::session::Session;
 use omex::{Error, pack};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::{LoadError, RunError};
@@ -760,6 +763,55 @@ fn ctrl_c_half_way_leaves_nothing_behind() {
     assert!(interrupted.elapsed() < Duration::from_secs(10), "it took its time");
     assert!(err.contains("interrupted"), "{err}");
     assert_eq!(leftovers(folder.path(), &["model.bin"]), Vec::<String>::new());
+}
+
+/// Cut short anywhere, or with a bit flipped anywhere, a saved session is refused by name.
+#[test]
+fn a_damaged_session_is_refused() {
+    let package = package();
+    let file = package.folder.path().join("text.session");
+    let setting = Setting { kv: Some(Kv::Int8), context: Some(32), ..Setting::default() };
+    let mut session = setting.open(&package.path, 1).unwrap();
+    let failure = session.failure();
+    let open = |session: &mut Session| -> omex::Result<Vec<u32>> {
+        let mut saved = SavedSession::open(&file, session)?;
+        let mut engine = session.engine()?;
+        saved.restore(&mut engine)?;
+        let last = saved.tokens().last().copied().into_iter();
+        engine.forward(&last.collect::<Vec<_>>(), Wanted::Last).map_err(&failure)?;
+        Ok(saved.tokens().to_vec())
+    };
+    let ids = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    let saved = SavedSession::open(&file, &session).unwrap();
+    let mut engine = session.engine().unwrap();
+    engine.forward(&ids, Wanted::Last).unwrap();
+    saved.save(&mut engine, &ids, 7).unwrap();
+    drop(engine);
+    assert_eq!(open(&mut session).unwrap(), ids);
+    let good = std::fs::read(&file).unwrap();
+    let mut refuses = |bytes: &[u8], what: &str| {
+        std::fs::write(&file, bytes).unwrap();
+        let error = open(&mut session).expect_err(what).to_string();
+        assert!(error.contains("text.session: "), "{what}: {error}");
+    };
+    let steps = (0..200).chain((200..good.len()).step_by(97)).chain([good.len() - 1]);
+    steps.for_each(|length| refuses(&good[..length], &format!("cut to {length}")));
+    let mut random = numbers(11);
+    for at in (0..200).map(Ok).chain((0..200).map(Err)) {
+        let at = at.unwrap_or_else(|_: usize| random(good.len()));
+        let mut bad = good.clone();
+        bad[at] ^= 1 << random(8);
+        refuses(&bad, &format!("a bit flipped at {at}"));
+    }
+    refuses(&[&good[..], &[0]].concat(), "a byte more");
+    // Counts that are lies, with checksums that are right.
+    for count in [0, 1, 11, 13, 1 << 24, u32::MAX] {
+        let mut bad = good.clone();
+        bad[44..48].copy_from_slice(&count.to_le_bytes());
+        let crc = (dispatch::kernels().unwrap().crc32c)(0, &bad[..60]);
+        bad[60..64].copy_from_slice(&crc.to_le_bytes());
+        refuses(&bad, &format!("{count} tokens"));
+    }
 }
 
 #[test]

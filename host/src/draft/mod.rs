@@ -53,16 +53,23 @@ impl<'d> Drafting<'d> {
         Self { drafter, width, draft: vec![], last: None, counts: Counts::default() }
     }
 
-    /// Notes how long the passes over a prompt took, of at most `columns` tokens each, and shows
-    /// the prompt to the drafter.
+    /// Notes how long the passes over a text behind its first `held` tokens took, of at most
+    /// `columns` tokens each, and shows the text to the drafter.
     ///
     /// # Errors
     /// Those of a draft model's passes.
-    pub fn begin(&mut self, prompt: &[u32], columns: usize, time: Duration) -> Result<()> {
-        let passes = prompt.len().div_ceil(columns.max(1)).max(1);
-        self.width.note_prompt(prompt.len() / passes, time.as_secs_f64() / passes as f64);
+    pub fn begin(
+        &mut self,
+        text: &[u32],
+        held: usize,
+        columns: usize,
+        time: Duration,
+    ) -> Result<()> {
+        let run = text.len() - held;
+        let passes = run.div_ceil(columns.max(1)).max(1);
+        self.width.note_prompt(run / passes, time.as_secs_f64() / passes as f64);
         match &mut self.drafter {
-            Some(drafter) => drafter.propose(prompt, 1, &mut self.draft),
+            Some(drafter) => drafter.propose(text, 1, &mut self.draft),
             None => Ok(()),
         }
     }

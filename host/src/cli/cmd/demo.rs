@@ -32,9 +32,9 @@ pub(crate) fn main() -> Result<()> {
     ));
     let ids = session.encode(PROMPT)?;
     let sampling = Sampling::GREEDY;
-    let request = Request { prompt: &ids, max_tokens: 256, sampling, start };
+    let request = Request { saved: None, prompt: &ids, max_tokens: 256, sampling, start };
     output::text(PROMPT)?;
-    let generated = generate(&mut session, &request, Drafting::new(None, 0), &mut output::text)?;
+    let generated = generate(&mut session, request, Drafting::new(None, 0), &mut output::text)?;
     output::text("\n")?;
     output::note(&format!(
         "\n{} tokens. Try next:\n  \

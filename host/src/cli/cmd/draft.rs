@@ -101,15 +101,15 @@ impl DraftArgs {
         Ok(widths.find(leaves_plan).unwrap_or(0))
     }
 
-    /// Drafts for a text that begins with `prompt`.
+    /// Drafts for a text that begins with `prompt` tokens.
     pub(crate) fn drafting<'m>(
         &self,
         model: &Session,
         draft: Option<&'m mut Session>,
-        prompt: &[u32],
+        prompt: usize,
     ) -> Result<Drafting<'m>> {
         let drafter = match (&self.draft_ids, draft) {
-            (Some(file), _) => Some(Drafter::Recorded(self.recorded(file, model, prompt.len())?)),
+            (Some(file), _) => Some(Drafter::Recorded(self.recorded(file, model, prompt)?)),
             (None, Some(draft)) => Some(Drafter::Model(Box::new(ModelDrafter::new(draft)?))),
             (None, None) => Some(Drafter::LookUp).filter(|_| self.draft == Source::LookUp),
         };

@@ -8,8 +8,10 @@ use omex::draft::{Counts, Drafting};
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
+use omex::saved_session::SavedSession;
 use omex::session::Session;
 use omex::{Error, Result, interrupt};
+use omex_core::engine::Engine;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
 use omex_core::steps::Planes;
@@ -28,6 +30,8 @@ Examples:
   omex run stories.omex \"The robot\" --temperature 0.8 --top-p 0.9 --seed 7 --stats
   omex run llama.omex \"Once upon a time\" --draft lookup --draft-width 4 --stats
   echo \"Long ago\" | omex run stories.omex - --max-tokens 100 --json
+  omex run llama.omex \"Who was Ada Lovelace?\" --session ada.session
+  omex run llama.omex \" And Charles Babbage?\" --session ada.session (goes on from there)
   omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
 pub(crate) struct Args {
     /// A package, or a flash image
@@ -38,6 +42,10 @@ pub(crate) struct Args {
     /// Token ids to begin with, instead of a prompt
     #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with = "prompt")]
     ids: Option<::std::vec::Vec<u32>>,
+    /// Keep the text in this file, and go on from it in the next run, without running again what is
+    /// there, and with its random numbers; an empty prompt just goes on
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
     /// Tokens to generate at most
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
@@ -92,21 +100,27 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let start = Instant::now();
     let Models { model: mut session, mut draft } = args.draft.open(&args.machine, &args.model)?;
     let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
-    let ids = prompt_ids(&session, &prompt, args.ids.as_ref())?;
-    let drafting = args.draft.drafting(&session, draft.as_mut(), &ids)?;
+    let saved = args.session.as_ref().map(|file| SavedSession::open(file, &session)).transpose()?;
+    let earlier = saved.as_ref().map_or(0, |saved| saved.tokens().len());
+    let ids = match &args.ids {
+        None if earlier > 0 => session.encode_more(&prompt)?,
+        ids => prompt_ids(&session, &prompt, ids.as_ref())?,
+    };
+    let drafting = args.draft.drafting(&session, draft.as_mut(), earlier + ids.len())?;
     let request = Request {
+        saved,
         prompt: &ids,
         max_tokens: args.max_tokens,
         sampling: args.sampling.sampling(),
         start,
     };
     if args.json {
-        let mut output = generate(&mut session, &request, drafting, &mut |_| Ok(()))?;
+        let mut output = generate(&mut session, request, drafting, &mut |_| Ok(()))?;
         output.stats.planned_bytes += of_draft;
         return output::json(&output);
     }
     output::text(&prompt)?;
-    let result = generate(&mut session, &request, drafting, &mut output::text);
+    let result = generate(&mut session, request, drafting, &mut output::text);
     output::text("\n")?;
     let mut output = result?;
     output.stats.planned_bytes += of_draft;
@@ -125,6 +139,8 @@ fn read_stdin() -> Result<String> {
 
 /// What to generate.
 pub(crate) struct Request<'r> {
+    /// The text that it goes on with, and the file that it is saved in.
+    pub(crate) saved: Option<SavedSession>,
     pub(crate) prompt: &'r [u32],
     pub(crate) max_tokens: u32,
     pub(crate) sampling: Sampling,
@@ -132,10 +148,28 @@ pub(crate) struct Request<'r> {
     pub(crate) start: Instant,
 }
 
+impl Request<'_> {
+    /// Puts the saved text into an engine. Returns it with the prompt behind it, and a sampler that
+    /// has seen what the engine holds: all but the saved text's last token, and the prompt.
+    fn begin(&mut self, engine: &mut Engine<'_>) -> Result<(Vec<u32>, Sampler)> {
+        let (mut ids, mut sampling) = (vec![], self.sampling);
+        if let Some(saved) = &mut self.saved {
+            saved.restore(engine)?;
+            ids.extend(saved.tokens());
+            sampling.seed = saved.seed().unwrap_or(sampling.seed);
+        }
+        let mut sampler = Sampler::new(sampling);
+        let held = ids.len().saturating_sub(1);
+        ids[..held].iter().for_each(|token| sampler.observe(*token));
+        ids.extend(self.prompt);
+        Ok((ids, sampler))
+    }
+}
+
 /// Generates text and hands it to `emit` as it comes.
 pub(crate) fn generate(
     session: &mut Session,
-    request: &Request<'_>,
+    mut request: Request<'_>,
     mut drafting: Drafting<'_>,
     emit: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Output> {
@@ -152,39 +186,42 @@ pub(crate) fn generate(
     let columns = plan.prefill_chunk as usize;
     let mut watch = session.pressure_watch()?;
     let mut engine = session.engine()?;
+    let (mut ids, sampler) = request.begin(&mut engine)?;
+    let held = engine.position() as usize;
     let mut text = Text { decoder: Decoder::new(false), all: String::new() };
     if let Some(tokenizer) = &mut tokenizer {
-        for id in request.prompt {
+        for id in &ids {
             text.push(tokenizer, *id, &mut |_| Ok(()))?;
         }
         text.all.clear();
     }
-    let prefill = Instant::now();
-    let sampler = Sampler::new(request.sampling);
+    let (prefill, prompt) = (Instant::now(), ids.len());
     let mut generation =
-        Generation::prefill(&mut engine, sampler, request.prompt).map_err(&failed)?;
-    stats.prefill_tok_s = rate(request.prompt.len(), prefill);
-    drafting.begin(request.prompt, columns, prefill.elapsed())?;
+        Generation::prefill(&mut engine, sampler, &ids[held..]).map_err(&failed)?;
+    stats.prefill_tok_s = rate(prompt - held, prefill);
+    drafting.begin(&ids, held, columns, prefill.elapsed())?;
     stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
-    let (decode, before) = (Instant::now(), read());
-    let (mut ids, prompt, most) =
-        (request.prompt.to_vec(), request.prompt.len(), request.max_tokens);
-    while ids.len() < prompt + most as usize {
+    let (decode, before, most) = (Instant::now(), read(), request.max_tokens as usize);
+    let mut interrupted = Ok(());
+    while ids.len() < prompt + most && interrupted.is_ok() {
         if let Some(watch) = &mut watch {
             let planes = watch.planes();
             generation.set_planes(planes);
             stats.reduced_passes += u64::from(planes != Planes::FULL);
         }
-        let left = prompt + most as usize - ids.len();
+        let left = prompt + most - ids.len();
         drafting.run(&mut generation, &ids, left, &failed)?;
         let Some(id) = generation.next_token().map_err(&failed)? else { break };
         ids.push(id);
         if let Some(tokenizer) = &mut tokenizer {
             text.push(tokenizer, id, emit)?;
         }
-        interrupt::check()?;
+        interrupted = interrupt::check();
     }
     text.finish(emit)?;
+    let seed = generation.finish().map_err(&failed)?.seed();
+    request.saved.map_or(Ok(()), |saved| saved.save(&mut engine, &ids, seed))?;
+    interrupted?;
     stats.drafts = drafting.finish(ids.len());
     ids.drain(..prompt);
     // The first token came from the prompt's last pass.
