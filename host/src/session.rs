@@ -5,7 +5,9 @@ use crate::convert::outline;
 use crate::import::hugging_face;
 use crate::package::{CONVERT_AGAIN, Package, WeightIndex};
 use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, open_reader};
-use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles};
+use crate::plan::{
+    Bytes, Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles,
+};
 use crate::pool::Pool;
 use crate::pressure::PressureWatch;
 use crate::quantize::Precision;
@@ -20,7 +22,8 @@ use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
 /// How a model is to be run.
@@ -238,13 +241,7 @@ impl Session {
     /// Says what an error of a pass over this model means, with the file and the place in it.
     pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
         let (path, space) = (self.tables.path.clone(), self.tables.space.clone());
-        move |error| match error {
-            RunError::Page(error) => {
-                let (file, offset) = space.place(error.page);
-                Error::Page { file: file.to_owned(), offset, error }
-            }
-            error => Error::Run { path: path.clone(), error },
-        }
+        move |error| failure_of(&path, &space, error)
     }
 
     /// Uses these kernels instead of the fastest.
@@ -276,6 +273,20 @@ impl Session {
         let mut engine = engine.map_err(failed)?;
         engine.set_planes(self.plan.precision.planes());
         Ok(engine)
+    }
+}
+
+/// How long weights are read to see how fast they stream.
+const STREAMING_TIME: Duration = Duration::from_secs(2);
+
+/// Says what an error of a pass means, with the file and the place in it.
+fn failure_of(path: &Path, space: &Space, error: RunError) -> Error {
+    match error {
+        RunError::Page(error) => {
+            let (file, offset) = space.place(error.page);
+            Error::Page { file: file.to_owned(), offset, error }
+        }
+        error => Error::Run { path: path.to_owned(), error },
     }
 }
 
@@ -361,6 +372,42 @@ impl Tables {
             checksums: image.checksums,
             tokenizer: image.tokenizer.map(Arc::from),
         })
+    }
+
+    /// Bytes a second with which weights stream as planned, measured by reading for two seconds.
+    ///
+    /// # Errors
+    /// Weights that do not stream or can't be read; Ctrl-C.
+    pub fn streaming_bandwidth(&self, plan: &MemoryPlan, options: &Options) -> Result<f64> {
+        let bytes = Bytes { weights: 0, ..plan.bytes };
+        let (source, _) = self.source(&MemoryPlan { bytes, ..*plan }, options)?;
+        let Source::Stream(mut pager) = source else {
+            let mapped = std::io::Error::other("weights that are mapped do not stream");
+            return Err(Error::io(&self.path, "measure", mapped));
+        };
+        let (page_size, program) = (u64::from(self.space.page_size), self.program()?);
+        let (start, bytes_read) = (Instant::now(), pager.bytes_read());
+        let ranges: Vec<_> = program.ranges_in_order(plan.precision.planes()).collect();
+        for range in ranges.iter().cycle() {
+            let mut address = range.start;
+            while address < range.end {
+                let page = (address / page_size) as u32;
+                let failed = |error| failure_of(&self.path, &self.space, RunError::Page(error));
+                let piece = pager.page(page).map_err(failed)?.len() as u64;
+                address = u64::from(page) * page_size + piece;
+            }
+            crate::interrupt::check()?;
+            if start.elapsed() >= STREAMING_TIME {
+                break;
+            }
+        }
+        Ok(bytes_read.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Whether there are weights, and not only a description of them.
+    #[must_use]
+    pub fn has_weights(&self) -> bool {
+        self.space.files.iter().all(|(path, _)| path.exists())
     }
 
     /// Opens what the plan says that weights come from.

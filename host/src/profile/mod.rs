@@ -68,16 +68,6 @@ impl Profile {
         cache_folder().as_deref().and_then(kept).is_some()
     }
 
-    /// Whether a file or a folder lies on the storage that a kept profile measured: that of the
-    /// cache's folder.
-    #[must_use]
-    pub fn knows_storage_of(path: &Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
-        let cache = cache_folder().and_then(|folder| device(&folder));
-        cache.is_some() && cache == device(path)
-    }
-
     fn measure(folder: Option<&Path>) -> Result<Self> {
         if let Some(folder) = folder {
             // Without it, the storage is unknown.

@@ -69,7 +69,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     options.memory = options.memory.or(args.device.map(Device::budget));
     let tables = tables(&args.model, args.quantization)?;
     let plan = tables.plan(&options)?;
-    let profile = args.storage.profile(&args.model, plan.streamed_bytes > 0)?;
+    let profile = args.storage.profile(&tables, &plan, &options)?;
     let (program, threads) = (tables.program()?, args.machine.threads());
     let costs = |plan: &MemoryPlan| forecast(&profile, &program, plan, threads);
     let more = options.memory.filter(|_| plan.streamed_bytes > 0).map(|memory| memory + ANOTHER_GB);

@@ -3,8 +3,9 @@
 use crate::cli::{bytes, output};
 use omex::Result;
 use omex::forecast::Forecast;
-use omex::profile::{Profile, storage_bandwidth};
-use std::path::Path;
+use omex::plan::MemoryPlan;
+use omex::profile::Profile;
+use omex::session::{Options, Tables};
 
 /// The storage: shared by the commands that forecast.
 #[derive(clap::Args)]
@@ -15,25 +16,23 @@ pub(super) struct StorageArgs {
 }
 
 impl StorageArgs {
-    /// What this machine can do, measured on first use, with the storage that `model` lies on if
-    /// weights are `streamed` from it.
-    pub(super) fn profile(&self, model: &Path, streamed: bool) -> Result<Profile> {
+    /// What this machine can do, measured on first use, and how fast the weights of this plan
+    /// stream.
+    pub(super) fn profile(
+        &self,
+        tables: &Tables,
+        plan: &MemoryPlan,
+        options: &Options,
+    ) -> Result<Profile> {
         if !Profile::is_kept() {
             output::note("note: measuring this machine, which takes up to a minute, once");
         }
         let mut profile = Profile::of_this_machine(false)?;
         if let Some(bandwidth) = self.storage_bandwidth {
             profile.storage_bandwidth = Some(bandwidth as f64);
-        } else if streamed && !Profile::knows_storage_of(model) {
-            output::note(&format!("note: measuring the storage of {}", model.display()));
-            profile.storage_bandwidth = match storage_bandwidth(model) {
-                Err(omex::Error::Interrupted) => return Err(omex::Error::Interrupted),
-                Err(error) => {
-                    output::note(&format!("note: {error}; --storage-bandwidth tells it instead"));
-                    None
-                }
-                Ok(bandwidth) => Some(bandwidth),
-            };
+        } else if plan.streamed_bytes > 0 && tables.has_weights() {
+            output::note("note: reading weights for two seconds, to see how fast they stream");
+            profile.storage_bandwidth = Some(tables.streaming_bandwidth(plan, options)?);
         }
         Ok(profile)
     }
