@@ -160,6 +160,11 @@ impl StreamPager {
     fn submit(&mut self, tile: u32, buffer: Buffer) -> u64 {
         let tile = self.tiles.tiles.get(tile as usize);
         let (file, offset, needed) = tile.map_or((0, 0, 0), |t| (t.file, t.offset, t.length));
+        self.begin(file, offset, needed, buffer)
+    }
+
+    /// Begins to read `needed` bytes of a file, and returns the read's number.
+    fn begin(&mut self, file: usize, offset: u64, needed: usize, buffer: Buffer) -> u64 {
         self.reads += 1;
         let id = self.reads;
         self.reader.submit(Read { id, file, offset, buffer, filled: 0, needed, failures: 0 });
@@ -319,23 +324,13 @@ impl StreamPager {
         let needed = before + self.tiles.rest_of_file(tile.file, offset).min(room);
         self.aside.first = page - (before / page_size) as u32;
         self.aside.bytes = needed as usize;
-        let (file, offset, needed) = (tile.file, start, needed as usize);
-        self.reads += 1;
-        let id = self.reads;
-        match std::mem::replace(&mut self.aside.state, State::Reading(id)) {
+        let file = tile.file;
+        self.aside.state = match std::mem::replace(&mut self.aside.state, State::Reading(0)) {
             State::Ready(buffer) | State::Failed(_, buffer) => {
-                self.reader.submit(Read {
-                    id,
-                    file,
-                    offset,
-                    buffer,
-                    filled: 0,
-                    needed,
-                    failures: 0,
-                });
+                State::Reading(self.begin(file, start, needed as usize, buffer))
             }
-            State::Reading(_) => {}
-        }
+            reading @ State::Reading(_) => reading,
+        };
         Ok(())
     }
 }
@@ -390,12 +385,9 @@ impl Pager for StreamPager {
             let state = State::Failed(PageErrorKind::Checksum, buffer);
             self.ring.push_front(Entry { tile, state });
         }
-        let entry = self.ring.iter_mut().find(|entry| entry.tile == tile);
-        if let Some(Entry { state, .. }) = entry
-            && !state.is_reading()
-        {
+        if let Some(entry) = self.ring.iter_mut().find(|entry| entry.tile == tile) {
             // What failed is read anew when it is asked for.
-            *state = match std::mem::replace(state, State::Reading(0)) {
+            entry.state = match std::mem::replace(&mut entry.state, State::Reading(0)) {
                 State::Ready(buffer) => State::Failed(PageErrorKind::Checksum, buffer),
                 other => other,
             };
