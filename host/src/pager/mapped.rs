@@ -26,8 +26,7 @@ impl MappedPager {
         for (path, length) in &space.files {
             let file = open(path, *length)?;
             // SAFETY: the mapping is read-only and private. A file that another program cuts short
-            // meanwhile raises SIGBUS, which the documentation of `--memory` says; use the read
-            // pager for files that may change.
+            // meanwhile raises SIGBUS; sources that read make an error of it.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
             // A wish, for files that are not in memory yet: large pages, where the file system has
             // them, unless these would hold planes that nobody reads.

@@ -9,6 +9,7 @@ mod tiles;
 mod uring;
 
 pub use mapped::MappedPager;
+pub(crate) use reader::buffer;
 pub use reader::{Read, Reader};
 pub use stream::StreamPager;
 pub(crate) use stream::aside_bytes;

@@ -3,10 +3,11 @@
 
 use super::reader::{ALIGNMENT, Buffer, Read, Reader, buffer};
 use super::{Space, Tiles};
-use crate::Result;
+use crate::{Error, Result};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -86,6 +87,7 @@ impl StreamPager {
     /// No address space is left for the buffers.
     pub fn new(space: &Space, tiles: Tiles, depth: usize, reader: Box<dyn Reader>) -> Result<Self> {
         let depth = depth.max(2);
+        let buffer = |bytes| buffer(bytes).map_err(|e| Error::io(Path::new("memory"), "get", e));
         let spare = (0..depth).map(|_| buffer(tiles.tile_bytes)).collect::<Result<_>>()?;
         let capacity = aside_bytes(space.page_size);
         let state = State::Ready(buffer(capacity)?);

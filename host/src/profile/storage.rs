@@ -1,8 +1,8 @@
 //! How fast storage is read.
 
+use crate::pager::buffer;
 use crate::synth::Numbers;
 use crate::{Error, Result, interrupt};
-use memmap2::MmapMut;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -70,11 +70,7 @@ fn fill(file: &mut File, folder: &Path) -> Result<u64> {
 fn read(file: &File, length: u64, block: usize) -> std::io::Result<f64> {
     let (start, next) = (Instant::now(), AtomicU64::new(0));
     let reader = || {
-        // Memory of its own pages, as direct reads want it.
-        let (mut buffer, mut bytes) = (MmapMut::map_anon(block)?, 0);
-        // As the pager reads: many small pages would halve the bandwidth.
-        #[cfg(target_os = "linux")]
-        let _ = buffer.advise(memmap2::Advice::HugePage);
+        let (mut buffer, mut bytes) = (buffer(block)?, 0);
         while start.elapsed() < READING && interrupt::check().is_ok() {
             let offset = next.fetch_add(block as u64, Ordering::Relaxed);
             if offset >= length {
