@@ -198,6 +198,7 @@ impl<'a> Engine<'a> {
             self.expect(&op, layer, &steps);
             self.step(&op, layer)?;
         }
+        self.pages.end_pass()?;
         for column in 0..self.inputs.selected().count() {
             if !self.logits(column).iter().all(|x| x.is_finite()) {
                 return Err(RunError::NotFinite);

@@ -81,6 +81,14 @@ impl<'a> Pages<'a> {
         self.next = None;
     }
 
+    /// Ends a pass.
+    ///
+    /// # Errors
+    /// Pages changed while they were in use.
+    pub fn end_pass(&mut self) -> Result<(), PageError> {
+        self.pager.intact()
+    }
+
     /// The bytes from `address` on: at least one, at most `limit`, as many as lie in one piece.
     ///
     /// # Errors

@@ -39,6 +39,15 @@ pub trait Pager {
 
     /// Forgets a resident copy of `page`, so that the next [`Pager::page`] reads it anew.
     fn discard(&mut self, page: u32);
+
+    /// Asked after every pass: were all bytes what they were when they were checked?
+    ///
+    /// # Errors
+    /// [`PageErrorKind::Truncated`] or [`PageErrorKind::Changed`] if pages that are not copied
+    /// changed while they were in use.
+    fn intact(&self) -> Result<(), PageError> {
+        Ok(())
+    }
 }
 
 /// A page that could not be had.
@@ -62,6 +71,8 @@ pub enum PageErrorKind {
     Truncated,
     /// The bytes do not match their checksum, even when read again.
     Checksum,
+    /// The bytes changed while they were in use.
+    Changed,
 }
 
 impl fmt::Display for PageError {
@@ -71,6 +82,7 @@ impl fmt::Display for PageError {
             PageErrorKind::Device => "could not be read",
             PageErrorKind::Truncated => "is cut short",
             PageErrorKind::Checksum => "does not match its checksum, read twice",
+            PageErrorKind::Changed => "is in a file that changed while it was in use",
         };
         write!(f, "page {} {what}", self.page)
     }

@@ -4,11 +4,13 @@
 use omex::pager::{PageSource, Read, Reader, Space, StreamPager, Tiles, open_reader};
 use omex_core::engine::Wanted;
 use omex_core::error::RunError;
-use omex_hal::{PageError, Pager};
+use omex_hal::{PageError, PageErrorKind, Pager};
 use omex_hal_adapters::conformance;
 use omex_tests::{Converted, Setting, Synthetic, logits};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -206,5 +208,32 @@ fn ten_thousand_faults_are_retried_or_reported() {
         let injected = injected.load(Ordering::Relaxed);
         println!("{source}: {injected} faults in {passes} passes, {reported} reported");
         assert!(reported > 0 && passes > reported, "{passes} passes, {reported} reported");
+    }
+}
+
+#[test]
+fn a_mapped_file_that_changes_is_an_error_and_no_crash() {
+    type Change = fn(&File) -> io::Result<()>;
+    let changes: [(Change, PageErrorKind); 3] = [
+        (|file| file.set_len(0), PageErrorKind::Truncated),
+        (|file| file.set_len(5000), PageErrorKind::Truncated),
+        (|file| file.write_all_at(&[1], 300), PageErrorKind::Changed),
+    ];
+    for (change, kind) in changes {
+        let converted = Converted::new(&Synthetic::new(128, 352, 6, 4, 2, 512, 64).in_q8_0(), None);
+        let mut session = Setting::default().open(&converted.path, 1).unwrap();
+        let mut engine = session.engine().unwrap();
+        engine.forward(&[1], Wanted::Last).unwrap();
+        let files = (1..4).map(|layer| converted.path.join(format!("weights/layer_{layer}.bin")));
+        for file in files {
+            let file = File::options().write(true).open(file).unwrap();
+            // Files tell their changes by the clock's ticks.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            change(&file).unwrap();
+        }
+        for _ in 0..2 {
+            let failed = engine.forward(&[5], Wanted::Last).unwrap_err();
+            assert!(matches!(failed, RunError::Page(error) if error.kind == kind), "{failed}");
+        }
     }
 }

@@ -121,6 +121,10 @@ impl<P: Pager> Pager for FaultyPager<'_, P> {
         self.resident = self.resident.filter(|(resident, _)| *resident != page);
         self.inner.discard(page);
     }
+
+    fn intact(&self) -> Result<(), PageError> {
+        self.inner.intact()
+    }
 }
 
 #[cfg(test)]

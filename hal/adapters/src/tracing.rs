@@ -120,6 +120,10 @@ impl<P: Pager, F: FnMut(Event)> Pager for TracingPager<P, F> {
         (self.report)(Event::Discard(page));
         self.inner.discard(page);
     }
+
+    fn intact(&self) -> Result<(), PageError> {
+        self.inner.intact()
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,39 @@
 //! Mapped files: nothing is copied, and the operating system decides what stays in memory.
 #![expect(unsafe_code, reason = "mapping a file")]
 
+use super::bus_error::Watched;
 use super::{Space, open};
 use crate::plan::RunPrecision;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
+use std::fs::File;
+use std::time::SystemTime;
 
 /// Pages of mapped files. A piece reaches to the end of its file.
 pub struct MappedPager {
     geometry: PageGeometry,
-    /// First page of each file, and the file.
-    maps: Vec<(u32, Mmap)>,
+    maps: Vec<Mapped>,
+}
+
+struct Mapped {
+    /// Of the paged space.
+    first_page: u32,
+    bytes: Watched,
+    file: File,
+    modified: Option<SystemTime>,
+}
+
+impl Mapped {
+    /// Says how the file is no longer what it was when it was mapped.
+    fn change(&self) -> Option<PageErrorKind> {
+        match self.file.metadata() {
+            Ok(found) if found.len() < self.bytes.len() as u64 => Some(PageErrorKind::Truncated),
+            Ok(found) if found.modified().ok() != self.modified => Some(PageErrorKind::Changed),
+            Ok(_) => None,
+            Err(_) => Some(PageErrorKind::Device),
+        }
+    }
 }
 
 impl MappedPager {
@@ -25,8 +47,9 @@ impl MappedPager {
         let mut maps = vec![];
         for (path, length) in &space.files {
             let file = open(path, *length)?;
-            // SAFETY: the mapping is read-only and private. A file that another program cuts short
-            // meanwhile raises SIGBUS; sources that read make an error of it.
+            let modified = file.metadata().ok().and_then(|found| found.modified().ok());
+            // SAFETY: the mapping is read-only and private. What another program changes meanwhile,
+            // or cuts off, is other bytes, never invalid ones; `intact` tells.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
             // A wish, for files that are not in memory yet: large pages, where the file system has
             // them, unless these would hold planes that nobody reads.
@@ -35,7 +58,8 @@ impl MappedPager {
                 RunPrecision::Base => memmap2::Advice::NoHugePage,
                 RunPrecision::Full | RunPrecision::Auto => memmap2::Advice::HugePage,
             });
-            maps.push((u32::try_from(first).unwrap_or(u32::MAX), map));
+            let first_page = u32::try_from(first).unwrap_or(u32::MAX);
+            maps.push(Mapped { first_page, bytes: Watched::new(map), file, modified });
             first += length / u64::from(space.page_size);
         }
         Ok(Self { geometry, maps })
@@ -55,11 +79,16 @@ impl Pager for MappedPager {
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         let out_of_range = PageError { page, kind: PageErrorKind::OutOfRange };
-        let file = self.maps.partition_point(|(first, _)| *first <= page).checked_sub(1);
-        let (first, map) = file.and_then(|i| self.maps.get(i)).ok_or(out_of_range)?;
-        let offset = (page - first) as usize * self.geometry.page_size as usize;
-        map.get(offset..).filter(|bytes| !bytes.is_empty()).ok_or(out_of_range)
+        let file = self.maps.partition_point(|map| map.first_page <= page).checked_sub(1);
+        let map = file.and_then(|i| self.maps.get(i)).ok_or(out_of_range)?;
+        let offset = (page - map.first_page) as usize * self.geometry.page_size as usize;
+        map.bytes.get(offset..).filter(|bytes| !bytes.is_empty()).ok_or(out_of_range)
     }
 
     fn discard(&mut self, _page: u32) {}
+
+    fn intact(&self) -> Result<(), PageError> {
+        let changed = |map: &Mapped| Some(PageError { page: map.first_page, kind: map.change()? });
+        self.maps.iter().find_map(changed).map_or(Ok(()), Err)
+    }
 }

@@ -1,5 +1,6 @@
 //! Where the host gets pages from: mapped files, or tiles that are pinned or stream through a ring.
 
+mod bus_error;
 mod mapped;
 mod reader;
 mod stream;
