@@ -60,6 +60,9 @@ impl Read {
 
 /// Runs reads, several at a time, in any order.
 pub trait Reader {
+    /// Is shown the memory that most reads will fill, before the first of them.
+    fn register(&mut self, _buffers: &mut [Buffer]) {}
+
     /// Begins a read. Its failure is told by [`Reader::wait`].
     fn submit(&mut self, read: Read);
 

@@ -85,10 +85,16 @@ impl StreamPager {
     ///
     /// # Errors
     /// No address space is left for the buffers.
-    pub fn new(space: &Space, tiles: Tiles, depth: usize, reader: Box<dyn Reader>) -> Result<Self> {
+    pub fn new(
+        space: &Space,
+        tiles: Tiles,
+        depth: usize,
+        mut reader: Box<dyn Reader>,
+    ) -> Result<Self> {
         let depth = depth.max(2);
         let buffer = |bytes| buffer(bytes).map_err(|e| Error::io(Path::new("memory"), "get", e));
-        let spare = (0..depth).map(|_| buffer(tiles.tile_bytes)).collect::<Result<_>>()?;
+        let mut spare = (0..depth).map(|_| buffer(tiles.tile_bytes)).collect::<Result<Vec<_>>>()?;
+        reader.register(&mut spare);
         let capacity = aside_bytes(space.page_size);
         let state = State::Ready(buffer(capacity)?);
         let aside = Aside { first: 0, bytes: 0, capacity, state };

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the kernel writes into buffers while a read is under way")]
 
 use super::Space;
-use super::reader::{Read, Reader, open_files};
+use super::reader::{Buffer, Read, Reader, open_files};
 use crate::{Error, Result};
 use io_uring::{IoUring, opcode, types};
 use std::collections::VecDeque;
@@ -14,6 +14,8 @@ use std::os::fd::AsRawFd;
 pub(super) struct UringReader {
     ring: IoUring,
     files: Vec<File>,
+    /// Addresses of buffers that the kernel knows by their places here.
+    registered: Vec<usize>,
     /// Reads that the kernel works on: the place is the number that it knows them by.
     under_way: Vec<Option<Read>>,
     /// Reads that could not be submitted.
@@ -33,7 +35,8 @@ impl UringReader {
         let descriptors: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
         ring.submitter().register_files(&descriptors).map_err(failed)?;
         let under_way = (0..depth).map(|_| None).collect();
-        Ok(Self { ring, files, under_way, refused: VecDeque::with_capacity(depth) })
+        let registered = vec![];
+        Ok(Self { ring, files, registered, under_way, refused: VecDeque::with_capacity(depth) })
     }
 
     fn try_submit(&mut self, mut read: Read) -> Result<(), (Read, io::Error)> {
@@ -47,7 +50,14 @@ impl UringReader {
         let file = types::Fixed(read.file as u32);
         let bytes = read.rest();
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Read::new(file, bytes.as_mut_ptr(), length).offset(offset).build();
+        let start = bytes.as_mut_ptr();
+        let address = read.buffer.as_ptr().addr();
+        let entry = match self.registered.iter().position(|known| *known == address) {
+            Some(known) => {
+                opcode::ReadFixed::new(file, start, length, known as u16).offset(offset).build()
+            }
+            None => opcode::Read::new(file, start, length).offset(offset).build(),
+        };
         // SAFETY: the buffer is owned by the read, which stays in `under_way` until the kernel is
         // done with it; moving the read does not move the mapping.
         let pushed = unsafe { self.ring.submission().push(&entry.user_data(place as u64)) };
@@ -72,6 +82,20 @@ impl UringReader {
 }
 
 impl Reader for UringReader {
+    /// Spares the kernel looking up the memory for every read, where it lets so much be locked.
+    fn register(&mut self, buffers: &mut [Buffer]) {
+        let known = buffers.iter_mut().map(|buffer| libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        });
+        let known: Vec<_> = known.collect();
+        // SAFETY: the pager keeps the buffers as long as the reader; one that it gave back all the
+        // same would only be read into in vain, as the kernel keeps its memory.
+        if unsafe { self.ring.submitter().register_buffers(&known) }.is_ok() {
+            self.registered = buffers.iter().map(|buffer| buffer.as_ptr().addr()).collect();
+        }
+    }
+
     fn submit(&mut self, read: Read) {
         if let Err(refused) = self.try_submit(read) {
             self.refused.push_back(refused);
