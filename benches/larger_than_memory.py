@@ -7,26 +7,23 @@ time of a token with what the disk allows.
     sudo python3 benches/larger_than_memory.py 8b.omex --memory 1GiB --memory 2GiB
     sudo python3 benches/larger_than_memory.py 8b.omex --memory 1GiB --gguf 8b.gguf --python VENV/bin/python
 
-A round drops the caches, reads the package's files past the cache for some seconds (4 MiB at a
-time, 8 at once), runs OMEX, reads again, and runs llama.cpp (mapped, without repacking, which it
-needs memory for) if there is a GGUF file of the same model: `omex compare --gguf` writes one. The
-disk's bandwidth is the mean of the two readings. The cgroup's limit is the budget and 64 MiB.
+A round drops the caches, asks `omex plan`, which reads the package's weights for two seconds without
+computing, runs OMEX, reads again, and runs llama.cpp (mapped, without repacking, which it needs
+memory for) if there is a GGUF file of the same model: `omex compare --gguf` writes one. The disk's
+bandwidth is the mean of the two readings. The cgroup's limit is the budget and 64 MiB.
 """
 
 import argparse
 import json
-import mmap
 import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 OMEX = Path(__file__).resolve().parent.parent / "target/release/omex"
 SLACK = 64 << 20
-BLOCK, THREADS, SECONDS = 4 << 20, 8, 4
 UNITS = {"MiB": 1 << 20, "GiB": 1 << 30, "MB": 10**6, "GB": 10**9}
 
 LLAMA_CPP = """
@@ -84,36 +81,11 @@ def drop_caches():
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
-def read_directly(files):
-    """Bytes a second of direct reads, from front to back."""
-    blocks = ((file, at) for file in files for at in range(0, file.stat().st_size - BLOCK + 1, BLOCK))
-    lock, done, end = threading.Lock(), [0], time.perf_counter() + SECONDS
-
-    def work():
-        buffer, opened = mmap.mmap(-1, BLOCK), {}
-        # The disk reads into huge pages faster.
-        buffer.madvise(mmap.MADV_HUGEPAGE)
-        while time.perf_counter() < end:
-            with lock:
-                block = next(blocks, None)
-            if block is None:
-                break
-            file, at = block
-            if file not in opened:
-                opened[file] = os.open(file, os.O_RDONLY | os.O_DIRECT)
-            read = os.preadv(opened[file], [buffer], at)
-            with lock:
-                done[0] += read
-        for descriptor in opened.values():
-            os.close(descriptor)
-
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return done[0] / (time.perf_counter() - start)
+def plan(args, budget):
+    """What `omex plan` forecasts: it reads the package's weights for two seconds, past the cache and without computing."""
+    command = [str(OMEX), "plan", args.model, "--memory", str(budget), "--context", str(args.context), "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["forecast"]
 
 
 def size(text):
@@ -123,23 +95,24 @@ def size(text):
 
 def measure(args, budget):
     """Rounds of one budget."""
-    files = sorted((Path(args.model) / "weights").glob("layer_*.bin"), key=lambda f: int(f.stem[6:]))
     command = [str(OMEX), "run", args.model, "--ids", "1,2,3,4", "--max-tokens", str(args.tokens + 1)]
     command += ["--memory", str(budget), "--context", str(args.context), "--json"]
     rows = []
     for _ in range(args.runs):
         drop_caches()
-        before = read_directly(files)
+        before = plan(args, budget)
         said, peak = Cgroup(budget + SLACK).run(command)
         if "failed" in said:
             sys.exit(f"omex at {budget} bytes: {said}")
-        bandwidth = (before + read_directly(files[len(files) // 2 :])) / 2
+        after = plan(args, budget)
         stats = said["stats"]
         seconds = 1 / stats["decode_tok_s"]
         streamed = stats["streamed_bytes_per_token"]
-        row = {"seconds": seconds, "streamed": streamed, "bandwidth": bandwidth, "peak": peak}
-        row |= {"limit": seconds / (streamed / bandwidth) if streamed else None}
-        row |= {"first_token": stats["time_to_first_token_ms"] / 1e3, "pages": stats["pages"]}
+        row = {"seconds": seconds, "streamed": streamed, "peak": peak, "pages": stats["pages"]}
+        row |= {"first_token": stats["time_to_first_token_ms"] / 1e3, "forecast": before["pass_seconds"] / seconds}
+        if streamed:
+            row["bandwidth"] = (before["storage_bandwidth"] + after["storage_bandwidth"]) / 2
+            row["limit"] = seconds * row["bandwidth"] / streamed
         if args.gguf:
             drop_caches()
             peer = [args.python, "-c", LLAMA_CPP, args.gguf, str(args.context), str(args.peer_tokens)]
@@ -165,12 +138,12 @@ def main():
     if args.json:
         print(json.dumps(found))
         return
-    print("budget MiB | s a token | streamed GB | disk GB/s | times the disk's | peak MiB | llama.cpp s a token | times faster")
+    print("budget MiB | s a token | forecast | streamed GB | disk GB/s | times the disk's | peak MiB | llama.cpp s a token | times faster")
     for budget, rows in found.items():
         middle = lambda name: statistics.median([row[name] for row in rows if row.get(name) is not None] or [float("nan")])
         ratios = [row["peer"] / row["seconds"] for row in rows if row.get("peer")] or [float("nan")]
         print(
-            f"{budget >> 20:10} | {middle('seconds'):9.3f} | {middle('streamed') / 1e9:11.2f} | "
+            f"{budget >> 20:10} | {middle('seconds'):9.3f} | {middle('forecast'):7.2f}x | {middle('streamed') / 1e9:11.2f} | "
             f"{middle('bandwidth') / 1e9:9.2f} | {middle('limit'):16.3f} | {max(row['peak'] for row in rows) >> 20:8} | "
             f"{middle('peer'):19.3f} | {statistics.median(ratios):.2f}"
         )

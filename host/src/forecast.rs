@@ -52,8 +52,12 @@ pub struct Forecast {
     pub resident_bytes: u64,
     /// Tokens of the prompt, and before the token that is decoded.
     pub prompt_tokens: u32,
-    /// Seconds that a pass of one token takes.
+    /// Bytes a second that storage is read with, if weights stream.
+    pub storage_bandwidth: Option<f64>,
+    /// Seconds that a pass of one token takes: as long as reading or computing, whichever is longer.
     pub pass_seconds: f64,
+    /// Seconds of it in which the cores compute.
+    pub compute_seconds: f64,
     /// Tokens a second of passes of one token.
     pub decode_tok_s: f64,
     /// What limits them.
@@ -95,9 +99,9 @@ pub fn forecast(
     let prompt_tokens = PROMPT_TOKENS.min(plan.context);
     let chunk = plan.prefill_chunk.clamp(1, prompt_tokens.max(1));
     let starts = (0..prompt_tokens).step_by(chunk as usize);
-    let prompt = starts.map(|at| on.seconds(chunk.min(prompt_tokens - at), at).0);
+    let prompt = starts.map(|at| on.pass(chunk.min(prompt_tokens - at), at).seconds());
     let prompt_seconds: f64 = prompt.sum();
-    let (pass_seconds, decode_limit) = on.seconds(1, prompt_tokens);
+    let pass = on.pass(1, prompt_tokens);
     let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
     Ok(Some(Forecast {
         weight_bytes_per_token: weight_bytes,
@@ -105,17 +109,33 @@ pub fn forecast(
         streamed_bytes: plan.streamed_bytes,
         resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
         prompt_tokens,
-        pass_seconds,
-        decode_tok_s: 1.0 / pass_seconds,
-        decode_limit,
+        storage_bandwidth: known.filter(|_| plan.streamed_bytes > 0),
+        pass_seconds: pass.seconds(),
+        compute_seconds: pass.computing,
+        decode_tok_s: 1.0 / pass.seconds(),
+        decode_limit: pass.limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
-        prompt_limit: on.seconds(chunk, 0).1,
+        prompt_limit: on.pass(chunk, 0).limit,
     }))
 }
 
+/// What a pass takes.
+struct Pass {
+    /// Seconds of reading from storage, which go on beside those of computing.
+    storage: f64,
+    computing: f64,
+    limit: Limit,
+}
+
+impl Pass {
+    fn seconds(&self) -> f64 {
+        self.storage.max(self.computing)
+    }
+}
+
 impl Forecaster<'_> {
-    /// Seconds of a pass over `columns` tokens behind `position` others, and what limits it.
-    fn seconds(&self, columns: u32, position: u32) -> (f64, Limit) {
+    /// A pass over `columns` tokens behind `position` others.
+    fn pass(&self, columns: u32, position: u32) -> Pass {
         let (mut products, mut arithmetic, mut bytes) = (0.0, 0.0, 0);
         for (weight, width) in self.matrices(columns) {
             let of =
@@ -135,7 +155,7 @@ impl Forecaster<'_> {
             () if memory >= arithmetic => Limit::Memory,
             () => Limit::Compute,
         };
-        (storage.max(computing), limit)
+        Pass { storage, computing, limit }
     }
 
     /// The matrices of a pass, each with the columns that it meets: only those of the last token

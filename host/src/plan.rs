@@ -188,9 +188,17 @@ const DEFAULT_CONTEXT: u32 = 8192;
 /// The fewest positions that are planned for without being asked.
 const LEAST_CONTEXT: u32 = 128;
 /// Bytes that are read at once, at least a page, and how many times that the ring holds: best first.
-/// Disks are at their fastest with some megabytes under way.
-const RINGS: [(u32, u32); 6] =
-    [(4 << 20, 8), (1 << 20, 8), (256 << 10, 8), (64 << 10, 4), (64 << 10, 2), (0, 2)];
+/// Disks are at their fastest with some megabytes under way, and a long ring keeps these under way
+/// while what came in a burst is computed with.
+const RINGS: [(u32, u32); 7] = [
+    (8 << 20, 14),
+    (4 << 20, 8),
+    (1 << 20, 8),
+    (256 << 10, 8),
+    (64 << 10, 4),
+    (64 << 10, 2),
+    (0, 2),
+];
 /// Tokens in one pass of the prompt, best first.
 const CHUNKS: [u32; 7] = [512, 256, 128, 64, 16, 4, 1];
 /// The most tokens in one pass if weights stay in memory: more of them gain nothing.

@@ -41,15 +41,23 @@ impl StorageArgs {
 /// A forecast for people.
 pub(super) fn text(forecast: &Forecast) -> String {
     let Forecast { prompt_tokens, decode_limit, prompt_limit, .. } = forecast;
+    let at = forecast.storage_bandwidth.map(|bandwidth| {
+        format!(
+            ", reading {}/s and computing {:.4} s",
+            bytes::show(bandwidth as u64),
+            forecast.compute_seconds
+        )
+    });
     format!(
         "a pass reads     {} of weights from storage, {} from memory, {} of the KV cache a position\n\
-         a pass takes     {:.4} s\n\
+         a pass takes     {:.4} s{}\n\
          decode           {:.2} tok/s behind {prompt_tokens} tokens, limited by {decode_limit}\n\
          prompt           {:.1} tok/s for {prompt_tokens} tokens, limited by {prompt_limit}\n",
         bytes::show(forecast.streamed_bytes),
         bytes::show(forecast.resident_bytes),
         bytes::show(forecast.kv_bytes_per_position),
         forecast.pass_seconds,
+        at.unwrap_or_default(),
         forecast.decode_tok_s,
         forecast.prompt_tok_s,
     )
