@@ -19,20 +19,37 @@ const LONGEST_MATCH: usize = 4;
 /// Fills `draft` from its beginning and returns how many guesses there are. Searches the whole
 /// `text`: a caller bounds it.
 pub fn look_up(text: &[u32], draft: &mut [Drafted]) -> usize {
-    let matching = |end: usize| {
-        let before = text.get(..end).unwrap_or_default().iter().rev();
-        let pairs = before.zip(text.iter().rev()).take(LONGEST_MATCH);
-        pairs.take_while(|(a, b)| a == b).count()
-    };
-    let longest = (1..text.len()).map(matching).max().filter(|length| *length > 0);
-    let Some(longest) = longest else { return 0 };
-    let mut ends = (1..text.len()).rev().filter(|end| matching(*end) == longest);
-    let Some(latest) = ends.next() else { return 0 };
-    let Some(earlier) = ends.find(|end| text.get(*end) != text.get(latest)) else {
-        return repeat_from(text, latest, draft);
-    };
-    let (first, second) = draft.split_at_mut(draft.len().div_ceil(2));
-    repeat_from(text, latest, first) + repeat_from(text, earlier, second)
+    let Some((last, before)) = text.split_last() else { return 0 };
+    // This runs before every pass: most places are passed over by their last token.
+    let places = before.iter().enumerate().rev().filter(|(_, token)| *token == last);
+    let (mut longest, mut latest, mut earlier) = (0, 0, None);
+    for (place, _) in places {
+        let end = place + 1;
+        let length = common_end(text, end);
+        if length > longest {
+            (longest, latest, earlier) = (length, end, None);
+        } else if length == longest && text.get(end) != text.get(latest) {
+            earlier = earlier.or(Some(end));
+        }
+        if longest == LONGEST_MATCH && earlier.is_some() {
+            break;
+        }
+    }
+    match earlier {
+        _ if longest == 0 => 0,
+        None => repeat_from(text, latest, draft),
+        Some(earlier) => {
+            let (first, second) = draft.split_at_mut(draft.len().div_ceil(2));
+            repeat_from(text, latest, first) + repeat_from(text, earlier, second)
+        }
+    }
+}
+
+/// How many tokens before `end` are those that the text ends with, up to [`LONGEST_MATCH`].
+fn common_end(text: &[u32], end: usize) -> usize {
+    let before = text.get(..end).unwrap_or_default().iter().rev();
+    let pairs = before.zip(text.iter().rev()).take(LONGEST_MATCH);
+    pairs.take_while(|(a, b)| a == b).count()
 }
 
 fn repeat_from(text: &[u32], start: usize, draft: &mut [Drafted]) -> usize {

@@ -4,7 +4,7 @@ use crate::compile::Compiled;
 use crate::convert::outline;
 use crate::import::hugging_face;
 use crate::package::{CONVERT_AGAIN, Package, WeightIndex};
-use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, open_reader};
+use crate::pager::{MappedPager, PageSource, Progress, Reader, Space, StreamPager, open_reader};
 use crate::plan::{
     Bytes, Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles,
 };
@@ -22,7 +22,6 @@ use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
@@ -215,12 +214,12 @@ impl Session {
         Ok(text)
     }
 
-    /// A counter of the bytes of weights read so far, unless they are mapped.
+    /// What was read of the weights so far, unless they are mapped.
     #[must_use]
-    pub fn bytes_read(&self) -> Option<Arc<AtomicU64>> {
+    pub fn progress(&self) -> Option<Arc<Progress>> {
         match &self.pager {
             Source::Mapped(_) => None,
-            Source::Stream(pager) => Some(pager.bytes_read()),
+            Source::Stream(pager) => Some(pager.progress()),
         }
     }
 
@@ -386,7 +385,7 @@ impl Tables {
             return Err(Error::io(&self.path, "measure", mapped));
         };
         let (page_size, program) = (u64::from(self.space.page_size), self.program()?);
-        let (start, bytes_read) = (Instant::now(), pager.bytes_read());
+        let (start, progress) = (Instant::now(), pager.progress());
         let ranges: Vec<_> = program.ranges_in_order(plan.precision.planes()).collect();
         for range in ranges.iter().cycle() {
             let mut address = range.start;
@@ -401,7 +400,7 @@ impl Tables {
                 break;
             }
         }
-        Ok(bytes_read.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
+        Ok(progress.bytes() as f64 / start.elapsed().as_secs_f64())
     }
 
     /// Whether there are weights, and not only a description of them.

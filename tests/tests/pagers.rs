@@ -120,13 +120,13 @@ fn a_pass_reads_what_is_not_pinned_once() {
             last = streamed;
             let mut pager = files.pager(source, 2, 4, pinned);
             pass(&mut pager, &files).unwrap();
-            let bytes_read = pager.bytes_read();
-            let before = bytes_read.load(Ordering::Relaxed);
+            let progress = pager.progress();
+            let before = progress.bytes();
             let passes = 5;
             for _ in 0..passes {
                 pass(&mut pager, &files).unwrap();
             }
-            let read = bytes_read.load(Ordering::Relaxed) - before;
+            let read = progress.bytes() - before;
             // What the ring is ahead by differs by when one looks, and direct reads are rounded up.
             let slack = 5 * 2 * u64::from(PAGE) + passes * u64::from(PAGE);
             assert!(

@@ -153,10 +153,21 @@ impl Recorded {
         let known = length.saturating_sub(self.prompt);
         branch(self.ids.iter().enumerate().skip(known).take(most).map(|(place, id)| {
             let wrong = (id + 1) % self.vocabulary.max(1);
-            if unit(place as u64) < self.acceptance { *id } else { wrong }
+            if self.is_right(place as u64) { *id } else { wrong }
         }))
     }
+
+    /// Of each [`SHUFFLED`] places, as many are right as the acceptance says: short texts have it
+    /// too.
+    fn is_right(&self, place: u64) -> bool {
+        let first = place - place % SHUFFLED;
+        let rank = (first..first + SHUFFLED).filter(|p| unit(*p) < unit(place)).count();
+        (rank as f64) < self.acceptance * SHUFFLED as f64
+    }
 }
+
+/// Places among which right and wrong guesses are shuffled.
+const SHUFFLED: u64 = 20;
 
 /// A number in [0, 1) for each place: the output function of SplitMix64.
 fn unit(place: u64) -> f64 {

@@ -7,13 +7,16 @@ mod drafter;
 mod width;
 
 pub use drafter::{Drafter, ModelDrafter, Recorded, check_vocabularies};
-pub use width::Width;
+pub use width::{Pass, Width};
 
 use crate::Result;
+use crate::pager::Progress;
+use crate::session::Session;
 use omex_core::draft::Drafted;
 use omex_core::error::RunError;
 use omex_core::generate::Generation;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Drafts for one text.
@@ -21,17 +24,12 @@ pub struct Drafting<'d> {
     drafter: Option<Drafter<'d>>,
     width: Width,
     draft: Vec<Drafted>,
-    /// The last pass, until it is known how much of its draft was right.
-    last: Option<Pass>,
+    /// What the model's pager reads, unless its weights are mapped.
+    progress: Option<Arc<Progress>>,
+    /// The last pass, until it is known how much of its draft was right, and the length of the text
+    /// that it was run for.
+    last: Option<(Pass, usize)>,
     counts: Counts,
-}
-
-struct Pass {
-    drafted: usize,
-    /// Length of the text that it was run for.
-    length: usize,
-    drafting: Duration,
-    running: Duration,
 }
 
 /// What came of drafts.
@@ -46,15 +44,21 @@ pub struct Counts {
 }
 
 impl<'d> Drafting<'d> {
-    /// Drafts of at most `most` tokens; without a drafter there are none.
+    /// Drafts of at most `most` tokens for the model of a session; without a drafter there are none.
     #[must_use]
-    pub fn new(drafter: Option<Drafter<'d>>, most: usize) -> Self {
+    pub fn new(drafter: Option<Drafter<'d>>, most: usize, model: &Session) -> Self {
         let width = Width::new(if drafter.is_some() { most } else { 0 });
-        Self { drafter, width, draft: vec![], last: None, counts: Counts::default() }
+        let (progress, counts) = (model.progress(), Counts::default());
+        Self { drafter, width, draft: vec![], progress, last: None, counts }
     }
 
-    /// Notes how long the passes over a text behind its first `held` tokens took, of at most
-    /// `columns` tokens each, and shows the text to the drafter.
+    fn waited(&self) -> Duration {
+        self.progress.as_ref().map_or(Duration::ZERO, |progress| progress.waited())
+    }
+
+    /// Notes how long the session's first passes took, over a text behind its first `held` tokens,
+    /// of at most `columns` tokens each; shows the text to the drafter, and has it guess once to see
+    /// how long that takes.
     ///
     /// # Errors
     /// Those of a draft model's passes.
@@ -67,11 +71,14 @@ impl<'d> Drafting<'d> {
     ) -> Result<()> {
         let run = text.len() - held;
         let passes = run.div_ceil(columns.max(1)).max(1);
-        self.width.note_prompt(run / passes, time.as_secs_f64() / passes as f64);
-        match &mut self.drafter {
-            Some(drafter) => drafter.propose(text, 1, &mut self.draft),
-            None => Ok(()),
-        }
+        let computing = time.saturating_sub(self.waited()).as_secs_f64();
+        self.width.note_prompt(run / passes, computing / passes as f64);
+        let Some(drafter) = &mut self.drafter else { return Ok(()) };
+        drafter.propose(text, 1, &mut self.draft)?;
+        let start = Instant::now();
+        drafter.propose(text, 1, &mut self.draft)?;
+        self.width.note_guess(start.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// Runs the pass that the next token of a text needs, if it needs one, with a draft. Of the
@@ -90,7 +97,7 @@ impl<'d> Drafting<'d> {
             return Ok(());
         }
         self.note_last(text.len());
-        let start = Instant::now();
+        let (start, waited) = (Instant::now(), self.waited());
         self.draft.clear();
         // The pass itself yields one token more.
         let most = self.width.next().min(left.saturating_sub(1));
@@ -100,17 +107,17 @@ impl<'d> Drafting<'d> {
         let drafting = start.elapsed();
         let drafted = generation.run(&self.draft).map_err(failed)?;
         let running = start.elapsed() - drafting;
-        self.last = Some(Pass { drafted, length: text.len(), drafting, running });
+        let waiting = (self.waited() - waited).min(running);
+        let [drafting, running, waiting] = [drafting, running, waiting].map(|t| t.as_secs_f64());
+        self.last = Some((Pass { drafted, drafting, running, waiting }, text.len()));
         Ok(())
     }
 
     fn note_last(&mut self, length: usize) {
-        let Some(pass) = self.last.take() else { return };
-        let drafted = pass.drafted;
-        let accepted = (length - pass.length).saturating_sub(1).min(drafted);
-        let [drafting, running] = [pass.drafting, pass.running].map(|time| time.as_secs_f64());
-        self.width.note(drafted, accepted, drafting, running);
-        self.counts.drafted_tokens += drafted;
+        let Some((pass, before)) = self.last.take() else { return };
+        let accepted = (length - before).saturating_sub(1).min(pass.drafted);
+        self.width.note(&pass, accepted);
+        self.counts.drafted_tokens += pass.drafted;
         self.counts.accepted_tokens += accepted;
         self.counts.passes += 1;
     }

@@ -1,24 +1,44 @@
 //! How many tokens are worth drafting.
 
 /// Of the time spent so far, the part that drafts may have lost.
-const MOST_LOST: f64 = 0.02;
+const MOST_LOST: f64 = 0.01;
 /// What a new measurement weighs in a running mean.
 const NEWEST: f64 = 0.25;
 /// Passes after which drafting is tried again.
 const RETRY: u32 = 32;
 
+/// A pass, and the seconds that it took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pass {
+    /// Tokens that were run on trust.
+    pub drafted: usize,
+    /// Seconds that it took to guess them.
+    pub drafting: f64,
+    /// Seconds of the pass itself.
+    pub running: f64,
+    /// Of these, seconds spent waiting for weights to be read.
+    pub waiting: f64,
+}
+
 /// Chooses the width of drafts from the times and the acceptance seen.
 ///
 /// A pass over a token and `w` drafted ones takes t(w) and yields 1 + p + ... + p^w tokens, where p
-/// is the part of guesses that are right. The width with the most tokens a second is chosen, of
-/// those that, if nothing they guess is right, leave the time lost below 2 % of the time spent.
+/// is the part of guesses that are right. t(w) is what `w` guesses take, and what the columns take
+/// to compute or the weights to read, whichever is more: where weights stream, columns are free up
+/// to there. The width with the most tokens a second is chosen, of those that, if nothing they guess
+/// is right, leave the time lost below 1 % of the time spent.
 pub struct Width {
     most: usize,
-    /// Running means of seconds, by width.
-    seconds: Vec<Option<f64>>,
-    /// Guesses that were right, and all that were looked at, with older ones weighing less.
-    right: f64,
-    guesses: f64,
+    /// Seconds that a pass of one token computes.
+    plain: Option<f64>,
+    /// Seconds that drafted columns added to that, and these columns.
+    added: Sum,
+    /// Seconds that the reads of a pass take; `None` until a pass has waited for them.
+    reading: Option<f64>,
+    /// Seconds that a guess takes.
+    guessing: Option<f64>,
+    /// Guesses that were right, and all that were looked at.
+    right: Sum,
     spent: f64,
     lost: f64,
     plain_passes: u32,
@@ -28,8 +48,17 @@ impl Width {
     /// At most `most` tokens a draft.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        let (seconds, right, guesses) = (vec![], 0.5, 1.0);
-        Self { most, seconds, right, guesses, spent: 0.0, lost: 0.0, plain_passes: 0 }
+        Self {
+            most,
+            plain: None,
+            added: Sum::default(),
+            reading: None,
+            guessing: None,
+            right: Sum { total: 0.5, count: 1.0 },
+            spent: 0.0,
+            lost: 0.0,
+            plain_passes: 0,
+        }
     }
 
     /// The width of the next draft.
@@ -37,80 +66,91 @@ impl Width {
     pub fn next(&self) -> usize {
         let Some(plain) = self.time(0) else { return 0 };
         let allowed = MOST_LOST * self.spent - self.lost;
-        let affordable = |width: &usize| self.time(*width).is_some_and(|t| t - plain <= allowed);
-        let gain = |width: usize| self.tokens(width) / self.time(width).unwrap_or(f64::INFINITY);
-        let widths = (1..=self.most).filter(affordable);
-        let best = widths.max_by(|a, b| gain(*a).total_cmp(&gain(*b))).unwrap_or(0);
-        if best == 0 || gain(best) > gain(0) {
-            best
-        } else {
-            usize::from(self.plain_passes >= RETRY && affordable(&1))
+        let affordable = |width| self.time(width).filter(|time| time - plain <= allowed);
+        let p = self.right.mean().unwrap_or(0.0);
+        let (mut best, mut most_a_second) = (0, 1.0 / plain);
+        let (mut tokens, mut all_right) = (1.0, 1.0);
+        for width in 1..=self.most {
+            all_right *= p;
+            tokens += all_right;
+            let Some(time) = affordable(width) else { break };
+            if tokens / time > most_a_second {
+                (best, most_a_second) = (width, tokens / time);
+            }
         }
+        let retry = self.plain_passes >= RETRY && affordable(1).is_some();
+        best.max(usize::from(retry)).min(self.most)
     }
 
-    /// Notes a pass over a prompt: what a pass over many columns takes.
-    pub fn note_prompt(&mut self, columns: usize, seconds: f64) {
+    /// Notes the seconds that a pass over `columns` tokens of a prompt computed.
+    pub fn note_prompt(&mut self, columns: usize, computing: f64) {
         if columns > 1 {
-            self.measure(columns - 1, seconds);
+            self.added = Sum { total: computing / columns as f64, count: 1.0 };
         }
     }
 
-    /// Notes how many of a draft's `width` tokens were right, and the seconds that drafting them and
-    /// running the pass took.
-    pub fn note(&mut self, width: usize, accepted: usize, drafting: f64, running: f64) {
-        let seconds = drafting + running;
+    /// Notes the seconds that a guess took.
+    pub fn note_guess(&mut self, seconds: f64) {
+        update(&mut self.guessing, seconds, NEWEST);
+    }
+
+    /// Notes a pass, and how many of its drafted tokens were right.
+    pub fn note(&mut self, pass: &Pass, accepted: usize) {
+        let Pass { drafted, drafting, running, waiting } = *pass;
+        let (seconds, computing) = (drafting + running, running - waiting);
         self.spent += seconds;
-        if width == 0 {
+        if waiting > 0.0 {
+            // The more of a pass is waiting, the closer is what reads take to what the pass takes.
+            update(&mut self.reading, running, NEWEST * waiting / running);
+        }
+        if drafted == 0 {
             // A drafter that found nothing took its time all the same.
             self.lost += drafting;
-            self.measure(0, running);
+            update(&mut self.plain, computing, NEWEST);
             self.plain_passes = self.plain_passes.saturating_add(1);
             return;
         }
-        self.measure(width, seconds);
         self.plain_passes = 0;
-        let plain = self.time(0).unwrap_or(seconds);
-        self.lost += seconds - plain * (accepted + 1) as f64;
-        let looked_at = (accepted + 1).min(width);
-        let kept = (1.0 - NEWEST / 4.0).powi(looked_at as i32);
-        self.right = self.right * kept + accepted as f64;
-        self.guesses = self.guesses * kept + looked_at as f64;
+        self.note_guess(drafting / drafted as f64);
+        self.added.add(computing - self.plain.unwrap_or(computing), drafted, NEWEST / 4.0);
+        self.lost += seconds - self.time(0).unwrap_or(seconds) * (accepted + 1) as f64;
+        self.right.add(accepted as f64, (accepted + 1).min(drafted), NEWEST / 4.0);
     }
 
-    fn measure(&mut self, width: usize, seconds: f64) {
-        if self.seconds.len() <= width {
-            self.seconds.resize(width + 1, None);
-        }
-        let mean = &mut self.seconds[width];
-        *mean = Some(mean.map_or(seconds, |mean| mean + NEWEST * (seconds - mean)));
-    }
-
-    /// Seconds of a pass: measured, or between measurements on the line through them. Past the
-    /// widest measured, columns cost as much each as up to there.
+    /// Seconds of a draft and its pass.
     fn time(&self, width: usize) -> Option<f64> {
-        let at = |w: usize| self.seconds.get(w).copied().flatten();
-        let below = (0..=width).rev().find_map(|w| Some((w, at(w)?)))?;
-        if below.0 == width {
-            return Some(below.1);
-        }
-        let next = (width..self.seconds.len()).find_map(|w| Some((w, at(w)?)));
-        let (from, to) = match next {
-            Some(above) => (below, above),
-            None => ((0, at(0)?), below),
-        };
-        // Nothing but plain passes measured: as if each column took a pass of its own.
-        let (w, slope) = match to.0 - from.0 {
-            0 => (0, from.1),
-            columns => (from.0, (to.1 - from.1) / columns as f64),
-        };
-        Some(from.1 + slope.max(0.0) * (width - w) as f64)
+        let plain = self.plain?;
+        // Nothing but plain passes seen: as if each column took a pass of its own.
+        let column = self.added.mean().unwrap_or(plain).max(0.0);
+        let computing = plain + column * width as f64;
+        let guessing = self.guessing.unwrap_or(0.0) * width as f64;
+        Some(guessing + computing.max(self.reading.unwrap_or(0.0)))
+    }
+}
+
+/// A sum of measurements and their number, where older ones weigh less.
+#[derive(Default)]
+struct Sum {
+    total: f64,
+    count: f64,
+}
+
+impl Sum {
+    /// Adds what `count` measurements sum up to; what was there weighs `1 - newest` to their power.
+    fn add(&mut self, total: f64, count: usize, newest: f64) {
+        let kept = (1.0 - newest).powi(count as i32);
+        self.total = self.total * kept + total;
+        self.count = self.count * kept + count as f64;
     }
 
-    /// Tokens that a pass with a draft is expected to yield.
-    fn tokens(&self, width: usize) -> f64 {
-        let p = self.right / self.guesses;
-        (0..=width).map(|guesses| p.powi(guesses as i32)).sum()
+    fn mean(&self) -> Option<f64> {
+        (self.count > 0.0).then(|| self.total / self.count)
     }
+}
+
+/// Moves a running mean towards a new measurement.
+fn update(mean: &mut Option<f64>, measured: f64, newest: f64) {
+    *mean = Some(mean.map_or(measured, |mean| mean + newest * (measured - mean)));
 }
 
 #[cfg(test)]
@@ -118,15 +158,22 @@ mod tests {
     use super::*;
 
     /// Seconds lost by drafting, as a part of those that plain decoding takes; and the tokens a
-    /// pass in the end. `right` says whether the guess at a token is right.
-    fn simulate(time: impl Fn(usize) -> f64, right: impl Fn(usize) -> bool) -> (f64, f64) {
+    /// pass in the end. A pass computes while its weights are read, which takes `reading` seconds.
+    /// `right` says whether the guess at a token is right.
+    fn simulate(
+        computing: impl Fn(usize) -> f64,
+        reading: f64,
+        right: impl Fn(usize) -> bool,
+    ) -> (f64, f64) {
         let mut width = Width::new(8);
         let (mut token, mut spent, mut late) = (0, 0.0, (0, 0));
+        let time = |w| computing(w).max(reading);
         while token < 2000 {
             let w = width.next();
             let accepted = (0..w).take_while(|guess| right(token + guess)).count();
-            width.note(w, accepted, 0.0, time(w));
-            spent += time(w);
+            let (running, waiting) = (time(w), time(w) - computing(w));
+            width.note(&Pass { drafted: w, drafting: 0.0, running, waiting }, accepted);
+            spent += running;
             token += accepted + 1;
             if token > 1000 {
                 late = (late.0 + accepted + 1, late.1 + 1);
@@ -137,10 +184,27 @@ mod tests {
 
     #[test]
     fn drafts_that_are_right_are_long_where_columns_are_cheap() {
-        let (lost, tokens) = simulate(|w| 1.0 + 0.01 * w as f64, |_| true);
+        let (lost, tokens) = simulate(|w| 1.0 + 0.01 * w as f64, 0.0, |_| true);
         assert!(lost < -0.8 && tokens > 8.0, "{lost} {tokens}");
-        let (lost, tokens) = simulate(|w| 1.0 + 0.01 * w as f64, |token| token % 4 != 0);
+        let (lost, tokens) = simulate(|w| 1.0 + 0.01 * w as f64, 0.0, |token| token % 4 != 0);
         assert!(lost < -0.6 && tokens > 2.5, "{lost} {tokens}");
+    }
+
+    #[test]
+    fn drafts_are_as_long_as_reading_hides() {
+        // Sixteen columns take as long to compute as the weights to read.
+        let plain = Pass { running: 16.0, waiting: 15.0, ..Pass::default() };
+        let mut width = Width::new(20);
+        width.note(&plain, 0);
+        assert_eq!(width.next(), 15);
+        // A pass of a prompt says that a column takes half of that, one that reads did not hide.
+        let mut width = Width::new(40);
+        width.note_prompt(8, 4.0);
+        width.note(&plain, 0);
+        assert_eq!(width.next(), 30);
+        // Guesses are not hidden: none of these is worth its time.
+        width.note_guess(20.0);
+        assert_eq!(width.next(), 0);
     }
 
     #[test]
@@ -155,8 +219,10 @@ mod tests {
             [|_| false, |token| token % 7 == 0, |token| token < 500, |token| token / 50 % 2 == 0];
         for (number, cost) in costs.iter().enumerate() {
             for right in texts {
-                let (lost, _) = simulate(cost, right);
-                assert!(lost < 0.03, "cost {number}: {lost}");
+                for reading in [0.0, 1.5, 5.0] {
+                    let (lost, _) = simulate(cost, reading, right);
+                    assert!(lost < 0.03, "cost {number}, reading {reading}: {lost}");
+                }
             }
         }
     }

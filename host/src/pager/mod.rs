@@ -12,8 +12,8 @@ mod uring;
 pub use mapped::MappedPager;
 pub(crate) use reader::buffer;
 pub use reader::{Read, Reader};
-pub use stream::StreamPager;
 pub(crate) use stream::aside_bytes;
+pub use stream::{Progress, StreamPager};
 pub use tiles::Tiles;
 
 use crate::{Error, Result};

@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Tries that may bring nothing before a read has failed.
 const RETRIES: u32 = 3;
@@ -36,7 +37,29 @@ pub struct StreamPager {
     last: Option<u32>,
     reader: Box<dyn Reader>,
     reads: u64,
-    bytes_read: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+}
+
+/// What a pager has read so far.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    /// Nanoseconds.
+    waited: AtomicU64,
+}
+
+impl Progress {
+    /// Bytes read.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The time that nothing was done but to wait for reads.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
+    }
 }
 
 struct Entry {
@@ -111,16 +134,16 @@ impl StreamPager {
             last: None,
             reader,
             reads: 0,
-            bytes_read: Arc::default(),
+            progress: Arc::default(),
         };
         pager.refill();
         Ok(pager)
     }
 
-    /// A counter of the bytes read so far.
+    /// What was read so far.
     #[must_use]
-    pub fn bytes_read(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.bytes_read)
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Puts something between the pager and its reader: a tracer, or a source of faults.
@@ -181,7 +204,9 @@ impl StreamPager {
 
     /// Waits until a read has ended, well or not; false if none is under way.
     fn settle(&mut self) -> bool {
+        let start = Instant::now();
         let Some((mut read, result)) = self.reader.wait() else { return false };
+        self.progress.waited.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         let end = match result {
             Ok(bytes) => self.advance(&mut read, bytes),
             Err(error) => {
@@ -206,7 +231,7 @@ impl StreamPager {
     /// Counts what a read brought; `None` if it has to go on.
     fn advance(&mut self, read: &mut Read, bytes: usize) -> Option<Result<(), PageErrorKind>> {
         let bytes = bytes.min(read.rest().len());
-        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let filled = read.filled + bytes;
         if filled >= read.needed {
             return Some(Ok(()));

@@ -34,7 +34,8 @@ pub(crate) fn main() -> Result<()> {
     let sampling = Sampling::GREEDY;
     let request = Request { saved: None, prompt: &ids, max_tokens: 256, sampling, start };
     output::text(PROMPT)?;
-    let generated = generate(&mut session, request, Drafting::new(None, 0), &mut output::text)?;
+    let plain = Drafting::new(None, 0, &session);
+    let generated = generate(&mut session, request, plain, &mut output::text)?;
     output::text("\n")?;
     output::note(&format!(
         "\n{} tokens. Try next:\n  \

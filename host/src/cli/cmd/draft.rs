@@ -3,7 +3,8 @@
 use super::{Machine, parse_ids};
 use crate::cli::bytes;
 use omex::draft::{Drafter, Drafting, ModelDrafter, Recorded, check_vocabularies};
-use omex::session::{Session, plan_model};
+use omex::plan::Residency;
+use omex::session::{Session, Tables};
 use omex::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -15,10 +16,9 @@ pub(crate) struct DraftArgs {
         long, value_name = "lookup|none|MODEL", default_value = "none", value_parser = parse_source
     )]
     draft: Source,
-    /// Tokens guessed at once, at most
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
-    draft_width: u32,
+    /// Tokens guessed at once, at most [default: 8, or 16 where weights are read for every pass]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    draft_width: Option<u32>,
     /// Guesses that are known beforehand, for measurements
     #[arg(long, value_name = "FILE", hide = true, conflicts_with = "draft")]
     draft_ids: Option<PathBuf>,
@@ -89,14 +89,13 @@ impl DraftArgs {
         if self.draft == Source::None && self.draft_ids.is_none() {
             return Ok(0);
         }
-        if machine.memory.is_none() {
-            return Ok(self.draft_width);
-        }
-        let plain = plan_model(path, &machine.options(1))?;
-        let mut widths =
-            std::iter::successors(Some(self.draft_width), |w| Some(w / 2).filter(|w| *w > 0));
+        let tables = Tables::open(path)?;
+        let plain = tables.plan(&machine.options(1))?;
+        let default = if plain.residency == Residency::Mapped { 8 } else { 16 };
+        let most = self.draft_width.unwrap_or(default);
+        let mut widths = std::iter::successors(Some(most), |w| Some(w / 2).filter(|w| *w > 0));
         let leaves_plan = |width: &u32| {
-            plan_model(path, &machine.options(1 + width)).is_ok_and(|plan| plan.agrees_with(&plain))
+            tables.plan(&machine.options(1 + width)).is_ok_and(|plan| plan.agrees_with(&plain))
         };
         Ok(widths.find(leaves_plan).unwrap_or(0))
     }
@@ -113,7 +112,7 @@ impl DraftArgs {
             (None, Some(draft)) => Some(Drafter::Model(Box::new(ModelDrafter::new(draft)?))),
             (None, None) => Some(Drafter::LookUp).filter(|_| self.draft == Source::LookUp),
         };
-        Ok(Drafting::new(drafter, model.logit_columns().saturating_sub(1)))
+        Ok(Drafting::new(drafter, model.logit_columns().saturating_sub(1), model))
     }
 
     fn recorded(&self, file: &Path, model: &Session, prompt: usize) -> Result<Recorded> {

@@ -19,7 +19,6 @@ use omex_core::token::{Decoder, Tokenizer};
 use serde::Serialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Generate text.
@@ -180,8 +179,8 @@ pub(crate) fn generate(
     let (planned_bytes, kv_format, precision) = (plan.total, plan.kv_format, plan.precision);
     let pages = session.source();
     let mut stats = Stats { planned_bytes, kv_format, precision, pages, ..Stats::default() };
-    let bytes_read = session.bytes_read();
-    let read = || bytes_read.as_ref().map_or(0, |b| b.load(Ordering::Relaxed));
+    let progress = session.progress();
+    let read = || progress.as_ref().map_or(0, |progress| progress.bytes());
     let failed = session.failure();
     let columns = plan.prefill_chunk as usize;
     let mut watch = session.pressure_watch()?;
