@@ -55,9 +55,10 @@ pub(crate) fn page_count(length: u64, page_size: u32) -> Result<u32, SetupError>
 
 /// Reads pages from a [`Storage`] into a window of consecutive pages.
 ///
-/// A page that follows on the window is read together with those behind it, as many as the memory
-/// holds, in one call of the device; any other page is read alone. So a weight stream costs few and
-/// long reads, and a jump costs no more than its page.
+/// A page that follows on the window is read together with those behind it, twice as many as the
+/// window held, up to what the memory holds, in one call of the device; any other page is read alone.
+/// So a weight stream soon costs few and long reads, a jump costs no more than its page, and a short
+/// stream behind a jump, as an embedding's row is, not much more than its pages.
 #[derive(Debug)]
 pub struct BufferedPager<'m, S> {
     storage: S,
@@ -109,7 +110,8 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
     fn fill(&mut self, page: u32) -> Result<(), PageError> {
         let follows = page == self.first.saturating_add(self.resident);
         let room = u32::try_from(self.memory.len() / self.page_size().max(1)).unwrap_or(u32::MAX);
-        let ahead = if follows { room.min(self.geometry.pages - page) } else { 1 };
+        let ahead = if follows { self.resident.saturating_mul(2).clamp(1, room) } else { 1 };
+        let ahead = ahead.min(self.geometry.pages - page);
         (self.first, self.resident) = (page, 0);
         // A failure on the way ahead must not be blamed on the page that is wanted now.
         let read = match self.read(page, ahead) {
@@ -197,7 +199,7 @@ mod tests {
         for page in [7, 0, 1, 2, 3, 4, 5] {
             pager.page(page).unwrap();
         }
-        let reads: &[_] = &[(7 * 512, 512), (0, 512), (512, 4 * 512), (5 * 512, 4 * 512)];
+        let reads: &[_] = &[(7 * 512, 512), (0, 512), (512, 2 * 512), (3 * 512, 4 * 512)];
         assert_eq!(pager.storage.reads(), reads);
     }
 

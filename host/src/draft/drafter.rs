@@ -41,6 +41,15 @@ impl Drafter<'_> {
         }
         Ok(())
     }
+
+    /// Tokens of `text` that have to be run before the next one can be guessed.
+    #[must_use]
+    pub fn behind(&self, text: &[u32]) -> usize {
+        match self {
+            Self::Model(model) => text.len().saturating_sub(model.held.len() + 1),
+            Self::LookUp | Self::Recorded(_) => 0,
+        }
+    }
 }
 
 /// A branch of these tokens.

@@ -100,7 +100,8 @@ impl<'d> Drafting<'d> {
         let (start, waited) = (Instant::now(), self.waited());
         self.draft.clear();
         // The pass itself yields one token more.
-        let most = self.width.next().min(left.saturating_sub(1));
+        let behind = self.drafter.as_ref().map_or(0, |drafter| drafter.behind(text));
+        let most = self.width.next(behind).min(left.saturating_sub(1));
         if let Some(drafter) = self.drafter.as_mut().filter(|_| most > 0) {
             drafter.propose(text, most, &mut self.draft)?;
         }

@@ -61,12 +61,14 @@ impl Width {
         }
     }
 
-    /// The width of the next draft.
+    /// The width of the next draft, by a drafter that has to run `behind` tokens first.
     #[must_use]
-    pub fn next(&self) -> usize {
+    pub fn next(&self, behind: usize) -> usize {
         let Some(plain) = self.time(0) else { return 0 };
         let allowed = MOST_LOST * self.spent - self.lost;
-        let affordable = |width| self.time(width).filter(|time| time - plain <= allowed);
+        let catching_up = self.guessing.unwrap_or(0.0) * behind as f64;
+        let time = |width| self.time(width).map(|time| time + catching_up);
+        let affordable = |width| time(width).filter(|time| time - plain <= allowed);
         let p = self.right.mean().unwrap_or(0.0);
         let (mut best, mut most_a_second) = (0, 1.0 / plain);
         let (mut tokens, mut all_right) = (1.0, 1.0);
@@ -169,7 +171,7 @@ mod tests {
         let (mut token, mut spent, mut late) = (0, 0.0, (0, 0));
         let time = |w| computing(w).max(reading);
         while token < 2000 {
-            let w = width.next();
+            let w = width.next(0);
             let accepted = (0..w).take_while(|guess| right(token + guess)).count();
             let (running, waiting) = (time(w), time(w) - computing(w));
             width.note(&Pass { drafted: w, drafting: 0.0, running, waiting }, accepted);
@@ -196,15 +198,18 @@ mod tests {
         let plain = Pass { running: 16.0, waiting: 15.0, ..Pass::default() };
         let mut width = Width::new(20);
         width.note(&plain, 0);
-        assert_eq!(width.next(), 15);
+        assert_eq!(width.next(0), 15);
         // A pass of a prompt says that a column takes half of that, one that reads did not hide.
         let mut width = Width::new(40);
         width.note_prompt(8, 4.0);
         width.note(&plain, 0);
-        assert_eq!(width.next(), 30);
+        assert_eq!(width.next(0), 30);
+        // A drafter that has fallen behind has to catch up first.
+        width.note_guess(0.1);
+        assert_eq!((width.next(0) > 0, width.next(200)), (true, 0));
         // Guesses are not hidden: none of these is worth its time.
         width.note_guess(20.0);
-        assert_eq!(width.next(), 0);
+        assert_eq!(width.next(0), 0);
     }
 
     #[test]
