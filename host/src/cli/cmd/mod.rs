@@ -8,6 +8,7 @@ pub(crate) mod demo;
 mod draft;
 pub(crate) mod eval;
 pub(crate) mod inspect;
+pub(crate) mod layer_inspect;
 pub(crate) mod logits;
 pub(crate) mod pack;
 pub(crate) mod plan;
