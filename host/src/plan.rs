@@ -12,6 +12,10 @@ use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 
+/// Bytes that a process takes at most besides its plan: its code, its stacks, and what the allocator
+/// keeps.
+pub const PROCESS_BYTES: u64 = 16_000_000;
+
 /// How weights reach the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,6 +10,7 @@ use crate::pool::Pool;
 use crate::pressure::PressureWatch;
 use crate::quantize::Precision;
 use crate::synth::RandomModel;
+use crate::trace::{Recorder, TracingReader};
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
@@ -18,7 +19,9 @@ use omex_core::program::Program;
 use omex_core::simd::Kernels;
 use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -233,6 +236,16 @@ impl Session {
     pub fn wrap_reader(&mut self, wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>) {
         if let Source::Stream(pager) = &mut self.pager {
             pager.wrap_reader(wrap);
+        }
+    }
+
+    /// Records reads, and what the pager holds, from now on; mapped weights have neither.
+    pub(crate) fn trace(&mut self, recorder: &Rc<RefCell<Recorder>>) {
+        if let Source::Stream(pager) = &mut self.pager {
+            let (held, under_way) = (pager.held(), pager.under_way());
+            pager.wrap_reader(|inner| {
+                Box::new(TracingReader::new(inner, held, &under_way, Rc::clone(recorder)))
+            });
         }
     }
 

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "convert",
     "run",
     "batch",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 14] = [
     "benchmark",
     "profile",
     "layer-inspect",
+    "memory-trace",
     "compare",
 ];
 

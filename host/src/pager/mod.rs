@@ -12,7 +12,7 @@ pub use mapped::MappedPager;
 pub(crate) use reader::buffer;
 pub use reader::{Read, Reader};
 pub use stream::StreamPager;
-pub(crate) use stream::aside_bytes;
+pub(crate) use stream::{Held, aside_bytes};
 pub use tiles::Tiles;
 
 use crate::{Error, Result};

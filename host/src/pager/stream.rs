@@ -37,6 +37,16 @@ pub struct StreamPager {
     reader: Box<dyn Reader>,
     reads: u64,
     bytes_read: Arc<AtomicU64>,
+    held: Arc<Held>,
+}
+
+/// Bytes that a pager holds, to look at while an engine borrows it.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Pinned and read.
+    pub(crate) pinned: AtomicU64,
+    /// Read, and in the ring or beside it.
+    pub(crate) ring: AtomicU64,
 }
 
 struct Entry {
@@ -106,6 +116,7 @@ impl StreamPager {
             reader,
             reads: 0,
             bytes_read: Arc::default(),
+            held: Arc::default(),
         };
         pager.refill();
         Ok(pager)
@@ -115,6 +126,32 @@ impl StreamPager {
     #[must_use]
     pub fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes_read)
+    }
+
+    /// What it holds.
+    pub(crate) fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.held)
+    }
+
+    /// Numbers of the tiles' reads that are under way, and their bytes.
+    pub(crate) fn under_way(&self) -> Vec<(u64, u64)> {
+        let reads = self.ring.iter().map(|entry| match entry.state {
+            State::Reading(id) => Some((id, self.tile_length(entry.tile))),
+            _ => None,
+        });
+        reads.flatten().collect()
+    }
+
+    fn tile_length(&self, tile: u32) -> u64 {
+        self.tiles.tiles.get(tile as usize).map_or(0, |tile| tile.length as u64)
+    }
+
+    /// Says what the ring holds.
+    fn tell(&self) {
+        let ready = self.ring.iter().filter(|entry| entry.state.buffer().is_some());
+        let ring: u64 = ready.map(|entry| self.tile_length(entry.tile)).sum();
+        let aside = self.aside.state.buffer().map_or(0, |_| self.aside.bytes as u64);
+        self.held.ring.store(ring + aside, Ordering::Relaxed);
     }
 
     /// Puts something between the pager and its reader: a tracer, or a source of faults.
@@ -167,6 +204,7 @@ impl StreamPager {
 
     /// Begins to read `needed` bytes of a file, and returns the read's number.
     fn begin(&mut self, file: usize, offset: u64, needed: usize, buffer: Buffer) -> u64 {
+        self.tell();
         self.reads += 1;
         let id = self.reads;
         self.reader.submit(Read { id, file, offset, buffer, filled: 0, needed, failures: 0 });
@@ -194,6 +232,7 @@ impl StreamPager {
             Ok(()) => State::Ready(read.buffer),
             Err(kind) => State::Failed(kind, read.buffer),
         };
+        self.tell();
         true
     }
 
@@ -224,6 +263,7 @@ impl StreamPager {
         let pinned = self.is_pinned(tile);
         match state {
             State::Ready(buffer) if pinned => {
+                self.held.pinned.fetch_add(self.tile_length(tile), Ordering::Relaxed);
                 if let Some(resident) = self.resident.get_mut(tile as usize) {
                     *resident = Some(buffer);
                 }
@@ -231,6 +271,7 @@ impl StreamPager {
             State::Ready(buffer) | State::Failed(_, buffer) if !pinned => self.spare.push(buffer),
             _ => {}
         }
+        self.tell();
     }
 
     /// Makes the ring begin with this tile of the order.
@@ -384,6 +425,7 @@ impl Pager for StreamPager {
             self.aside.bytes = 0;
         }
         if let Some(buffer) = self.resident.get_mut(tile as usize).and_then(Option::take) {
+            self.held.pinned.fetch_sub(self.tile_length(tile), Ordering::Relaxed);
             let state = State::Failed(PageErrorKind::Checksum, buffer);
             self.ring.push_front(Entry { tile, state });
         }
@@ -394,6 +436,7 @@ impl Pager for StreamPager {
                 other => other,
             };
         }
+        self.tell();
     }
 }
 

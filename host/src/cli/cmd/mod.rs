@@ -10,6 +10,7 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod layer_inspect;
 pub(crate) mod logits;
+pub(crate) mod memory_trace;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod profile;
