@@ -74,20 +74,17 @@ fn sections<'p>(program: &Program<'p>) -> Vec<Section<'p>> {
     let (mut sections, mut ops, mut layers) = (vec![], program.ops(), 0);
     let mut left = usize::from(program.header().ops);
     while left > 0 {
-        let (start, mut outside) = (ops, 0);
-        let mut repeat = None;
-        while outside < left && repeat.is_none() {
-            match ops.next() {
-                Some(Op::Repeat { ops, layers }) => repeat = Some((usize::from(ops), layers)),
-                _ => outside += 1,
-            }
-        }
+        let outside = ops.take(left).take_while(|op| !matches!(op, Op::Repeat { .. })).count();
         if outside > 0 {
             let name = if layers == 0 { "embedding" } else { "head" }.to_owned();
-            sections.push(Section { name, ops: start, count: outside, layer: 0 });
+            sections.push(Section { name, ops, count: outside, layer: 0 });
         }
+        ops.by_ref().take(outside).for_each(drop);
         left -= outside;
-        let Some((count, times)) = repeat else { continue };
+        let Some(Op::Repeat { ops: count, layers: times }) = ops.next().filter(|_| left > 0) else {
+            break;
+        };
+        let count = usize::from(count);
         sections.extend((0..times).map(|layer| {
             let name = format!("layer {}", layers + layer);
             Section { name, ops, count, layer }
