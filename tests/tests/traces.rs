@@ -82,13 +82,13 @@ fn memory_stays_within_the_plan_and_reads_are_those_of_a_run() {
             (&800_000.into(), &true.into())
         );
 
-        // How far the ring is ahead differs by when one looks.
+        // How far the ring is ahead differs by when one looks, before and after.
         let decoded = number(&summary["generated_tokens"]) - 1;
         let [traced, ran] =
             [summary, &run["stats"]].map(|s| number(&s["streamed_bytes_per_token"]));
-        let ahead = number(&plan["bytes"]["ring"]) / decoded + 1;
+        let ahead = 2 * number(&plan["bytes"]["ring"]) / decoded + 1;
         assert!(traced.abs_diff(ran) <= ahead, "{traced} and {ran} bytes a token");
-        assert!(traced.abs_diff(number(&plan["streamed_bytes"])) <= ahead + 4096, "{summary}");
+        assert!(traced.abs_diff(number(&plan["streamed_bytes"])) <= ahead, "{summary}");
     }
 }
 
