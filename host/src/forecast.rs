@@ -68,9 +68,28 @@ pub struct Forecast {
     pub prompt_limit: Limit,
 }
 
+/// How long a pass, or a part of one, takes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// Seconds of reading weights from storage.
+    pub read_seconds: f64,
+    /// Seconds of computing, in which what is in memory is read as well.
+    pub compute_seconds: f64,
+    /// What makes it take as long as it does.
+    pub limit: Limit,
+}
+
+impl Cost {
+    /// Seconds of both, which go on at once.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.read_seconds.max(self.compute_seconds)
+    }
+}
+
 /// A plan on a machine.
 #[derive(Clone, Copy)]
-struct Forecaster<'f> {
+pub(crate) struct Forecaster<'f> {
     profile: &'f Profile,
     program: &'f Program<'f>,
     plan: &'f MemoryPlan,
@@ -79,6 +98,16 @@ struct Forecaster<'f> {
     read_bandwidth: f64,
     /// Bytes a second that storage is read with; does not matter without streamed weights.
     storage_bandwidth: f64,
+}
+
+/// Operations of a pass, with the bytes that they need besides weights in memory.
+pub(crate) struct Part<I> {
+    /// Operations, each with its layer.
+    pub(crate) steps: I,
+    /// Bytes of weights that are read from storage.
+    pub(crate) streamed_bytes: u64,
+    /// Bytes of the KV caches, for all their positions.
+    pub(crate) kv_cache_bytes: u64,
 }
 
 /// What a plan costs on the profile's machine with this many threads; `None` if weights stream from
@@ -92,16 +121,14 @@ pub fn forecast(
     plan: &MemoryPlan,
     threads: usize,
 ) -> Result<Option<Forecast>> {
-    let known = profile.storage_bandwidth.or((plan.streamed_bytes == 0).then_some(f64::INFINITY));
-    let Some(storage_bandwidth) = known else { return Ok(None) };
-    let read_bandwidth = profile.read_bandwidth(threads)?;
-    let on = Forecaster { profile, program, plan, threads, read_bandwidth, storage_bandwidth };
+    let Some(on) = Forecaster::new(profile, program, plan, threads)? else { return Ok(None) };
     let prompt_tokens = PROMPT_TOKENS.min(plan.context);
     let chunk = plan.prefill_chunk.clamp(1, prompt_tokens.max(1));
     let starts = (0..prompt_tokens).step_by(chunk as usize);
     let prompt = starts.map(|at| on.pass(chunk.min(prompt_tokens - at), at).seconds());
     let prompt_seconds: f64 = prompt.sum();
-    let pass = on.pass(1, prompt_tokens);
+    let decode = on.pass(1, prompt_tokens);
+    let pass_seconds = decode.seconds();
     let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
     Ok(Some(Forecast {
         weight_bytes_per_token: weight_bytes,
@@ -109,35 +136,53 @@ pub fn forecast(
         streamed_bytes: plan.streamed_bytes,
         resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
         prompt_tokens,
-        storage_bandwidth: known.filter(|_| plan.streamed_bytes > 0),
-        pass_seconds: pass.seconds(),
-        compute_seconds: pass.computing,
-        decode_tok_s: 1.0 / pass.seconds(),
-        decode_limit: pass.limit,
+        storage_bandwidth: profile.storage_bandwidth.filter(|_| plan.streamed_bytes > 0),
+        pass_seconds,
+        compute_seconds: decode.compute_seconds,
+        decode_tok_s: 1.0 / pass_seconds,
+        decode_limit: decode.limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
         prompt_limit: on.pass(chunk, 0).limit,
     }))
 }
 
-/// What a pass takes.
-struct Pass {
-    /// Seconds of reading from storage, which go on beside those of computing.
-    storage: f64,
-    computing: f64,
-    limit: Limit,
-}
-
-impl Pass {
-    fn seconds(&self) -> f64 {
-        self.storage.max(self.computing)
+impl<'f> Forecaster<'f> {
+    /// `None` if weights stream from a storage whose bandwidth the profile doesn't know.
+    ///
+    /// # Errors
+    /// Those of [`Profile::read_bandwidth`].
+    pub(crate) fn new(
+        profile: &'f Profile,
+        program: &'f Program<'f>,
+        plan: &'f MemoryPlan,
+        threads: usize,
+    ) -> Result<Option<Self>> {
+        let known =
+            profile.storage_bandwidth.or((plan.streamed_bytes == 0).then_some(f64::INFINITY));
+        let Some(storage_bandwidth) = known else { return Ok(None) };
+        let read_bandwidth = profile.read_bandwidth(threads)?;
+        Ok(Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth }))
     }
-}
 
-impl Forecaster<'_> {
-    /// A pass over `columns` tokens behind `position` others.
-    fn pass(&self, columns: u32, position: u32) -> Pass {
+    /// What a pass over `columns` tokens behind `position` others takes.
+    fn pass(&self, columns: u32, position: u32) -> Cost {
+        let whole = Part {
+            steps: self.program.steps(self.plan.precision.planes()),
+            streamed_bytes: self.plan.streamed_bytes,
+            kv_cache_bytes: self.plan.bytes.kv_cache,
+        };
+        self.part(whole, columns, position)
+    }
+
+    /// What a part of such a pass takes.
+    pub(crate) fn part(
+        &self,
+        part: Part<impl Iterator<Item = (Op, u32)>>,
+        columns: u32,
+        position: u32,
+    ) -> Cost {
         let (mut products, mut arithmetic, mut bytes) = (0.0, 0.0, 0);
-        for (weight, width) in self.matrices(columns) {
+        for (weight, width) in self.matrices(part.steps, columns) {
             let of =
                 |bytes| self.profile.compute_seconds(weight.format, bytes, width, self.threads);
             let cached = weight.bytes().min(CACHED_BYTES as u64);
@@ -145,23 +190,28 @@ impl Forecaster<'_> {
             arithmetic += of(cached) * weight.bytes() as f64 / cached.max(1) as f64;
             bytes += weight.bytes();
         }
-        let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
-        let kv_bytes = kv_bytes_per_position(self.plan) * positions;
-        let storage = self.plan.streamed_bytes as f64 / self.storage_bandwidth;
-        let computing = products + kv_bytes as f64 / self.read_bandwidth;
+        let context = self.plan.context;
+        let positions = u64::from(position.saturating_add(columns).min(context));
+        let kv_bytes = part.kv_cache_bytes / u64::from(context.max(1)) * positions;
+        let read_seconds = part.streamed_bytes as f64 / self.storage_bandwidth;
+        let compute_seconds = products + kv_bytes as f64 / self.read_bandwidth;
         let memory = (bytes + kv_bytes) as f64 / self.read_bandwidth;
         let limit = match () {
-            () if storage >= computing => Limit::Storage,
+            () if read_seconds > compute_seconds => Limit::Storage,
             () if memory >= arithmetic => Limit::Memory,
             () => Limit::Compute,
         };
-        Pass { storage, computing, limit }
+        Cost { read_seconds, compute_seconds, limit }
     }
 
-    /// The matrices of a pass, each with the columns that it meets: only those of the last token
-    /// behind `Select`.
-    fn matrices(&self, columns: u32) -> impl Iterator<Item = (Tensor, u32)> {
-        self.program.steps(self.plan.precision.planes()).filter_map(move |(op, layer)| {
+    /// The matrices of some operations, each with the columns that it meets: only those of the last
+    /// token behind `Select`.
+    fn matrices(
+        &self,
+        steps: impl Iterator<Item = (Op, u32)>,
+        columns: u32,
+    ) -> impl Iterator<Item = (Tensor, u32)> {
+        steps.filter_map(move |(op, layer)| {
             let Op::MatMul { weight, output, .. } = op else { return None };
             let selected = self.program.slot(output.slot).is_some_and(|slot| slot.selected);
             Some((self.program.tensor(weight.at(layer))?, if selected { 1 } else { columns }))

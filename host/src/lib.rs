@@ -4,7 +4,8 @@
 //! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
 //! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a
 //! flash image for a board. [`benchmark`] and [`compare`] measure models, [`profile`] the machine, and
-//! [`forecast`] says from that what a plan will cost.
+//! [`forecast`] says from that what a plan will cost, and [`layers`] what each layer has in it;
+//! [`trace`] shows what happens in memory while a model runs.
 
 pub mod batch;
 pub mod benchmark;
@@ -21,6 +22,7 @@ pub mod forecast;
 pub mod graph;
 pub mod import;
 pub mod interrupt;
+pub mod layers;
 pub mod memory;
 pub mod pack;
 pub mod package;
@@ -36,5 +38,6 @@ pub mod saved_session;
 pub mod session;
 pub mod synth;
 pub mod tokenizer;
+pub mod trace;
 
 pub use error::{Error, Result};

@@ -12,6 +12,10 @@ use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 
+/// Bytes that a process takes at most besides its plan: its code, its stacks, and what the allocator
+/// keeps.
+pub const PROCESS_BYTES: u64 = 16_000_000;
+
 /// How weights reach the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,6 +157,9 @@ pub struct MemoryPlan {
     pub bytes: Bytes,
     /// The sum of all bytes.
     pub total: u64,
+    /// Bytes that there is room for to pin weights in; a file's last tile may not fill its share.
+    #[serde(skip)]
+    pub(crate) room_to_pin: u64,
     #[serde(skip)]
     pub(crate) plan: Plan,
 }
@@ -240,8 +247,8 @@ pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<Mem
 /// Gives what is left of the budget to weights.
 fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> MemoryPlan {
     let Residency::Streamed { tile_pages, .. } = plan.residency else { return plan };
-    let left = memory.map_or(0, |memory| memory - plan.total);
-    let tiles = tiles(size.program, size.space, plan.precision, tile_pages, left);
+    plan.room_to_pin = memory.map_or(0, |memory| memory - plan.total);
+    let tiles = tiles(size.program, size.space, plan.precision, tile_pages, plan.room_to_pin);
     let (pinned, streamed) = tiles.bytes();
     plan.bytes.weights = pinned;
     plan.streamed_bytes = streamed;
@@ -385,6 +392,7 @@ fn lay_out(
         streamed_bytes,
         bytes,
         total,
+        room_to_pin: 0,
         plan,
     })
 }

@@ -4,14 +4,15 @@ use crate::compile::Compiled;
 use crate::convert::outline;
 use crate::import::hugging_face;
 use crate::package::{CONVERT_AGAIN, Package, WeightIndex};
-use crate::pager::{MappedPager, PageSource, Progress, Reader, Space, StreamPager, open_reader};
-use crate::plan::{
-    Bytes, Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles,
+use crate::pager::{
+    MappedPager, PageSource, Progress, Reader, Space, StreamPager, Tiles, open_reader,
 };
+use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles};
 use crate::pool::Pool;
 use crate::pressure::PressureWatch;
 use crate::quantize::Precision;
 use crate::synth::RandomModel;
+use crate::trace::{Recorder, TracingReader};
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
@@ -20,7 +21,9 @@ use omex_core::program::Program;
 use omex_core::simd::Kernels;
 use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
@@ -237,6 +240,16 @@ impl Session {
         }
     }
 
+    /// Records reads, and what the pager holds, from now on; mapped weights have neither.
+    pub(crate) fn trace(&mut self, recorder: &Rc<RefCell<Recorder>>) {
+        if let Source::Stream(pager) = &mut self.pager {
+            let (progress, under_way) = (pager.progress(), pager.under_way());
+            pager.wrap_reader(|inner| {
+                Box::new(TracingReader::new(inner, progress, &under_way, Rc::clone(recorder)))
+            });
+        }
+    }
+
     /// Says what an error of a pass over this model means, with the file and the place in it.
     pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
         let (path, space) = (self.tables.path.clone(), self.tables.space.clone());
@@ -378,8 +391,7 @@ impl Tables {
     /// # Errors
     /// Weights that do not stream or can't be read; Ctrl-C.
     pub fn streaming_bandwidth(&self, plan: &MemoryPlan, options: &Options) -> Result<f64> {
-        let bytes = Bytes { weights: 0, ..plan.bytes };
-        let (source, _) = self.source(&MemoryPlan { bytes, ..*plan }, options)?;
+        let (source, _) = self.source(&MemoryPlan { room_to_pin: 0, ..*plan }, options)?;
         let Source::Stream(mut pager) = source else {
             let mapped = std::io::Error::other("weights that are mapped do not stream");
             return Err(Error::io(&self.path, "measure", mapped));
@@ -409,15 +421,26 @@ impl Tables {
         self.space.files.iter().all(|(path, _)| path.exists())
     }
 
+    /// The tiles that weights are read in as planned, and which are pinned; `None` if they are
+    /// mapped.
+    ///
+    /// # Errors
+    /// Those of [`Self::program`].
+    pub fn tiles(&self, plan: &MemoryPlan) -> Result<Option<Tiles>> {
+        let Residency::Streamed { tile_pages, .. } = plan.residency else { return Ok(None) };
+        let program = self.program()?;
+        Ok(Some(tiles(&program, &self.space, plan.precision, tile_pages, plan.room_to_pin)))
+    }
+
     /// Opens what the plan says that weights come from.
     fn source(&self, plan: &MemoryPlan, options: &Options) -> Result<(Source, PageSource)> {
         let (space, precision) = (&self.space, plan.precision);
-        let Residency::Streamed { tile_pages, ring_tiles } = plan.residency else {
+        let (Residency::Streamed { ring_tiles, .. }, Some(tiles)) =
+            (plan.residency, self.tiles(plan)?)
+        else {
             let pager = MappedPager::new(space, precision)?;
             return Ok((Source::Mapped(pager), PageSource::Mmap));
         };
-        let program = self.program()?;
-        let tiles = tiles(&program, space, precision, tile_pages, plan.bytes.weights);
         let depth = ring_tiles as usize;
         // Besides the ring, a pinned tile that is read anew, and a page out of order.
         let (reader, source) = open_reader(space, options.pages, depth + 2)?;

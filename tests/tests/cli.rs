@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "convert",
     "run",
     "batch",
@@ -21,6 +21,8 @@ const COMMANDS: [&str; 13] = [
     "eval",
     "benchmark",
     "profile",
+    "layer-inspect",
+    "memory-trace",
     "compare",
 ];
 

@@ -42,6 +42,8 @@ enum Command {
     Eval(cmd::eval::Args),
     Benchmark(cmd::benchmark::Args),
     Profile(cmd::profile::Args),
+    LayerInspect(cmd::layer_inspect::Args),
+    MemoryTrace(cmd::memory_trace::Args),
     Compare(cmd::compare::Args),
     #[command(hide = true)]
     Synth(cmd::synth::Args),
@@ -64,6 +66,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Eval(args)) => cmd::eval::main(args),
         Some(Command::Benchmark(args)) => cmd::benchmark::main(args),
         Some(Command::Profile(args)) => cmd::profile::main(args),
+        Some(Command::LayerInspect(args)) => cmd::layer_inspect::main(args),
+        Some(Command::MemoryTrace(args)) => cmd::memory_trace::main(args),
         Some(Command::Compare(args)) => cmd::compare::main(args),
         Some(Command::Synth(args)) => cmd::synth::main(args),
     };

@@ -45,6 +45,18 @@ pub struct Read {
 }
 
 impl Read {
+    /// Tells reads apart; a read that goes on keeps its number.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Bytes that are wanted in all.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.needed as u64
+    }
+
     /// Bytes of the buffer still to be filled: whole multiples of [`ALIGNMENT`].
     pub(super) fn rest(&mut self) -> &mut [u8] {
         let end = self.needed.next_multiple_of(ALIGNMENT);
@@ -68,6 +80,12 @@ pub trait Reader {
 
     /// Waits until a read is done, and says how many bytes it brought; `None` if none is under way.
     fn wait(&mut self) -> Option<(Read, io::Result<usize>)>;
+
+    /// As [`Reader::wait`] for a read that is done already; never blocks. A reader that can't tell
+    /// says `None`.
+    fn poll(&mut self) -> Option<(Read, io::Result<usize>)> {
+        None
+    }
 }
 
 /// The files of a space, past the system's cache if `direct`.

@@ -40,12 +40,16 @@ pub struct StreamPager {
     progress: Arc<Progress>,
 }
 
-/// What a pager has read so far.
+/// What a pager has read so far, and what it holds of that.
 #[derive(Debug, Default)]
 pub struct Progress {
     bytes: AtomicU64,
     /// Nanoseconds.
     waited: AtomicU64,
+    /// Bytes that are pinned and were read.
+    pinned: AtomicU64,
+    /// Bytes that were read and lie in the ring or beside it.
+    ring: AtomicU64,
 }
 
 impl Progress {
@@ -53,6 +57,18 @@ impl Progress {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are pinned and were read.
+    #[must_use]
+    pub fn pinned(&self) -> u64 {
+        self.pinned.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were read and lie in the ring or beside it.
+    #[must_use]
+    pub fn ring(&self) -> u64 {
+        self.ring.load(Ordering::Relaxed)
     }
 
     /// The time that nothing was done but to wait for reads.
@@ -140,10 +156,31 @@ impl StreamPager {
         Ok(pager)
     }
 
-    /// What was read so far.
+    /// What was read so far, and what is held of that.
     #[must_use]
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
+    }
+
+    /// Numbers of the tiles' reads that are under way, and their bytes.
+    pub(crate) fn under_way(&self) -> Vec<(u64, u64)> {
+        let reads = self.ring.iter().map(|entry| match entry.state {
+            State::Reading(id) => Some((id, self.tile_length(entry.tile))),
+            _ => None,
+        });
+        reads.flatten().collect()
+    }
+
+    fn tile_length(&self, tile: u32) -> u64 {
+        self.tiles.tiles.get(tile as usize).map_or(0, |tile| tile.length as u64)
+    }
+
+    /// Says what the ring holds.
+    fn tell(&self) {
+        let ready = self.ring.iter().filter(|entry| entry.state.buffer().is_some());
+        let ring: u64 = ready.map(|entry| self.tile_length(entry.tile)).sum();
+        let aside = self.aside.state.buffer().map_or(0, |_| self.aside.bytes as u64);
+        self.progress.ring.store(ring + aside, Ordering::Relaxed);
     }
 
     /// Puts something between the pager and its reader: a tracer, or a source of faults.
@@ -196,6 +233,7 @@ impl StreamPager {
 
     /// Begins to read `needed` bytes of a file, and returns the read's number.
     fn begin(&mut self, file: usize, offset: u64, needed: usize, buffer: Buffer) -> u64 {
+        self.tell();
         self.reads += 1;
         let id = self.reads;
         self.reader.submit(Read { id, file, offset, buffer, filled: 0, needed, failures: 0 });
@@ -225,6 +263,7 @@ impl StreamPager {
             Ok(()) => State::Ready(read.buffer),
             Err(kind) => State::Failed(kind, read.buffer),
         };
+        self.tell();
         true
     }
 
@@ -255,6 +294,7 @@ impl StreamPager {
         let pinned = self.is_pinned(tile);
         match state {
             State::Ready(buffer) if pinned => {
+                self.progress.pinned.fetch_add(self.tile_length(tile), Ordering::Relaxed);
                 if let Some(resident) = self.resident.get_mut(tile as usize) {
                     *resident = Some(buffer);
                 }
@@ -262,6 +302,7 @@ impl StreamPager {
             State::Ready(buffer) | State::Failed(_, buffer) if !pinned => self.spare.push(buffer),
             _ => {}
         }
+        self.tell();
     }
 
     /// Makes the ring begin with this tile of the order.
@@ -415,6 +456,7 @@ impl Pager for StreamPager {
             self.aside.bytes = 0;
         }
         if let Some(buffer) = self.resident.get_mut(tile as usize).and_then(Option::take) {
+            self.progress.pinned.fetch_sub(self.tile_length(tile), Ordering::Relaxed);
             let state = State::Failed(PageErrorKind::Checksum, buffer);
             self.ring.push_front(Entry { tile, state });
         }
@@ -425,6 +467,7 @@ impl Pager for StreamPager {
                 other => other,
             };
         }
+        self.tell();
     }
 }
 

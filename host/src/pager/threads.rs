@@ -113,6 +113,12 @@ impl Reader for ThreadReader {
         let wait = self.shared.done.wait_while(queue, |queue| queue.done.is_empty());
         wait.unwrap_or_else(PoisonError::into_inner).done.pop_front()
     }
+
+    fn poll(&mut self) -> Option<(Read, io::Result<usize>)> {
+        let done = self.shared.queue().done.pop_front();
+        self.under_way -= usize::from(done.is_some());
+        done
+    }
 }
 
 impl Drop for ThreadReader {

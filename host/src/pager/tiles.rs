@@ -97,6 +97,23 @@ impl Tiles {
         (sum(true), sum(false))
     }
 
+    /// Bytes of a range of addresses: those in pinned tiles, and those in the others.
+    #[must_use]
+    pub fn bytes_in(&self, range: &Range<u64>) -> (u64, u64) {
+        let page_bytes = u64::from(self.page_size);
+        let (mut at, mut pinned, mut streamed) = (range.start, 0, 0);
+        while at < range.end {
+            let page = u32::try_from(at / page_bytes).ok();
+            let Some(number) = page.and_then(|page| self.at(page)) else { break };
+            let Some(tile) = self.tiles.get(number as usize) else { break };
+            let end = (u64::from(tile.page) * page_bytes + tile.length as u64).min(range.end);
+            let is_pinned = self.pinned.get(number as usize) == Some(&true);
+            *(if is_pinned { &mut pinned } else { &mut streamed }) += end.saturating_sub(at);
+            at = end.max(at + 1);
+        }
+        (pinned, streamed)
+    }
+
     /// Tiles that a pass uses, each once.
     fn distinct(&self) -> Vec<u32> {
         let mut seen = vec![false; self.tiles.len()];

@@ -103,17 +103,21 @@ impl Reader for UringReader {
     }
 
     fn wait(&mut self) -> Option<(Read, io::Result<usize>)> {
-        if let Some((read, error)) = self.refused.pop_front() {
-            return Some((read, Err(error)));
-        }
-        while self.under_way.iter().any(Option::is_some) {
-            if let Some(done) = self.completed() {
+        loop {
+            if let Some(done) = self.poll() {
                 return Some(done);
+            }
+            if self.under_way.iter().all(Option::is_none) {
+                return None;
             }
             // An interrupted call is made again.
             let _ = self.ring.submit_and_wait(1);
         }
-        None
+    }
+
+    fn poll(&mut self) -> Option<(Read, io::Result<usize>)> {
+        let refused = self.refused.pop_front().map(|(read, error)| (read, Err(error)));
+        refused.or_else(|| self.completed())
     }
 }
 

@@ -136,6 +136,12 @@ pub fn peak_bytes() -> Option<u64> {
     kib_of("/proc/self/status", "VmHWM:")
 }
 
+/// The memory that this process has resident, where the operating system tells.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    kib_of("/proc/self/status", "VmRSS:")
+}
+
 /// A line of a file in `/proc` that says how many KiB.
 fn kib_of(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;

@@ -84,7 +84,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 /// The tables of a package or an image, or of the package that a Hugging Face model will become.
-fn tables(model: &Path, quantization: Option<Quantization>) -> Result<Tables> {
+pub(super) fn tables(model: &Path, quantization: Option<Quantization>) -> Result<Tables> {
     let in_folder = model.join("config.json");
     let config = match model.extension() {
         Some(extension) if extension == "json" => Some(model),

@@ -1,0 +1,204 @@
+//! What each layer of a model needs as planned, and what it costs on a machine.
+
+use crate::Result;
+use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part};
+use crate::pager::Tiles;
+use crate::plan::MemoryPlan;
+use crate::profile::Profile;
+use crate::session::Tables;
+use omex_core::program::{Op, Ops, PerLayer, Program, Tensor};
+use omex_core::quant::PANEL;
+use omex_core::steps::Planes;
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// What a layer needs for a pass of one token behind [`PROMPT_TOKENS`] others, or fewer where the KV
+/// cache holds fewer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Layer {
+    /// `embedding` for what comes before the layers, `layer 0` and so on, `head` for what comes
+    /// behind them, `padding` for what comes along with them: the ends of pages, planes that are not
+    /// played, an image's tables.
+    pub name: String,
+    /// Multiplications, each with an addition, of products with weights and of attention.
+    pub multiply_adds: u64,
+    /// Bytes of weights: base planes, vectors, and of an embedding the panel that holds a token's
+    /// row.
+    pub base_bytes: u64,
+    /// Bytes of residual planes, as far as they are played.
+    pub residual_bytes: u64,
+    /// Bytes of weights that stay in memory, mapped or pinned. An embedding that is the head's matrix
+    /// as well counts there.
+    pub resident_bytes: u64,
+    /// Bytes of weights that every pass reads. A row of an embedding that is not resident is read
+    /// besides.
+    pub streamed_bytes: u64,
+    /// Bytes of the KV cache.
+    pub kv_cache_bytes: u64,
+    /// `None` if weights stream from a storage whose bandwidth is unknown.
+    #[serde(flatten)]
+    pub cost: Option<Cost>,
+}
+
+/// The layers of a model in the order in which a pass plays them. Their bytes and seconds add up to
+/// the plan's and the forecast's.
+///
+/// # Errors
+/// Those of [`Tables::program`] and [`Profile::read_bandwidth`].
+pub fn layers(
+    tables: &Tables,
+    profile: &Profile,
+    plan: &MemoryPlan,
+    threads: usize,
+) -> Result<Vec<Layer>> {
+    let (program, tiles) = (tables.program()?, tables.tiles(plan)?);
+    let planes = plan.precision.planes();
+    let whole = program.ranges_in_order(planes).map(|range| range.start).collect();
+    let forecaster = Forecaster::new(profile, &program, plan, threads)?;
+    let inspector = Inspector { program: &program, plan, planes, tiles, whole, forecaster };
+    let mut layers: Vec<_> = sections(&program).iter().map(|s| inspector.layer(s)).collect();
+    layers.extend(inspector.padding(&layers));
+    Ok(layers)
+}
+
+/// Operations that are played one after another.
+struct Section<'p> {
+    name: String,
+    ops: Ops<'p>,
+    count: usize,
+    layer: u32,
+}
+
+/// Cuts a program where its layers begin and end.
+fn sections<'p>(program: &Program<'p>) -> Vec<Section<'p>> {
+    let (mut sections, mut ops, mut layers) = (vec![], program.ops(), 0);
+    let mut left = usize::from(program.header().ops);
+    while left > 0 {
+        let outside = ops.take(left).take_while(|op| !matches!(op, Op::Repeat { .. })).count();
+        if outside > 0 {
+            let name = if layers == 0 { "embedding" } else { "head" }.to_owned();
+            sections.push(Section { name, ops, count: outside, layer: 0 });
+        }
+        ops.by_ref().take(outside).for_each(drop);
+        left -= outside;
+        let Some(Op::Repeat { ops: count, layers: times }) = ops.next().filter(|_| left > 0) else {
+            break;
+        };
+        let count = usize::from(count);
+        sections.extend((0..times).map(|layer| {
+            let name = format!("layer {}", layers + layer);
+            Section { name, ops, count, layer }
+        }));
+        ops.by_ref().take(count).for_each(drop);
+        layers += times;
+        left = left.saturating_sub(1 + count);
+    }
+    sections
+}
+
+struct Inspector<'i> {
+    program: &'i Program<'i>,
+    plan: &'i MemoryPlan,
+    planes: Planes,
+    tiles: Option<Tiles>,
+    /// Where tensors begin that every pass reads from first to last.
+    whole: HashSet<u64>,
+    forecaster: Option<Forecaster<'i>>,
+}
+
+impl Inspector<'_> {
+    fn layer(&self, section: &Section<'_>) -> Layer {
+        let mut layer = Layer { name: section.name.clone(), ..Layer::default() };
+        for op in self.played(section) {
+            self.count(&op, section.layer, &mut layer);
+        }
+        let steps = self.played(section).map(|op| match op {
+            Op::Residual { weight, input, output } => {
+                (Op::MatMul { weight, input, output, accumulate: true }, section.layer)
+            }
+            op => (op, section.layer),
+        });
+        layer.cost = self.cost(&layer, steps);
+        layer
+    }
+
+    /// What a plan has besides its layers, if anything.
+    fn padding(&self, layers: &[Layer]) -> Option<Layer> {
+        let sum = |bytes: fn(&Layer) -> u64| layers.iter().map(bytes).sum();
+        let mut padding = Layer {
+            name: "padding".to_owned(),
+            resident_bytes: self.plan.bytes.weights.saturating_sub(sum(|l| l.resident_bytes)),
+            streamed_bytes: self.plan.streamed_bytes.saturating_sub(sum(|l| l.streamed_bytes)),
+            ..Layer::default()
+        };
+        padding.cost = self.cost(&padding, std::iter::empty());
+        Some(padding).filter(|padding| padding.resident_bytes + padding.streamed_bytes > 0)
+    }
+
+    fn cost(&self, layer: &Layer, steps: impl Iterator<Item = (Op, u32)>) -> Option<Cost> {
+        let Layer { streamed_bytes, kv_cache_bytes, .. } = *layer;
+        let part = Part { steps, streamed_bytes, kv_cache_bytes };
+        let behind = PROMPT_TOKENS.min(self.plan.context);
+        self.forecaster.map(|forecaster| forecaster.part(part, 1, behind))
+    }
+
+    /// The operations of a section, without residual planes that are not played.
+    fn played<'p>(&self, section: &Section<'p>) -> impl Iterator<Item = Op> + use<'p> {
+        let residuals = self.planes.is_full(section.layer);
+        let ops = section.ops.take(section.count);
+        ops.filter(move |op| residuals || !matches!(op, Op::Residual { .. }))
+    }
+
+    /// Adds what an operation needs.
+    fn count(&self, op: &Op, number: u32, layer: &mut Layer) {
+        let tensor = |weight: PerLayer| self.program.tensor(weight.at(number));
+        match *op {
+            Op::MatMul { weight, .. } => {
+                layer.multiply_adds += tensor(weight).map_or(0, products);
+                layer.base_bytes += self.place(tensor(weight), layer);
+            }
+            Op::Residual { weight, .. } => {
+                layer.multiply_adds += tensor(weight).map_or(0, products);
+                layer.residual_bytes += self.place(tensor(weight), layer);
+            }
+            Op::RmsNorm { weight, .. } | Op::RotaryAngles { frequencies: weight, .. } => {
+                layer.base_bytes += self.place(tensor(weight), layer);
+            }
+            Op::Embed { weight, .. } => {
+                let Some(tensor) = tensor(weight) else { return };
+                layer.base_bytes += tensor.format.tensor_bytes(PANEL as u32, tensor.columns);
+                if self.tiles.is_none() && !self.whole.contains(&tensor.address) {
+                    layer.resident_bytes += tensor.bytes();
+                }
+            }
+            Op::Attention { heads, .. } => {
+                let context = self.plan.context;
+                let positions = u64::from(PROMPT_TOKENS.saturating_add(1).min(context));
+                // A key and a value a head and position.
+                let width = u64::from(heads.query) * u64::from(heads.width);
+                layer.multiply_adds += 2 * width * positions;
+                let caches = u64::from(self.program.header().kv_caches.max(1));
+                layer.kv_cache_bytes += self.plan.bytes.kv_cache / caches;
+            }
+            Op::Repeat { .. } | Op::Rotary { .. } | Op::Gated { .. } | Op::Select { .. } => {}
+        }
+    }
+
+    /// Adds a tensor to what is resident and streamed, and returns its bytes.
+    fn place(&self, tensor: Option<Tensor>, layer: &mut Layer) -> u64 {
+        let Some(tensor) = tensor else { return 0 };
+        let range = tensor.address..tensor.address.saturating_add(tensor.bytes());
+        let (resident, streamed) = match &self.tiles {
+            Some(tiles) => tiles.bytes_in(&range),
+            None => (tensor.bytes(), 0),
+        };
+        layer.resident_bytes += resident;
+        layer.streamed_bytes += streamed;
+        tensor.bytes()
+    }
+}
+
+/// Multiplications of a column with a matrix.
+fn products(matrix: Tensor) -> u64 {
+    u64::from(matrix.rows) * u64::from(matrix.columns)
+}
