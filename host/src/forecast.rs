@@ -1,7 +1,7 @@
 //! What a plan costs on a machine, before it is run.
 //!
 //! A pass takes as long as the slower of two things that go on at once: reading from storage what
-//! streams, and computing. Products are measured with weights in memory, so computing includes
+//! streams and what is spilled, and computing. Products are measured with weights in memory, so computing includes
 //! reading these; the KV cache is read besides.
 
 use crate::Result;
@@ -48,12 +48,16 @@ pub struct Forecast {
     pub kv_bytes_per_position: u64,
     /// Bytes of weights that a pass reads from storage.
     pub streamed_bytes: u64,
+    /// Bytes of KV caches that a pass reads from storage for each position before it.
+    pub spilled_bytes_per_position: u64,
     /// Bytes of weights that a pass finds in memory.
     pub resident_bytes: u64,
     /// Tokens of the prompt, and before the token that is decoded.
     pub prompt_tokens: u32,
     /// Seconds that a pass of one token takes.
     pub pass_seconds: f64,
+    /// The same where the KV cache is full.
+    pub full_cache_pass_seconds: f64,
     /// Tokens a second of passes of one token.
     pub decode_tok_s: f64,
     /// What limits them.
@@ -77,8 +81,8 @@ struct Forecaster<'f> {
     storage_bandwidth: f64,
 }
 
-/// What a plan costs on the profile's machine with this many threads; `None` if weights stream from
-/// a storage whose bandwidth the profile doesn't know.
+/// What a plan costs on the profile's machine with this many threads; `None` if a pass reads from a
+/// storage whose bandwidth the profile doesn't know.
 ///
 /// # Errors
 /// Those of [`Profile::read_bandwidth`].
@@ -88,7 +92,8 @@ pub fn forecast(
     plan: &MemoryPlan,
     threads: usize,
 ) -> Result<Option<Forecast>> {
-    let known = profile.storage_bandwidth.or((plan.streamed_bytes == 0).then_some(f64::INFINITY));
+    let reads = plan.streamed_bytes > 0 || plan.kv_spill.is_some();
+    let known = profile.storage_bandwidth.or((!reads).then_some(f64::INFINITY));
     let Some(storage_bandwidth) = known else { return Ok(None) };
     let read_bandwidth = profile.read_bandwidth(threads)?;
     let on = Forecaster { profile, program, plan, threads, read_bandwidth, storage_bandwidth };
@@ -101,11 +106,13 @@ pub fn forecast(
     let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
     Ok(Some(Forecast {
         weight_bytes_per_token: weight_bytes,
-        kv_bytes_per_position: kv_bytes_per_position(plan),
+        kv_bytes_per_position: kv_bytes_per_position(program, plan),
         streamed_bytes: plan.streamed_bytes,
+        spilled_bytes_per_position: spilled_bytes_per_position(plan),
         resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
         prompt_tokens,
         pass_seconds,
+        full_cache_pass_seconds: on.seconds(1, plan.context).0,
         decode_tok_s: 1.0 / pass_seconds,
         decode_limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
@@ -126,8 +133,9 @@ impl Forecaster<'_> {
             bytes += weight.bytes();
         }
         let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
-        let kv_bytes = kv_bytes_per_position(self.plan) * positions;
-        let storage = self.plan.streamed_bytes as f64 / self.storage_bandwidth;
+        let kv_bytes = kv_bytes_per_position(self.program, self.plan) * positions;
+        let spilled = spilled_bytes_per_position(self.plan) * positions;
+        let storage = (self.plan.streamed_bytes + spilled) as f64 / self.storage_bandwidth;
         let computing = products + kv_bytes as f64 / self.read_bandwidth;
         let memory = (bytes + kv_bytes) as f64 / self.read_bandwidth;
         let limit = match () {
@@ -163,6 +171,12 @@ pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
 
 /// Bytes of the KV cache that a token needs for each position before it.
 #[must_use]
-pub fn kv_bytes_per_position(plan: &MemoryPlan) -> u64 {
-    plan.bytes.kv_cache / u64::from(plan.context.max(1))
+pub fn kv_bytes_per_position(program: &Program<'_>, plan: &MemoryPlan) -> u64 {
+    let (header, format) = (program.header(), plan.kv_format.format());
+    let cache = format.cache_bytes(program.kv_heads(), header.kv_width, plan.context);
+    cache * u64::from(header.kv_caches) / u64::from(plan.context.max(1))
+}
+
+fn spilled_bytes_per_position(plan: &MemoryPlan) -> u64 {
+    plan.kv_spill.map_or(0, |spill| spill.bytes / u64::from(plan.context.max(1)))
 }

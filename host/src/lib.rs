@@ -34,6 +34,7 @@ pub mod quantize;
 pub mod sampling;
 pub mod saved_session;
 pub mod session;
+pub mod spill;
 pub mod synth;
 pub mod tokenizer;
 
