@@ -281,7 +281,8 @@ fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> Memor
         let left = memory.map_or(0, |memory| memory - plan.total);
         let (shape, caches) = (cache_shape(size, &plan.plan), kv_spill.caches);
         let more = |spilled| {
-            spill::memory_bytes(&shape, caches, spilled) - spill::memory_bytes(&shape, caches, caches)
+            spill::memory_bytes(&shape, caches, spilled)
+                - spill::memory_bytes(&shape, caches, caches)
         };
         let spilled = (spill::BUFFERS + 1..=caches).find(|spilled| more(*spilled) <= left);
         let spilled = spilled.unwrap_or(caches);

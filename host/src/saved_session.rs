@@ -55,7 +55,8 @@ impl SavedSession {
         let expected = fields(model, crc32c)?;
         let path = path.to_owned();
         let failed = Box::new(model.failure());
-        let mut saved = Self { path, crc32c, expected, tokens: vec![], seed: 0, rest: None, failed };
+        let mut saved =
+            Self { path, crc32c, expected, tokens: vec![], seed: 0, rest: None, failed };
         // What can't be written in the end is better known before the text is made.
         drop(create_beside(&saved.path)?);
         match File::open(&saved.path) {

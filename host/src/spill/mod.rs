@@ -256,8 +256,7 @@ impl Handle {
         let (finished, done) = sync_channel(BUFFERS as usize);
         let (file, bytes_read) = (Arc::new(Mutex::new(file)), Arc::default());
         let crc32c = dispatch::kernels()?.crc32c;
-        let worker =
-            Worker::new(shape, slots, Arc::clone(&file), crc32c, Arc::clone(&bytes_read));
+        let worker = Worker::new(shape, slots, Arc::clone(&file), crc32c, Arc::clone(&bytes_read));
         let builder = std::thread::Builder::new().name("omex-kv".to_owned());
         let thread = builder.stack_size(64 << 10).spawn(move || worker.run(&waiting, &finished));
         let thread = thread.map_err(|e| Error::io(Path::new("thread"), "start", e))?;

@@ -114,9 +114,8 @@ impl Worker {
 
     /// The blocks that some places lie in, as ranges of a cache's bytes.
     fn find_blocks(&mut self, places: &Range<u32>) {
-        let blocks = |range: Range<usize>| {
-            range.start / BLOCK * BLOCK..range.end.next_multiple_of(BLOCK)
-        };
+        let blocks =
+            |range: Range<usize>| range.start / BLOCK * BLOCK..range.end.next_multiple_of(BLOCK);
         self.ranges.clear();
         self.ranges.extend(self.shape.ranges(places.clone()).map(blocks));
         self.ranges.sort_unstable_by_key(|range| range.start);
