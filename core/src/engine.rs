@@ -248,8 +248,8 @@ impl<'a> Engine<'a> {
     /// what was before the pass.
     ///
     /// # Errors
-    /// A column that the last pass did not have, or a text that is longer than the cache and so
-    /// can't go back.
+    /// A column that the last pass did not have; a text that is longer than the cache and so can't
+    /// go back; or a cache that can't be had, and then the sequence holds what was before the pass.
     pub fn accept(&mut self, column: usize) -> Result<(), RunError> {
         let count = self.inputs.len() as u32;
         let missing = RunError::TokenCount { given: column as u32, limit: count };
@@ -260,17 +260,34 @@ impl<'a> Engine<'a> {
         if self.inputs.spare().is_none() && !may_follow(end, furthest, self.plan.kv_capacity) {
             return Err(RunError::Position(end));
         }
+        let of_sequence = self.inputs.iter().filter(|input| input.sequence == last.sequence);
+        let first = of_sequence.map(|input| input.position).min().unwrap_or(end);
+        let taken = match self.inputs.spare() {
+            Some(spare) => self.take_spare(column, last.sequence, first..spare),
+            None => Ok(()),
+        };
         if let Some(kept) = self.ends.get_mut(last.sequence as usize) {
-            *kept = end;
+            *kept = if taken.is_ok() { end } else { first };
         }
-        let Some(spare) = self.inputs.spare() else { return Ok(()) };
+        taken
+    }
+
+    /// Puts the keys and values of a column and its ancestors in their places, which lie among
+    /// those of the pass; spare ones lie behind these.
+    fn take_spare(
+        &mut self,
+        column: usize,
+        sequence: u32,
+        of_pass: Range<u32>,
+    ) -> Result<(), RunError> {
         let Self { plan, program, kv, inputs, planes, .. } = self;
-        let first = inputs.iter().map(|input| input.position).min().unwrap_or(spare);
+        let spare = of_pass.end;
+        let places = of_pass.start..spare.saturating_add(inputs.len() as u32);
         for (op, layer) in program.steps(*planes) {
             let Op::Attention { cache, heads, .. } = op else { continue };
-            let index = last.sequence * program.header().kv_caches + cache.at(layer);
+            let index = sequence * program.header().kv_caches + cache.at(layer);
             let shape = plan.cache_shape(heads);
-            let bytes = kv.get(&shape, index, first..spare.saturating_add(count))?;
+            let bytes = kv.get(&shape, index, places.clone())?;
             let mut cache = Cache::new(bytes, &shape, plan.window()).ok_or(RunError::Program)?;
             for (column, input) in inputs.path(column) {
                 cache.copy(spare + column as u32, input.position);
@@ -438,7 +455,9 @@ impl<'a> Engine<'a> {
                     attention.attend(kernels, *parallel, &mut cache, &mut output, &run, spare);
                     for column in run.columns.clone() {
                         self.kv.changed(window.place(run.position_of(column)));
-                        spare.iter().for_each(|spare| self.kv.changed(spare + column as u32));
+                        if let Some(spare) = spare {
+                            self.kv.changed(spare + column as u32);
+                        }
                     }
                 }
             }
