@@ -185,7 +185,8 @@ pub struct Bytes {
     pub weights: u64,
     /// Buffers through which weights stream.
     pub ring: u64,
-    /// Keys and values; of caches on storage, the buffers that they pass through, and checksums.
+    /// Keys and values; of caches on storage, the buffers that they pass through, their newest
+    /// blocks, and checksums.
     pub kv_cache: u64,
     /// Activations, logits included.
     pub activations: u64,

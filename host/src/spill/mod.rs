@@ -7,6 +7,7 @@
 //! of reading and computing.
 
 mod file;
+mod tails;
 mod worker;
 
 pub use file::SpillFile;
@@ -35,12 +36,17 @@ pub(crate) fn cache_bytes(shape: &Shape) -> usize {
     (shape.bytes() as usize).next_multiple_of(BLOCK)
 }
 
+/// Blocks of a spilled cache that stay in memory.
+fn tail_blocks(shape: &Shape) -> usize {
+    shape.ranges(0..1).count().min(cache_bytes(shape) / BLOCK)
+}
+
 /// Bytes of memory that `caches` caches take of which `spilled` lie in the file.
 pub(crate) fn memory_bytes(shape: &Shape, caches: u32, spilled: u32) -> u64 {
-    let cache = cache_bytes(shape) as u64;
-    let in_memory = u64::from(caches - spilled + BUFFERS) * cache;
-    let checksums = cache / BLOCK as u64 * size_of::<u32>() as u64;
-    in_memory + u64::from(spilled) * checksums
+    let cache = cache_bytes(shape);
+    let checksums = cache / BLOCK * size_of::<u32>();
+    let of_spilled = checksums + tail_blocks(shape) * BLOCK;
+    u64::from(caches - spilled + BUFFERS) * cache as u64 + u64::from(spilled) * of_spilled as u64
 }
 
 /// KV caches of which some lie in a file.
@@ -258,6 +264,7 @@ impl Handle {
         let crc32c = dispatch::kernels()?.crc32c;
         let worker = Worker::new(shape, slots, Arc::clone(&file), crc32c, Arc::clone(&bytes_read));
         let builder = std::thread::Builder::new().name("omex-kv".to_owned());
+        let worker = worker.map_err(|e| Error::io(Path::new("memory"), "get", e))?;
         let thread = builder.stack_size(64 << 10).spawn(move || worker.run(&waiting, &finished));
         let thread = thread.map_err(|e| Error::io(Path::new("thread"), "start", e))?;
         Ok(Self { jobs: Some(jobs), done, thread: Some(thread), file, bytes_read })

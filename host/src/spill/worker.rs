@@ -1,10 +1,12 @@
 //! The thread that moves caches between memory and the file while the engine computes.
 
 use super::file::SpillFile;
-use super::{BLOCK, cache_bytes};
+use super::tails::Tails;
+use super::{BLOCK, cache_bytes, tail_blocks};
 use crate::pager::Buffer;
 use omex_core::kv::Shape;
 use omex_core::kv_store::KvErrorKind;
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -41,101 +43,121 @@ pub(super) struct Worker {
     crc32c: fn(u32, &[u8]) -> u32,
     /// Of every block of the file that was written.
     checksums: Vec<u32>,
+    tails: Tails,
     bytes_read: Arc<AtomicU64>,
-    /// Room for the ranges of one part.
-    ranges: Vec<Range<usize>>,
+    /// Blocks of the part that is moved, and of its last place.
+    blocks: Vec<u32>,
+    newest: Vec<u32>,
 }
 
 impl Worker {
     /// A worker for `slots` caches in the file.
+    ///
+    /// # Errors
+    /// No address space is left.
     pub(super) fn new(
         shape: Shape,
         slots: u32,
         file: SharedFile,
         crc32c: fn(u32, &[u8]) -> u32,
         bytes_read: Arc<AtomicU64>,
-    ) -> Self {
-        let blocks = slots as usize * (cache_bytes(&shape) / BLOCK);
-        let ranges = Vec::with_capacity(4 * shape.heads as usize);
-        Self { shape, file, crc32c, checksums: vec![0; blocks], bytes_read, ranges }
+    ) -> io::Result<Self> {
+        let (blocks, ranges) = (cache_bytes(&shape) / BLOCK, shape.ranges(0..1).count());
+        let tails = Tails::new(slots, tail_blocks(&shape))?;
+        Ok(Self {
+            shape,
+            file,
+            crc32c,
+            checksums: vec![0; slots as usize * blocks],
+            tails,
+            bytes_read,
+            // Ranges may begin and end in the same blocks.
+            blocks: Vec::with_capacity(blocks + ranges),
+            newest: Vec::with_capacity(2 * ranges),
+        })
     }
 
     /// Works jobs off, in order, until there will be no more.
     pub(super) fn run(mut self, jobs: &Receiver<Job>, done: &SyncSender<Done>) {
         for Job { mut buffer, write, read } in jobs {
-            let written = write.map_or(Ok(()), |part| self.write(&buffer, &part));
-            let result = written.and_then(|()| self.read(&mut buffer, &read));
+            let written = write.map_or(Ok(()), |part| {
+                self.write(&buffer, &part).map_err(|_| (part.slot, KvErrorKind::Write))
+            });
+            let result = written
+                .and_then(|()| self.read(&mut buffer, &read).map_err(|kind| (read.slot, kind)));
             if done.send(Done { buffer, result }).is_err() {
                 return;
             }
         }
     }
 
-    fn write(&mut self, buffer: &[u8], part: &Part) -> Result<(), (u32, KvErrorKind)> {
-        self.find_blocks(&part.places);
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        for range in &self.ranges {
-            let bytes = buffer.get(range.clone()).unwrap_or_default();
-            let checksums = self.checksums.get_mut(of(&self.shape, part.slot, range));
-            for (sum, block) in checksums.into_iter().flatten().zip(bytes.chunks(BLOCK)) {
-                *sum = (self.crc32c)(0, block);
+    /// Writes the blocks that changed, but for those of the last place.
+    fn write(&mut self, cache: &[u8], Part { slot, places }: &Part) -> io::Result<()> {
+        find_blocks(&self.shape, places.clone(), &mut self.blocks);
+        find_blocks(&self.shape, places.end.saturating_sub(1)..places.end, &mut self.newest);
+        let first = self.first_block(*slot);
+        let Self { file, checksums, crc32c, tails, blocks, newest, .. } = self;
+        let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut put = |block: u32, bytes: &[u8]| {
+            let number = first + block as usize;
+            let checksums = checksums.iter_mut().skip(number);
+            checksums.zip(bytes.chunks(BLOCK)).for_each(|(sum, block)| *sum = crc32c(0, block));
+            file.write(bytes, (number * BLOCK) as u64)
+        };
+        for (block, bytes) in tails.of(*slot) {
+            if blocks.binary_search(&block).is_err() {
+                put(block, bytes)?;
             }
-            let written = file.write(bytes, offset(&self.shape, part.slot, range));
-            written.map_err(|_| (part.slot, KvErrorKind::Write))?;
         }
+        tails.keep(*slot, newest, cache);
+        blocks.retain(|block| !tails.hold(*slot, *block));
+        let mut runs = runs(blocks);
+        runs.try_for_each(|(block, range)| put(block, cache.get(range).unwrap_or_default()))
+    }
+
+    /// Reads the blocks of some places.
+    fn read(&mut self, cache: &mut [u8], Part { slot, places }: &Part) -> Result<(), KvErrorKind> {
+        find_blocks(&self.shape, places.clone(), &mut self.blocks);
+        self.blocks.retain(|block| !self.tails.hold(*slot, *block));
+        for (block, range) in runs(&self.blocks) {
+            let bytes = cache.get_mut(range).unwrap_or_default();
+            let number = self.first_block(*slot) + block as usize;
+            self.read_once(bytes, number).or_else(|_| self.read_once(bytes, number))?;
+        }
+        self.tails.copy_to(*slot, cache);
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8], part: &Part) -> Result<(), (u32, KvErrorKind)> {
-        self.find_blocks(&part.places);
-        for range in &self.ranges {
-            let bytes = buffer.get_mut(range.clone()).unwrap_or_default();
-            let read = self.read_once(bytes, part.slot, range);
-            let read = read.or_else(|_| self.read_once(bytes, part.slot, range));
-            read.map_err(|kind| (part.slot, kind))?;
-        }
-        Ok(())
-    }
-
-    fn read_once(
-        &self,
-        bytes: &mut [u8],
-        slot: u32,
-        range: &Range<usize>,
-    ) -> Result<(), KvErrorKind> {
+    /// Reads blocks of the file from this one on, and checks them.
+    fn read_once(&self, bytes: &mut [u8], number: usize) -> Result<(), KvErrorKind> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.read(bytes, offset(&self.shape, slot, range)).map_err(|_| KvErrorKind::Read)?;
+        file.read(bytes, (number * BLOCK) as u64).map_err(|_| KvErrorKind::Read)?;
         self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let checksums = self.checksums.get(of(&self.shape, slot, range)).unwrap_or_default();
-        let mut blocks = bytes.chunks(BLOCK).zip(checksums);
+        let mut blocks = bytes.chunks(BLOCK).zip(self.checksums.iter().skip(number));
         let matches = blocks.all(|(block, expected)| (self.crc32c)(0, block) == *expected);
         if matches { Ok(()) } else { Err(KvErrorKind::Checksum) }
     }
 
-    /// The blocks that some places lie in, as ranges of a cache's bytes.
-    fn find_blocks(&mut self, places: &Range<u32>) {
-        let blocks =
-            |range: Range<usize>| range.start / BLOCK * BLOCK..range.end.next_multiple_of(BLOCK);
-        self.ranges.clear();
-        self.ranges.extend(self.shape.ranges(places.clone()).map(blocks));
-        self.ranges.sort_unstable_by_key(|range| range.start);
-        self.ranges.dedup_by(|next, last| {
-            let joins = next.start <= last.end;
-            if joins {
-                last.end = last.end.max(next.end);
-            }
-            joins
-        });
+    /// The first block of a cache in the file.
+    fn first_block(&self, slot: u32) -> usize {
+        slot as usize * (cache_bytes(&self.shape) / BLOCK)
     }
 }
 
-/// Which checksums are those of a range of a cache's bytes.
-fn of(shape: &Shape, slot: u32, range: &Range<usize>) -> Range<usize> {
-    let first = slot as usize * (cache_bytes(shape) / BLOCK);
-    first + range.start / BLOCK..first + range.end / BLOCK
+/// Finds the blocks that some places of a cache lie in: their numbers, in order.
+fn find_blocks(shape: &Shape, places: Range<u32>, blocks: &mut Vec<u32>) {
+    blocks.clear();
+    for range in shape.ranges(places) {
+        blocks.extend((range.start / BLOCK) as u32..range.end.div_ceil(BLOCK) as u32);
+    }
+    blocks.sort_unstable();
+    blocks.dedup();
 }
 
-/// Where in the file a range of a cache's bytes begins.
-fn offset(shape: &Shape, slot: u32, range: &Range<usize>) -> u64 {
-    u64::from(slot) * cache_bytes(shape) as u64 + range.start as u64
+/// Blocks that lie one after another: the first one, and their bytes' range.
+fn runs(blocks: &[u32]) -> impl Iterator<Item = (u32, Range<usize>)> {
+    blocks.chunk_by(|block, next| block + 1 == *next).filter_map(|run| {
+        let start = *run.first()? as usize * BLOCK;
+        Some((*run.first()?, start..start + run.len() * BLOCK))
+    })
 }
