@@ -212,8 +212,8 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// More inputs than the plan has columns, or none; a token outside of the vocabulary; an input
-    /// that does not follow; branches without room for spare places; a page that can't be had; or
-    /// weights that lead to infinite values.
+    /// that does not follow; branches without room for spare places; a page or a KV cache that can't
+    /// be had; or weights that lead to infinite values.
     pub fn pass(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), RunError> {
         self.inputs.set(inputs.into_iter())?;
         self.run().inspect_err(|_| self.inputs.clear())
