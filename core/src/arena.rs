@@ -1,9 +1,9 @@
 //! The one piece of memory that the engine works in, and where everything lies in it.
 
 use crate::error::LoadError;
-use crate::kv::{KvFormat, Window};
+use crate::kv::{KvFormat, Shape, Window};
 use crate::pass::Record;
-use crate::program::Program;
+use crate::program::{Heads, Program};
 use crate::quant::{FloatGroup, QuantizedGroup};
 use core::mem::size_of;
 use zerocopy::FromBytes;
@@ -29,6 +29,13 @@ pub struct Plan {
 impl Plan {
     pub(crate) fn window(&self) -> Window {
         Window { capacity: self.kv_capacity, sinks: self.kv_sinks }
+    }
+
+    /// The shape of a cache for these heads.
+    #[must_use]
+    pub fn cache_shape(&self, heads: Heads) -> Shape {
+        let (format, capacity) = (self.kv_format, self.kv_capacity);
+        Shape { format, heads: heads.kv, width: heads.width, capacity }
     }
 }
 

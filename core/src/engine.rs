@@ -5,6 +5,7 @@
 use crate::arena::{Arena, Layout, Plan};
 use crate::error::{LoadError, RunError};
 use crate::kv::Cache;
+use crate::kv_store::{Caches, KvStore};
 use crate::ops::attention::Attention;
 use crate::ops::{Columns, ColumnsMut, activation, embed, matmul, norm, rope};
 use crate::page::{Pages, Stream};
@@ -58,7 +59,7 @@ pub struct Engine<'a> {
     memory: Memory<'a>,
     staging: &'a mut [u8],
     carry: &'a mut [u8],
-    kv: &'a mut [u8],
+    kv: Caches<'a>,
     pages: Pages<'a>,
     kernels: &'a Kernels,
     parallel: &'a dyn Parallel,
@@ -85,13 +86,45 @@ impl<'a> Engine<'a> {
         parallel: &'a dyn Parallel,
     ) -> Result<Self, LoadError> {
         let layout = model.layout(pager)?;
+        let mut arena = Arena::new(memory, &layout)?;
+        let kv = Caches::Arena(core::mem::take(&mut arena.kv));
+        Ok(Self::build(model, arena, kv, pager, kernels, parallel))
+    }
+
+    /// As [`Self::new`], with KV caches in `store` instead of in `memory`. The plan has one sequence.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
+    pub fn with_store(
+        model: Model<'a>,
+        memory: &'a mut [u8],
+        store: &'a mut dyn KvStore,
+        pager: &'a mut dyn Pager,
+        kernels: &'a Kernels,
+        parallel: &'a dyn Parallel,
+    ) -> Result<Self, LoadError> {
+        if model.plan.sequences > 1 {
+            return Err(LoadError::Plan);
+        }
+        let layout = Layout { kv: 0, ..model.layout(pager)? };
         let arena = Arena::new(memory, &layout)?;
+        Ok(Self::build(model, arena, Caches::Store(store), pager, kernels, parallel))
+    }
+
+    fn build(
+        model: Model<'a>,
+        arena: Arena<'a>,
+        kv: Caches<'a>,
+        pager: &'a mut dyn Pager,
+        kernels: &'a Kernels,
+        parallel: &'a dyn Parallel,
+    ) -> Self {
         let Model { program, plan, end, checksums, first_checked } = model;
         let ends = arena.ends.get_mut(..plan.sequences as usize).unwrap_or_default();
         ends.fill(0);
         let pages =
             Pages::new(pager, kernels, parallel, end, checksums, first_checked, arena.verified);
-        Ok(Self {
+        Self {
             program,
             plan,
             memory: Memory {
@@ -102,7 +135,7 @@ impl<'a> Engine<'a> {
             },
             staging: arena.staging,
             carry: arena.carry,
-            kv: arena.kv,
+            kv,
             pages,
             kernels,
             parallel,
@@ -110,7 +143,7 @@ impl<'a> Engine<'a> {
             planes: Planes::FULL,
             inputs: Inputs::new(arena.inputs),
             ends,
-        })
+        }
     }
 
     /// The program.
@@ -179,8 +212,8 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// More inputs than the plan has columns, or none; a token outside of the vocabulary; an input
-    /// that does not follow; branches without room for spare places; a page that can't be had; or
-    /// weights that lead to infinite values.
+    /// that does not follow; branches without room for spare places; a page or a KV cache that can't
+    /// be had; or weights that lead to infinite values.
     pub fn pass(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), RunError> {
         self.inputs.set(inputs.into_iter())?;
         self.run().inspect_err(|_| self.inputs.clear())
@@ -216,8 +249,8 @@ impl<'a> Engine<'a> {
     /// what was before the pass.
     ///
     /// # Errors
-    /// A column that the last pass did not have, or a text that is longer than the cache and so
-    /// can't go back.
+    /// A column that the last pass did not have; a text that is longer than the cache and so can't
+    /// go back; or a cache that can't be had, and then the sequence holds what was before the pass.
     pub fn accept(&mut self, column: usize) -> Result<(), RunError> {
         let count = self.inputs.len() as u32;
         let missing = RunError::TokenCount { given: column as u32, limit: count };
@@ -228,47 +261,96 @@ impl<'a> Engine<'a> {
         if self.inputs.spare().is_none() && !may_follow(end, furthest, self.plan.kv_capacity) {
             return Err(RunError::Position(end));
         }
+        let of_sequence = self.inputs.iter().filter(|input| input.sequence == last.sequence);
+        let first = of_sequence.map(|input| input.position).min().unwrap_or(end);
+        let taken = match self.inputs.spare() {
+            Some(spare) => self.take_spare(column, last.sequence, first..spare),
+            None => Ok(()),
+        };
         if let Some(kept) = self.ends.get_mut(last.sequence as usize) {
-            *kept = end;
+            *kept = if taken.is_ok() { end } else { first };
         }
-        let Some(spare) = self.inputs.spare() else { return Ok(()) };
+        taken
+    }
+
+    /// Puts the keys and values of a column and its ancestors in their places, which lie among
+    /// those of the pass; spare ones lie behind these.
+    fn take_spare(
+        &mut self,
+        column: usize,
+        sequence: u32,
+        of_pass: Range<u32>,
+    ) -> Result<(), RunError> {
         let Self { plan, program, kv, inputs, planes, .. } = self;
+        let spare = of_pass.end;
+        let places = of_pass.start..spare.saturating_add(inputs.len() as u32);
         for (op, layer) in program.steps(*planes) {
             let Op::Attention { cache, heads, .. } = op else { continue };
-            let index = last.sequence * program.header().kv_caches + cache.at(layer);
-            let mut cache = Cache::new(kv, plan, index, heads).ok_or(RunError::Program)?;
+            let index = sequence * program.header().kv_caches + cache.at(layer);
+            let shape = plan.cache_shape(heads);
+            let bytes = kv.get(&shape, index, places.clone())?;
+            let mut cache = Cache::new(bytes, &shape, plan.window()).ok_or(RunError::Program)?;
             for (column, input) in inputs.path(column) {
                 cache.copy(spare + column as u32, input.position);
             }
+            inputs.path(column).for_each(|(_, input)| kv.changed(input.position));
         }
         Ok(())
     }
 
     /// Shows `visit` the bytes of the KV caches that hold sequence 0's first `length` positions, to
-    /// store them, or to fill them with what was stored: layer after layer, head after head the
-    /// keys in panels of 8 places, the values, and for int8 the scales of both, each as they lie in
-    /// memory. Once a text is longer than the caches, all places are shown.
+    /// store them: layer after layer, head after head the keys in panels of 8 places, the values,
+    /// and for int8 the scales of both, each as they lie in memory. Once a text is longer than the
+    /// caches, all places are shown. The inner result is the visitor's.
     ///
     /// # Errors
-    /// Those of `visit`.
+    /// A cache that can't be had.
     pub fn visit_kv<E>(
         &mut self,
         length: u32,
+        mut visit: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, RunError> {
+        self.walk_kv(length, false, |bytes| visit(bytes))
+    }
+
+    /// Has `fill` put what [`Self::visit_kv`] showed back where it was.
+    ///
+    /// # Errors
+    /// Those of [`Self::visit_kv`].
+    pub fn fill_kv<E>(
+        &mut self,
+        length: u32,
+        fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, RunError> {
+        self.walk_kv(length, true, fill)
+    }
+
+    fn walk_kv<E>(
+        &mut self,
+        length: u32,
+        fills: bool,
         mut visit: impl FnMut(&mut [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Result<(), E>, RunError> {
         let Self { plan, program, kv, .. } = self;
         let places = length.min(plan.kv_capacity);
         for (op, layer) in program.steps(Planes::FULL) {
             let Op::Attention { cache, heads, .. } = op else { continue };
-            if let Some(mut cache) = Cache::new(kv, plan, cache.at(layer), heads) {
-                cache.visit(places, &mut visit)?;
+            let shape = plan.cache_shape(heads);
+            let bytes = kv.get(&shape, cache.at(layer), 0..places)?;
+            for range in shape.ranges(0..places) {
+                if let Err(error) = visit(bytes.get_mut(range).unwrap_or_default()) {
+                    return Ok(Err(error));
+                }
+            }
+            if fills {
+                (0..places).for_each(|place| kv.changed(place));
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    /// Goes on behind sequence 0's first `length` positions, whose keys and values were put where
-    /// [`Self::visit_kv`] shows them.
+    /// Goes on behind sequence 0's first `length` positions, whose keys and values came with
+    /// [`Self::fill_kv`].
     ///
     /// # Errors
     /// A length that is too large.
@@ -367,10 +449,17 @@ impl<'a> Engine<'a> {
                 while let Some(run) = inputs.run(next) {
                     next = run.columns.end;
                     let index = run.sequence * program.header().kv_caches + cache.at(layer);
-                    let mut cache =
-                        Cache::new(self.kv, plan, index, heads).ok_or(RunError::Program)?;
-                    let spare = inputs.spare();
+                    let (shape, spare) = (plan.cache_shape(heads), inputs.spare());
+                    let held = 0..run.position.min(window.capacity);
+                    let bytes = self.kv.get(&shape, index, held)?;
+                    let mut cache = Cache::new(bytes, &shape, window).ok_or(RunError::Program)?;
                     attention.attend(kernels, *parallel, &mut cache, &mut output, &run, spare);
+                    for column in run.columns.clone() {
+                        self.kv.changed(window.place(run.position_of(column)));
+                        if let Some(spare) = spare {
+                            self.kv.changed(spare + column as u32);
+                        }
+                    }
                 }
             }
             Op::Gated { activation, gate, up, output } => {

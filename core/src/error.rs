@@ -1,5 +1,6 @@
 //! What can go wrong in the core: small, `Copy`, and without text.
 
+use crate::kv_store::KvError;
 use core::fmt;
 use omex_hal::PageError;
 
@@ -90,6 +91,8 @@ pub enum RunError {
     Branches,
     /// A page of weights could not be had.
     Page(PageError),
+    /// A KV cache could not be had.
+    Kv(KvError),
     /// A value is infinite or not a number: the weights are damaged, or out of the format's range.
     NotFinite,
     /// The program is not the one that was checked when it was loaded.
@@ -127,6 +130,7 @@ impl fmt::Display for RunError {
             Self::Position(p) => write!(f, "position {p} does not follow what the cache holds"),
             Self::Branches => write!(f, "the cache has no room left for inputs that branch"),
             Self::Page(e) => e.fmt(f),
+            Self::Kv(e) => e.fmt(f),
             Self::NotFinite => write!(f, "a value is infinite or not a number"),
             Self::Program => write!(f, "the program changed after it was checked"),
         }

@@ -6,8 +6,6 @@
 //! A cache holds one head after another: of each the keys in panels of 8 positions, number by
 //! number, then the values, position by position. With [`KvFormat::Int8`], all scales come first.
 
-use crate::arena::Plan;
-use crate::program::Heads;
 use crate::simd::{KvHead, LANES};
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -76,12 +74,63 @@ impl KvFormat {
     #[must_use]
     pub const fn cache_bytes(self, heads: u32, width: u32, capacity: u32) -> u64 {
         let capacity = (capacity as u64).next_multiple_of(LANES as u64);
-        let (number, scale) = match self {
+        let (number, scale) = self.widths();
+        2 * capacity * (number * width as u64 + scale * heads as u64)
+    }
+
+    /// Bytes of a number, and of a scale.
+    const fn widths(self) -> (u64, u64) {
+        match self {
             Self::Half => (2, 0),
             Self::Single => (4, 0),
             Self::Int8 => (1, size_of::<f32>() as u64),
-        };
-        2 * capacity * (number * width as u64 + scale * heads as u64)
+        }
+    }
+}
+
+/// The shape of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How keys and values are stored.
+    pub format: KvFormat,
+    /// Number of key and value heads.
+    pub heads: u32,
+    /// Width of a head.
+    pub width: u32,
+    /// Positions that fit.
+    pub capacity: u32,
+}
+
+impl Shape {
+    /// Bytes of the cache; a multiple of 16.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.format.cache_bytes(self.heads, self.heads.saturating_mul(self.width), self.capacity)
+    }
+
+    /// The bytes in which some places lie, head after head: keys, in whole panels, and values, then
+    /// the scales of both. The cache fits into memory.
+    pub fn ranges(&self, places: Range<u32>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let numbers = [self.heads, self.width, self.capacity, places.start, places.end];
+        let [heads, width, capacity, start, end] = numbers.map(|n| n as usize);
+        let (number, scale) = self.format.widths();
+        let (row, scale) = (number as usize * width, scale as usize);
+        let places = start..end.min(capacity);
+        let panels = places.start / LANES * LANES..places.end.next_multiple_of(LANES);
+        let capacity = capacity.next_multiple_of(LANES);
+        let scales = 2 * heads * capacity * scale;
+        let heads = if places.is_empty() { 0 } else { heads };
+        let ranges = (0..heads).flat_map(move |head| {
+            let [keys, values] = [2 * head, 2 * head + 1].map(|half| half * capacity);
+            let within = |first: usize, bytes: usize, places: &Range<usize>| {
+                (first + places.start) * bytes..(first + places.end) * bytes
+            };
+            let numbers = [within(keys, row, &panels), within(values, row, &places)];
+            let [of_keys, of_values] = [keys, values].map(|first| within(first, scale, &places));
+            let [keys, values] = numbers.map(|n| scales + n.start..scales + n.end);
+            [keys, values, of_keys, of_values]
+        });
+        ranges.filter(|range| !range.is_empty())
     }
 }
 
@@ -103,24 +152,19 @@ pub(crate) struct Numbers<'a, T> {
 }
 
 impl<'a> Cache<'a> {
-    /// Cache number `index` of all those in `kv`.
-    pub(crate) fn new(kv: &'a mut [u8], plan: &Plan, index: u32, heads: Heads) -> Option<Self> {
-        let (format, window) = (plan.kv_format, plan.window());
-        let (heads, width) = (heads.kv, heads.width);
-        let bytes = format.cache_bytes(heads, heads.checked_mul(width)?, window.capacity);
-        let bytes = usize::try_from(bytes).ok()?;
-        let cache = kv.chunks_exact_mut(bytes.max(1)).nth(index as usize)?;
-        let shape = (heads as usize, width as usize, window);
-        match format {
-            KvFormat::Half => Numbers::new(shape, cache, &mut []).map(Self::Half),
-            KvFormat::Single => Numbers::new(shape, cache, &mut []).map(Self::Single),
+    /// The cache that lies in these bytes, as many as its shape says.
+    pub(crate) fn new(bytes: &'a mut [u8], shape: &Shape, window: Window) -> Option<Self> {
+        let (heads, width) = (shape.heads as usize, shape.width as usize);
+        let of_numbers = (heads, width, window);
+        match shape.format {
+            KvFormat::Half => Numbers::new(of_numbers, bytes, &mut []).map(Self::Half),
+            KvFormat::Single => Numbers::new(of_numbers, bytes, &mut []).map(Self::Single),
             KvFormat::Int8 => {
                 let places = (window.capacity as usize).next_multiple_of(LANES);
-                let scales =
-                    (heads as usize).checked_mul(places)?.checked_mul(2 * size_of::<f32>())?;
-                let (scales, numbers) = cache.split_at_mut_checked(scales)?;
+                let scales = heads.checked_mul(places)?.checked_mul(2 * size_of::<f32>())?;
+                let (scales, numbers) = bytes.split_at_mut_checked(scales)?;
                 let scales = <[f32]>::mut_from_bytes(scales).ok()?;
-                Numbers::new(shape, numbers, scales).map(Self::Int8)
+                Numbers::new(of_numbers, numbers, scales).map(Self::Int8)
             }
         }
     }
@@ -132,21 +176,6 @@ impl<'a> Cache<'a> {
             Self::Half(cache) => cache.copy(from, to),
             Self::Single(cache) => cache.copy(from, to),
             Self::Int8(cache) => cache.copy(from, to),
-        }
-    }
-
-    /// Shows the bytes in which the first places lie, head after head: keys, in whole panels, and
-    /// values, then the scales of both.
-    pub(crate) fn visit<E>(
-        &mut self,
-        places: u32,
-        visit: &mut impl FnMut(&mut [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let places = places as usize;
-        match self {
-            Self::Half(cache) => cache.visit(places, visit),
-            Self::Single(cache) => cache.visit(places, visit),
-            Self::Int8(cache) => cache.visit(places, visit),
         }
     }
 
@@ -204,23 +233,6 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
         (numbers.into(), scales.into())
     }
 
-    fn visit<E>(
-        &mut self,
-        places: usize,
-        visit: &mut impl FnMut(&mut [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let width = self.width;
-        for head in 0..self.heads {
-            let ([keys, values], scales) = self.head_mut(head);
-            visit(first(keys, places.next_multiple_of(LANES) * width).as_mut_bytes())?;
-            visit(first(values, places * width).as_mut_bytes())?;
-            for scales in scales {
-                visit(first(scales, places).as_mut_bytes())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Copies the key and the value at one place to another.
     fn copy(&mut self, from: usize, to: usize) {
         let width = self.width;
@@ -264,11 +276,6 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
             }
         }
     }
-}
-
-/// The first `count` numbers; none if there are none.
-fn first<T>(numbers: &mut [T], count: usize) -> &mut [T] {
-    numbers.get_mut(..count).unwrap_or_default()
 }
 
 fn copy_number<T: Copy>(numbers: &mut [T], from: usize, to: usize) {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod generate;
 pub mod image;
 pub mod kv;
+pub mod kv_store;
 pub mod math;
 mod ops;
 pub mod page;

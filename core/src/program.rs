@@ -5,6 +5,7 @@
 
 use crate::error::{Fault, LoadError, Section};
 use crate::quant::Format;
+use crate::steps::Planes;
 use core::ops::Range;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
@@ -349,6 +350,17 @@ impl<'a> Program<'a> {
             _ => 0,
         });
         heads.take(usize::from(self.header.ops)).max().unwrap_or(0)
+    }
+
+    /// The heads of the program's attentions; `None` if there are none, or they differ.
+    #[must_use]
+    pub fn attention_heads(&self) -> Option<Heads> {
+        let mut all = self.steps(Planes::BASE).filter_map(|(op, _)| match op {
+            Op::Attention { heads, .. } => Some(heads),
+            _ => None,
+        });
+        let first = all.next()?;
+        all.all(|heads| heads == first).then_some(first)
     }
 
     /// Columns of the widest matrix, a multiple of a group.

@@ -245,7 +245,7 @@ pub fn benchmark(
     let read_bandwidth = Profile::of_this_machine(false)?.read_bandwidth(threads)?;
     let weight_bytes =
         weight_bytes_per_token(&session.program()?, session.plan().precision.planes());
-    let position_bytes = kv_bytes_per_position(session.plan());
+    let position_bytes = kv_bytes_per_position(&session.program()?, session.plan());
     let prefill = |(tokens, rates): &(u32, Vec<f64>)| {
         let spread = Spread::of(rates);
         Prefill { tokens: *tokens, tok_s: spread.median, spread }

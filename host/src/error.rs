@@ -2,6 +2,7 @@
 
 use crate::package::CONVERT_AGAIN;
 use omex_core::error::{LoadError, RunError};
+use omex_core::kv_store::KvError;
 use omex_hal::PageError;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +70,18 @@ pub enum Error {
         offset: u64,
         /// The page in the paged space, and what went wrong.
         error: PageError,
+    },
+    /// A KV cache that lies on storage could not be had.
+    #[error(
+        "{folder}: the file of spilled keys and values: {error}; see that there is room and that \
+         the disk is sound, set XDG_CACHE_HOME to a folder on another disk, or raise --memory",
+        folder = folder.display()
+    )]
+    Kv {
+        /// The folder that the file lies in; it has no name.
+        folder: PathBuf,
+        /// The cache, and what went wrong.
+        error: KvError,
     },
     /// A package, an image, or a file of prompts was checked and is not valid.
     #[error("{path}: {count} problems", path = path.display())]

@@ -1,7 +1,7 @@
 //! What a plan costs on a machine, before it is run.
 //!
 //! A pass takes as long as the slower of two things that go on at once: reading from storage what
-//! streams, and computing. Products are measured with weights in memory, so computing includes
+//! streams and what is spilled, and computing. Products are measured with weights in memory, so computing includes
 //! reading these; the KV cache is read besides.
 
 use crate::Result;
@@ -48,6 +48,8 @@ pub struct Forecast {
     pub kv_bytes_per_position: u64,
     /// Bytes of weights that a pass reads from storage.
     pub streamed_bytes: u64,
+    /// Bytes of KV caches that a pass reads from storage for each position before it.
+    pub spilled_bytes_per_position: u64,
     /// Bytes of weights that a pass finds in memory.
     pub resident_bytes: u64,
     /// Tokens of the prompt, and before the token that is decoded.
@@ -58,6 +60,8 @@ pub struct Forecast {
     pub pass_seconds: f64,
     /// Seconds of it in which the cores compute.
     pub compute_seconds: f64,
+    /// Seconds that such a pass takes where the KV cache is full.
+    pub full_cache_pass_seconds: f64,
     /// Tokens a second of passes of one token.
     pub decode_tok_s: f64,
     /// What limits them.
@@ -100,18 +104,18 @@ pub(crate) struct Forecaster<'f> {
     storage_bandwidth: f64,
 }
 
-/// Operations of a pass, with the bytes that they need besides weights in memory.
+/// Operations of a pass, with what they need besides weights in memory.
 pub(crate) struct Part<I> {
     /// Operations, each with its layer.
     pub(crate) steps: I,
     /// Bytes of weights that are read from storage.
     pub(crate) streamed_bytes: u64,
-    /// Bytes of the KV caches, for all their positions.
-    pub(crate) kv_cache_bytes: u64,
+    /// KV caches that are used.
+    pub(crate) kv_caches: u64,
 }
 
-/// What a plan costs on the profile's machine with this many threads; `None` if weights stream from
-/// a storage whose bandwidth the profile doesn't know.
+/// What a plan costs on the profile's machine with this many threads; `None` if a pass reads from a
+/// storage whose bandwidth the profile doesn't know.
 ///
 /// # Errors
 /// Those of [`Profile::read_bandwidth`].
@@ -132,13 +136,15 @@ pub fn forecast(
     let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
     Ok(Some(Forecast {
         weight_bytes_per_token: weight_bytes,
-        kv_bytes_per_position: kv_bytes_per_position(plan),
+        kv_bytes_per_position: kv_bytes_per_position(program, plan),
         streamed_bytes: plan.streamed_bytes,
+        spilled_bytes_per_position: spilled_bytes_per_position(plan),
         resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
         prompt_tokens,
         storage_bandwidth: profile.storage_bandwidth.filter(|_| plan.streamed_bytes > 0),
         pass_seconds,
         compute_seconds: decode.compute_seconds,
+        full_cache_pass_seconds: on.pass(1, plan.context).seconds(),
         decode_tok_s: 1.0 / pass_seconds,
         decode_limit: decode.limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
@@ -147,7 +153,7 @@ pub fn forecast(
 }
 
 impl<'f> Forecaster<'f> {
-    /// `None` if weights stream from a storage whose bandwidth the profile doesn't know.
+    /// `None` if a pass reads from a storage whose bandwidth the profile doesn't know.
     ///
     /// # Errors
     /// Those of [`Profile::read_bandwidth`].
@@ -157,8 +163,8 @@ impl<'f> Forecaster<'f> {
         plan: &'f MemoryPlan,
         threads: usize,
     ) -> Result<Option<Self>> {
-        let known =
-            profile.storage_bandwidth.or((plan.streamed_bytes == 0).then_some(f64::INFINITY));
+        let reads = plan.streamed_bytes > 0 || plan.kv_spill.is_some();
+        let known = profile.storage_bandwidth.or((!reads).then_some(f64::INFINITY));
         let Some(storage_bandwidth) = known else { return Ok(None) };
         let read_bandwidth = profile.read_bandwidth(threads)?;
         Ok(Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth }))
@@ -169,7 +175,7 @@ impl<'f> Forecaster<'f> {
         let whole = Part {
             steps: self.program.steps(self.plan.precision.planes()),
             streamed_bytes: self.plan.streamed_bytes,
-            kv_cache_bytes: self.plan.bytes.kv_cache,
+            kv_caches: u64::from(self.program.header().kv_caches),
         };
         self.part(whole, columns, position)
     }
@@ -190,10 +196,13 @@ impl<'f> Forecaster<'f> {
             arithmetic += of(cached) * weight.bytes() as f64 / cached.max(1) as f64;
             bytes += weight.bytes();
         }
-        let context = self.plan.context;
-        let positions = u64::from(position.saturating_add(columns).min(context));
-        let kv_bytes = part.kv_cache_bytes / u64::from(context.max(1)) * positions;
-        let read_seconds = part.streamed_bytes as f64 / self.storage_bandwidth;
+        let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
+        let all = u64::from(self.program.header().kv_caches.max(1));
+        let of_caches = |bytes: u64| bytes * part.kv_caches / all * positions;
+        let kv_bytes = of_caches(kv_bytes_per_position(self.program, self.plan));
+        // Spilled caches are evenly spread.
+        let spilled = of_caches(spilled_bytes_per_position(self.plan));
+        let read_seconds = (part.streamed_bytes + spilled) as f64 / self.storage_bandwidth;
         let compute_seconds = products + kv_bytes as f64 / self.read_bandwidth;
         let memory = (bytes + kv_bytes) as f64 / self.read_bandwidth;
         let limit = match () {
@@ -233,6 +242,12 @@ pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
 
 /// Bytes of the KV cache that a token needs for each position before it.
 #[must_use]
-pub fn kv_bytes_per_position(plan: &MemoryPlan) -> u64 {
-    plan.bytes.kv_cache / u64::from(plan.context.max(1))
+pub fn kv_bytes_per_position(program: &Program<'_>, plan: &MemoryPlan) -> u64 {
+    let (header, format) = (program.header(), plan.kv_format.format());
+    let cache = format.cache_bytes(program.kv_heads(), header.kv_width, plan.context);
+    cache * u64::from(header.kv_caches) / u64::from(plan.context.max(1))
+}
+
+fn spilled_bytes_per_position(plan: &MemoryPlan) -> u64 {
+    plan.kv_spill.map_or(0, |spill| spill.bytes / u64::from(plan.context.max(1)))
 }

@@ -118,7 +118,9 @@ impl Inspector<'_> {
             }
             op => (op, section.layer),
         });
-        layer.cost = self.cost(&layer, steps);
+        let attends = |op: &Op| matches!(op, Op::Attention { .. });
+        let kv_caches = self.played(section).filter(attends).count() as u64;
+        layer.cost = self.cost(steps, layer.streamed_bytes, kv_caches);
         layer
     }
 
@@ -131,13 +133,17 @@ impl Inspector<'_> {
             streamed_bytes: self.plan.streamed_bytes.saturating_sub(sum(|l| l.streamed_bytes)),
             ..Layer::default()
         };
-        padding.cost = self.cost(&padding, std::iter::empty());
+        padding.cost = self.cost(std::iter::empty(), padding.streamed_bytes, 0);
         Some(padding).filter(|padding| padding.resident_bytes + padding.streamed_bytes > 0)
     }
 
-    fn cost(&self, layer: &Layer, steps: impl Iterator<Item = (Op, u32)>) -> Option<Cost> {
-        let Layer { streamed_bytes, kv_cache_bytes, .. } = *layer;
-        let part = Part { steps, streamed_bytes, kv_cache_bytes };
+    fn cost(
+        &self,
+        steps: impl Iterator<Item = (Op, u32)>,
+        streamed_bytes: u64,
+        kv_caches: u64,
+    ) -> Option<Cost> {
+        let part = Part { steps, streamed_bytes, kv_caches };
         let behind = PROMPT_TOKENS.min(self.plan.context);
         self.forecaster.map(|forecaster| forecaster.part(part, 1, behind))
     }

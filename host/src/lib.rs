@@ -36,6 +36,7 @@ pub mod quantize;
 pub mod sampling;
 pub mod saved_session;
 pub mod session;
+pub mod spill;
 pub mod synth;
 pub mod tokenizer;
 pub mod trace;

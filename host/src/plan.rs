@@ -1,11 +1,11 @@
 //! The memory planner: what fits into a budget, and where every byte goes.
 
 use crate::pager::{PageSource, Space, Tiles};
-use crate::{Error, Result};
+use crate::{Error, Result, spill};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
-use omex_core::kv::KvFormat;
-use omex_core::program::{Op, Program};
+use omex_core::kv::{KvFormat, Shape};
+use omex_core::program::{Heads, Op, Program};
 use omex_core::quant::Format;
 use omex_core::steps::Planes;
 use serde::Serialize;
@@ -151,6 +151,8 @@ pub struct MemoryPlan {
     pub kv_format: Kv,
     /// Bytes of weights that are read for every pass.
     pub streamed_bytes: u64,
+    /// KV caches that lie on storage; none if all fit into memory.
+    pub kv_spill: Option<KvSpill>,
     /// The planes that are read: `base` or `full`; `full` if the weights have no residual planes.
     pub precision: RunPrecision,
     /// Bytes by purpose.
@@ -168,9 +170,19 @@ impl MemoryPlan {
     /// True if weights, context, format of the cache and planes are those of `other`.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
-        let parts = |p: &Self| (p.residency, p.context, p.kv_format, p.precision);
+        let spills = |p: &Self| p.kv_spill.is_some();
+        let parts = |p: &Self| (p.residency, p.context, p.kv_format, spills(p), p.precision);
         parts(self) == parts(other)
     }
+}
+
+/// KV caches that lie on storage, and are read for every pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct KvSpill {
+    /// Number of caches.
+    pub caches: u32,
+    /// Bytes of them once the text is as long as the context.
+    pub bytes: u64,
 }
 
 /// Bytes by purpose.
@@ -180,7 +192,8 @@ pub struct Bytes {
     pub weights: u64,
     /// Buffers through which weights stream.
     pub ring: u64,
-    /// Keys and values.
+    /// Keys and values; of caches on storage, the buffers that they pass through, their newest
+    /// blocks, and checksums.
     pub kv_cache: u64,
     /// Activations, logits included.
     pub activations: u64,
@@ -216,44 +229,91 @@ const PART: u64 = 8;
 /// Makes the best plan that fits: full context before resident weights, resident weights before all
 /// planes, if the precision is automatic, these before exact keys and values, these before long
 /// reads, long reads before long passes. What a plan that streams leaves of the budget pins weights.
+/// Where memory holds the context that is asked for in no way, KV caches are spilled to storage.
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
 pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
-    let candidates = candidates(size, request);
-    let mut smallest: Option<MemoryPlan> = None;
-    // Long reads and long passes only where they leave most of the budget to weights.
-    for modest in [true, false] {
-        for (weights, candidate) in &candidates {
-            let plan =
-                lay_out(size, *weights, *candidate).map_err(|error| Error::load(model, error))?;
-            let part = request.memory.unwrap_or(u64::MAX) / PART;
-            let greedy = plan.bytes.ring > part || plan.bytes.activations > part;
-            if modest && weights.residency != Residency::Mapped && greedy {
-                continue;
-            }
-            if request.memory.is_none_or(|memory| plan.total <= memory) {
-                return Ok(pin(size, plan, request.memory));
-            }
-            if smallest.as_ref().is_none_or(|s| plan.total < s.total) {
-                smallest = Some(plan);
-            }
+    let mut needed = u64::MAX;
+    for spills in [false, true] {
+        if spills && !may_spill(size, request) {
+            break;
+        }
+        let candidates = candidates(size, request, spills);
+        let found = choose(size, request, &candidates, &mut needed);
+        if let Some(plan) = found.map_err(|error| Error::load(model, error))? {
+            return Ok(pin(size, plan, request.memory));
         }
     }
-    let needed = smallest.map_or(0, |s| s.total);
     Err(Error::Budget { needed, given: request.memory.unwrap_or(0) })
 }
 
-/// Gives what is left of the budget to weights.
+/// The first candidate that fits. `needed` becomes what the smallest one needs, if that is less.
+fn choose(
+    size: &ModelSize<'_>,
+    request: &Request,
+    candidates: &[Candidate],
+    needed: &mut u64,
+) -> Result<Option<MemoryPlan>, LoadError> {
+    // Long reads and long passes only where they leave most of the budget to weights.
+    for modest in [true, false] {
+        for candidate in candidates {
+            let plan = lay_out(size, candidate)?;
+            let part = request.memory.unwrap_or(u64::MAX) / PART;
+            let greedy = plan.bytes.ring > part || plan.bytes.activations > part;
+            if modest && plan.residency != Residency::Mapped && greedy {
+                continue;
+            }
+            if request.memory.is_none_or(|memory| plan.total <= memory) {
+                return Ok(Some(plan));
+            }
+            *needed = plan.total.min(*needed);
+        }
+    }
+    Ok(None)
+}
+
+/// Caches are spilled for one text, where the context is as asked for, and more of them than pass
+/// through buffers.
+fn may_spill(size: &ModelSize<'_>, request: &Request) -> bool {
+    request.context.is_some()
+        && request.fixed.is_none()
+        && request.sequences <= 1
+        && size.program.attention_heads().is_some()
+        && size.program.header().kv_caches > spill::BUFFERS
+}
+
+/// Gives what is left of the budget to weights, and what these leave to KV caches.
 fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> MemoryPlan {
-    let Residency::Streamed { tile_pages, .. } = plan.residency else { return plan };
-    plan.room_to_pin = memory.map_or(0, |memory| memory - plan.total);
-    let tiles = tiles(size.program, size.space, plan.precision, tile_pages, plan.room_to_pin);
-    let (pinned, streamed) = tiles.bytes();
-    plan.bytes.weights = pinned;
-    plan.streamed_bytes = streamed;
-    plan.total += pinned;
+    let left = |plan: &MemoryPlan| memory.map_or(0, |memory| memory - plan.total);
+    if let Residency::Streamed { tile_pages, .. } = plan.residency {
+        plan.room_to_pin = left(&plan);
+        let tiles = tiles(size.program, size.space, plan.precision, tile_pages, plan.room_to_pin);
+        let (pinned, streamed) = tiles.bytes();
+        plan.bytes.weights = pinned;
+        plan.streamed_bytes = streamed;
+        plan.total += pinned;
+    }
+    if let Some(KvSpill { caches, .. }) = plan.kv_spill {
+        let (shape, left) = (cache_shape(size, &plan.plan), left(&plan));
+        let more = |spilled| {
+            spill::memory_bytes(&shape, caches, spilled)
+                - spill::memory_bytes(&shape, caches, caches)
+        };
+        let spilled = (spill::BUFFERS + 1..=caches).find(|spilled| more(*spilled) <= left);
+        let spilled = spilled.unwrap_or(caches);
+        plan.bytes.kv_cache += more(spilled);
+        plan.total += more(spilled);
+        plan.kv_spill =
+            Some(KvSpill { caches: spilled, bytes: u64::from(spilled) * shape.bytes() });
+    }
     plan
+}
+
+/// The shape of every KV cache of a program whose attentions have the same heads.
+fn cache_shape(size: &ModelSize<'_>, plan: &Plan) -> Shape {
+    let none = Heads { query: 0, kv: 0, width: 0 };
+    plan.cache_shape(size.program.attention_heads().unwrap_or(none))
 }
 
 /// The tiles of a model's weights, with as many pinned as fit into `pinned_bytes`.
@@ -269,11 +329,14 @@ pub(crate) fn tiles(
     tiles
 }
 
-/// How weights are had, and which planes of them.
+/// What to try.
 #[derive(Clone, Copy)]
-struct Weights {
+struct Candidate {
     residency: Residency,
     precision: RunPrecision,
+    plan: Plan,
+    /// All KV caches lie on storage.
+    spills: bool,
 }
 
 /// Precisions to try, best first. Weights that have to be streamed keep the best.
@@ -286,8 +349,8 @@ fn precisions(size: &ModelSize<'_>, request: &Request) -> Vec<RunPrecision> {
 }
 
 /// What to try, best first. While weights can stay in memory the context is full; a shorter one is
-/// for when even streaming leaves too little.
-fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Weights, Plan)> {
+/// for when even streaming leaves too little. What is spilled is in the smallest format.
+fn candidates(size: &ModelSize<'_>, request: &Request, spills: bool) -> Vec<Candidate> {
     let streamed = RINGS.map(|(bytes, ring_tiles)| {
         let tile_pages = (bytes / size.space.page_size).max(1);
         Residency::Streamed { tile_pages, ring_tiles }
@@ -307,19 +370,23 @@ fn candidates(size: &ModelSize<'_>, request: &Request) -> Vec<(Weights, Plan)> {
         let longest = if request.memory.is_some() { u32::MAX } else { RESIDENT_CHUNK };
         ways.push((&streamed, &shorter, precisions[0], longest));
     }
+    let mut formats = formats(size, request);
+    if spills {
+        formats.drain(..formats.len() - 1);
+    }
     let mut candidates = vec![];
     for (residencies, contexts, precision, longest_chunk) in ways {
-        let weights = |residency: &Residency| Weights { residency: *residency, precision };
+        let candidate = |residency, plan| Candidate { residency, precision, plan, spills };
         if let Some(plan) = request.fixed {
-            candidates.extend(residencies.iter().map(|residency| (weights(residency), plan)));
+            candidates.extend(residencies.iter().map(|residency| candidate(*residency, plan)));
             continue;
         }
         for context in contexts {
-            for format in formats(size, request) {
+            for format in &formats {
                 for residency in residencies {
-                    let plan = |chunk| shape(request, *context, format, chunk);
+                    let plan = |chunk| shape(request, *context, *format, chunk);
                     let chunks = CHUNKS.into_iter().filter(|chunk| *chunk <= longest_chunk);
-                    candidates.extend(chunks.map(|chunk| (weights(residency), plan(chunk))));
+                    candidates.extend(chunks.map(|chunk| candidate(*residency, plan(chunk))));
                 }
             }
         }
@@ -356,11 +423,8 @@ pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
     if matrices.all(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
 }
 
-fn lay_out(
-    size: &ModelSize<'_>,
-    Weights { residency, precision }: Weights,
-    plan: Plan,
-) -> Result<MemoryPlan, LoadError> {
+fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, LoadError> {
+    let Candidate { residency, precision, plan, spills } = *candidate;
     let (all, page_size) = (size.space.length(), size.space.page_size);
     let pages = u32::try_from(all.div_ceil(u64::from(page_size))).unwrap_or(u32::MAX);
     // A bit for every page that may stay in memory.
@@ -372,26 +436,25 @@ fn lay_out(
             (0, u64::from(ring_tiles) * tile + crate::pager::aside_bytes(page_size) as u64)
         }
     };
-    let bytes = Bytes {
-        weights,
-        ring,
-        kv_cache: layout.kv,
-        activations: layout.total() - layout.kv,
-        tables: size.tables,
+    let caches = size.program.header().kv_caches;
+    let kv_spill = spills.then_some(KvSpill { caches, bytes: layout.kv });
+    let kv_cache = if spills {
+        spill::memory_bytes(&cache_shape(size, &plan), caches, caches)
+    } else {
+        layout.kv
     };
-    let total = weights + ring + layout.total() + size.tables;
-    let (prefill_chunk, context) = (plan.columns, plan.kv_capacity);
-    let kv_format = plan.kv_format.into();
-    let streamed_bytes = 0;
+    let activations = layout.total() - layout.kv;
+    let bytes = Bytes { weights, ring, kv_cache, activations, tables: size.tables };
     Ok(MemoryPlan {
         residency,
-        prefill_chunk,
-        context,
-        kv_format,
+        prefill_chunk: plan.columns,
+        context: plan.kv_capacity,
+        kv_format: plan.kv_format.into(),
+        streamed_bytes: 0,
+        kv_spill,
         precision,
-        streamed_bytes,
         bytes,
-        total,
+        total: weights + ring + kv_cache + activations + size.tables,
         room_to_pin: 0,
         plan,
     })

@@ -8,6 +8,7 @@ use crate::plan::Kv;
 use crate::session::Session;
 use crate::{Error, Result, dispatch};
 use omex_core::engine::Engine;
+use omex_core::error::RunError;
 use omex_core::kv::KvFormat;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -40,6 +41,7 @@ pub struct SavedSession {
     seed: u64,
     /// The file from its keys and values on.
     rest: Option<BufReader<File>>,
+    failed: Box<dyn Fn(RunError) -> Error>,
 }
 
 impl SavedSession {
@@ -52,7 +54,9 @@ impl SavedSession {
         let crc32c = dispatch::kernels()?.crc32c;
         let expected = fields(model, crc32c)?;
         let path = path.to_owned();
-        let mut saved = Self { path, crc32c, expected, tokens: vec![], seed: 0, rest: None };
+        let failed = Box::new(model.failure());
+        let mut saved =
+            Self { path, crc32c, expected, tokens: vec![], seed: 0, rest: None, failed };
         // What can't be written in the end is better known before the text is made.
         drop(create_beside(&saved.path)?);
         match File::open(&saved.path) {
@@ -147,34 +151,33 @@ impl SavedSession {
     /// last one. Does nothing if there is no text yet.
     ///
     /// # Errors
-    /// A file that is damaged.
+    /// A file that is damaged, or keys and values that can't be put on storage.
     pub fn restore(&mut self, engine: &mut Engine<'_>) -> Result<()> {
         let Some(mut file) = self.rest.take() else { return Ok(()) };
         let held = self.tokens.len() as u32 - 1;
         let mut crc = 0;
-        engine.visit_kv(held, |bytes| {
+        let filled = engine.fill_kv(held, |bytes| {
             self.fill(&mut file, bytes)?;
             crc = (self.crc32c)(crc, bytes);
             Ok::<_, Error>(())
-        })?;
+        });
+        filled.map_err(&self.failed)??;
         self.check_crc32c("keys and values", crc, &mut file)?;
         if !file.fill_buf().map_err(|e| Error::io(&self.path, "read", e))?.is_empty() {
             return Err(self.damaged("length", "more bytes", "an end behind keys and values"));
         }
-        let failed = |error| Error::Run { path: self.path.clone(), error };
-        engine.resume(held).map_err(failed)
+        engine.resume(held).map_err(&self.failed)
     }
 
     /// Writes a text, the keys and values that an engine holds of it, and the seed of the random
     /// numbers that it goes on with; the file is the old one until all is written.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's, or keys and values that can't be had from storage.
     pub fn save(&self, engine: &mut Engine<'_>, tokens: &[u32], seed: u64) -> Result<()> {
         let mut file = create_beside(&self.path)?;
-        let failed = |error| Error::io(&self.path, "write", error);
-        self.write(file.as_file_mut(), engine, tokens, seed).map_err(failed)?;
-        file.persist(&self.path).map(|_| ()).map_err(|e| failed(e.error))
+        self.write(file.as_file_mut(), engine, tokens, seed)?;
+        file.persist(&self.path).map(|_| ()).map_err(|e| self.not_written(e.error))
     }
 
     fn write(
@@ -183,20 +186,25 @@ impl SavedSession {
         engine: &mut Engine<'_>,
         tokens: &[u32],
         seed: u64,
-    ) -> std::io::Result<()> {
+    ) -> Result<()> {
         let mut file = BufWriter::new(file);
         let tokens: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let count = (tokens.len() / 4) as u32;
-        file.write_all(&header(&self.expected, count, seed, self.crc32c))?;
-        file.write_all(&tokens)?;
-        file.write_all(&(self.crc32c)(0, &tokens).to_le_bytes())?;
+        let header = header(&self.expected, count, seed, self.crc32c);
+        let crc = (self.crc32c)(0, &tokens).to_le_bytes();
+        let failed = |error| self.not_written(error);
+        file.write_all(&[&header[..], &tokens, &crc].concat()).map_err(failed)?;
         let mut crc = 0;
-        engine.visit_kv(count.saturating_sub(1), |bytes| {
+        let written = engine.visit_kv(count.saturating_sub(1), |bytes| {
             crc = (self.crc32c)(crc, bytes);
             file.write_all(bytes)
-        })?;
-        file.write_all(&crc.to_le_bytes())?;
-        file.flush()
+        });
+        written.map_err(&self.failed)?.map_err(failed)?;
+        file.write_all(&crc.to_le_bytes()).and_then(|()| file.flush()).map_err(failed)
+    }
+
+    fn not_written(&self, error: std::io::Error) -> Error {
+        Error::io(&self.path, "write", error)
     }
 
     fn fill(&self, file: &mut impl Read, bytes: &mut [u8]) -> Result<()> {

@@ -7,16 +7,20 @@ use crate::package::{CONVERT_AGAIN, Package, WeightIndex};
 use crate::pager::{
     MappedPager, PageSource, Progress, Reader, Space, StreamPager, Tiles, open_reader,
 };
-use crate::plan::{Kv, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles};
+use crate::plan::{
+    Kv, KvSpill, MemoryPlan, ModelSize, Request, Residency, RunPrecision, plan, tiles,
+};
 use crate::pool::Pool;
 use crate::pressure::PressureWatch;
+use crate::profile::cache_folder;
 use crate::quantize::Precision;
+use crate::spill::{Spill, SpillFile};
 use crate::synth::RandomModel;
 use crate::trace::{Recorder, TracingReader};
 use crate::{Error, Result, dispatch, tokenizer};
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
-use omex_core::error::RunError;
+use omex_core::error::{LoadError, RunError};
 use omex_core::program::Program;
 use omex_core::simd::Kernels;
 use omex_core::token::{self, Decoder, Tokenizer};
@@ -25,6 +29,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
@@ -76,6 +81,8 @@ pub struct Session {
     /// The precision was left to the machine.
     automatic: bool,
     memory: Vec<u128>,
+    /// KV caches, if some lie on storage.
+    spill: Option<Spill>,
     pager: Source,
     source: PageSource,
     pool: Pool,
@@ -94,11 +101,12 @@ impl Session {
         let cores = crate::profile::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
             .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
-        let arena = plan.bytes.kv_cache + plan.bytes.activations;
-        let memory = zeros(arena.div_ceil(16), path)?;
+        let spill = tables.spill(&plan)?;
+        let kv = if spill.is_some() { 0 } else { plan.bytes.kv_cache };
+        let memory = zeros((kv + plan.bytes.activations).div_ceil(16), path)?;
         let kernels = dispatch::kernels()?;
         let automatic = options.precision == RunPrecision::Auto;
-        Ok(Self { tables, plan, automatic, memory, pager, source, pool, kernels })
+        Ok(Self { tables, plan, automatic, memory, spill, pager, source, pool, kernels })
     }
 
     /// The plan.
@@ -226,6 +234,12 @@ impl Session {
         }
     }
 
+    /// A counter of the bytes of KV caches read from storage so far, if some lie there.
+    #[must_use]
+    pub fn kv_bytes_read(&self) -> Option<Arc<AtomicU64>> {
+        self.spill.as_ref().map(Spill::bytes_read)
+    }
+
     /// Where pages come from.
     #[must_use]
     pub fn source(&self) -> PageSource {
@@ -250,10 +264,22 @@ impl Session {
         }
     }
 
+    /// Puts something between the KV caches and the file that some of them lie in, as a source of
+    /// faults; does nothing if all are in memory.
+    pub fn wrap_spill(&mut self, wrap: impl FnOnce(Box<dyn SpillFile>) -> Box<dyn SpillFile>) {
+        if let Some(spill) = &mut self.spill {
+            spill.wrap_file(wrap);
+        }
+    }
+
     /// Says what an error of a pass over this model means, with the file and the place in it.
     pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
         let (path, space) = (self.tables.path.clone(), self.tables.space.clone());
-        move |error| failure_of(&path, &space, error)
+        let folder = self.spill.as_ref().map(|spill| spill.folder().to_owned());
+        move |error| match (error, &folder) {
+            (RunError::Kv(error), Some(folder)) => Error::Kv { folder: folder.clone(), error },
+            (error, _) => failure_of(&path, &space, error),
+        }
     }
 
     /// Uses these kernels instead of the fastest.
@@ -281,7 +307,11 @@ impl Session {
             Source::Stream(pager) => &mut **pager,
         };
         let memory = self.memory.as_mut_bytes();
-        let engine = Engine::new(model, memory, pager, self.kernels, &self.pool);
+        let (kernels, pool) = (self.kernels, &self.pool);
+        let engine = match &mut self.spill {
+            None => Engine::new(model, memory, pager, kernels, pool),
+            Some(spill) => Engine::with_store(model, memory, spill, pager, kernels, pool),
+        };
         let mut engine = engine.map_err(failed)?;
         engine.set_planes(self.plan.precision.planes());
         Ok(engine)
@@ -446,6 +476,18 @@ impl Tables {
         let (reader, source) = open_reader(space, options.pages, depth + 2)?;
         let pager = StreamPager::new(space, tiles, depth, reader)?;
         Ok((Source::Stream(Box::new(pager)), source))
+    }
+
+    /// The KV caches of a plan that puts some on storage.
+    fn spill(&self, plan: &MemoryPlan) -> Result<Option<Spill>> {
+        let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else { return Ok(None) };
+        let program = self.program()?;
+        let failed = || Error::load(&self.path, LoadError::Plan);
+        let shape = plan.plan.cache_shape(program.attention_heads().ok_or_else(failed)?);
+        let folder = cache_folder().ok_or_else(|| {
+            Error::Usage("no folder to spill keys and values to: set XDG_CACHE_HOME".to_owned())
+        })?;
+        Spill::new(shape, program.header().kv_caches, spilled, &folder).map(Some)
     }
 
     /// The program.

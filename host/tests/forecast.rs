@@ -1,6 +1,8 @@
 //! What a plan costs, on machines that are made up.
 
+use omex::Error;
 use omex::forecast::{Forecast, Limit, forecast};
+use omex::pager::PageSource;
 use omex::plan::{MemoryPlan, Residency};
 use omex::profile::Profile;
 use omex::quantize::Precision;
@@ -66,6 +68,23 @@ fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
     assert!((0.95..1.0).contains(&(compute.pass_seconds / matrices)), "{compute:?}");
     assert_eq!(on(1e3, FAST, 1e-9).decode_limit, Limit::Memory);
     assert_eq!(on(1e3, 1e-3, 1e-9).decode_limit, Limit::Storage);
+}
+
+#[test]
+fn spilled_caches_are_read_for_every_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables(folder.path());
+    let pages = Some(PageSource::Mmap);
+    let options = Options { context: Some(8192), pages, ..Options::default() };
+    let refused = tables.plan(&Options { memory: Some(1), ..options.clone() });
+    let Err(Error::Budget { needed, .. }) = refused else { panic!("{refused:?}") };
+    let plan = tables.plan(&Options { memory: Some(needed), ..options }).unwrap();
+    let spill = plan.kv_spill.unwrap();
+    assert_eq!(costs(&tables, &plan, &machine(FAST, None, 1e-9)), None);
+    let forecast = costs(&tables, &plan, &machine(FAST, Some(1e3), 1e-9)).unwrap();
+    assert_eq!(forecast.full_cache_pass_seconds, spill.bytes as f64 / 1e3);
+    let before = f64::from(forecast.prompt_tokens + 1) / 8192.0;
+    assert_eq!(forecast.pass_seconds, before * spill.bytes as f64 / 1e3);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Once a text is under way, no token costs an allocation; a prompt costs what the plan says.
 #![allow(unsafe_code, reason = "a counting allocator")]
 
+use omex::Error;
 use omex::pager::PageSource;
+use omex::plan::Kv;
 use omex::quantize::Precision;
-use omex::session::{Options, Session};
+use omex::session::{Options, Session, plan_model};
 use omex::tokenizer::ENCODING_BYTES;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
@@ -57,11 +59,18 @@ static ALLOCATOR: Counting = Counting;
 fn decoding_allocates_nothing_and_encoding_what_was_planned() {
     let package = convert_from(&shipped_model(), Some(Precision::Int8));
     encoding_allocates_what_was_planned(&package.path);
-    for (pages, threads) in
-        [(PageSource::Mmap, 1), (PageSource::Mmap, 3), (PageSource::Read, 1), (PageSource::Read, 2)]
-    {
-        let options = Options { pages: Some(pages), threads: Some(threads), ..Options::default() };
+    let spilled = Options { context: Some(900), kv: Some(Kv::F16), ..Options::default() };
+    let spilled = Options { memory: Some(least(&package.path, &spilled)), ..spilled };
+    for (pages, threads, options) in [
+        (PageSource::Mmap, 1, Options::default()),
+        (PageSource::Mmap, 3, Options::default()),
+        (PageSource::Read, 1, Options::default()),
+        (PageSource::Read, 2, Options::default()),
+        (PageSource::Read, 1, spilled),
+    ] {
+        let options = Options { pages: Some(pages), threads: Some(threads), ..options };
         let mut session = Session::open(&package.path, &options).unwrap();
+        assert_eq!(session.plan().kv_spill.is_some(), options.memory.is_some());
         let prompt = session.encode("Once upon a time").unwrap();
         let tables = session.tokenizer_tables().unwrap().to_vec();
         let mut tokenizer = Tokenizer::open(tables.as_slice()).unwrap();
@@ -95,6 +104,14 @@ fn decoding_allocates_nothing_and_encoding_what_was_planned() {
         );
         assert!(tokens > 20, "a text of {tokens} tokens shows little");
         assert_eq!(allocations, 0, "{pages:?}, {threads} threads: for {tokens} tokens");
+    }
+}
+
+/// What the smallest plan needs.
+fn least(model: &Path, options: &Options) -> u64 {
+    match plan_model(model, &Options { memory: Some(1), ..options.clone() }) {
+        Err(Error::Budget { needed, .. }) => needed,
+        other => panic!("{other:?} with a byte of memory"),
     }
 }
 

@@ -78,6 +78,33 @@ fn peak_memory_stays_within_the_budget() {
     }
 }
 
+/// Three times the budget in keys and values.
+#[test]
+fn peak_memory_stays_within_the_budget_where_caches_are_spilled() {
+    const MEMORY: u64 = 10_000_000;
+    let prompt: Vec<_> = (0..640).map(|i| (i * 13 % 8192).to_string()).collect();
+    let mut command = omex(["run", large_model().to_str().unwrap(), "--ids", &prompt.join(",")]);
+    command.args(["--context", "640", "--kv", "f32", "--memory", &MEMORY.to_string()]);
+    command.args(["--max-tokens", "3", "--json"]);
+    let (finished, seen) = watched(&mut command);
+    let said = json_of(&finished);
+    let (planned, peak) = (bytes(&said, "planned_bytes"), bytes(&said, "peak_bytes").max(seen));
+    let read = bytes(&said, "kv_bytes_read_per_token");
+    println!("{planned} planned, {peak} peak, {read} of KV caches read a token");
+    assert!(
+        planned <= MEMORY && peak <= MEMORY + PROCESS_BYTES,
+        "{planned} planned, {peak} at the peak"
+    );
+    // Each position has 256 numbers of 32 bits in keys, and as many in values, of 24 layers.
+    let all = 640 * 2 * 4 * 256 * 24;
+    assert!(
+        all > MEMORY + PROCESS_BYTES && read > all * 3 / 4 && read <= all * 11 / 10,
+        "{read} of {all}"
+    );
+    let Some(finished) = in_cgroup("spill", MEMORY + PROCESS_BYTES, &command) else { return };
+    assert_eq!(json_of(&finished)["ids"], said["ids"]);
+}
+
 #[test]
 fn what_is_planned_is_not_exceeded_without_a_budget_either() {
     // A prompt that fills the KV cache, so that its memory is not only promised but used.
@@ -102,13 +129,28 @@ fn plan(
     plan_model(model, &Options { memory, kv, pages, ..Options::default() })
 }
 
-/// What the smallest plan of those that are asked for needs.
-fn needed(model: &Path, kv: Option<Kv>, context: Option<u32>, pages: Option<PageSource>) -> u64 {
-    let options = Options { memory: Some(1), kv, context, pages, ..Options::default() };
+/// What the smallest plan needs.
+fn needed(model: &Path, kv: Option<Kv>) -> u64 {
+    let options = Options { memory: Some(1), kv, ..Options::default() };
     match plan_model(model, &options) {
         Err(Error::Budget { needed, .. }) => needed,
         other => panic!("{other:?} with a byte of memory"),
     }
+}
+
+/// The least memory that holds all of a cache in f16 for 512 positions, with weights from there.
+fn least(model: &Path, pages: PageSource) -> u64 {
+    let (kv, context, pages) = (Some(Kv::F16), Some(512), Some(pages));
+    let (mut refused, mut fits) = (0, 1u64 << 30);
+    while fits - refused > 1 {
+        let middle = fits.midpoint(refused);
+        let options = Options { memory: Some(middle), kv, context, pages, ..Options::default() };
+        match plan_model(model, &options) {
+            Ok(plan) if plan.kv_spill.is_none() => fits = middle,
+            _ => refused = middle,
+        }
+    }
+    fits
 }
 
 #[test]
@@ -119,23 +161,23 @@ fn the_cache_is_in_int8_before_its_context_shrinks_or_weights_are_streamed() {
         (plan.kv_format, plan.residency == Residency::Mapped, plan.context)
     };
     assert_eq!(choice(None, None), (Kv::F16, true, 512));
-    let mapped = needed(model, Some(Kv::F16), Some(512), Some(PageSource::Mmap));
+    let mapped = least(model, PageSource::Mmap);
     assert_eq!(choice(Some(mapped), None), (Kv::F16, true, 512));
     assert_eq!(choice(Some(mapped - 1), None), (Kv::Int8, true, 512));
     assert_eq!(choice(Some(mapped - 1), Some(Kv::F16)), (Kv::F16, false, 512));
-    let streamed = needed(model, Some(Kv::F16), Some(512), Some(PageSource::Read));
+    let streamed = least(model, PageSource::Read);
     assert_eq!(choice(Some(streamed), None), (Kv::F16, false, 512));
     assert_eq!(choice(Some(streamed - 1), None), (Kv::Int8, false, 512));
     let (_, _, shorter) = choice(Some(streamed - 1), Some(Kv::F16));
     assert!(shorter < 512, "{shorter}");
-    assert!(needed(model, None, None, None) < needed(model, Some(Kv::F16), None, None));
+    assert!(needed(model, None) < needed(model, Some(Kv::F16)));
 }
 
 /// Who keeps a model in 32-bit floats wants it exact.
 #[test]
 fn the_cache_of_a_model_in_f32_stays_in_f32() {
     let model = Converted::new(&Synthetic::odd(), Some(Precision::F32));
-    let least = needed(&model.path, None, None, None);
+    let least = needed(&model.path, None);
     assert_eq!(plan(&model.path, Some(least), None, None).unwrap().kv_format, Kv::F32);
     assert_eq!(plan(&model.path, Some(least), Some(Kv::Int8), None).unwrap().kv_format, Kv::Int8);
 }

@@ -42,7 +42,10 @@ fn written(name: &str) -> String {
 fn memory_stays_within_the_plan_and_reads_are_those_of_a_run() {
     for pages in [&[][..], &["--pages", "read"]] {
         let machine = [&["--memory", "800KB"], pages].concat();
-        let (trace, run) = (said("memory-trace", &machine), said("run", &machine));
+        let (trace, run) = (
+            said("memory-trace", &machine),
+            said("run", &[&machine[..], &["--draft", "none"]].concat()),
+        );
         let (plan, summary) = (&trace["plan"], &trace["summary"]);
         assert_eq!(trace["ids"], run["ids"], "tracing changes nothing");
         assert!(number(&plan["bytes"]["weights"]) > 0 && number(&plan["streamed_bytes"]) > 0);

@@ -10,7 +10,7 @@ mod tiles;
 mod uring;
 
 pub use mapped::MappedPager;
-pub(crate) use reader::buffer;
+pub(crate) use reader::{Buffer, buffer};
 pub use reader::{Read, Reader};
 pub(crate) use stream::aside_bytes;
 pub use stream::{Progress, StreamPager};

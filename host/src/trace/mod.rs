@@ -18,7 +18,6 @@ pub use summary::{Summary, Use};
 pub use timeline::Sample;
 
 use crate::beside::create_beside;
-use crate::forecast::kv_bytes_per_position;
 use crate::plan::MemoryPlan;
 use crate::session::Session;
 use crate::{Error, Result, interrupt};
@@ -58,7 +57,8 @@ pub fn trace(
     budget: Option<u64>,
 ) -> Result<Trace> {
     let plan = *session.plan();
-    let recorder = Recorder::new(kv_bytes_per_position(&plan), plan.context);
+    let recorder =
+        Recorder::new(plan.bytes.kv_cache / u64::from(plan.context.max(1)), plan.context);
     let recorder = Rc::new(RefCell::new(recorder));
     session.trace(&recorder);
     let generated = generate(session, prompt, max_tokens, &recorder)?;

@@ -4,7 +4,7 @@ use super::{Machine, parse_ids};
 use crate::cli::bytes;
 use omex::draft::{Drafter, Drafting, ModelDrafter, Recorded, check_vocabularies};
 use omex::plan::Residency;
-use omex::session::{Session, Tables};
+use omex::session::{Options, Session, Tables};
 use omex::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub(crate) struct DraftArgs {
     /// Guesses at the tokens that follow, of which one pass verifies several: from the text so far,
     /// or from a smaller model; the text is the same with any
     #[arg(
-        long, value_name = "lookup|none|MODEL", default_value = "none", value_parser = parse_source
+        long, value_name = "lookup|none|MODEL", default_value = "lookup", value_parser = parse_source
     )]
     draft: Source,
     /// Tokens guessed at once, at most [default: 8, or 16 where weights are read for every pass]
@@ -58,8 +58,8 @@ impl DraftArgs {
     /// Opens the models; the memory is for both.
     pub(crate) fn open(&self, machine: &Machine, path: &Path) -> Result<Models> {
         let Source::Model(draft_path) = &self.draft else {
-            let columns = 1 + self.affordable_width(machine, path)?;
-            return Ok(Models { model: machine.open(path, columns)?, draft: None });
+            let model = Session::open(path, &self.options(machine, path)?)?;
+            return Ok(Models { model, draft: None });
         };
         let small = Machine { kv: None, pages: None, ..machine.clone() };
         let draft = small.open(draft_path, 1)?;
@@ -77,27 +77,18 @@ impl DraftArgs {
             )),
             error => error,
         };
-        let columns = self.affordable_width(&rest, path).map_err(of_both)?;
-        let model = rest.open(path, 1 + columns).map_err(of_both)?;
+        let options = self.options(&rest, path).map_err(of_both)?;
+        let model = Session::open(path, &options).map_err(of_both)?;
         check_vocabularies((&model, path), (&draft, draft_path))?;
         Ok(Models { model, draft: Some(draft) })
     }
 
-    /// The largest width whose logits leave the plan as it is: a draft must not cost the text its
-    /// context or its precision.
-    fn affordable_width(&self, machine: &Machine, path: &Path) -> Result<u32> {
+    fn options(&self, machine: &Machine, path: &Path) -> Result<Options> {
+        let plain = machine.options(1);
         if self.draft == Source::None && self.draft_ids.is_none() {
-            return Ok(0);
+            return Ok(plain);
         }
-        let tables = Tables::open(path)?;
-        let plain = tables.plan(&machine.options(1))?;
-        let default = if plain.residency == Residency::Mapped { 8 } else { 16 };
-        let most = self.draft_width.unwrap_or(default);
-        let mut widths = std::iter::successors(Some(most), |w| Some(w / 2).filter(|w| *w > 0));
-        let leaves_plan = |width: &u32| {
-            tables.plan(&machine.options(1 + width)).is_ok_and(|plan| plan.agrees_with(&plain))
-        };
-        Ok(widths.find(leaves_plan).unwrap_or(0))
+        with_drafts(&Tables::open(path)?, plain, self.draft_width)
     }
 
     /// Drafts for a text that begins with `prompt` tokens.
@@ -126,4 +117,18 @@ impl DraftArgs {
         }
         Ok(Recorded::new(ids, prompt, self.draft_acceptance, vocabulary))
     }
+}
+
+/// The options with room for the logits of drafted tokens: of as many as leave the plan as it is,
+/// since a draft must not cost the text its context or its precision.
+pub(super) fn with_drafts(tables: &Tables, plain: Options, most: Option<u32>) -> Result<Options> {
+    let plan = tables.plan(&plain)?;
+    let default = if plan.residency == Residency::Mapped { 8 } else { 16 };
+    let with = |width| Options { logit_columns: 1 + width, ..plain };
+    let widths =
+        std::iter::successors(Some(most.unwrap_or(default)), |w| Some(w / 2).filter(|w| *w > 0));
+    let leaves_plan = |options: &Options| {
+        tables.plan(options).is_ok_and(|with_drafts| with_drafts.agrees_with(&plan))
+    };
+    Ok(widths.map(with).find(leaves_plan).unwrap_or(plain))
 }

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::convert::{Quantization, parse_quantization};
+use super::draft::with_drafts;
 use super::plan::tables;
 use super::storage::{self, StorageArgs};
 use crate::cli::{bytes, output};
@@ -49,8 +50,8 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let options = args.machine.options(1);
     let tables = tables(&args.model, args.quantization)?;
+    let options = with_drafts(&tables, args.machine.options(1), None)?;
     let plan = tables.plan(&options)?;
     let profile = args.storage.profile(&tables, &plan, &options)?;
     let threads = args.machine.threads();

@@ -35,7 +35,8 @@ pub(crate) struct Machine {
     /// Memory to stay within: bytes, or with KB, MB, GB (powers of 1000), KiB, MiB, GiB (of 1024)
     #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
     memory: Option<u64>,
-    /// Positions that the KV cache holds; generation goes on past them
+    /// Positions that the KV cache holds; generation goes on past them. What of it does not fit the
+    /// memory is spilled to a file in the user's cache folder, and read for every token
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     context: Option<u32>,
     /// Format of the KV cache [default: f16, or int8 where the memory is too small for it; f32 for

@@ -2,10 +2,11 @@
 
 use super::Machine;
 use super::convert::{Quantization, parse_quantization};
+use super::draft::with_drafts;
 use super::storage::{self, StorageArgs};
 use crate::cli::{bytes, output};
 use omex::forecast::{Forecast, forecast};
-use omex::plan::{MemoryPlan, Residency, RunPrecision};
+use omex::plan::{KvSpill, MemoryPlan, Residency, RunPrecision};
 use omex::quantize::Precision;
 use omex::session::{Options, Tables};
 use omex::{Error, Result};
@@ -68,11 +69,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut options = args.machine.options(1);
     options.memory = options.memory.or(args.device.map(Device::budget));
     let tables = tables(&args.model, args.quantization)?;
+    let options = with_drafts(&tables, options, None)?;
     let plan = tables.plan(&options)?;
     let profile = args.storage.profile(&tables, &plan, &options)?;
     let (program, threads) = (tables.program()?, args.machine.threads());
     let costs = |plan: &MemoryPlan| forecast(&profile, &program, plan, threads);
-    let more = options.memory.filter(|_| plan.streamed_bytes > 0).map(|memory| memory + ANOTHER_GB);
+    let reads = plan.streamed_bytes > 0 || plan.kv_spill.is_some();
+    let more = options.memory.filter(|_| reads).map(|memory| memory + ANOTHER_GB);
     let larger = match more {
         Some(memory) => costs(&tables.plan(&Options { memory: Some(memory), ..options })?)?,
         None => None,
@@ -112,7 +115,7 @@ const ANOTHER_GB: u64 = 1_000_000_000;
 struct Output {
     #[serde(flatten)]
     plan: MemoryPlan,
-    /// `None` if weights stream from a storage whose bandwidth is unknown.
+    /// `None` if a pass reads from a storage whose bandwidth is unknown.
     forecast: Option<Forecast>,
     /// `None` where more memory changes nothing.
     decode_tok_s_with_another_gb: Option<f64>,
@@ -140,25 +143,23 @@ fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
         Residency::Mapped => "ring".to_owned(),
         Residency::Streamed { ring_tiles, .. } => format!("ring of {ring_tiles} tiles"),
     };
+    let spilled = if plan.kv_spill.is_some() { ", spilled" } else { "" };
+    let kv = format!("KV cache, {} positions, {}{spilled}", plan.context, plan.kv_format);
     let rows = [
         (weights, plan.bytes.weights),
         (ring, plan.bytes.ring),
-        (format!("KV cache, {} positions, {}", plan.context, plan.kv_format), plan.bytes.kv_cache),
+        (kv, plan.bytes.kv_cache),
         (format!("activations, {} tokens a pass", plan.prefill_chunk), plan.bytes.activations),
         ("tables and tokenizer".to_owned(), plan.bytes.tables),
         ("in all".to_owned(), plan.total),
     ];
-    let mut text = String::new();
-    for (what, size) in rows {
-        text.push_str(&format!("{what:40} {:>14}  {:>8}\n", size, bytes::show(size)));
-    }
+    let row = |what: &str, size| format!("{what:40} {size:>14}  {:>8}\n", bytes::show(size));
+    let mut text: String = rows.iter().map(|(what, size)| row(what, *size)).collect();
     if let Some(budget) = budget {
-        let left = budget - plan.total;
-        text.push_str(&format!(
-            "{:40} {left:>14}  {:>8}\n",
-            "left of the budget",
-            bytes::show(left)
-        ));
+        text.push_str(&row("left of the budget", budget - plan.total));
+    }
+    if let Some(KvSpill { caches, bytes }) = plan.kv_spill {
+        text.push_str(&row(&format!("on storage: KV caches of {caches} layers"), bytes));
     }
     text
 }

@@ -19,6 +19,7 @@ use omex_core::token::{Decoder, Tokenizer};
 use serde::Serialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Generate text.
@@ -79,6 +80,8 @@ pub(crate) struct Stats {
     pub(crate) planned_bytes: u64,
     peak_bytes: Option<u64>,
     streamed_bytes_per_token: u64,
+    /// Of KV caches, from storage.
+    kv_bytes_read_per_token: u64,
     pages: PageSource,
     #[serde(flatten)]
     drafts: Counts,
@@ -179,8 +182,11 @@ pub(crate) fn generate(
     let (planned_bytes, kv_format, precision) = (plan.total, plan.kv_format, plan.precision);
     let pages = session.source();
     let mut stats = Stats { planned_bytes, kv_format, precision, pages, ..Stats::default() };
-    let progress = session.progress();
-    let read = || progress.as_ref().map_or(0, |progress| progress.bytes());
+    let (weights_read, kv_read) = (session.progress(), session.kv_bytes_read());
+    let read = || {
+        let weights = weights_read.as_ref().map_or(0, |progress| progress.bytes());
+        [weights, kv_read.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed))]
+    };
     let failed = session.failure();
     let columns = plan.prefill_chunk as usize;
     let mut watch = session.pressure_watch()?;
@@ -227,7 +233,9 @@ pub(crate) fn generate(
     let decoded = ids.len().saturating_sub(1);
     if decoded > 0 {
         stats.decode_tok_s = rate(decoded, decode);
-        stats.streamed_bytes_per_token = (read() - before) / decoded as u64;
+        let now = read();
+        let [weights, kv] = [0, 1].map(|i| (now[i] - before[i]) / decoded as u64);
+        (stats.streamed_bytes_per_token, stats.kv_bytes_read_per_token) = (weights, kv);
         stats.tokens_per_pass = decoded as f64 / stats.drafts.passes.max(1) as f64;
     }
     stats.peak_bytes = peak_bytes();
@@ -270,11 +278,15 @@ impl Stats {
             0 => String::new(),
             passes => format!(", fewer in {passes} passes"),
         };
+        let spilled = match self.kv_bytes_read_per_token {
+            0 => String::new(),
+            bytes => format!(", {} a token read from storage", bytes::show(bytes)),
+        };
         let peak = self.peak_bytes.map_or("unknown".to_owned(), bytes::show);
         output::note(&format!(
             "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
              decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
-             streamed             {} a token\nKV cache             {}\n\
+             streamed             {} a token\nKV cache             {}{spilled}\n\
              planes               {}{fewer}\n\
              drafts               {} of {} tokens accepted, {:.2} tokens a pass\n\
              pages                {}",

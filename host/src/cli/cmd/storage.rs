@@ -41,16 +41,17 @@ impl StorageArgs {
 /// A forecast for people.
 pub(super) fn text(forecast: &Forecast) -> String {
     let Forecast { prompt_tokens, decode_limit, prompt_limit, .. } = forecast;
+    let spilled = match forecast.spilled_bytes_per_position {
+        0 => String::new(),
+        bytes => format!(", {} of them from storage", bytes::show(bytes)),
+    };
     let at = forecast.storage_bandwidth.map(|bandwidth| {
-        format!(
-            ", reading {}/s and computing {:.4} s",
-            bytes::show(bandwidth as u64),
-            forecast.compute_seconds
-        )
+        let bandwidth = bytes::show(bandwidth as u64);
+        format!("reading at {bandwidth}/s, computing {:.4} s; ", forecast.compute_seconds)
     });
     format!(
-        "a pass reads     {} of weights from storage, {} from memory, {} of the KV cache a position\n\
-         a pass takes     {:.4} s{}\n\
+        "a pass reads     {} of weights from storage, {} from memory, {} of the KV cache a position{spilled}\n\
+         a pass takes     {:.4} s, {}{:.4} s once the KV cache is full\n\
          decode           {:.2} tok/s behind {prompt_tokens} tokens, limited by {decode_limit}\n\
          prompt           {:.1} tok/s for {prompt_tokens} tokens, limited by {prompt_limit}\n",
         bytes::show(forecast.streamed_bytes),
@@ -58,6 +59,7 @@ pub(super) fn text(forecast: &Forecast) -> String {
         bytes::show(forecast.kv_bytes_per_position),
         forecast.pass_seconds,
         at.unwrap_or_default(),
+        forecast.full_cache_pass_seconds,
         forecast.decode_tok_s,
         forecast.prompt_tok_s,
     )
