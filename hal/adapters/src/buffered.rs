@@ -110,7 +110,7 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
     fn fill(&mut self, page: u32) -> Result<(), PageError> {
         let follows = page == self.first.saturating_add(self.resident);
         let room = u32::try_from(self.memory.len() / self.page_size().max(1)).unwrap_or(u32::MAX);
-        let ahead = if follows { self.resident.saturating_mul(2).clamp(1, room) } else { 1 };
+        let ahead = if follows { self.resident.saturating_mul(2).min(room).max(1) } else { 1 };
         let ahead = ahead.min(self.geometry.pages - page);
         (self.first, self.resident) = (page, 0);
         // A failure on the way ahead must not be blamed on the page that is wanted now.
