@@ -210,8 +210,9 @@ const LEAST_CONTEXT: u32 = 128;
 /// Bytes that are read at once, at least a page, and how many times that the ring holds: best first.
 /// Disks are at their fastest with some megabytes under way, and a long ring keeps these under way
 /// while what came in a burst is computed with.
-const RINGS: [(u32, u32); 7] = [
+const RINGS: [(u32, u32); 8] = [
     (8 << 20, 14),
+    (4 << 20, 14),
     (4 << 20, 8),
     (1 << 20, 8),
     (256 << 10, 8),
