@@ -96,7 +96,7 @@ def size(text):
 def measure(args, budget):
     """Rounds of one budget."""
     command = [str(OMEX), "run", args.model, "--ids", "1,2,3,4", "--max-tokens", str(args.tokens + 1)]
-    command += ["--memory", str(budget), "--context", str(args.context), "--json"]
+    command += ["--memory", str(budget), "--context", str(args.context), "--json", "--draft", "none"]
     rows = []
     for _ in range(args.runs):
         drop_caches()

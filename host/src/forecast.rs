@@ -54,7 +54,7 @@ pub struct Forecast {
     pub resident_bytes: u64,
     /// Tokens of the prompt, and before the token that is decoded.
     pub prompt_tokens: u32,
-    /// Bytes a second that storage is read with, if weights stream.
+    /// Bytes a second that storage is read with, if a pass reads from it.
     pub storage_bandwidth: Option<f64>,
     /// Seconds that a pass of one token takes: as long as reading or computing, whichever is longer.
     pub pass_seconds: f64,
@@ -141,7 +141,7 @@ pub fn forecast(
         spilled_bytes_per_position: spilled_bytes_per_position(plan),
         resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
         prompt_tokens,
-        storage_bandwidth: profile.storage_bandwidth.filter(|_| plan.streamed_bytes > 0),
+        storage_bandwidth: profile.storage_bandwidth.filter(|_| reads_storage(plan)),
         pass_seconds,
         compute_seconds: decode.compute_seconds,
         full_cache_pass_seconds: on.pass(1, plan.context).seconds(),
@@ -163,8 +163,7 @@ impl<'f> Forecaster<'f> {
         plan: &'f MemoryPlan,
         threads: usize,
     ) -> Result<Option<Self>> {
-        let reads = plan.streamed_bytes > 0 || plan.kv_spill.is_some();
-        let known = profile.storage_bandwidth.or((!reads).then_some(f64::INFINITY));
+        let known = profile.storage_bandwidth.or((!reads_storage(plan)).then_some(f64::INFINITY));
         let Some(storage_bandwidth) = known else { return Ok(None) };
         let read_bandwidth = profile.read_bandwidth(threads)?;
         Ok(Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth }))
@@ -198,13 +197,13 @@ impl<'f> Forecaster<'f> {
         }
         let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
         let all = u64::from(self.program.header().kv_caches.max(1));
-        let of_caches = |bytes: u64| bytes * part.kv_caches / all * positions;
+        let of_caches = |bytes: u64| (bytes * part.kv_caches * positions) as f64 / all as f64;
         let kv_bytes = of_caches(kv_bytes_per_position(self.program, self.plan));
         // Spilled caches are evenly spread.
         let spilled = of_caches(spilled_bytes_per_position(self.plan));
-        let read_seconds = (part.streamed_bytes + spilled) as f64 / self.storage_bandwidth;
-        let compute_seconds = products + kv_bytes as f64 / self.read_bandwidth;
-        let memory = (bytes + kv_bytes) as f64 / self.read_bandwidth;
+        let read_seconds = (part.streamed_bytes as f64 + spilled) / self.storage_bandwidth;
+        let compute_seconds = products + kv_bytes / self.read_bandwidth;
+        let memory = (bytes as f64 + kv_bytes) / self.read_bandwidth;
         let limit = match () {
             () if read_seconds > compute_seconds => Limit::Storage,
             () if memory >= arithmetic => Limit::Memory,
@@ -250,4 +249,9 @@ pub fn kv_bytes_per_position(program: &Program<'_>, plan: &MemoryPlan) -> u64 {
 
 fn spilled_bytes_per_position(plan: &MemoryPlan) -> u64 {
     plan.kv_spill.map_or(0, |spill| spill.bytes / u64::from(plan.context.max(1)))
+}
+
+/// Whether a pass reads weights or spilled KV caches.
+fn reads_storage(plan: &MemoryPlan) -> bool {
+    plan.streamed_bytes > 0 || plan.kv_spill.is_some()
 }

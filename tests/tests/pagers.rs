@@ -237,3 +237,22 @@ fn a_mapped_file_that_changes_is_an_error_and_no_crash() {
         }
     }
 }
+
+#[test]
+fn what_was_lost_is_not_forgotten_when_the_file_is_whole_again() {
+    let converted = Converted::new(&Synthetic::new(128, 352, 6, 4, 2, 512, 64).in_q8_0(), None);
+    let mut session = Setting::default().open(&converted.path, 1).unwrap();
+    let mut engine = session.engine().unwrap();
+    engine.forward(&[1], Wanted::Last).unwrap();
+    let path = converted.path.join("weights/layer_2.bin");
+    let (bytes, modified) =
+        (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap());
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(0).unwrap();
+    assert!(engine.forward(&[5], Wanted::Last).is_err());
+    file.write_all_at(&bytes, 0).unwrap();
+    file.set_modified(modified).unwrap();
+    let failed = engine.forward(&[5], Wanted::Last).unwrap_err();
+    let device = |error: &PageError| error.kind == PageErrorKind::Device;
+    assert!(matches!(&failed, RunError::Page(error) if device(error)), "{failed}");
+}

@@ -6,7 +6,7 @@ use memmap2::Mmap;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Files that can be watched at once: many models' worth.
 const WATCHED: usize = 1024;
@@ -15,10 +15,13 @@ const WATCHED: usize = 1024;
 struct Range {
     start: AtomicUsize,
     end: AtomicUsize,
+    /// Zeros took the place of bytes.
+    lost: AtomicBool,
 }
 
-static RANGES: [Range; WATCHED] =
-    [const { Range { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; WATCHED];
+static RANGES: [Range; WATCHED] = [const {
+    Range { start: AtomicUsize::new(0), end: AtomicUsize::new(0), lost: AtomicBool::new(false) }
+}; WATCHED];
 
 /// What SIGBUS did before, and the size of the system's pages.
 static BEFORE: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
@@ -40,9 +43,16 @@ impl Watched {
         };
         let place = if installed { RANGES.iter().position(claims) } else { None };
         if let Some(range) = place.and_then(|place| RANGES.get(place)) {
+            range.lost.store(false, Ordering::Release);
             range.end.store(start + map.len(), Ordering::Release);
         }
         Self { map, place }
+    }
+
+    /// Zeros took the place of bytes that the file had, or that could not be read.
+    pub(super) fn is_lost(&self) -> bool {
+        let range = self.place.and_then(|place| RANGES.get(place));
+        range.is_some_and(|range| range.lost.load(Ordering::Acquire))
     }
 }
 
@@ -92,7 +102,8 @@ extern "C" fn on_bus_error(
 ) {
     let Some((before, page_size)) = BEFORE.get() else { return };
     // SAFETY: the kernel hands over a valid `info`, whose address is set for this signal. Only what
-    // a watched mapping has behind the address is replaced, and it has no bytes there.
+    // a watched mapping has from the address on is replaced, by as many bytes that can be read; that
+    // they are others is noted first.
     unsafe {
         let address = (*info).si_addr().addr();
         let holds = |range: &&Range| {
@@ -100,6 +111,7 @@ extern "C" fn on_bus_error(
                 && address < range.end.load(Ordering::Acquire)
         };
         if let Some(range) = RANGES.iter().find(holds) {
+            range.lost.store(true, Ordering::Release);
             let start = address - address % page_size;
             let length = range.end.load(Ordering::Acquire) - start;
             let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;

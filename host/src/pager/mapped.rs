@@ -29,6 +29,7 @@ impl Mapped {
     fn change(&self) -> Option<PageErrorKind> {
         match self.file.metadata() {
             Ok(found) if found.len() < self.bytes.len() as u64 => Some(PageErrorKind::Truncated),
+            Ok(_) if self.bytes.is_lost() => Some(PageErrorKind::Device),
             Ok(found) if found.modified().ok() != self.modified => Some(PageErrorKind::Changed),
             Ok(_) => None,
             Err(_) => Some(PageErrorKind::Device),

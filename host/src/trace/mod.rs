@@ -49,7 +49,8 @@ pub struct Trace {
 /// Ctrl-C. `budget` are the bytes that were asked for.
 ///
 /// # Errors
-/// A prompt without tokens, a model that can't be run, Ctrl-C before the prompt was run.
+/// A prompt without tokens, a model that can't be run or whose KV caches are spilled, Ctrl-C before
+/// the prompt was run.
 pub fn trace(
     session: &mut Session,
     prompt: &[u32],
@@ -57,6 +58,11 @@ pub fn trace(
     budget: Option<u64>,
 ) -> Result<Trace> {
     let plan = *session.plan();
+    if plan.kv_spill.is_some() {
+        let message = "KV caches would be spilled to storage, which a trace does not show: give a \
+                       shorter --context, or more --memory";
+        return Err(Error::Usage(message.to_owned()));
+    }
     let recorder =
         Recorder::new(plan.bytes.kv_cache / u64::from(plan.context.max(1)), plan.context);
     let recorder = Rc::new(RefCell::new(recorder));
