@@ -141,7 +141,7 @@ pub fn forecast(
         spilled_bytes_per_position: spilled_bytes_per_position(plan),
         resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
         prompt_tokens,
-        storage_bandwidth: profile.storage_bandwidth.filter(|_| reads_storage(plan)),
+        storage_bandwidth: profile.storage_bandwidth.filter(|_| plan.reads_storage()),
         pass_seconds,
         compute_seconds: decode.compute_seconds,
         full_cache_pass_seconds: on.pass(1, plan.context).seconds(),
@@ -163,7 +163,7 @@ impl<'f> Forecaster<'f> {
         plan: &'f MemoryPlan,
         threads: usize,
     ) -> Result<Option<Self>> {
-        let known = profile.storage_bandwidth.or((!reads_storage(plan)).then_some(f64::INFINITY));
+        let known = profile.storage_bandwidth.or((!plan.reads_storage()).then_some(f64::INFINITY));
         let Some(storage_bandwidth) = known else { return Ok(None) };
         let read_bandwidth = profile.read_bandwidth(threads)?;
         Ok(Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth }))
@@ -249,9 +249,4 @@ pub fn kv_bytes_per_position(program: &Program<'_>, plan: &MemoryPlan) -> u64 {
 
 fn spilled_bytes_per_position(plan: &MemoryPlan) -> u64 {
     plan.kv_spill.map_or(0, |spill| spill.bytes / u64::from(plan.context.max(1)))
-}
-
-/// Whether a pass reads weights or spilled KV caches.
-fn reads_storage(plan: &MemoryPlan) -> bool {
-    plan.streamed_bytes > 0 || plan.kv_spill.is_some()
 }

@@ -167,6 +167,12 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// True if every pass reads weights or KV caches from storage.
+    #[must_use]
+    pub fn reads_storage(&self) -> bool {
+        self.streamed_bytes > 0 || self.kv_spill.is_some()
+    }
+
     /// True if weights, context, format of the cache and planes are those of `other`.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {

@@ -95,7 +95,14 @@ impl Session {
     /// # Errors
     /// Files that are malformed, or a budget that is too small.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let tables = Tables::open(path)?;
+        Self::new(Tables::open(path)?, options)
+    }
+
+    /// As [`Self::open`], of a package or an image whose tables are open.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn new(tables: Tables, options: &Options) -> Result<Self> {
         let plan = tables.plan(options)?;
         let (pager, source) = tables.source(&plan, options)?;
         let cores = crate::profile::cores();
@@ -103,7 +110,7 @@ impl Session {
             .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
         let spill = tables.spill(&plan)?;
         let kv = if spill.is_some() { 0 } else { plan.bytes.kv_cache };
-        let memory = zeros((kv + plan.bytes.activations).div_ceil(16), path)?;
+        let memory = zeros((kv + plan.bytes.activations).div_ceil(16), &tables.path)?;
         let kernels = dispatch::kernels()?;
         let automatic = options.precision == RunPrecision::Auto;
         Ok(Self { tables, plan, automatic, memory, spill, pager, source, pool, kernels })

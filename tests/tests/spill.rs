@@ -11,7 +11,7 @@ use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
 use omex_core::kv_store::KvErrorKind;
 use omex_core::pass::Input;
-use omex_tests::{Converted, Setting, Synthetic, convert_from, logits, shipped_model};
+use omex_tests::{Converted, Rows, Setting, Synthetic, convert_from, logits, shipped_model};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -210,10 +210,21 @@ impl SpillFile for Faulty {
     }
 }
 
+/// The caches are in 16-bit floats.
+fn half() -> Setting<'static> {
+    Setting { context: Some(CONTEXT), kv: Some(Kv::F16), ..Setting::default() }
+}
+
+/// A text that is longer than the cache, and its logits where all caches are in memory.
+fn long_text(model: &Path) -> (Vec<u32>, Rows) {
+    let ids: Vec<_> = (0..CONTEXT + 60).map(token).collect();
+    let expected = logits(model, &ids, &half());
+    (ids, expected)
+}
+
 /// Opens the synthetic model with spilled caches on a faulty file.
 fn faulty(model: &Path, writes: bool) -> (Session, Arc<AtomicU64>) {
-    let setting = Setting { context: Some(CONTEXT), kv: Some(Kv::F16), ..Setting::default() };
-    let (setting, _) = spilling(model, setting, 1, 0);
+    let (setting, _) = spilling(model, half(), 1, 0);
     let mut session = setting.open(model, 1).unwrap();
     let injected = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&injected);
@@ -226,9 +237,7 @@ fn faulty(model: &Path, writes: bool) -> (Session, Arc<AtomicU64>) {
 #[test]
 fn reads_that_fail_are_repeated_or_reported() {
     let model = synthetic();
-    let ids: Vec<_> = (0..CONTEXT + 60).map(token).collect();
-    let setting = Setting { context: Some(CONTEXT), kv: Some(Kv::F16), ..Setting::default() };
-    let expected = logits(&model.path, &ids, &setting);
+    let (ids, expected) = long_text(&model.path);
     let (mut session, injected) = faulty(&model.path, false);
     let failure = session.failure();
     let mut engine = session.engine().unwrap();
@@ -251,9 +260,7 @@ fn reads_that_fail_are_repeated_or_reported() {
 #[test]
 fn what_is_not_written_ends_the_text() {
     let model = synthetic();
-    let ids: Vec<_> = (0..CONTEXT + 60).map(token).collect();
-    let setting = Setting { context: Some(CONTEXT), kv: Some(Kv::F16), ..Setting::default() };
-    let expected = logits(&model.path, &ids, &setting);
+    let (ids, expected) = long_text(&model.path);
     let (mut session, _) = faulty(&model.path, true);
     let failure = session.failure();
     let mut engine = session.engine().unwrap();

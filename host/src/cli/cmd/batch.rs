@@ -4,7 +4,7 @@ use super::Machine;
 use super::sampling::SamplingArgs;
 use crate::cli::output;
 use omex::batch::{self, Defaults, Event, Prompts, Summary};
-use omex::session::{Options, Session, plan_model};
+use omex::session::{Options, Session, Tables};
 use omex::{Error, Result};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -50,7 +50,9 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut prompts = Prompts::open(&args.prompts)?;
-    let mut session = Session::open(&args.model, &args.options(args.affordable()?))?;
+    let tables = Tables::open(&args.model)?;
+    let options = args.options(args.affordable(&tables)?);
+    let mut session = Session::new(tables, &options)?;
     let defaults = Defaults { max_tokens: args.max_tokens, sampling: args.sampling.sampling() };
     let mut journal =
         batch::open_journal(&args.output, &prompts, &session, &defaults, args.restart)?;
@@ -83,8 +85,8 @@ impl Args {
 
     /// As many texts at once as leave the plan of one as it is: company must not cost a text its
     /// context.
-    fn affordable(&self) -> Result<u32> {
-        let plan = |sequences| plan_model(&self.model, &self.options(sequences));
+    fn affordable(&self, tables: &Tables) -> Result<u32> {
+        let plan = |sequences| tables.plan(&self.options(sequences));
         let alone = plan(1)?;
         let mut counts = std::iter::successors(Some(self.parallel), |n| Some(n / 2));
         let leaves_plan = |n: &u32| *n < 2 || plan(*n).is_ok_and(|plan| plan.agrees_with(&alone));

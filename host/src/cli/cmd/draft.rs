@@ -58,8 +58,7 @@ impl DraftArgs {
     /// Opens the models; the memory is for both.
     pub(crate) fn open(&self, machine: &Machine, path: &Path) -> Result<Models> {
         let Source::Model(draft_path) = &self.draft else {
-            let model = Session::open(path, &self.options(machine, path)?)?;
-            return Ok(Models { model, draft: None });
+            return Ok(Models { model: self.open_model(machine, path)?, draft: None });
         };
         let small = Machine { kv: None, pages: None, ..machine.clone() };
         let draft = small.open(draft_path, 1)?;
@@ -77,18 +76,17 @@ impl DraftArgs {
             )),
             error => error,
         };
-        let options = self.options(&rest, path).map_err(of_both)?;
-        let model = Session::open(path, &options).map_err(of_both)?;
+        let model = self.open_model(&rest, path).map_err(of_both)?;
         check_vocabularies((&model, path), (&draft, draft_path))?;
         Ok(Models { model, draft: Some(draft) })
     }
 
-    fn options(&self, machine: &Machine, path: &Path) -> Result<Options> {
-        let plain = machine.options(1);
-        if self.draft == Source::None && self.draft_ids.is_none() {
-            return Ok(plain);
+    fn open_model(&self, machine: &Machine, path: &Path) -> Result<Session> {
+        let (tables, mut options) = (Tables::open(path)?, machine.options(1));
+        if self.draft != Source::None || self.draft_ids.is_some() {
+            options = with_drafts(&tables, options, self.draft_width)?;
         }
-        with_drafts(&Tables::open(path)?, plain, self.draft_width)
+        Session::new(tables, &options)
     }
 
     /// Drafts for a text that begins with `prompt` tokens.

@@ -1,9 +1,8 @@
 //! `omex layer-inspect`.
 
 use super::Machine;
-use super::convert::{Quantization, parse_quantization};
 use super::draft::with_drafts;
-use super::plan::tables;
+use super::model::ModelArgs;
 use super::storage::{self, StorageArgs};
 use crate::cli::{bytes, output};
 use omex::Result;
@@ -11,7 +10,6 @@ use omex::forecast::{Cost, Forecast, forecast};
 use omex::layers::{Layer, layers};
 use omex::plan::MemoryPlan;
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// Show what each layer needs: memory, reads, arithmetic, and time on this machine.
 ///
@@ -26,11 +24,8 @@ Examples:
   omex layer-inspect llama-8b.omex --memory 2GB --precision base --json
   omex layer-inspect config.json --quantization int4 --memory 4GB")]
 pub(crate) struct Args {
-    /// A package, a flash image, or the config.json of a Hugging Face model that is to be converted
-    model: PathBuf,
-    /// Precision to plan a config.json for [default: int8]
-    #[arg(long, value_name = "f32|f16|int8|int4|int4+4", value_parser = parse_quantization)]
-    quantization: Option<Quantization>,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -50,7 +45,7 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let tables = tables(&args.model, args.quantization)?;
+    let tables = args.model.tables()?;
     let options = with_drafts(&tables, args.machine.options(1), None)?;
     let plan = tables.plan(&options)?;
     let profile = args.storage.profile(&tables, &plan, &options)?;

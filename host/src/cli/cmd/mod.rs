@@ -11,6 +11,7 @@ pub(crate) mod inspect;
 pub(crate) mod layer_inspect;
 pub(crate) mod logits;
 pub(crate) mod memory_trace;
+mod model;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod profile;

@@ -1,17 +1,15 @@
 //! `omex plan`.
 
 use super::Machine;
-use super::convert::{Quantization, parse_quantization};
 use super::draft::with_drafts;
+use super::model::ModelArgs;
 use super::storage::{self, StorageArgs};
 use crate::cli::{bytes, output};
+use omex::Result;
 use omex::forecast::{Forecast, forecast};
 use omex::plan::{KvSpill, MemoryPlan, Residency, RunPrecision};
-use omex::quantize::Precision;
-use omex::session::{Options, Tables};
-use omex::{Error, Result};
+use omex::session::Options;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
 
 /// Show where every byte goes under a memory budget, and how fast that will be.
 ///
@@ -25,11 +23,8 @@ Examples:
   omex plan config.json --quantization int4 --memory 4GB
   omex plan tinyllama.omex --device raspberry-pi-zero")]
 pub(crate) struct Args {
-    /// A package, a flash image, or the config.json of a Hugging Face model that is to be converted
-    model: PathBuf,
-    /// Precision to plan a config.json for [default: int8]
-    #[arg(long, value_name = "f32|f16|int8|int4|int4+4", value_parser = parse_quantization)]
-    quantization: Option<Quantization>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// A device whose memory is the budget
     #[arg(long, value_name = "NAME", value_enum, conflicts_with = "memory")]
     device: Option<Device>,
@@ -68,14 +63,13 @@ impl Device {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut options = args.machine.options(1);
     options.memory = options.memory.or(args.device.map(Device::budget));
-    let tables = tables(&args.model, args.quantization)?;
+    let tables = args.model.tables()?;
     let options = with_drafts(&tables, options, None)?;
     let plan = tables.plan(&options)?;
     let profile = args.storage.profile(&tables, &plan, &options)?;
     let (program, threads) = (tables.program()?, args.machine.threads());
     let costs = |plan: &MemoryPlan| forecast(&profile, &program, plan, threads);
-    let reads = plan.streamed_bytes > 0 || plan.kv_spill.is_some();
-    let more = options.memory.filter(|_| reads).map(|memory| memory + ANOTHER_GB);
+    let more = options.memory.filter(|_| plan.reads_storage()).map(|memory| memory + ANOTHER_GB);
     let larger = match more {
         Some(memory) => costs(&tables.plan(&Options { memory: Some(memory), ..options })?)?,
         None => None,
@@ -84,28 +78,6 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let decode_tok_s_with_another_gb = larger.map(|forecast| forecast.decode_tok_s);
     let shown = Output { plan, forecast, decode_tok_s_with_another_gb };
     if args.json { output::json(&shown) } else { output::text(&text(&shown, options.memory)) }
-}
-
-/// The tables of a package or an image, or of the package that a Hugging Face model will become.
-pub(super) fn tables(model: &Path, quantization: Option<Quantization>) -> Result<Tables> {
-    let in_folder = model.join("config.json");
-    let config = match model.extension() {
-        Some(extension) if extension == "json" => Some(model),
-        _ if model.join("metadata.json").exists() || !in_folder.is_file() => None,
-        _ => Some(in_folder.as_path()),
-    };
-    match (config, quantization) {
-        (Some(config), quantization) => {
-            let (precision, residual) = quantization.unwrap_or((Precision::Int8, false));
-            output::note("note: the tokenizer is not counted");
-            Tables::of_config(config, precision, residual)
-        }
-        (None, None) => Tables::open(model),
-        (None, Some(_)) => Err(Error::Usage(format!(
-            "{}: the weights have a precision already: --quantization is for a config.json",
-            model.display()
-        ))),
-    }
 }
 
 /// What more memory is tried.
