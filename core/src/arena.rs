@@ -1,9 +1,10 @@
 //! The one piece of memory that the engine works in, and where everything lies in it.
 
 use crate::error::LoadError;
-use crate::kv::{KvFormat, Shape, Window};
 use crate::pass::Record;
-use crate::program::{Heads, Program};
+use crate::program::{Per, Program};
+use crate::state::State;
+use crate::state::kv::KvFormat;
 use crate::quant::{FloatGroup, QuantizedGroup};
 use core::mem::size_of;
 use zerocopy::FromBytes;
@@ -26,32 +27,21 @@ pub struct Plan {
     pub sequences: u32,
 }
 
-impl Plan {
-    pub(crate) fn window(&self) -> Window {
-        Window { capacity: self.kv_capacity, sinks: self.kv_sinks }
-    }
-
-    /// The shape of a cache for these heads.
-    #[must_use]
-    pub fn cache_shape(&self, heads: Heads) -> Shape {
-        let (format, capacity) = (self.kv_format, self.kv_capacity);
-        Shape { format, heads: heads.kv, width: heads.width, capacity }
-    }
-}
-
 /// Bytes of each part of the arena, in the order in which they lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Slots of all tokens.
-    pub activations: u64,
-    /// Slots of the tokens whose logits are wanted.
-    pub selected: u64,
+    /// Values that a pass has one of.
+    pub per_pass: u64,
+    /// Values of each token.
+    pub per_token: u64,
+    /// Values of each token whose outputs are wanted.
+    pub per_output: u64,
     /// Activations in the form in which kernels read them.
     pub staging: u64,
     /// A unit that a page's edge cuts.
     pub carry: u64,
-    /// Keys and values.
-    pub kv: u64,
+    /// States of all sequences: keys and values, and others.
+    pub states: u64,
     /// Which pages were checked.
     pub verified: u64,
     /// What each column of a pass holds.
@@ -71,8 +61,7 @@ impl Layout {
     /// [`LoadError::Plan`] if the plan has a zero, more sinks than positions, or caches that no
     /// machine has room for.
     pub fn new(program: &Program<'_>, plan: &Plan, verified_pages: u32) -> Result<Self, LoadError> {
-        let header = program.header();
-        let has_kv = header.kv_caches > 0;
+        let has_kv = program.states().any(|state| matches!(state, State::Kv { .. }));
         let too_large = plan.columns.max(plan.logit_columns).max(plan.kv_capacity) > MAX_POSITIONS;
         let counts = [plan.columns, plan.logit_columns, plan.sequences];
         let no_room = counts.contains(&0) || plan.logit_columns > plan.columns;
@@ -84,7 +73,6 @@ impl Layout {
             return Err(LoadError::Plan);
         }
         let align = |bytes: u64| bytes.next_multiple_of(ALIGNMENT as u64);
-        let (all, selected) = program.column_floats();
         let (columns, logit_columns) = (u64::from(plan.columns), u64::from(plan.logit_columns));
         let group = if program.has_float_matrices() {
             size_of::<FloatGroup>()
@@ -92,16 +80,18 @@ impl Layout {
             size_of::<QuantizedGroup>()
         };
         let groups = program.widest_input() / crate::quant::GROUP as u64;
-        let cache =
-            plan.kv_format.cache_bytes(program.kv_heads(), header.kv_width, plan.kv_capacity);
         let sequences = u64::from(plan.sequences);
-        let kv = (cache * u64::from(header.kv_caches)).checked_mul(sequences);
+        let states = program.states().try_fold(0, |sum: u64, state| {
+            sum.checked_add(plan.state_bytes(&state)).filter(|sum| *sum <= MAX_STATE_BYTES)
+        });
+        let states = states.and_then(|bytes| bytes.checked_mul(sequences));
         Ok(Self {
-            activations: align(4 * all * columns),
-            selected: align(4 * selected * logit_columns),
+            per_pass: align(program.column_bytes(Per::Pass)),
+            per_token: align(program.column_bytes(Per::Token) * columns),
+            per_output: align(program.column_bytes(Per::Output) * logit_columns),
             staging: align(groups * columns * group as u64),
             carry: align(program.longest_unit()),
-            kv: align(kv.filter(|bytes| *bytes <= MAX_KV_BYTES).ok_or(LoadError::Plan)?),
+            states: align(states.filter(|n| *n <= MAX_STATE_BYTES).ok_or(LoadError::Plan)?),
             verified: align(u64::from(verified_pages.div_ceil(8))),
             inputs: align(columns * size_of::<Record>() as u64),
             ends: align(sequences * size_of::<u32>() as u64),
@@ -111,8 +101,8 @@ impl Layout {
     /// Bytes of the whole arena.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let numbers = self.activations + self.selected + self.staging + self.carry + self.kv;
-        numbers + self.verified + self.inputs + self.ends
+        let values = self.per_pass + self.per_token + self.per_output;
+        values + self.staging + self.carry + self.states + self.verified + self.inputs + self.ends
     }
 }
 
@@ -120,16 +110,17 @@ impl Layout {
 const MAX_POSITIONS: u32 = 1 << 24;
 /// So that the caches of all can be numbered in 32 bits.
 const MAX_SEQUENCES: u32 = 1 << 16;
-/// Bounds the KV caches of all sequences, for the same reason.
-const MAX_KV_BYTES: u64 = 1 << 63;
+/// Bounds the states of all sequences, for the same reason.
+const MAX_STATE_BYTES: u64 = 1 << 63;
 
 /// The arena, cut into its parts.
 pub(crate) struct Arena<'a> {
-    pub(crate) activations: &'a mut [f32],
-    pub(crate) selected: &'a mut [f32],
+    pub(crate) per_pass: &'a mut [u8],
+    pub(crate) per_token: &'a mut [u8],
+    pub(crate) per_output: &'a mut [u8],
     pub(crate) staging: &'a mut [u8],
     pub(crate) carry: &'a mut [u8],
-    pub(crate) kv: &'a mut [u8],
+    pub(crate) states: &'a mut [u8],
     pub(crate) verified: &'a mut [u8],
     pub(crate) inputs: &'a mut [Record],
     pub(crate) ends: &'a mut [u32],
@@ -152,11 +143,12 @@ impl<'a> Arena<'a> {
             Ok(part)
         };
         Ok(Self {
-            activations: cast(take(layout.activations)?)?,
-            selected: cast(take(layout.selected)?)?,
+            per_pass: take(layout.per_pass)?,
+            per_token: take(layout.per_token)?,
+            per_output: take(layout.per_output)?,
             staging: take(layout.staging)?,
             carry: take(layout.carry)?,
-            kv: take(layout.kv)?,
+            states: take(layout.states)?,
             verified: take(layout.verified)?,
             inputs: cast(take(layout.inputs)?)?,
             ends: cast(take(layout.ends)?)?,

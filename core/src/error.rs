@@ -1,6 +1,6 @@
 //! What can go wrong in the core: small, `Copy`, and without text.
 
-use crate::kv_store::KvError;
+use crate::state::KvError;
 use core::fmt;
 use omex_hal::PageError;
 
@@ -15,8 +15,8 @@ pub enum LoadError {
     /// A part of the image does not match its checksum, or lies outside of it.
     Section(Section),
     /// An operation can't be read, or refers to what is not there.
-    Operation {
-        /// Its place in the program.
+    Record {
+        /// Its place among the records.
         index: u16,
         /// What is wrong.
         fault: Fault,
@@ -66,8 +66,14 @@ pub enum Fault {
     Tensor,
     /// A width or count is zero, too large, or does not fit the others.
     Shape,
+    /// A state is missing or has another kind or shape.
+    State,
     /// A repetition inside a repetition, or past the program's end.
     Repeat,
+    /// Keys and values are stored, and the next operation does not attend to them.
+    Order,
+    /// This build has no operation of this code.
+    Unknown(u8),
 }
 
 /// Why a pass failed.
@@ -105,7 +111,10 @@ impl fmt::Display for LoadError {
             Self::Magic => write!(f, "not an OMEX image"),
             Self::Version(v) => write!(f, "image version {v} is not supported"),
             Self::Section(s) => write!(f, "{s:?} section is damaged or outside of the image"),
-            Self::Operation { index, fault } => write!(f, "operation {index}: bad {fault:?}"),
+            Self::Record { fault: Fault::Unknown(code), .. } => {
+                write!(f, "the program needs operation {code}, which this build does not have")
+            }
+            Self::Record { index, fault } => write!(f, "operation {index}: bad {fault:?}"),
             Self::Tensor(i) => {
                 write!(f, "tensor {i} has an unknown format or lies outside of the pages")
             }

@@ -10,7 +10,7 @@ use crate::engine::{Engine, Wanted};
 use crate::error::RunError;
 use crate::pass::Input;
 use crate::sample::Sampler;
-use crate::steps::Planes;
+use crate::program::Planes;
 
 /// A text under way.
 pub struct Generation<'g, 'a> {
@@ -87,7 +87,7 @@ impl<'g, 'a> Generation<'g, 'a> {
         let Next::Choose(column) = self.next else { return Ok(None) };
         self.chosen_from = self.engine.inputs().selected().position(|c| c == column).unwrap_or(0);
         let token = self.sampler.sample(self.engine.logits_mut(self.chosen_from));
-        if self.engine.program().header().stop_tokens.contains(&token) {
+        if self.engine.program().stop_tokens().any(|stop| stop == token) {
             self.engine.accept(column)?;
             self.next = Next::End;
             return Ok(None);
@@ -130,15 +130,19 @@ impl<'g, 'a> Generation<'g, 'a> {
 /// The part of a draft that there is room for. Beyond the cache's end a wrong guess would have
 /// replaced positions that are still to be seen, so nothing is run there on trust.
 fn fitting<'d>(engine: &Engine<'_>, draft: &'d [Drafted]) -> &'d [Drafted] {
+    if engine.goes_only_on() {
+        return &[];
+    }
     let plan = engine.plan();
-    let places = plan.kv_capacity.saturating_sub(engine.position()).saturating_sub(1) as usize;
+    let left = |places: u32| places.saturating_sub(engine.position()).saturating_sub(1) as usize;
+    let places = left(plan.kv_capacity);
     let columns = plan.logit_columns.saturating_sub(1) as usize;
     let draft = draft.get(..columns).unwrap_or(draft);
     let deepest = draft.iter().map(|drafted| drafted.depth).max().unwrap_or(0) as usize;
     let branch = draft.iter().zip(1..).take_while(|(drafted, depth)| drafted.depth == *depth);
     let branch = branch.count();
     // With branches, each column needs a spare place.
-    if branch < draft.len() && deepest + 1 + draft.len() <= places {
+    if branch < draft.len() && deepest + 1 + draft.len() <= left(engine.branching_places()) {
         return draft;
     }
     draft.get(..branch.min(places)).unwrap_or_default()

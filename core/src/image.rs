@@ -6,7 +6,7 @@
 use crate::arena::Plan;
 use crate::engine::Model;
 use crate::error::{LoadError, Section};
-use crate::kv::KvFormat;
+use crate::state::kv::KvFormat;
 use crate::program::Program;
 use omex_hal::Pager;
 

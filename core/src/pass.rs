@@ -15,7 +15,9 @@
 //! [`crate::engine::Engine::accept`] takes those of the branch that stays.
 
 use crate::arena::Plan;
+use crate::engine::Counts;
 use crate::error::RunError;
+use crate::state::Reach;
 use core::ops::Range;
 
 /// The last position of a text: up to here, positions are exact as 32-bit floats.
@@ -102,6 +104,11 @@ impl<'a> Inputs<'a> {
         self.count
     }
 
+    /// How many columns there are.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { tokens: self.count, outputs: self.selected().count() }
+    }
+
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Input> + ExactSizeIterator {
         self.records.get(..self.count).unwrap_or_default().iter().map(from_record)
     }
@@ -152,7 +159,13 @@ impl<'a> Inputs<'a> {
     }
 
     /// Checks that the inputs can be run, where `ends` says how long each sequence is.
-    pub(crate) fn check(&self, plan: &Plan, vocabulary: u32, ends: &[u32]) -> Result<(), RunError> {
+    pub(crate) fn check(
+        &self,
+        plan: &Plan,
+        vocabulary: u32,
+        ends: &[u32],
+        reach: &Reach,
+    ) -> Result<(), RunError> {
         if let Some(input) = self.iter().find(|input| input.token >= vocabulary) {
             return Err(RunError::Token(input.token));
         }
@@ -164,16 +177,27 @@ impl<'a> Inputs<'a> {
             let end = *ends.get(run.sequence as usize).ok_or(RunError::Sequence(run.sequence))?;
             let end = self.end_before(run.columns.start, run.sequence).unwrap_or(end);
             let behind = run.position_of(run.columns.end);
-            if !may_follow(run.position, end, plan.kv_capacity) || behind > LAST_POSITION {
+            if !reach.may_follow(run.position, end) || behind > LAST_POSITION {
                 return Err(RunError::Position(run.position));
             }
         }
         match self.spare {
-            Some(spare) if self.count as u64 + u64::from(spare) > plan.kv_capacity.into() => {
+            Some(spare) if self.count as u64 + u64::from(spare) > reach.rewinds.into() => {
                 Err(RunError::Branches)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Checks that each run is a whole text.
+    pub(crate) fn check_whole(&self) -> Result<(), RunError> {
+        for run in self.runs() {
+            let earlier = self.iter().take(run.columns.start);
+            if run.position > 0 || earlier.into_iter().any(|i| i.sequence == run.sequence) {
+                return Err(RunError::Position(run.position));
+            }
+        }
+        Ok(())
     }
 
     /// The column and its ancestors, last first.
@@ -199,10 +223,4 @@ impl<'a> Inputs<'a> {
             |(_, i): &(usize, Input)| i.position == parent.position + 1 && i.token == token;
         descendants.find(is_child).map(|(column, _)| column)
     }
-}
-
-/// True if a sequence that ends at `end` can go on at `position`: there, or further back while no
-/// newer position has replaced one that is still to be seen.
-pub(crate) fn may_follow(position: u32, end: u32, capacity: u32) -> bool {
-    position == end || position == 0 || position < end && end <= capacity
 }

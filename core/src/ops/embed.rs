@@ -1,35 +1,114 @@
-//! Token embedding: rows of a matrix in the kernels' layout.
+//! Embeddings: rows of a matrix in the kernels' layout.
 
-use super::ColumnsMut;
-use crate::page::{Pages, Stream};
-use crate::pass::{Input, Inputs};
-use crate::program::Tensor;
-use crate::quant::{GROUP, PANEL, dequantize_row};
-use omex_hal::PageError;
+use super::{ColumnsMut, Form, Numbers, Operation, Reads, operands};
+use crate::engine::Player;
+use crate::error::{Fault, RunError};
+use crate::page::Stream;
+use crate::program::{Check, Tensor};
+use crate::quant::{Format, GROUP, PANEL, dequantize_row};
+use serde::{Deserialize, Serialize};
 
-/// `output` column `c` = row number token `c` of the matrix.
-pub(crate) fn embed(
-    matrix: &Tensor,
-    pages: &mut Pages<'_>,
-    carry: &mut [u8],
-    inputs: &Inputs<'_>,
-    mut output: ColumnsMut<'_>,
-) -> Result<(), PageError> {
-    let unit = matrix.format.unit_bytes();
-    let panel_bytes = matrix.format.tensor_bytes(PANEL as u32, matrix.columns);
-    for (c, Input { token, .. }) in inputs.iter().enumerate() {
-        let panel = matrix.address + u64::from(token / PANEL as u32) * panel_bytes;
-        let mut stream = Stream::new(pages, carry, panel, panel_bytes, unit);
-        let mut groups = output.column(c).chunks_mut(GROUP);
-        while let Some(blocks) = stream.next_units()? {
+/// What chooses the row of an embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Index {
+    /// The token.
+    #[default]
+    Token,
+    /// The token's position.
+    Position,
+    /// It is always row 0.
+    First,
+}
+
+/// `output` = a row of `weight` for each token, added to what `output` holds if `accumulate`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(bound = "F::Name: schemars::JsonSchema, F::Value: schemars::JsonSchema")
+)]
+#[serde(deny_unknown_fields)]
+pub struct Embed<F: Form = Numbers> {
+    /// Matrix [rows, output width].
+    pub weight: F::Name,
+    /// The embedded tokens.
+    pub output: F::Value,
+    /// What chooses the row.
+    #[serde(default)]
+    pub index: Index,
+    /// What is added to a position before it chooses a row.
+    #[serde(default)]
+    pub offset: u32,
+    /// Adds to the output.
+    #[serde(default)]
+    pub accumulate: bool,
+}
+
+operands!(Embed { weight weight, update output; index, offset, accumulate });
+
+impl Operation for Embed {
+    fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
+        check.tokens(&[self.output])?;
+        let vocabulary = check.program().header().vocab_size;
+        let rows = if self.index == Index::Token { vocabulary } else { 1 };
+        check.that(vocabulary > 0)?;
+        check.tensors(self.weight, |t| {
+            t.format != Format::Vector && t.rows >= rows && t.columns == self.output.width
+        })
+    }
+
+    fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
+        let matrix = player.tensor(self.weight, layer)?;
+        let count = player.inputs.len();
+        for column in 0..count {
+            let input = player.inputs.iter().nth(column).ok_or(RunError::Program)?;
+            let row = match self.index {
+                Index::Token => input.token,
+                Index::Position => input.position.saturating_add(self.offset),
+                Index::First => 0,
+            };
+            if row >= matrix.rows {
+                return Err(RunError::Position(input.position));
+            }
+            let Player { memory, program, inputs, pages, carry, .. } = player;
+            let ([], output) = memory.split(program, inputs.counts(), [], self.output)?;
+            let panel_bytes = matrix.format.tensor_bytes(PANEL as u32, matrix.columns);
+            let panel = matrix.address + u64::from(row / PANEL as u32) * panel_bytes;
+            let unit = matrix.format.unit_bytes();
+            let stream = Stream::new(pages, carry, panel, panel_bytes, unit);
+            self.read_row(&matrix, stream, row as usize % PANEL, output, column)?;
+        }
+        Ok(())
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Rows
+    }
+}
+
+impl Embed {
+    /// Reads row `lane` of a panel into a column.
+    fn read_row(
+        &self,
+        matrix: &Tensor,
+        mut panel: Stream<'_, '_>,
+        lane: usize,
+        mut output: ColumnsMut<'_>,
+        column: usize,
+    ) -> Result<(), RunError> {
+        let unit = matrix.format.unit_bytes();
+        let mut groups = output.column(column).chunks_mut(GROUP);
+        while let Some(blocks) = panel.next_units()? {
             for (block, out) in blocks.chunks_exact(unit.max(1)).zip(&mut groups) {
                 let mut group = [0.0; GROUP];
-                dequantize_row(matrix.format, block, token as usize % PANEL, &mut group);
+                dequantize_row(matrix.format, block, lane, &mut group);
                 for (out, x) in out.iter_mut().zip(group) {
-                    *out = x;
+                    *out = if self.accumulate { *out + x } else { x };
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
 }

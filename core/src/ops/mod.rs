@@ -1,41 +1,349 @@
-//! The operations, one file a family. They see slices of activations and streams of weights, and
-//! know nothing of models.
+//! The operations, one file each: what it has, what it reads and writes, when it is valid, how it is
+//! played, what it costs.
+//!
+//! An operation is written once for every [`Form`] that a model has: what it refers to are numbers in
+//! a program, and names in `graph.json`.
+//!
+//! A new operation is a file here, a line in [`for_each_op`], and a row in `docs/format.md`.
 
-pub(crate) mod activation;
-pub(crate) mod attention;
-pub(crate) mod embed;
-pub(crate) mod matmul;
-pub(crate) mod norm;
-pub(crate) mod rope;
+mod add;
+mod activate;
+mod angles;
+mod attend;
+mod correction;
+mod embed;
+mod gated;
+mod linear;
+mod norm;
+mod rotary;
+mod scale;
+mod select;
+mod short_conv;
+mod soft_cap;
+mod store;
+
+pub use activate::{Activate, Activation};
+pub use add::Add;
+pub use angles::Angles;
+pub use attend::{Attend, Mask};
+pub use correction::Correction;
+pub use embed::{Embed, Index};
+pub use gated::Gated;
+pub use linear::Linear;
+pub use norm::{Norm, NormKind};
+pub use rotary::{Pairing, Rotary};
+pub use scale::Scale;
+pub use select::Select;
+pub use short_conv::ShortConv;
+pub use soft_cap::SoftCap;
+pub use store::Store;
+
+use crate::engine::Player;
+use crate::error::{Fault, RunError};
+use crate::program::{Check, PerLayer, Program, Value, get, put};
+use core::fmt::Debug;
+
+/// Calls a macro with the list of operations: code in a program and name. A code is never used
+/// again for another operation.
+#[macro_export]
+macro_rules! for_each_op {
+    ($call:ident) => {
+        $call! {
+            1 Embed,
+            2 Norm,
+            3 Linear,
+            4 Correction,
+            5 Angles,
+            6 Rotary,
+            7 Store,
+            8 Attend,
+            9 Gated,
+            10 Activate,
+            11 Add,
+            12 Scale,
+            13 SoftCap,
+            14 Select,
+            15 ShortConv,
+        }
+    };
+}
+
+/// How operations refer to weights, states and values.
+pub trait Form {
+    /// A weight or a state, in each layer.
+    type Name: Clone + Debug + PartialEq;
+    /// A value.
+    type Value: Clone + Debug + PartialEq;
+}
+
+/// The form of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers;
+
+impl Form for Numbers {
+    type Name = PerLayer;
+    type Value = Value;
+}
+
+/// Something that an operation refers to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Operand<'o, F: Form> {
+    /// A tensor; an operation reads its weights in this order.
+    Weight(&'o F::Name),
+    /// A state.
+    State(&'o F::Name),
+    /// A value that is read.
+    Read(&'o F::Value),
+    /// A value that is read, and that may be the very one that is written.
+    Source(&'o F::Value),
+    /// A value that is written whole.
+    Write(&'o F::Value),
+    /// A value that is changed.
+    Update(&'o F::Value),
+}
+
+/// Turns what operations refer to into another form.
+pub trait Resolve<F: Form> {
+    /// The other form.
+    type To: Form;
+    /// What can go wrong.
+    type Error;
+
+    /// A weight.
+    ///
+    /// # Errors
+    /// It does not exist.
+    fn weight(&mut self, name: &F::Name) -> Result<<Self::To as Form>::Name, Self::Error>;
+
+    /// A state.
+    ///
+    /// # Errors
+    /// It does not exist.
+    fn state(&mut self, name: &F::Name) -> Result<<Self::To as Form>::Name, Self::Error>;
+
+    /// A value.
+    ///
+    /// # Errors
+    /// It does not exist.
+    fn value(&mut self, value: &F::Value) -> Result<<Self::To as Form>::Value, Self::Error>;
+}
+
+/// Which bytes of its weights an operation reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// All, in order.
+    Whole,
+    /// Rows that tokens choose.
+    Rows,
+}
+
+/// What an operation does in a program.
+pub(crate) trait Operation {
+    /// Checks what the kinds of its operands do not say.
+    fn check(&self, check: &Check<'_>) -> Result<(), Fault>;
+
+    /// Runs it.
+    fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError>;
+
+    /// Multiplications, each with an addition, for a column, and for each position that it attends
+    /// to.
+    fn multiply_adds(&self, _program: &Program<'_>, _layer: u32) -> (u64, u64) {
+        (0, 0)
+    }
+
+    /// Which bytes of its weights it reads.
+    fn reads(&self) -> Reads {
+        Reads::Whole
+    }
+}
+
+/// Says which fields of an operation are which operands, in the order of use; the others are plain.
+macro_rules! operands {
+    ($op:ident { $($role:ident $field:ident),* $(; $($plain:ident),*)? }) => {
+        impl<F: $crate::ops::Form> $op<F> {
+            /// Shows what the operation refers to, in the order of use.
+            pub fn operands<'o>(&'o self, show: &mut dyn FnMut($crate::ops::Operand<'o, F>)) {
+                $($crate::ops::operands!(@show $role, self.$field, show);)*
+            }
+
+            /// The same operation in another form.
+            ///
+            /// # Errors
+            /// Those of `to`.
+            pub fn resolve<R: $crate::ops::Resolve<F>>(
+                &self,
+                to: &mut R,
+            ) -> Result<$op<R::To>, R::Error> {
+                Ok($op {
+                    $($field: $crate::ops::operands!(@resolve $role, self.$field, to),)*
+                    $($($plain: self.$plain,)*)?
+                })
+            }
+        }
+    };
+    (@show weight, $field:expr, $show:ident) => { $show($crate::ops::Operand::Weight(&$field)) };
+    (@show state, $field:expr, $show:ident) => { $show($crate::ops::Operand::State(&$field)) };
+    (@show read, $field:expr, $show:ident) => { $show($crate::ops::Operand::Read(&$field)) };
+    (@show source, $field:expr, $show:ident) => { $show($crate::ops::Operand::Source(&$field)) };
+    (@show write, $field:expr, $show:ident) => { $show($crate::ops::Operand::Write(&$field)) };
+    (@show update, $field:expr, $show:ident) => { $show($crate::ops::Operand::Update(&$field)) };
+    (@show maybe_weight, $field:expr, $show:ident) => {
+        if let Some(field) = &$field { $show($crate::ops::Operand::Weight(field)) }
+    };
+    (@show maybe_read, $field:expr, $show:ident) => {
+        if let Some(field) = &$field { $show($crate::ops::Operand::Read(field)) }
+    };
+    (@resolve weight, $field:expr, $to:ident) => { $to.weight(&$field)? };
+    (@resolve state, $field:expr, $to:ident) => { $to.state(&$field)? };
+    (@resolve maybe_weight, $field:expr, $to:ident) => {
+        match &$field { Some(field) => Some($to.weight(field)?), None => None }
+    };
+    (@resolve maybe_read, $field:expr, $to:ident) => {
+        match &$field { Some(field) => Some($to.value(field)?), None => None }
+    };
+    (@resolve $value:ident, $field:expr, $to:ident) => { $to.value(&$field)? };
+}
+use operands;
+
+macro_rules! op_enum {
+    ($($code:literal $op:ident,)*) => {
+        /// An operation.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "each is described where it is defined")]
+        pub enum Op<F: Form = Numbers> {
+            $($op($op<F>),)*
+        }
+
+        impl Copy for Op {}
+
+        $(impl<F: Form> From<$op<F>> for Op<F> {
+            fn from(op: $op<F>) -> Self {
+                Self::$op(op)
+            }
+        })*
+
+        impl<F: Form> Op<F> {
+            /// Shows what the operation refers to, in the order of use.
+            pub fn operands<'o>(&'o self, show: &mut dyn FnMut(Operand<'o, F>)) {
+                match self { $(Self::$op(op) => op.operands(show),)* }
+            }
+
+            /// The same operation in another form.
+            ///
+            /// # Errors
+            /// Those of `to`.
+            pub fn resolve<R: Resolve<F>>(
+                &self,
+                to: &mut R,
+            ) -> Result<Op<R::To>, R::Error> {
+                Ok(match self { $(Self::$op(op) => Op::$op(op.resolve(to)?),)* })
+            }
+
+            /// The operation's code in a program.
+            #[must_use]
+            pub const fn code(&self) -> u8 {
+                match self { $(Self::$op(_) => $code,)* }
+            }
+
+            /// The operation's name.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$op(_) => stringify!($op),)* }
+            }
+        }
+
+        impl Op {
+            pub(crate) fn write(&self, out: &mut [u8]) -> Option<usize> {
+                match self { $(Self::$op(op) => put($code, op, out),)* }
+            }
+
+            pub(crate) fn read(code: u8, fields: &[u8]) -> Result<Self, Fault> {
+                match code {
+                    $($code => get(fields).map(Self::$op).ok_or(Fault::Encoding),)*
+                    _ => Err(Fault::Unknown(code)),
+                }
+            }
+
+            pub(crate) fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
+                match self { $(Self::$op(op) => op.check(check),)* }
+            }
+
+            pub(crate) fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
+                match self { $(Self::$op(op) => op.play(player, layer),)* }
+            }
+
+            /// Multiplications, each with an addition, for a column, and for each position that it
+            /// attends to.
+            #[must_use]
+            pub fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
+                match self { $(Self::$op(op) => op.multiply_adds(program, layer),)* }
+            }
+
+            /// Which bytes of its weights the operation reads.
+            #[must_use]
+            pub fn reads(&self) -> Reads {
+                match self { $(Self::$op(op) => op.reads(),)* }
+            }
+        }
+    };
+}
+for_each_op!(op_enum);
+
+impl Op {
+    /// Shows the tensors that the operation reads, in the order of use.
+    pub fn weights(&self, show: &mut dyn FnMut(PerLayer)) {
+        self.operands(&mut |operand| {
+            if let Operand::Weight(weight) = operand {
+                show(*weight);
+            }
+        });
+    }
+
+    /// The state that it stores keys and values in.
+    pub(crate) fn stores(&self) -> Option<PerLayer> {
+        if let Self::Store(op) = self { Some(op.state) } else { None }
+    }
+
+    /// The state that it attends to.
+    pub(crate) fn attends(&self) -> Option<PerLayer> {
+        if let Self::Attend(op) = self { Some(op.state) } else { None }
+    }
+}
 
 /// The columns of a value: column `c` begins at `c * stride`.
 #[derive(Clone, Copy)]
-pub(crate) struct Columns<'a> {
-    pub(crate) values: &'a [f32],
+pub(crate) struct Columns<'a, T = f32> {
+    pub(crate) values: &'a [T],
     pub(crate) stride: usize,
     pub(crate) width: usize,
 }
 
-impl<'a> Columns<'a> {
+impl<'a, T> Columns<'a, T> {
     /// One column; empty past the last.
-    pub(crate) fn column(&self, column: usize) -> &'a [f32] {
+    pub(crate) fn column(&self, column: usize) -> &'a [T] {
         let start = column.saturating_mul(self.stride);
         self.values.get(start..start.saturating_add(self.width)).unwrap_or_default()
     }
 }
 
 /// The columns of a value that is written.
-pub(crate) struct ColumnsMut<'a> {
-    pub(crate) values: &'a mut [f32],
+pub(crate) struct ColumnsMut<'a, T = f32> {
+    pub(crate) values: &'a mut [T],
     pub(crate) stride: usize,
     pub(crate) width: usize,
-    /// Has a column only for each token whose logits are wanted.
-    pub(crate) selected: bool,
+    /// How many columns the pass has of it.
+    pub(crate) count: usize,
 }
 
-impl ColumnsMut<'_> {
+impl<'a, T> ColumnsMut<'a, T> {
+    /// One column, for as long as the value lives; empty past the last.
+    pub(crate) fn into_column(self, column: usize) -> &'a mut [T] {
+        let start = column.saturating_mul(self.stride);
+        self.values.get_mut(start..start.saturating_add(self.width)).unwrap_or_default()
+    }
+
     /// One column; empty past the last.
-    pub(crate) fn column(&mut self, column: usize) -> &mut [f32] {
+    pub(crate) fn column(&mut self, column: usize) -> &mut [T] {
         let start = column.saturating_mul(self.stride);
         self.values.get_mut(start..start.saturating_add(self.width)).unwrap_or_default()
     }

@@ -10,38 +10,62 @@ use crate::simd::{KvHead, LANES};
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Rings of sliding windows are multiples of this, so that attention meets a position at the same
+/// place of a block wherever the ring begins.
+pub(crate) const ALIGNED_POSITIONS: u32 = 32;
+
 /// Which positions a cache holds, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Positions that fit.
-    pub capacity: u32,
+    /// Positions that a query sees at most.
+    pub visible: u32,
     /// Positions that stay.
     pub sinks: u32,
+    /// Positions that fit: those that are seen, and of a sliding window those that the columns of
+    /// one pass replace.
+    pub places: u32,
 }
 
 impl Window {
+    /// True if the window slides: there are no sinks, and places in reserve.
+    #[must_use]
+    pub fn slides(&self) -> bool {
+        self.places > self.visible
+    }
+
     /// Where a position lies.
     #[must_use]
     pub fn place(&self, position: u32) -> u32 {
-        if position < self.capacity {
+        if position < self.places {
             position
         } else {
-            let ring = self.capacity.saturating_sub(self.sinks).max(1);
+            let ring = self.places.saturating_sub(self.sinks).max(1);
             self.sinks + (position - self.sinks) % ring
         }
     }
 
-    /// How many places hold what a query at `position` attends to: the first ones.
+    /// The places that a query at `position` attends to behind the sinks it was shown: one range, or
+    /// two where the ring of a sliding window begins anew.
     #[must_use]
-    pub fn visible(&self, position: u32) -> u32 {
-        position.saturating_add(1).min(self.capacity)
+    pub fn ranges(&self, position: u32, shown: u32) -> [Range<usize>; 2] {
+        let end = position.saturating_add(1);
+        if !self.slides() {
+            return [shown as usize..end.min(self.visible) as usize, 0..0];
+        }
+        let oldest = end.saturating_sub(self.visible);
+        let (first, last) = (self.place(oldest) as usize, self.place(position) as usize);
+        if first <= last {
+            [first..last + 1, 0..0]
+        } else {
+            [first..self.places as usize, 0..last + 1]
+        }
     }
 
     /// How far a query at `position` is turned back before it meets the sinks, so that it sees
     /// them at a distance that the cache's capacity bounds.
     #[must_use]
     pub fn sink_shift(&self, position: u32) -> u32 {
-        position.saturating_sub(self.capacity.saturating_sub(1))
+        if self.slides() { 0 } else { position.saturating_sub(self.visible.saturating_sub(1)) }
     }
 }
 
@@ -160,7 +184,7 @@ impl<'a> Cache<'a> {
             KvFormat::Half => Numbers::new(of_numbers, bytes, &mut []).map(Self::Half),
             KvFormat::Single => Numbers::new(of_numbers, bytes, &mut []).map(Self::Single),
             KvFormat::Int8 => {
-                let places = (window.capacity as usize).next_multiple_of(LANES);
+                let places = (window.places as usize).next_multiple_of(LANES);
                 let scales = heads.checked_mul(places)?.checked_mul(2 * size_of::<f32>())?;
                 let (scales, numbers) = bytes.split_at_mut_checked(scales)?;
                 let scales = <[f32]>::mut_from_bytes(scales).ok()?;
@@ -204,7 +228,7 @@ impl<'a, T: FromBytes + IntoBytes + KnownLayout + Immutable + Copy> Numbers<'a, 
     }
 
     fn places(&self) -> usize {
-        (self.window.capacity as usize).next_multiple_of(LANES)
+        (self.window.places as usize).next_multiple_of(LANES)
     }
 
     /// Where a head's keys and values lie, and where its scales.

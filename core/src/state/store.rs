@@ -1,7 +1,9 @@
-//! Where KV caches lie: in the arena, or with a [`KvStore`] that may keep some of them elsewhere.
+//! Where states lie: in the arena, or KV caches with a [`KvStore`] that may keep some elsewhere.
 
 use crate::error::RunError;
-use crate::kv::Shape;
+use super::State;
+use crate::arena::Plan;
+use crate::program::Program;
 use core::fmt;
 use core::ops::Range;
 
@@ -61,26 +63,38 @@ impl From<KvError> for RunError {
     }
 }
 
-/// The KV caches of an engine.
-pub(crate) enum Caches<'a> {
+/// The states of an engine, sequence after sequence.
+pub(crate) enum States<'a> {
     Arena(&'a mut [u8]),
     Store(&'a mut dyn KvStore),
 }
 
-impl Caches<'_> {
-    /// The bytes of cache `index`, which hold what they held at `places`.
+impl States<'_> {
+    /// The bytes of a sequence's state, which hold what they held: of a KV cache, at `places`.
     pub(crate) fn get(
         &mut self,
-        shape: &Shape,
+        program: &Program<'_>,
+        plan: &Plan,
         index: u32,
+        sequence: u32,
         places: Range<u32>,
-    ) -> Result<&mut [u8], RunError> {
-        let bytes = usize::try_from(shape.bytes()).map_err(|_| RunError::Program)?;
-        let cache = match self {
-            Self::Arena(kv) => kv.chunks_exact_mut(bytes.max(1)).nth(index as usize),
+    ) -> Result<(State, &mut [u8]), RunError> {
+        let state = program.state(index).ok_or(RunError::Program)?;
+        let size = |bytes| usize::try_from(bytes).map_err(|_| RunError::Program);
+        let bytes = size(plan.state_bytes(&state))?;
+        let memory = match self {
+            Self::Arena(memory) => {
+                let sum = |count: usize| -> u64 {
+                    program.states().take(count).map(|state| plan.state_bytes(&state)).sum()
+                };
+                let before = sum(index as usize);
+                let all = if sequence == 0 { 0 } else { sum(usize::MAX) };
+                let start = size(u64::from(sequence).saturating_mul(all).saturating_add(before))?;
+                memory.get_mut(start..start.saturating_add(bytes))
+            }
             Self::Store(store) => store.cache(index, places)?.get_mut(..bytes),
         };
-        cache.ok_or(RunError::Program)
+        Ok((state, memory.ok_or(RunError::Program)?))
     }
 
     /// Says that this place of the cache that was asked for last was changed.

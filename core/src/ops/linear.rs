@@ -1,48 +1,93 @@
-//! Matrix times activations, with the matrix streamed block by block.
+//! A matrix times activations, with the matrix streamed block by block.
 
-use super::{Columns, ColumnsMut};
-use crate::page::{Pages, Stream};
-use crate::program::Tensor;
+use super::{Columns, ColumnsMut, Form, Numbers, Operation, operands};
+use crate::engine::{Player, stream};
+use crate::error::{Fault, RunError};
+use crate::page::Stream;
+use crate::program::{Check, Program};
 use crate::quant::{FloatGroup, Format, GROUP, PANEL};
 use crate::rows::{TaskRows, share_rows};
-use crate::simd::{Kernels, MAX_COLUMNS, MAX_PANELS, PanelDot};
+use crate::simd::{MAX_COLUMNS, MAX_PANELS, PanelDot};
 use omex_hal::{PageError, Parallel};
+use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// What a multiplication works with.
-pub(crate) struct Machine<'m, 'a> {
-    pub(crate) kernels: &'m Kernels,
-    pub(crate) parallel: &'m dyn Parallel,
-    pub(crate) pages: &'m mut Pages<'a>,
-    pub(crate) carry: &'m mut [u8],
-    /// Holds the activations as the kernels read them.
-    pub(crate) staging: &'m mut [u8],
+/// `output` = `weight` × `input` + `bias`, added to what `output` holds if `accumulate`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(bound = "F::Name: schemars::JsonSchema, F::Value: schemars::JsonSchema")
+)]
+#[serde(deny_unknown_fields)]
+pub struct Linear<F: Form = Numbers> {
+    /// Vector [output width].
+    #[serde(default)]
+    pub bias: Option<F::Name>,
+    /// Matrix [output width, input width].
+    pub weight: F::Name,
+    /// What is multiplied.
+    pub input: F::Value,
+    /// The result, apart from the input.
+    pub output: F::Value,
+    /// Adds to the output.
+    #[serde(default)]
+    pub accumulate: bool,
 }
 
-/// `output` = `matrix` × `input`, added to what `output` holds if `accumulate`.
-pub(crate) fn matmul(
-    machine: Machine<'_, '_>,
-    matrix: &Tensor,
-    input: Columns<'_>,
-    output: ColumnsMut<'_>,
-    columns: usize,
-    accumulate: bool,
-) -> Result<(), PageError> {
-    let Machine { kernels, parallel, pages, carry, staging } = machine;
-    let unit = matrix.format.unit_bytes();
-    let stream = Stream::new(pages, carry, matrix.address, matrix.bytes(), unit);
-    let groups = (matrix.columns as usize).div_ceil(GROUP);
-    let product = Product { stream, parallel, output, columns, groups, unit, accumulate };
-    match matrix.format {
-        Format::Int4 => {
-            product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize))
+operands!(Linear { maybe_weight bias, weight weight, read input, update output; accumulate });
+
+impl Operation for Linear {
+    fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
+        check.floats(&[self.input, self.output])?;
+        check.matrix(self.weight, self.output.width, self.input.width)?;
+        self.bias.map_or(Ok(()), |bias| check.vector(bias, self.output.width))
+    }
+
+    fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
+        let mut accumulate = self.accumulate;
+        if let Some(bias) = self.bias {
+            let width = self.output.width as usize;
+            let add: fn(&mut f32, f32) = match accumulate {
+                true => |y, b| *y += b,
+                false => |y, b| *y = b,
+            };
+            player.with_vector(bias, layer, self.output, width, add)?;
+            accumulate = true;
         }
-        Format::Int8 => {
-            product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
+        let matrix = player.tensor(self.weight, layer)?;
+        let Player { memory, program, inputs, pages, carry, staging, kernels, parallel, .. } = player;
+        let ([input], output) = memory.split(program, inputs.counts(), [self.input], self.output)?;
+        let columns = output.count;
+        if let Some(observer) = &mut player.observer {
+            (0..columns).for_each(|c| observer(self.weight.at(layer), input.column(c)));
         }
-        Format::F16 => product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x)),
-        Format::F32 => product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x)),
-        Format::Vector => Ok(()),
+        let unit = matrix.format.unit_bytes();
+        let stream = stream(pages, carry, &matrix);
+        let groups = (matrix.columns as usize).div_ceil(GROUP);
+        let parallel = *parallel;
+        let product = Product { stream, parallel, output, columns, groups, unit, accumulate };
+        match matrix.format {
+            Format::Int4 => {
+                product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize))
+            }
+            Format::Int8 => {
+                product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
+            }
+            Format::F16 => {
+                product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x))
+            }
+            Format::F32 => {
+                product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x))
+            }
+            Format::Vector => Ok(()),
+        }?;
+        Ok(())
+    }
+
+    fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
+        let matrix = program.tensor(self.weight.at(layer));
+        (matrix.map_or(0, |m| u64::from(m.rows) * u64::from(m.columns)), 0)
     }
 }
 

@@ -1,0 +1,258 @@
+//! Attention over a KV cache (grouped-query attention, arXiv:2305.13245).
+
+use super::rotary::{Pairing, rotate};
+use super::{Columns, ColumnsMut, Form, Numbers, Operation, operands};
+use crate::engine::Player;
+use crate::error::{Fault, RunError};
+use crate::pass::Run;
+use crate::program::{Check, MAX_HEAD_WIDTH, Program};
+use crate::rows::{TaskRows, share_rows};
+use crate::simd::{Attend as Kernel, Kernels, KvHead, MAX_QUERIES, Query, Softmax};
+use crate::state::State;
+use crate::state::kv::{Cache, Window};
+use omex_hal::Parallel;
+use serde::{Deserialize, Serialize};
+
+/// Which positions a token sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Mask {
+    /// Those up to its own that the cache holds.
+    #[default]
+    Causal,
+    /// All of its text, which one pass runs whole (encoders).
+    Full,
+}
+
+/// `output` = for each query head, the values in a cache weighted by the softmax of the scaled scores of
+/// their keys. As many query heads share a key head as there are more of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(bound = "F::Name: schemars::JsonSchema, F::Value: schemars::JsonSchema")
+)]
+#[serde(deny_unknown_fields)]
+pub struct Attend<F: Form = Numbers> {
+    /// The KV cache, which says what heads there are.
+    pub state: F::Name,
+    /// Queries, rotated.
+    pub query: F::Value,
+    /// RoPE's angles, to turn queries for the attention sinks; none if positions are not rotated.
+    #[serde(default)]
+    pub angles: Option<F::Value>,
+    /// The result, apart from the inputs.
+    pub output: F::Value,
+    /// What scores are multiplied with.
+    pub scale: f32,
+    /// Which numbers of a query are turned together.
+    #[serde(default)]
+    pub pairing: Pairing,
+    /// Which positions a token sees.
+    #[serde(default)]
+    pub mask: Mask,
+}
+
+operands!(Attend { state state, read query, maybe_read angles, write output; scale, pairing, mask });
+
+impl Operation for Attend {
+    fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
+        check.tokens(&[self.query, self.output])?;
+        check.equal(self.query.width, self.output.width)?;
+        check.that(self.scale.is_finite())?;
+        let rotated = self.angles.map_or(0, |angles| angles.width);
+        check.that(rotated.is_multiple_of(4))?;
+        self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
+        check.states(self.state, |state| match state {
+            State::Kv { heads, width, .. } => {
+                self.query.width.is_multiple_of(heads * width) && rotated / 2 <= width
+            }
+            State::Bytes(_) => false,
+        })
+    }
+
+    fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
+        let index = self.state.at(layer);
+        let window = player.kv_window(index)?;
+        let pending = player.pending.take().filter(|stored| stored.state == index);
+        let Player { memory, program, plan, inputs, states, kernels, parallel, .. } = player;
+        let (key, value) = pending.map_or((self.query, self.query), |new| (new.key, new.value));
+        let reads = [self.query, self.angles.unwrap_or(self.query), key, value];
+        let ([query, angles, key, value], mut output) =
+            memory.split(program, inputs.counts(), reads, self.output)?;
+        let mut next = 0;
+        while let Some(run) = inputs.run(next) {
+            next = run.columns.end;
+            let end = run.position_of(run.columns.end);
+            let full = !window.slides() && end > window.places;
+            // What this run stores is there already, but where it waits for its turn in a full ring.
+            let held = if full { run.position } else { end }.min(window.places);
+            let (state, bytes) = states.get(program, plan, index, run.sequence, 0..held)?;
+            let State::Kv { heads, width, .. } = state else { return Err(RunError::Program) };
+            let shape = plan.cache_shape(&state).ok_or(RunError::Program)?;
+            let mut cache = Cache::new(bytes, &shape, window).ok_or(RunError::Program)?;
+            let group = query.width / (heads as usize * width as usize).max(1);
+            let angles = self.angles.map(|_| angles);
+            let (scale, pairing, mask) = (self.scale, self.pairing, self.mask);
+            let width = width as usize;
+            let attention =
+                Attention { group, width, scale, query, angles, pairing, window, mask };
+            if full && pending.is_none() {
+                return Err(RunError::Position(run.position));
+            }
+            if !full {
+                // Where inputs branch, another run may have stored at the same positions.
+                for c in run.columns.clone() {
+                    if let Some(spare) = inputs.spare() {
+                        cache.copy(spare + c as u32, window.place(run.position_of(c)));
+                    }
+                }
+                attention.attend(kernels, *parallel, &cache, &mut output, &run);
+                continue;
+            }
+            for c in run.columns.clone() {
+                let position = run.position_of(c);
+                cache.append(position, key.column(c), value.column(c));
+                let one = Run { sequence: run.sequence, position, columns: c..c + 1 };
+                attention.attend(kernels, *parallel, &cache, &mut output, &one);
+            }
+            run.columns.clone().for_each(|c| states.changed(window.place(run.position_of(c))));
+        }
+        Ok(())
+    }
+
+    fn multiply_adds(&self, _: &Program<'_>, _: u32) -> (u64, u64) {
+        // A key and a value a head and position.
+        (0, 2 * u64::from(self.query.width))
+    }
+}
+
+/// An attention under way.
+struct Attention<'i> {
+    /// Query heads that share a key.
+    group: usize,
+    /// Width of a head.
+    width: usize,
+    scale: f32,
+    query: Columns<'i>,
+    /// RoPE's angles; the second half turns a query for the sinks.
+    angles: Option<Columns<'i>>,
+    pairing: Pairing,
+    window: Window,
+    mask: Mask,
+}
+
+impl Attention<'_> {
+    /// Attends from each column of a run, whose keys and values are stored.
+    fn attend(
+        &self,
+        kernels: &Kernels,
+        parallel: &dyn Parallel,
+        cache: &Cache<'_>,
+        output: &mut ColumnsMut<'_>,
+        run: &Run,
+    ) {
+        let rows = 0..output.width;
+        let rows_per_task = self.heads_per_task(parallel, run) * self.width;
+        share_rows(parallel, output, rows, rows_per_task, &|rows| match cache {
+            Cache::Half(cache) => {
+                self.attend_rows(kernels.attend_half, |h| cache.head(h), rows, run);
+            }
+            Cache::Single(cache) => {
+                self.attend_rows(kernels.attend_single, |h| cache.head(h), rows, run);
+            }
+            Cache::Int8(cache) => {
+                self.attend_rows(kernels.attend_int8, |h| cache.head(h), rows, run);
+            }
+        });
+    }
+
+    /// Query heads that one task computes: all where waking other cores costs more than the work,
+    /// else at most those that share a key, so that it is read once.
+    fn heads_per_task(&self, parallel: &dyn Parallel, batch: &Run) -> usize {
+        let seen = batch.position.min(self.window.visible) as usize + batch.columns.len();
+        let heads = self.query.width / self.width.max(1);
+        if seen * batch.columns.len() < 64 {
+            return heads;
+        }
+        let group = self.group.max(1);
+        let share = (heads / (2 * parallel.cores()).max(1)).clamp(1, group);
+        (1..=share).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1)
+    }
+
+    /// Computes the output rows of one task for a batch of columns.
+    fn attend_rows<'c, T: 'c>(
+        &self,
+        attend: Kernel<T>,
+        kv_head: impl Fn(usize) -> KvHead<'c, T>,
+        mut rows: TaskRows<'_>,
+        batch: &Run,
+    ) {
+        let (width, group) = (self.width.max(1), self.group.max(1));
+        let first = rows.range().start / width;
+        for c in batch.columns.clone() {
+            let position = match self.mask {
+                Mask::Causal => batch.position_of(c),
+                Mask::Full => batch.position_of(batch.columns.end.saturating_sub(1)),
+            };
+            let query = self.query.column(c).get(first * width..).unwrap_or_default();
+            let mut queries = query.chunks_exact(width);
+            let mut outs = rows.column(c).chunks_exact_mut(width);
+            let mut head = first;
+            while outs.len() > 0 {
+                // Up to the last query head that shares the key of this one.
+                let count = (group - head % group).min(MAX_QUERIES);
+                let mut tile = heapless::Vec::<_, MAX_QUERIES>::new();
+                for (query, out) in queries.by_ref().zip(outs.by_ref()).take(count) {
+                    out.fill(0.0);
+                    // There is room: `count` is at most `MAX_QUERIES`.
+                    let _ = tile.push(Query { query, out, softmax: Softmax::EMPTY });
+                }
+                let kv_head = kv_head(head / group);
+                let seen = self.see_sinks(attend, &kv_head, position, c, &mut tile);
+                for places in self.window.ranges(position, seen as u32) {
+                    if !places.is_empty() {
+                        attend(&kv_head, places, self.scale, &mut tile);
+                    }
+                }
+                for query in &mut tile {
+                    let inverse = 1.0 / query.softmax.total();
+                    query.out.iter_mut().for_each(|x| *x *= inverse);
+                }
+                head += count;
+            }
+        }
+    }
+
+    /// Shows the sinks to queries that are turned for it; returns how many places they have seen:
+    /// none while the text is no longer than the cache.
+    fn see_sinks<T>(
+        &self,
+        attend: Kernel<T>,
+        kv_head: &KvHead<'_, T>,
+        position: u32,
+        column: usize,
+        queries: &mut [Query<'_>],
+    ) -> usize {
+        let Some(angles) = self.angles.filter(|_| self.window.sink_shift(position) > 0) else {
+            return 0;
+        };
+        let sinks = self.window.sinks as usize;
+        // The angles of the position, then those for the sinks.
+        let angles = angles.column(column);
+        let angles = angles.get(angles.len() / 2..).unwrap_or_default();
+        for query in queries {
+            let mut turned = [0.0; MAX_HEAD_WIDTH as usize];
+            let Some(turned) = turned.get_mut(..query.query.len()) else { return 0 };
+            turned.iter_mut().zip(query.query).for_each(|(turned, x)| *turned = *x);
+            rotate(turned, angles, self.pairing);
+            let softmax = query.softmax;
+            let mut turned = [Query { query: turned, out: &mut *query.out, softmax }];
+            attend(kv_head, 0..sinks, self.scale, &mut turned);
+            let [turned] = turned;
+            query.softmax = turned.softmax;
+        }
+        sinks
+    }
+}
