@@ -3,9 +3,9 @@
 use crate::error::LoadError;
 use crate::pass::Record;
 use crate::program::{Per, Program};
+use crate::quant::{FloatGroup, QuantizedGroup};
 use crate::state::State;
 use crate::state::kv::KvFormat;
-use crate::quant::{FloatGroup, QuantizedGroup};
 use core::mem::size_of;
 use zerocopy::FromBytes;
 

@@ -1,5 +1,6 @@
 //! What can go wrong in the core: small, `Copy`, and without text.
 
+use crate::program::Lack;
 use crate::state::KvError;
 use core::fmt;
 use omex_hal::PageError;
@@ -12,6 +13,8 @@ pub enum LoadError {
     Magic,
     /// The image is of this version, which this build does not read.
     Version(u32),
+    /// The image needs something that this build does not have.
+    Lack(Lack),
     /// A part of the image does not match its checksum, or lies outside of it.
     Section(Section),
     /// An operation can't be read, or refers to what is not there.
@@ -110,6 +113,12 @@ impl fmt::Display for LoadError {
         match self {
             Self::Magic => write!(f, "not an OMEX image"),
             Self::Version(v) => write!(f, "image version {v} is not supported"),
+            Self::Lack(Lack::Op(code)) => {
+                write!(f, "the image needs operation {code}, which this build does not have")
+            }
+            Self::Lack(Lack::Format(number)) => {
+                write!(f, "the image needs weight format {number}, which this build does not have")
+            }
             Self::Section(s) => write!(f, "{s:?} section is damaged or outside of the image"),
             Self::Record { fault: Fault::Unknown(code), .. } => {
                 write!(f, "the program needs operation {code}, which this build does not have")

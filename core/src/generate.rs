@@ -9,8 +9,8 @@ use crate::draft::Drafted;
 use crate::engine::{Engine, Wanted};
 use crate::error::RunError;
 use crate::pass::Input;
-use crate::sample::Sampler;
 use crate::program::Planes;
+use crate::sample::Sampler;
 
 /// A text under way.
 pub struct Generation<'g, 'a> {

@@ -6,14 +6,14 @@
 use crate::arena::Plan;
 use crate::engine::Model;
 use crate::error::{LoadError, Section};
+use crate::program::{Needs, Program};
 use crate::state::kv::KvFormat;
-use crate::program::Program;
 use omex_hal::Pager;
 
 /// How an image begins.
 pub const MAGIC: [u8; 8] = *b"OMEXIMG\0";
 /// The version that this code reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 256;
 /// Number of sections.
@@ -39,7 +39,9 @@ pub struct Header {
     pub plan: Plan,
     /// Memory that the plan was made for, in bytes.
     pub ram_bytes: u32,
-    /// The program: [`crate::program::Header`] and the operations, in postcard's encoding.
+    /// What the program needs of a build that plays it.
+    pub needs: Needs,
+    /// The program: [`crate::program::Header`], tables and operations.
     pub program: Extent,
     /// The tensor table; addresses are bytes from the image's start.
     pub tensors: Extent,
@@ -76,6 +78,8 @@ impl Header {
             writer.put(&extent.crc32c.to_le_bytes());
             writer.put(&[0; 4]);
         }
+        self.needs.ops.iter().for_each(|bits| writer.put(&bits.to_le_bytes()));
+        writer.put(&self.needs.formats.to_le_bytes());
         let (covered, crc) = bytes.split_at_mut(HEADER_BYTES - 4);
         crc.copy_from_slice(&crc32c(0, covered).to_le_bytes());
         bytes
@@ -110,13 +114,31 @@ impl Header {
             *extent = reader.extent().ok_or(damaged)?;
         }
         let [program, tensors, tokenizer, checksums, pages] = extents;
+        let mut needs = Needs::default();
+        for bits in &mut needs.ops {
+            *bits = reader.take().map(u64::from_le_bytes).ok_or(damaged)?;
+        }
+        needs.formats = reader.take().map(u32::from_le_bytes).ok_or(damaged)?;
         let (covered, crc) = bytes.split_at(HEADER_BYTES - 4);
         let valid_page = page_size.is_power_of_two() && (512..=1 << 24).contains(&page_size);
         let aligned = pages.offset.is_multiple_of(u64::from(page_size.max(1)));
         if crc != crc32c(0, covered).to_le_bytes() || !valid_page || !aligned {
             return Err(damaged);
         }
-        Ok(Self { page_size, plan, ram_bytes, program, tensors, tokenizer, checksums, pages })
+        if let Some(lack) = needs.lack() {
+            return Err(LoadError::Lack(lack));
+        }
+        Ok(Self {
+            page_size,
+            plan,
+            ram_bytes,
+            needs,
+            program,
+            tensors,
+            tokenizer,
+            checksums,
+            pages,
+        })
     }
 
     /// Bytes of the sections that a board keeps in memory.

@@ -1,8 +1,9 @@
 //! A graph and an index of tensors, compiled into the program that the engine plays.
 
-use crate::graph::{Activation, Graph, Node, ValueRef, weight_name};
-use heapless::Vec as FixedVec;
-use omex_core::program::{self, Header, Heads, MAX_SLOTS, Op, PerLayer, Slot, Tensor, Value};
+use crate::graph::{FORMAT, Graph, Names, Node, StateShape, ValueRef, ValueShape, name_in_layer};
+use omex_core::ops::{Correction, Numbers, Op, Resolve};
+use omex_core::program::{self, Header, PerLayer, Record, Slot, Tensor, Value};
+use omex_core::state::State;
 use std::collections::BTreeMap;
 
 /// The most entries of a tensor table.
@@ -11,7 +12,7 @@ const MAX_TENSORS: usize = 1 << 18;
 /// A program and its tensor table, as bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
-    /// The program: header and operations.
+    /// The program: header, tables and operations.
     pub program: Vec<u8>,
     /// The tensor table.
     pub tensors: Vec<u8>,
@@ -29,9 +30,12 @@ pub fn compile(
     stop_tokens: &[u32],
     tensor: impl Fn(&str, u32) -> Option<Tensor>,
 ) -> Result<Compiled, String> {
+    if graph.format != FORMAT {
+        return Err(format!("format is {}, this version reads {FORMAT}", graph.format));
+    }
     check_length(graph)?;
-    let slots = place_values(graph)?;
-    let mut compiler = Compiler { graph, slots, ops: vec![], tensors: vec![] };
+    let (slots, states) = (place_values(graph)?, number_states(graph)?);
+    let mut compiler = Compiler { graph, slots, states, records: vec![], tensors: vec![] };
     for node in &graph.nodes {
         compiler.node(node, &tensor)?;
     }
@@ -44,21 +48,38 @@ fn check_length(graph: &Graph) -> Result<(), String> {
         Node::Repeat { subgraph, .. } => 1 + graph.subgraphs.get(subgraph).map_or(0, Vec::len),
         _ => 1,
     };
-    let mut operations = 0;
+    let mut records = 0;
     for node in &graph.nodes {
-        operations += length(node);
-        if operations > usize::from(program::MAX_OPS) {
-            return Err(format!("more than {} operations, subgraphs included", program::MAX_OPS));
+        records += length(node);
+        if records > usize::from(program::MAX_RECORDS) {
+            let most = program::MAX_RECORDS;
+            return Err(format!("more than {most} operations, subgraphs included"));
         }
     }
     Ok(())
+}
+
+/// The number of the first state of each name.
+fn number_states(graph: &Graph) -> Result<BTreeMap<&str, u32>, String> {
+    let mut next = 0u32;
+    let mut numbers = BTreeMap::new();
+    for (name, shape) in &graph.states {
+        numbers.insert(name.as_str(), next);
+        next = next.saturating_add(shape.count());
+        if next > program::MAX_LAYERS {
+            return Err(format!("more than {} states", program::MAX_LAYERS));
+        }
+    }
+    Ok(numbers)
 }
 
 struct Compiler<'g> {
     graph: &'g Graph,
     /// Number and place of each value's slot.
     slots: BTreeMap<&'g str, (u16, Slot)>,
-    ops: Vec<Op>,
+    /// Number of the first state of each name.
+    states: BTreeMap<&'g str, u32>,
+    records: Vec<Record>,
     tensors: Vec<(String, u32, Tensor)>,
 }
 
@@ -70,8 +91,8 @@ impl Compiler<'_> {
     ) -> Result<(), String> {
         let Node::Repeat { subgraph, layers } = node else {
             let first = self.tensors.len() as u32;
-            let planes = self.add(node, node.weight().unwrap_or_default(), tensor)?;
-            return self.ops_of(node, planes, PerLayer { first, stride: 0 }, 0);
+            self.add(node, 0, tensor)?;
+            return self.records_of(node, PerLayer { first, stride: 0 }, 1).map(|_| ());
         };
         let body = self.graph.subgraphs.get(subgraph);
         let body = body.ok_or_else(|| format!("subgraph \"{subgraph}\" does not exist"))?;
@@ -81,60 +102,86 @@ impl Compiler<'_> {
                 "subgraph \"{subgraph}\" is repeated {layers} times, {most} at most"
             ));
         }
-        let (repeat, first) = (self.ops.len(), self.tensors.len() as u32);
-        let mut planes = vec![];
+        let (repeat, first) = (self.records.len(), self.tensors.len() as u32);
+        let mut counts = vec![];
         for layer in 0..*layers {
             for (number, node) in body.iter().enumerate() {
-                let name = weight_name(node.weight().unwrap_or_default(), layer);
-                let found = self.add(node, &name, tensor)?;
+                let found = self.add(node, layer, tensor)?;
                 if layer == 0 {
-                    planes.push(found);
-                } else if planes[number] != found {
+                    counts.push(found);
+                } else if counts[number] != found {
+                    let names = node.weights().join(", ");
                     return Err(format!(
-                        "tensor \"{name}\" has {found} planes, but {} in layer 0",
-                        planes[number]
+                        "{names}: {found} tensors and planes in layer {layer}, {} in layer 0",
+                        counts[number]
                     ));
                 }
             }
         }
-        let stride = planes.iter().sum();
-        self.ops.push(Op::Repeat { ops: 0, layers: *layers });
-        let mut weight = PerLayer { first, stride };
-        for (node, planes) in body.iter().zip(planes) {
-            self.ops_of(node, planes, weight, 1)?;
-            weight.first += planes;
+        self.records.push(Record::Repeat { records: 0, layers: *layers });
+        let mut weight = PerLayer { first, stride: counts.iter().sum() };
+        for node in body {
+            weight.first = self.records_of(node, weight, *layers)?;
         }
-        let ops = u16::try_from(self.ops.len() - repeat - 1)
+        let records = u16::try_from(self.records.len() - repeat - 1)
             .map_err(|_| format!("subgraph \"{subgraph}\" is too long"))?;
-        self.ops[repeat] = Op::Repeat { ops, layers: *layers };
+        self.records[repeat] = Record::Repeat { records, layers: *layers };
         Ok(())
     }
 
-    /// Adds the planes of a node's weight to the table, and says how many they are.
+    /// Adds a node's tensors as they are in a layer to the table, and says how many they are.
     fn add(
         &mut self,
         node: &Node,
-        name: &str,
+        layer: u32,
         tensor: &impl Fn(&str, u32) -> Option<Tensor>,
     ) -> Result<u32, String> {
-        if node.weight().is_none() {
-            return Ok(0);
+        let mut found = vec![];
+        for name in node.weights() {
+            let name = name_in_layer(&name, layer)?;
+            let base = tensor(&name, 0);
+            let base = base.ok_or_else(|| format!("tensor \"{name}\" is not in the index"))?;
+            found.push((name, 0, base));
         }
-        let base =
-            tensor(name, 0).ok_or_else(|| format!("tensor \"{name}\" is not in the index"))?;
-        let residual = tensor(name, 1);
-        if residual.is_some() && !matches!(node, Node::MatMul { .. }) {
-            return Err(format!("tensor \"{name}\" has a residual plane, which only matmul adds"));
-        }
-        for (plane, found) in (0..).zip([Some(base), residual].into_iter().flatten()) {
-            if self.tensors.len() >= MAX_TENSORS {
+        // The correction comes behind all that the node itself reads.
+        for at in 0..found.len() {
+            let name = &found[at].0;
+            let Some(residual) = tensor(name, 1) else { continue };
+            if !matches!(node, Node::Linear(op) if name_in_layer(&op.weight, layer).as_ref() == Ok(name))
+            {
                 return Err(format!(
-                    "more than {MAX_TENSORS} tensors, a tensor counted once for each use"
+                    "tensor \"{name}\" has a residual plane, which only linear adds"
                 ));
             }
-            self.tensors.push((name.to_owned(), plane, found));
+            found.push((name.clone(), 1, residual));
         }
-        Ok(1 + u32::from(residual.is_some()))
+        if self.tensors.len() + found.len() > MAX_TENSORS {
+            return Err(format!(
+                "more than {MAX_TENSORS} tensors, a tensor counted once for each use"
+            ));
+        }
+        let count = found.len() as u32;
+        self.tensors.extend(found);
+        Ok(count)
+    }
+
+    /// Adds a node's operation, whose first weight is `weight`, and that of its weight's residual plane
+    /// behind it, if it has two. Returns the number of the next weight.
+    fn records_of(&mut self, node: &Node, weight: PerLayer, layers: u32) -> Result<u32, String> {
+        let Some(op) = node.op() else {
+            return Err("a repetition inside of another".to_owned());
+        };
+        let mut numbering = Numbering { compiler: self, weight, layers };
+        let op: Op = op.resolve(&mut numbering)?;
+        let mut weight = numbering.weight;
+        self.records.push(Record::Op(op));
+        let corrected = self.tensors.get(weight.first as usize).is_some_and(|t| t.1 == 1);
+        if let (Op::Linear(op), true) = (op, corrected) {
+            let (input, output) = (op.input, op.output);
+            self.records.push(Record::Op(Correction { weight, input, output }.into()));
+            weight.first += 1;
+        }
+        Ok(weight.first)
     }
 
     fn value(&self, value: &ValueRef) -> Result<Value, String> {
@@ -143,115 +190,125 @@ impl Compiler<'_> {
         Ok(Value { slot: *slot, first, width: end.saturating_sub(first) })
     }
 
-    /// Adds a node's operation, and that of its weight's residual plane behind it, if it has two.
-    fn ops_of(
-        &mut self,
-        node: &Node,
-        planes: u32,
-        weight: PerLayer,
-        cache_stride: u32,
-    ) -> Result<(), String> {
-        self.op(node, weight, cache_stride)?;
-        if let (2, Node::MatMul { input, output, .. }) = (planes, node) {
-            let (input, output) = (self.value(input)?, self.value(output)?);
-            let weight = PerLayer { first: weight.first + 1, ..weight };
-            self.ops.push(Op::Residual { weight, input, output });
-        }
-        Ok(())
-    }
-
-    fn op(&mut self, node: &Node, weight: PerLayer, cache_stride: u32) -> Result<(), String> {
-        let op = match node {
-            Node::Repeat { subgraph, .. } => {
-                return Err(format!("subgraph \"{subgraph}\" is repeated inside of another"));
-            }
-            Node::Embed { output, .. } => Op::Embed { weight, output: self.value(output)? },
-            Node::RmsNorm { epsilon, input, output, .. } => {
-                let (input, output) = (self.value(input)?, self.value(output)?);
-                Op::RmsNorm { weight, epsilon: *epsilon, input, output }
-            }
-            Node::MatMul { input, output, accumulate, .. } => {
-                let (input, output) = (self.value(input)?, self.value(output)?);
-                Op::MatMul { weight, input, output, accumulate: *accumulate }
-            }
-            Node::RotaryAngles { output, .. } => {
-                Op::RotaryAngles { frequencies: weight, output: self.value(output)? }
-            }
-            Node::Rotary { angles, value, head_width } => {
-                let (angles, value) = (self.value(angles)?, self.value(value)?);
-                Op::Rotary { angles, value, head_width: *head_width }
-            }
-            Node::Attention {
-                cache,
-                query_heads,
-                kv_heads,
-                head_width,
-                scale,
-                query,
-                key,
-                value,
-                angles,
-                output,
-            } => Op::Attention {
-                cache: PerLayer { first: *cache, stride: cache_stride },
-                heads: Heads { query: *query_heads, kv: *kv_heads, width: *head_width },
-                scale: *scale,
-                query: self.value(query)?,
-                key: self.value(key)?,
-                value: self.value(value)?,
-                angles: self.value(angles)?,
-                output: self.value(output)?,
-            },
-            Node::Gated { activation: Activation::Silu, gate, up, output } => Op::Gated {
-                activation: program::Activation::Silu,
-                gate: self.value(gate)?,
-                up: self.value(up)?,
-                output: self.value(output)?,
-            },
-            Node::Select { input, output } => {
-                Op::Select { input: self.value(input)?, output: self.value(output)? }
-            }
+    /// The number of a state: `name` or `name[number]`.
+    fn state(&self, reference: &str) -> Result<u32, String> {
+        let (name, number) = match reference.split_once('[') {
+            None => (reference, Some(0)),
+            Some((name, rest)) => (name, rest.strip_suffix(']').and_then(|n| n.parse().ok())),
         };
-        self.ops.push(op);
-        Ok(())
+        let shape = self.graph.states.get(name).zip(self.states.get(name));
+        let found = shape.zip(number).filter(|((shape, _), number)| *number < shape.count());
+        match found {
+            Some(((_, first), number)) => Ok(first + number),
+            None => Err(format!("state \"{reference}\" is not among the graph's states")),
+        }
     }
 
     fn finish(self, stop_tokens: &[u32]) -> Result<Compiled, String> {
         let graph = self.graph;
-        let logits = self.slots.get(graph.logits.as_str());
-        let (logits, _) = logits.ok_or_else(|| unknown(&ValueRef::all(&graph.logits)))?;
         let mut slots: Vec<_> = self.slots.values().collect();
         slots.sort_by_key(|(number, _)| *number);
+        let mut names = vec![];
+        let inputs = self.ports(&graph.inputs, &mut names)?;
+        let outputs = self.ports(&graph.outputs, &mut names)?;
+        let records = self.encode_records()?;
+        let count = |what: &str, count: usize| {
+            u16::try_from(count).map_err(|_| format!("{count} {what}, 65535 at most"))
+        };
+        if stop_tokens.len() > program::MAX_STOP_TOKENS {
+            let most = program::MAX_STOP_TOKENS;
+            return Err(format!("{} tokens end a text, {most} at most", stop_tokens.len()));
+        }
+        let states: Vec<_> = graph.states.values().flat_map(states_of).collect();
         let header = Header {
             vocab_size: graph.vocab_size,
             context_length: graph.context_length,
-            kv_caches: graph.kv.caches,
-            kv_width: graph.kv.width,
-            stop_tokens: FixedVec::from_slice(stop_tokens)
-                .map_err(|_| format!("{} tokens end a text, 8 at most", stop_tokens.len()))?,
-            slots: slots.into_iter().map(|(_, slot)| *slot).collect(),
-            logits: *logits,
-            ops: u16::try_from(self.ops.len())
-                .ok()
-                .filter(|ops| *ops <= program::MAX_OPS)
-                .ok_or_else(|| {
-                    format!("more than {} operations, planes included", program::MAX_OPS)
-                })?,
+            record_bytes: records.len() as u32,
+            name_bytes: names.len() as u32,
+            records: count("operations", self.records.len())?,
+            slots: count("values", slots.len())?,
+            states: count("states", states.len())?,
+            inputs: count("inputs", graph.inputs.len())?,
+            outputs: count("outputs", graph.outputs.len())?,
+            stop_tokens: count("stop tokens", stop_tokens.len())?,
         };
-        let mut program = encode(&header)?;
-        for op in &self.ops {
-            program.extend(encode(op)?);
-        }
+        let mut program = header.to_bytes().to_vec();
+        program.extend(slots.iter().flat_map(|(_, slot)| slot.to_record()));
+        program.extend(states.iter().flat_map(State::to_record));
+        program.extend(inputs);
+        program.extend(outputs);
+        program.extend(stop_tokens.iter().flat_map(|token| token.to_le_bytes()));
+        program.extend(names);
+        program.extend(records);
         let tensors = self.tensors.iter().flat_map(|(.., t)| t.to_record()).collect();
         let names = self.tensors.into_iter().map(|(name, plane, _)| (name, plane)).collect();
         Ok(Compiled { program, tensors, names })
     }
+
+    /// The records of ports, whose names are added to `names`.
+    fn ports(&self, ports: &[crate::graph::Port], names: &mut Vec<u8>) -> Result<Vec<u8>, String> {
+        let mut records = vec![];
+        for port in ports {
+            let value = self.value(&port.value)?;
+            let (scale, zero_point) = (port.scale, port.zero_point);
+            let record = program::Port { name: &port.name, value, scale, zero_point };
+            records.extend(record.to_record(names.len() as u32));
+            names.extend(port.name.bytes());
+        }
+        Ok(records)
+    }
+
+    fn encode_records(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![];
+        let mut buffer = [0; 512];
+        for record in &self.records {
+            let length = record.write(&mut buffer).ok_or("an operation is too long")?;
+            bytes.extend_from_slice(&buffer[..length]);
+        }
+        Ok(bytes)
+    }
 }
 
-fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, String> {
-    let mut buffer = [0; 4096];
-    let bytes = postcard::to_slice(value, &mut buffer).map_err(|e| e.to_string())?;
-    Ok(bytes.to_vec())
+/// The states of one name.
+fn states_of(shape: &StateShape) -> impl Iterator<Item = State> + use<> {
+    let state = match *shape {
+        StateShape::Kv { heads, width, window, .. } => State::Kv { heads, width, window },
+        StateShape::Bytes { bytes, .. } => State::Bytes(bytes),
+    };
+    std::iter::repeat_n(state, shape.count() as usize)
+}
+
+/// Turns the names of one node into numbers.
+struct Numbering<'c, 'g> {
+    compiler: &'c Compiler<'g>,
+    /// The next weight.
+    weight: PerLayer,
+    layers: u32,
+}
+
+impl Resolve<Names> for Numbering<'_, '_> {
+    type To = Numbers;
+    type Error = String;
+
+    fn weight(&mut self, _: &String) -> Result<PerLayer, String> {
+        let weight = self.weight;
+        self.weight.first += 1;
+        Ok(weight)
+    }
+
+    fn state(&mut self, name: &String) -> Result<PerLayer, String> {
+        let in_layer = |layer| self.compiler.state(&name_in_layer(name, layer)?);
+        let first = in_layer(0)?;
+        let stride = if self.layers > 1 { in_layer(1)?.checked_sub(first) } else { Some(0) };
+        let state = stride.map(|stride| PerLayer { first, stride });
+        let state = state.ok_or_else(|| format!("state \"{name}\" goes backwards"))?;
+        in_layer(self.layers.saturating_sub(1))?;
+        Ok(state)
+    }
+
+    fn value(&mut self, value: &ValueRef) -> Result<Value, String> {
+        self.compiler.value(value)
+    }
 }
 
 fn unknown(value: &ValueRef) -> String {
@@ -262,26 +319,26 @@ fn unknown(value: &ValueRef) -> String {
 fn place_values(graph: &Graph) -> Result<BTreeMap<&str, (u16, Slot)>, String> {
     let lifetimes = lifetimes(graph)?;
     let mut by_size: Vec<_> = lifetimes.iter().collect();
-    by_size.sort_by_key(|(name, _)| (std::cmp::Reverse(graph.values[**name].width), **name));
-    if by_size.len() > MAX_SLOTS {
-        return Err(format!("{} values, {MAX_SLOTS} at most", by_size.len()));
+    let bytes = |name: &str| {
+        let shape = graph.values[name];
+        u64::from(shape.width) * u64::from(shape.dtype.bytes())
+    };
+    by_size.sort_by_key(|(name, _)| (std::cmp::Reverse(bytes(name)), **name));
+    if by_size.len() > usize::from(u16::MAX) {
+        return Err(format!("{} values, {} at most", by_size.len(), u16::MAX));
     }
     let mut placed: Vec<(&str, Slot, (usize, usize))> = vec![];
     for (name, life) in by_size {
-        let shape = graph.values[*name];
-        let mut offset = 0;
+        let ValueShape { width, per, dtype, dims } = graph.values[*name];
+        let mut slot = Slot { offset: 0, width, dims, per, dtype };
         loop {
             let clash = placed.iter().find(|(_, other, theirs)| {
-                other.selected == shape.selected
-                    && life.0 <= theirs.1
-                    && theirs.0 <= life.1
-                    && offset < other.offset + other.width
-                    && other.offset < offset + shape.width
+                life.0 <= theirs.1 && theirs.0 <= life.1 && slot.overlaps(other)
             });
             let Some((_, other, _)) = clash else { break };
-            offset = other.offset + other.width;
+            let end = u32::try_from(other.end().next_multiple_of(4));
+            slot.offset = end.map_err(|_| format!("value \"{name}\" has no place"))?;
         }
-        let slot = Slot { offset, width: shape.width, selected: shape.selected };
         placed.push((name, slot, *life));
     }
     Ok(placed
@@ -307,13 +364,8 @@ fn lifetimes(graph: &Graph) -> Result<BTreeMap<&str, (usize, usize)>, String> {
         };
         let start = clock;
         for node in body {
-            let (inputs, output) = node.values();
-            for value in inputs.into_iter().chain(output) {
-                let shape = graph.values.get_key_value(value.name.as_str());
-                let (name, shape) = shape.ok_or_else(|| unknown(value))?;
-                if shape.width == 0 || shape.width > program::MAX_WIDTH {
-                    return Err(format!("value \"{name}\" has width {}", shape.width));
-                }
+            for value in node.values() {
+                let name = named(graph, &value)?;
                 let life = lives.entry(name).or_insert((clock, clock));
                 life.1 = clock;
             }
@@ -321,6 +373,12 @@ fn lifetimes(graph: &Graph) -> Result<BTreeMap<&str, (usize, usize)>, String> {
         }
         if matches!(node, Node::Repeat { .. }) {
             bodies.push((start, clock.saturating_sub(1)));
+        }
+    }
+    for (ports, given) in [(&graph.inputs, true), (&graph.outputs, false)] {
+        for port in ports {
+            let life = lives.entry(named(graph, &port.value)?).or_insert((0, clock));
+            *life = if given { (0, life.1) } else { (life.0, clock) };
         }
     }
     for life in lives.values_mut() {
@@ -333,4 +391,14 @@ fn lifetimes(graph: &Graph) -> Result<BTreeMap<&str, (usize, usize)>, String> {
         }
     }
     Ok(lives)
+}
+
+/// The name of a value that the graph has.
+fn named<'g>(graph: &'g Graph, value: &ValueRef) -> Result<&'g str, String> {
+    let found = graph.values.get_key_value(value.name.as_str());
+    let (name, shape) = found.ok_or_else(|| unknown(value))?;
+    if shape.width == 0 || shape.width > program::MAX_WIDTH {
+        return Err(format!("value \"{name}\" has width {}", shape.width));
+    }
+    Ok(name)
 }

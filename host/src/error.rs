@@ -2,7 +2,7 @@
 
 use crate::package::CONVERT_AGAIN;
 use omex_core::error::{LoadError, RunError};
-use omex_core::kv_store::KvError;
+use omex_core::state::KvError;
 use omex_hal::PageError;
 use std::path::{Path, PathBuf};
 

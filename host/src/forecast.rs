@@ -7,9 +7,10 @@
 use crate::Result;
 use crate::plan::MemoryPlan;
 use crate::profile::{CACHED_BYTES, Profile};
-use omex_core::program::{Op, Program, Tensor};
-use omex_core::quant::PANEL;
-use omex_core::steps::Planes;
+use omex_core::ops::{Op, Operand, Reads};
+use omex_core::program::{Per, Planes, Program, Tensor};
+use omex_core::quant::{Format, PANEL};
+use omex_core::state::State;
 use serde::Serialize;
 use std::fmt;
 
@@ -174,7 +175,7 @@ impl<'f> Forecaster<'f> {
         let whole = Part {
             steps: self.program.steps(self.plan.precision.planes()),
             streamed_bytes: self.plan.streamed_bytes,
-            kv_caches: u64::from(self.program.header().kv_caches),
+            kv_caches: kv_caches(self.program),
         };
         self.part(whole, columns, position)
     }
@@ -196,7 +197,7 @@ impl<'f> Forecaster<'f> {
             bytes += weight.bytes();
         }
         let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
-        let all = u64::from(self.program.header().kv_caches.max(1));
+        let all = kv_caches(self.program).max(1);
         let of_caches = |bytes: u64| (bytes * part.kv_caches * positions) as f64 / all as f64;
         let kv_bytes = of_caches(kv_bytes_per_position(self.program, self.plan));
         // Spilled caches are evenly spread.
@@ -219,12 +220,33 @@ impl<'f> Forecaster<'f> {
         steps: impl Iterator<Item = (Op, u32)>,
         columns: u32,
     ) -> impl Iterator<Item = (Tensor, u32)> {
-        steps.filter_map(move |(op, layer)| {
-            let Op::MatMul { weight, output, .. } = op else { return None };
-            let selected = self.program.slot(output.slot).is_some_and(|slot| slot.selected);
-            Some((self.program.tensor(weight.at(layer))?, if selected { 1 } else { columns }))
+        let program = self.program;
+        steps.flat_map(move |(op, layer)| {
+            let columns = if per(program, &op) == Per::Token { columns } else { 1 };
+            let mut matrices = vec![];
+            if op.reads() == Reads::Whole {
+                op.weights(&mut |weight| matrices.extend(program.tensor(weight.at(layer))));
+            }
+            matrices.retain(|tensor| tensor.format != Format::Vector);
+            matrices.into_iter().map(move |tensor| (tensor, columns))
         })
     }
+}
+
+/// How many columns an operation is played over, by what it writes.
+fn per(program: &Program<'_>, op: &Op) -> Per {
+    let mut per = Per::Token;
+    op.operands(&mut |operand| {
+        if let Operand::Write(value) | Operand::Update(value) = operand {
+            per = program.slot(value.slot).map_or(per, |slot| slot.per);
+        }
+    });
+    per
+}
+
+/// How many KV caches a program has.
+pub(crate) fn kv_caches(program: &Program<'_>) -> u64 {
+    program.states().filter(|state| matches!(state, State::Kv { .. })).count() as u64
 }
 
 /// Bytes of weights that a pass of one token reads: every matrix and vector of the planes that are
@@ -232,19 +254,29 @@ impl<'f> Forecaster<'f> {
 #[must_use]
 pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
     let whole = program.ranges_in_order(planes).map(|range| range.end - range.start);
-    let embedded = program.steps(planes).filter_map(|(op, layer)| match op {
-        Op::Embed { weight, .. } => program.tensor(weight.at(layer)),
-        _ => None,
-    });
+    let embedded = embeddings(program, planes);
     whole.chain(embedded.map(|t| t.format.tensor_bytes(PANEL as u32, t.columns))).sum()
+}
+
+/// The matrices of which a pass reads the rows that its tokens choose.
+pub(crate) fn embeddings<'p>(
+    program: &'p Program<'_>,
+    planes: Planes,
+) -> impl Iterator<Item = Tensor> + 'p {
+    let steps = program.steps(planes).filter(|(op, _)| op.reads() == Reads::Rows);
+    steps.flat_map(|(op, layer)| {
+        let mut found = vec![];
+        op.weights(&mut |weight| found.extend(program.tensor(weight.at(layer))));
+        found
+    })
 }
 
 /// Bytes of the KV cache that a token needs for each position before it.
 #[must_use]
 pub fn kv_bytes_per_position(program: &Program<'_>, plan: &MemoryPlan) -> u64 {
-    let (header, format) = (program.header(), plan.kv_format.format());
-    let cache = format.cache_bytes(program.kv_heads(), header.kv_width, plan.context);
-    cache * u64::from(header.kv_caches) / u64::from(plan.context.max(1))
+    let (context, plan) = (u64::from(plan.context.max(1)), plan.plan);
+    let caches = program.states().filter_map(|state| plan.cache_shape(&state));
+    caches.map(|shape| shape.bytes()).sum::<u64>() / context
 }
 
 fn spilled_bytes_per_position(plan: &MemoryPlan) -> u64 {

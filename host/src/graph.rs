@@ -1,48 +1,116 @@
 //! `graph.json`: what a model computes, as named operations over named values.
 
+use omex_core::ops::{self, Form, Op, Operand};
+use omex_core::program::{Dtype, Per};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+/// The version of the file's format.
+pub const FORMAT: u32 = 2;
+
 /// A computation graph. A block is stored once, as a subgraph, and repeated for each layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Graph {
-    /// Version of this file's format: 1.
+    /// Version of this file's format: 2.
     pub format: u32,
-    /// Tokens in the vocabulary.
+    /// Tokens in the vocabulary; 0 if the model does not take tokens.
+    #[serde(default)]
     pub vocab_size: u32,
-    /// Positions that the model was trained for.
+    /// Positions that the model was trained for; 0 if it has none.
+    #[serde(default)]
     pub context_length: u32,
-    /// KV caches.
-    pub kv: KvShape,
-    /// Name of the value that holds the logits in the end.
-    pub logits: String,
-    /// Intermediate values by name.
+    /// What the model takes in besides tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Port>,
+    /// What it gives out. The output named `logits` is what tokens are chosen from.
+    pub outputs: Vec<Port>,
+    /// Values by name.
     pub values: BTreeMap<String, ValueShape>,
+    /// States by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub states: BTreeMap<String, StateShape>,
     /// Operations that are repeated, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub subgraphs: BTreeMap<String, Vec<Node>>,
     /// The operations, in order.
     pub nodes: Vec<Node>,
 }
 
-/// The KV caches of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct KvShape {
-    /// Number of caches.
-    pub caches: u32,
-    /// Values a position of one cache, for keys and as many for values.
-    pub width: u32,
+/// A value that a model takes in or gives out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// The value.
+    pub value: ValueRef,
+    /// Of integers: what a step is worth; 0 if they are not quantized.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scale: f32,
+    /// The integer that stands for 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub zero_point: i32,
 }
 
-/// The shape of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+/// The type and shape of a value.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
 pub struct ValueShape {
-    /// Floats a token.
+    /// Elements a column.
     pub width: u32,
-    /// Exists only for tokens whose logits are wanted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub selected: bool,
+    /// How many columns there are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub per: Per,
+    /// What the elements are.
+    #[serde(default, rename = "type", skip_serializing_if = "is_default")]
+    pub dtype: Dtype,
+    /// The elements as an image or a tensor, innermost last: 4 numbers whose product is the width;
+    /// zeros where a value is just a row.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dims: [u16; 4],
+}
+
+/// What a text keeps from one pass to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum StateShape {
+    /// Keys and values of past positions.
+    Kv {
+        /// Number of such caches: `name[0]` and on.
+        count: u32,
+        /// Number of key and value heads.
+        heads: u32,
+        /// Width of a head.
+        width: u32,
+        /// Positions that a query sees at most, its own included; 0 for all.
+        #[serde(default, skip_serializing_if = "is_default")]
+        window: u32,
+    },
+    /// Bytes of a recurrence or a convolution.
+    Bytes {
+        /// Number of such states: `name[0]` and on.
+        count: u32,
+        /// Bytes of each.
+        bytes: u32,
+    },
+}
+
+impl StateShape {
+    /// How many such states there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        match self {
+            Self::Kv { count, .. } | Self::Bytes { count, .. } => *count,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A value, or some of its rows, written `name` or `name[first..end]`.
@@ -56,114 +124,105 @@ pub struct ValueRef {
     pub rows: Option<(u32, u32)>,
 }
 
-/// An operation. Names of weights may contain `{layer}`, the number of the repetition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum Node {
-    /// Runs a subgraph once for each layer.
-    Repeat {
-        /// The subgraph's name.
-        subgraph: String,
-        /// Number of layers.
-        layers: u32,
-    },
-    /// Rows of a matrix, chosen by the tokens.
-    Embed {
-        /// Matrix [vocabulary, output width].
-        weight: String,
-        /// The embedded tokens.
-        output: ValueRef,
-    },
-    /// RMSNorm: `input` / sqrt(mean(`input`²) + `epsilon`) * `weight`.
-    RmsNorm {
-        /// Vector [width].
-        weight: String,
-        /// Added to the mean of the squares.
-        epsilon: f32,
-        /// What is normalized.
-        input: ValueRef,
-        /// The result, apart from the input.
-        output: ValueRef,
-    },
-    /// A matrix times activations.
-    #[serde(rename = "matmul")]
-    MatMul {
-        /// Matrix [output width, input width].
-        weight: String,
-        /// What is multiplied.
-        input: ValueRef,
-        /// The result, apart from the input.
-        output: ValueRef,
-        /// Adds to what the output holds.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        accumulate: bool,
-    },
-    /// Cosines and sines of RoPE's angles for the tokens' positions.
-    RotaryAngles {
-        /// Vector [head width / 2] of inverse frequencies, scaling included.
-        frequencies: String,
-        /// The angles: twice the head width.
-        output: ValueRef,
-    },
-    /// RoPE: turns the pairs (i, i + head width / 2) of each head, in place.
-    Rotary {
-        /// The angles.
-        angles: ValueRef,
-        /// The heads.
-        value: ValueRef,
-        /// Width of a head; even, 256 at most.
-        head_width: u32,
-    },
-    /// Appends keys and values to a KV cache and attends to it causally; cache number = `cache` +
-    /// the layer.
-    Attention {
-        /// The KV cache of layer 0.
-        cache: u32,
-        /// Number of query heads.
-        query_heads: u32,
-        /// Number of key and value heads; divides the number of query heads.
-        kv_heads: u32,
-        /// Width of a head; even, 256 at most.
-        head_width: u32,
-        /// What scores are multiplied with.
-        scale: f32,
-        /// Queries, rotated.
-        query: ValueRef,
-        /// Keys, rotated.
-        key: ValueRef,
-        /// Values.
-        value: ValueRef,
-        /// RoPE's angles, to turn queries for the attention sinks.
-        angles: ValueRef,
-        /// The result, apart from the inputs.
-        output: ValueRef,
-    },
-    /// Activation of one value times another.
-    Gated {
-        /// The activation.
-        activation: Activation,
-        /// What is activated.
-        gate: ValueRef,
-        /// What it is multiplied with.
-        up: ValueRef,
-        /// The result, apart from both.
-        output: ValueRef,
-    },
-    /// Keeps the tokens whose logits are wanted.
-    Select {
-        /// All tokens.
-        input: ValueRef,
-        /// The selected ones.
-        output: ValueRef,
-    },
+/// The form of `graph.json`. In a subgraph, `{layer}` in a name is the number of the repetition, and so
+/// is an expression of it: `{6*layer+5}`. A state is `name` or `name[number]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names;
+
+impl Form for Names {
+    type Name = String;
+    type Value = ValueRef;
 }
 
-/// An activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// x / (1 + exp(-x)).
-    Silu,
+macro_rules! nodes {
+    ($($code:literal $op:ident,)*) => {
+        /// An operation, or the repetition of some.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+        #[serde(tag = "op", rename_all = "snake_case")]
+        #[allow(missing_docs, reason = "each operation is described where it is defined")]
+        pub enum Node {
+            /// Plays a subgraph once for each layer.
+            Repeat {
+                /// The subgraph's name.
+                subgraph: String,
+                /// Number of layers.
+                layers: u32,
+            },
+            $($op(ops::$op<Names>),)*
+        }
+
+        impl Node {
+            /// The operation; `None` for a repetition.
+            #[must_use]
+            pub fn op(&self) -> Option<Op<Names>> {
+                match self {
+                    Self::Repeat { .. } => None,
+                    $(Self::$op(op) => Some(Op::$op(op.clone())),)*
+                }
+            }
+        }
+
+        $(impl From<ops::$op<Names>> for Node {
+            fn from(op: ops::$op<Names>) -> Self {
+                Self::$op(op)
+            }
+        })*
+    };
+}
+omex_core::for_each_op!(nodes);
+
+impl Node {
+    /// The values that it refers to.
+    pub(crate) fn values(&self) -> Vec<ValueRef> {
+        let mut values = vec![];
+        let Some(op) = self.op() else { return values };
+        op.operands(&mut |operand| match operand {
+            Operand::Read(value)
+            | Operand::Source(value)
+            | Operand::Write(value)
+            | Operand::Update(value) => values.push(value.clone()),
+            Operand::Weight(_) | Operand::State(_) => {}
+        });
+        values
+    }
+
+    /// The names of its weights, in the order in which it reads them.
+    pub(crate) fn weights(&self) -> Vec<String> {
+        let mut weights = vec![];
+        let Some(op) = self.op() else { return weights };
+        op.operands(&mut |operand| {
+            if let Operand::Weight(name) = operand {
+                weights.push(name.clone());
+            }
+        });
+        weights
+    }
+}
+
+impl Graph {
+    /// The file's text: fields that have their default are left out.
+    ///
+    /// # Errors
+    /// None for a graph of finite numbers.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        let mut graph = serde_json::to_value(self)?;
+        strip(&mut graph);
+        let mut text = serde_json::to_string_pretty(&graph)?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+/// Removes fields that say nothing.
+fn strip(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null() && *field != false);
+            fields.values_mut().for_each(strip);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
 }
 
 impl ValueRef {
@@ -217,44 +276,37 @@ impl From<ValueRef> for String {
     }
 }
 
-impl Node {
-    /// The values read and the value written.
-    pub(crate) fn values(&self) -> (Vec<&ValueRef>, Option<&ValueRef>) {
-        match self {
-            Node::Repeat { .. } => (vec![], None),
-            Node::Embed { output, .. } | Node::RotaryAngles { output, .. } => {
-                (vec![], Some(output))
-            }
-            Node::RmsNorm { input, output, .. } | Node::Select { input, output } => {
-                (vec![input], Some(output))
-            }
-            Node::MatMul { input, output, accumulate, .. } => {
-                let mut inputs = vec![input];
-                inputs.extend(accumulate.then_some(output));
-                (inputs, Some(output))
-            }
-            Node::Rotary { angles, value, .. } => (vec![angles, value], Some(value)),
-            Node::Attention { query, key, value, angles, output, .. } => {
-                (vec![query, key, value, angles], Some(output))
-            }
-            Node::Gated { gate, up, output, .. } => (vec![gate, up], Some(output)),
-        }
+/// A name in a layer: each `{…}` is replaced by the number that it stands for.
+///
+/// # Errors
+/// An expression that is none.
+pub fn name_in_layer(name: &str, layer: u32) -> Result<String, String> {
+    let (mut text, mut rest) = (String::new(), name);
+    while let Some((before, behind)) = rest.split_once('{') {
+        let number = behind.split_once('}').and_then(|(expression, behind)| {
+            rest = behind;
+            evaluate(expression, layer)
+        });
+        let number = number.ok_or_else(|| {
+            format!("\"{name}\" has braces around something that is not {{layer}} or {{6*layer+5}}")
+        })?;
+        text.push_str(before);
+        text.push_str(&number.to_string());
     }
-
-    /// The weight's name, with `{layer}` in it if it differs between layers.
-    pub(crate) fn weight(&self) -> Option<&str> {
-        match self {
-            Node::Embed { weight, .. }
-            | Node::RmsNorm { weight, .. }
-            | Node::MatMul { weight, .. } => Some(weight),
-            Node::RotaryAngles { frequencies, .. } => Some(frequencies),
-            _ => None,
-        }
-    }
+    text.push_str(rest);
+    Ok(text)
 }
 
-/// The name of a weight in a layer.
-#[must_use]
-pub fn weight_name(name: &str, layer: u32) -> String {
-    name.replace("{layer}", &layer.to_string())
+/// `layer`, `6*layer`, `layer+5`, `6*layer+5` or a number.
+fn evaluate(expression: &str, layer: u32) -> Option<u32> {
+    let (product, sum) = match expression.split_once('+') {
+        Some((product, sum)) => (product, sum.parse().ok()?),
+        None => (expression, 0),
+    };
+    let product = match product.split_once('*') {
+        Some((factor, "layer")) => factor.parse::<u32>().ok()?.checked_mul(layer)?,
+        None if product == "layer" => layer,
+        _ => product.parse().ok()?,
+    };
+    product.checked_add(sum)
 }

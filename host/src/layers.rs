@@ -6,9 +6,9 @@ use crate::pager::Tiles;
 use crate::plan::MemoryPlan;
 use crate::profile::Profile;
 use crate::session::Tables;
-use omex_core::program::{Op, Ops, PerLayer, Program, Tensor};
+use omex_core::ops::{Op, Operand, Reads};
+use omex_core::program::{Planes, Program, Record, Records, Tensor};
 use omex_core::quant::PANEL;
-use omex_core::steps::Planes;
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -64,32 +64,32 @@ pub fn layers(
 /// Operations that are played one after another.
 struct Section<'p> {
     name: String,
-    ops: Ops<'p>,
+    records: Records<'p>,
     count: usize,
     layer: u32,
 }
 
 /// Cuts a program where its layers begin and end.
 fn sections<'p>(program: &Program<'p>) -> Vec<Section<'p>> {
-    let (mut sections, mut ops, mut layers) = (vec![], program.ops(), 0);
-    let mut left = usize::from(program.header().ops);
+    let (mut sections, mut records, mut layers) = (vec![], program.records(), 0);
+    let mut left = usize::from(program.header().records);
     while left > 0 {
-        let outside = ops.take(left).take_while(|op| !matches!(op, Op::Repeat { .. })).count();
+        let single = |record: &Record| matches!(record, Record::Op(_));
+        let outside = records.take(left).take_while(single).count();
         if outside > 0 {
             let name = if layers == 0 { "embedding" } else { "head" }.to_owned();
-            sections.push(Section { name, ops, count: outside, layer: 0 });
+            sections.push(Section { name, records, count: outside, layer: 0 });
         }
-        ops.by_ref().take(outside).for_each(drop);
+        records.by_ref().take(outside).for_each(drop);
         left -= outside;
-        let Some(Op::Repeat { ops: count, layers: times }) = ops.next().filter(|_| left > 0) else {
-            break;
-        };
+        let next = records.next().filter(|_| left > 0);
+        let Some(Record::Repeat { records: count, layers: times }) = next else { break };
         let count = usize::from(count);
         sections.extend((0..times).map(|layer| {
             let name = format!("layer {}", layers + layer);
-            Section { name, ops, count, layer }
+            Section { name, records, count, layer }
         }));
-        ops.by_ref().take(count).for_each(drop);
+        records.by_ref().take(count).for_each(drop);
         layers += times;
         left = left.saturating_sub(1 + count);
     }
@@ -112,13 +112,8 @@ impl Inspector<'_> {
         for op in self.played(section) {
             self.count(&op, section.layer, &mut layer);
         }
-        let steps = self.played(section).map(|op| match op {
-            Op::Residual { weight, input, output } => {
-                (Op::MatMul { weight, input, output, accumulate: true }, section.layer)
-            }
-            op => (op, section.layer),
-        });
-        let attends = |op: &Op| matches!(op, Op::Attention { .. });
+        let steps = self.played(section).map(|op| (op, section.layer));
+        let attends = |op: &Op| matches!(op, Op::Attend(_));
         let kv_caches = self.played(section).filter(attends).count() as u64;
         layer.cost = self.cost(steps, layer.streamed_bytes, kv_caches);
         layer
@@ -150,44 +145,42 @@ impl Inspector<'_> {
 
     /// The operations of a section, without residual planes that are not played.
     fn played<'p>(&self, section: &Section<'p>) -> impl Iterator<Item = Op> + use<'p> {
-        let residuals = self.planes.is_full(section.layer);
-        let ops = section.ops.take(section.count);
-        ops.filter(move |op| residuals || !matches!(op, Op::Residual { .. }))
+        let corrects = self.planes.is_full(section.layer);
+        let ops = section.records.take(section.count).filter_map(|record| match record {
+            Record::Op(op) => Some(op),
+            Record::Repeat { .. } => None,
+        });
+        ops.filter(move |op| corrects || !matches!(op, Op::Correction(_)))
     }
 
     /// Adds what an operation needs.
     fn count(&self, op: &Op, number: u32, layer: &mut Layer) {
-        let tensor = |weight: PerLayer| self.program.tensor(weight.at(number));
-        match *op {
-            Op::MatMul { weight, .. } => {
-                layer.multiply_adds += tensor(weight).map_or(0, products);
-                layer.base_bytes += self.place(tensor(weight), layer);
-            }
-            Op::Residual { weight, .. } => {
-                layer.multiply_adds += tensor(weight).map_or(0, products);
-                layer.residual_bytes += self.place(tensor(weight), layer);
-            }
-            Op::RmsNorm { weight, .. } | Op::RotaryAngles { frequencies: weight, .. } => {
-                layer.base_bytes += self.place(tensor(weight), layer);
-            }
-            Op::Embed { weight, .. } => {
-                let Some(tensor) = tensor(weight) else { return };
-                layer.base_bytes += tensor.format.tensor_bytes(PANEL as u32, tensor.columns);
-                if self.tiles.is_none() && !self.whole.contains(&tensor.address) {
-                    layer.resident_bytes += tensor.bytes();
+        let (a_column, a_position) = op.multiply_adds(self.program, number);
+        let positions = PROMPT_TOKENS.saturating_add(1).min(self.plan.context);
+        layer.multiply_adds += a_column + a_position * u64::from(positions);
+        op.operands(&mut |operand| match operand {
+            Operand::Weight(weight) => {
+                let Some(tensor) = self.program.tensor(weight.at(number)) else { return };
+                match (op.reads(), op) {
+                    (Reads::Whole, Op::Correction(_)) => {
+                        layer.residual_bytes += self.place(Some(tensor), layer);
+                    }
+                    (Reads::Whole, _) => layer.base_bytes += self.place(Some(tensor), layer),
+                    (Reads::Rows, _) => {
+                        layer.base_bytes +=
+                            tensor.format.tensor_bytes(PANEL as u32, tensor.columns);
+                        if self.tiles.is_none() && !self.whole.contains(&tensor.address) {
+                            layer.resident_bytes += tensor.bytes();
+                        }
+                    }
                 }
             }
-            Op::Attention { heads, .. } => {
-                let context = self.plan.context;
-                let positions = u64::from(PROMPT_TOKENS.saturating_add(1).min(context));
-                // A key and a value a head and position.
-                let width = u64::from(heads.query) * u64::from(heads.width);
-                layer.multiply_adds += 2 * width * positions;
-                let caches = u64::from(self.program.header().kv_caches.max(1));
+            Operand::State(_) if matches!(op, Op::Attend(_)) => {
+                let caches = crate::forecast::kv_caches(self.program).max(1);
                 layer.kv_cache_bytes += self.plan.bytes.kv_cache / caches;
             }
-            Op::Repeat { .. } | Op::Rotary { .. } | Op::Gated { .. } | Op::Select { .. } => {}
-        }
+            _ => {}
+        });
     }
 
     /// Adds a tensor to what is resident and streamed, and returns its bytes.
@@ -202,9 +195,4 @@ impl Inspector<'_> {
         layer.streamed_bytes += streamed;
         tensor.bytes()
     }
-}
-
-/// Multiplications of a column with a matrix.
-fn products(matrix: Tensor) -> u64 {
-    u64::from(matrix.rows) * u64::from(matrix.columns)
 }

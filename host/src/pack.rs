@@ -8,7 +8,7 @@ use crate::plan::{Kv, kv_format};
 use crate::{Error, Result, dispatch};
 use omex_core::arena::{Layout, Plan};
 use omex_core::image::{Extent, HEADER_BYTES, Header};
-use omex_core::program::Program;
+use omex_core::program::{Needs, Program};
 use omex_core::simd::LANES;
 use omex_core::token::Tokenizer;
 use serde::Serialize;
@@ -114,8 +114,18 @@ impl Writer {
         let (columns, kv_capacity, kv_sinks) = (1, 1, 0);
         let plan =
             Plan { columns, logit_columns: 1, kv_capacity, kv_sinks, kv_format, sequences: 1 };
-        let header =
-            Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
+        let needs = Needs::of(&package.program()?);
+        let header = Header {
+            page_size,
+            plan,
+            ram_bytes: 0,
+            needs,
+            program,
+            tensors,
+            tokenizer,
+            checksums,
+            pages,
+        };
         let mut tensors_by_name = index.by_name();
         for (entry, (.., to)) in index.tensors.iter().zip(&moves) {
             if let Some(tensor) = tensors_by_name.get_mut(&(entry.name.as_str(), entry.plane)) {
@@ -161,8 +171,8 @@ impl Writer {
         }
         let header = program.header();
         let panel = LANES as u32;
-        let bytes_a_panel = u64::from(header.kv_caches)
-            * self.header.plan.kv_format.cache_bytes(program.kv_heads(), header.kv_width, panel);
+        let one_panel = Plan { kv_capacity: panel, kv_sinks: 0, ..self.header.plan };
+        let bytes_a_panel: u64 = program.states().map(|s| one_panel.state_bytes(&s)).sum();
         let panels = 1 + (budget - needed).checked_div(bytes_a_panel).unwrap_or(0);
         let most = header.context_length.max(least_context);
         // A panel of positions costs the same as one position; the last one may not fit with what
@@ -184,8 +194,8 @@ impl Writer {
             reserve: target.reserve,
             tables,
             ring,
-            kv_cache: layout.kv,
-            activations: layout.total() - layout.kv,
+            kv_cache: layout.states,
+            activations: layout.total() - layout.states,
             context: plan.kv_capacity,
             kv_format: plan.kv_format.into(),
             prefill_chunk: columns,

@@ -4,10 +4,10 @@ use crate::pager::{PageSource, Space, Tiles};
 use crate::{Error, Result, spill};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
-use omex_core::kv::{KvFormat, Shape};
-use omex_core::program::{Heads, Op, Program};
+use omex_core::program::Planes;
+use omex_core::program::Program;
 use omex_core::quant::Format;
-use omex_core::steps::Planes;
+use omex_core::state::kv::{KvFormat, Shape};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -286,8 +286,8 @@ fn may_spill(size: &ModelSize<'_>, request: &Request) -> bool {
     request.context.is_some()
         && request.fixed.is_none()
         && request.sequences <= 1
-        && size.program.attention_heads().is_some()
-        && size.program.header().kv_caches > spill::BUFFERS
+        && size.program.uniform_cache().is_some()
+        && caches(size) > spill::BUFFERS
 }
 
 /// Gives what is left of the budget to weights, and what these leave to KV caches.
@@ -317,10 +317,14 @@ fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> Memor
     plan
 }
 
-/// The shape of every KV cache of a program whose attentions have the same heads.
+/// The shape of every KV cache of a program whose caches are all alike.
 fn cache_shape(size: &ModelSize<'_>, plan: &Plan) -> Shape {
-    let none = Heads { query: 0, kv: 0, width: 0 };
-    plan.cache_shape(size.program.attention_heads().unwrap_or(none))
+    let none = Shape { format: plan.kv_format, heads: 0, width: 0, capacity: plan.kv_capacity };
+    size.program.uniform_cache().and_then(|state| plan.cache_shape(&state)).unwrap_or(none)
+}
+
+fn caches(size: &ModelSize<'_>) -> u32 {
+    u32::from(size.program.header().states)
 }
 
 /// The tiles of a model's weights, with as many pinned as fit into `pinned_bytes`.
@@ -349,7 +353,7 @@ struct Candidate {
 /// Precisions to try, best first. Weights that have to be streamed keep the best.
 fn precisions(size: &ModelSize<'_>, request: &Request) -> Vec<RunPrecision> {
     match request.precision {
-        _ if !size.program.has_residuals() => vec![RunPrecision::Full],
+        _ if !size.program.has_corrections() => vec![RunPrecision::Full],
         RunPrecision::Auto => vec![RunPrecision::Full, RunPrecision::Base],
         precision => vec![precision],
     }
@@ -443,14 +447,14 @@ fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, Lo
             (0, u64::from(ring_tiles) * tile + crate::pager::aside_bytes(page_size) as u64)
         }
     };
-    let caches = size.program.header().kv_caches;
-    let kv_spill = spills.then_some(KvSpill { caches, bytes: layout.kv });
+    let caches = caches(size);
+    let kv_spill = spills.then_some(KvSpill { caches, bytes: layout.states });
     let kv_cache = if spills {
         spill::memory_bytes(&cache_shape(size, &plan), caches, caches)
     } else {
-        layout.kv
+        layout.states
     };
-    let activations = layout.total() - layout.kv;
+    let activations = layout.total() - layout.states;
     let bytes = Bytes { weights, ring, kv_cache, activations, tables: size.tables };
     Ok(MemoryPlan {
         residency,
@@ -477,10 +481,7 @@ fn mapped_bytes(size: &ModelSize<'_>, precision: RunPrecision) -> u64 {
         return all;
     }
     let (program, planes) = (size.program, precision.planes());
-    let embeddings = program.steps(planes).filter_map(|(op, layer)| match op {
-        Op::Embed { weight, .. } => program.tensor(weight.at(layer)),
-        _ => None,
-    });
+    let embeddings = crate::forecast::embeddings(program, planes);
     let embeddings = embeddings.map(|t| t.address..t.address + t.bytes());
     let mut ranges: Vec<_> = program.ranges_in_order(planes).chain(embeddings).collect();
     ranges.sort_by_key(|range| range.start);

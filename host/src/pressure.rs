@@ -1,7 +1,6 @@
 //! Memory pressure, answered by leaving residual planes out until it is over.
 
-use omex_core::program::{Op, Program};
-use omex_core::steps::Planes;
+use omex_core::program::{Planes, Program, Record};
 use std::time::{Duration, Instant};
 
 /// Percent of the time that some task waited for memory: from here on there is pressure.
@@ -26,8 +25,9 @@ impl PressureWatch {
     /// All planes at first.
     #[must_use]
     pub fn new(program: &Program<'_>) -> Self {
-        let layers =
-            program.ops().map(|op| if let Op::Repeat { layers, .. } = op { layers } else { 1 });
+        let layers = program
+            .records()
+            .map(|r| if let Record::Repeat { layers, .. } = r { layers } else { 1 });
         Self { layers: layers.max().unwrap_or(1), parts: STEPS, asked: Instant::now() }
     }
 

@@ -9,14 +9,14 @@ use crate::session::Session;
 use crate::{Error, Result, dispatch};
 use omex_core::engine::Engine;
 use omex_core::error::RunError;
-use omex_core::kv::KvFormat;
+use omex_core::state::kv::KvFormat;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// How a file begins.
 const MAGIC: [u8; 8] = *b"OMEXSES\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 64;
 /// The header's numbers behind the magic: those that must be as the model and its plan say.
 const FIELDS: [&str; 9] = [
@@ -26,9 +26,9 @@ const FIELDS: [&str; 9] = [
     "KV format",
     "positions",
     "sinks",
-    "KV caches",
-    "KV heads",
-    "KV width",
+    "states",
+    "bytes of states, low half",
+    "bytes of states, high half",
 ];
 
 /// A text under way, of one model, and the file that keeps it.
@@ -156,7 +156,7 @@ impl SavedSession {
         let Some(mut file) = self.rest.take() else { return Ok(()) };
         let held = self.tokens.len() as u32 - 1;
         let mut crc = 0;
-        let filled = engine.fill_kv(held, |bytes| {
+        let filled = engine.fill_states(held, |bytes| {
             self.fill(&mut file, bytes)?;
             crc = (self.crc32c)(crc, bytes);
             Ok::<_, Error>(())
@@ -195,7 +195,7 @@ impl SavedSession {
         let failed = |error| self.not_written(error);
         file.write_all(&[&header[..], &tokens, &crc].concat()).map_err(failed)?;
         let mut crc = 0;
-        let written = engine.visit_kv(count.saturating_sub(1), |bytes| {
+        let written = engine.visit_states(count.saturating_sub(1), |bytes| {
             crc = (self.crc32c)(crc, bytes);
             file.write_all(bytes)
         });
@@ -238,10 +238,11 @@ fn fields(model: &Session, crc32c: fn(u32, &[u8]) -> u32) -> Result<[u32; FIELDS
     let program = model.program()?;
     let plan = model.plan().plan;
     let [code, weights] = model.checksums(crc32c);
-    let (caches, width) = (program.header().kv_caches, program.header().kv_width);
-    let (format, heads) = (plan.kv_format as u32, program.kv_heads());
+    let bytes: u64 = program.states().map(|state| plan.state_bytes(&state)).sum();
+    let (states, format) = (program.header().states.into(), plan.kv_format as u32);
+    let (low, high) = (bytes as u32, (bytes >> 32) as u32);
     let (positions, sinks) = (plan.kv_capacity, plan.kv_sinks);
-    Ok([VERSION, code, weights, format, positions, sinks, caches, heads, width])
+    Ok([VERSION, code, weights, format, positions, sinks, states, low, high])
 }
 
 fn header(

@@ -146,7 +146,8 @@ impl Session {
         let program = self.program()?;
         // Streamed weights take no more memory than planned, whatever their planes.
         let mapped = matches!(self.pager, Source::Mapped(_));
-        let choice = self.plan.precision == RunPrecision::Full && program.has_residuals() && mapped;
+        let choice =
+            self.plan.precision == RunPrecision::Full && program.has_corrections() && mapped;
         Ok((self.automatic && choice).then(|| PressureWatch::new(&program)))
     }
 
@@ -490,11 +491,12 @@ impl Tables {
         let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else { return Ok(None) };
         let program = self.program()?;
         let failed = || Error::load(&self.path, LoadError::Plan);
-        let shape = plan.plan.cache_shape(program.attention_heads().ok_or_else(failed)?);
+        let state = program.uniform_cache().ok_or_else(failed)?;
+        let shape = plan.plan.cache_shape(&state).ok_or_else(failed)?;
         let folder = cache_folder().ok_or_else(|| {
             Error::Usage("no folder to spill keys and values to: set XDG_CACHE_HOME".to_owned())
         })?;
-        Spill::new(shape, program.header().kv_caches, spilled, &folder).map(Some)
+        Spill::new(shape, program.header().states.into(), spilled, &folder).map(Some)
     }
 
     /// The program.

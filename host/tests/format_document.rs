@@ -1,13 +1,19 @@
 //! `docs/format.md` and `docs/format-tokenizer.md` say what the code does: their tables are made from the code here, and compared.
 
 use half::f16;
-use heapless::Vec as FixedVec;
 use omex_core::arena::Plan;
 use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
-use omex_core::kv::KvFormat;
-use omex_core::program::{self, Activation, Heads, MAX_OPS, MAX_SLOTS, MAX_WIDTH, Op, PerLayer};
-use omex_core::program::{Slot, Tensor, Value};
+use omex_core::ops::{
+    Activate, Activation, Add, Angles, Attend, CODES, Correction, Embed, Gated, Index, Linear,
+    Mask, Norm, NormKind, Op, Pairing, Rotary, Scale, Select, ShortConv, SoftCap, Store,
+};
+use omex_core::program::{
+    self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PORT_BYTES, Per,
+    PerLayer, Port, Record, Slot, Tensor, Value,
+};
 use omex_core::quant::{Format, GROUP, PANEL, float16, float32, int4, int8};
+use omex_core::state::State;
+use omex_core::state::kv::KvFormat;
 use omex_core::token::layout::{self, field};
 
 const DOCUMENT: &str = include_str!("../../docs/format.md");
@@ -46,6 +52,7 @@ fn the_image_header_is_as_drawn() {
             sequences: 1,
         },
         ram_bytes: 0x106,
+        needs: Needs { ops: [0x777e, 0, 0, 0], formats: 9 },
         program: extent(0x2f1),
         tensors: extent(0x2f2),
         tokenizer: extent(0x2f3),
@@ -56,7 +63,7 @@ fn the_image_header_is_as_drawn() {
     assert_eq!(HEADER_BYTES, 256);
     assert_says("header     256 bytes");
     assert_row(&bytes, &MAGIC, 8, "magic, `OMEXIMG` and a zero byte");
-    assert_row(&bytes, &[VERSION as u8, 0, 0, 0, 0, 0, 4, 0], 4, "version, 1");
+    assert_row(&bytes, &[VERSION as u8, 0, 0, 0, 0, 0, 4, 0], 4, "version, 2");
     for (number, field) in [
         (header.page_size, "page size, a power of two from 512 to 2^24"),
         (0x102, "plan: tokens in one pass, at most (columns)"),
@@ -82,9 +89,15 @@ fn the_image_header_is_as_drawn() {
         assert_eq!(section[20..], [0; 4]);
     }
     assert_says("| 36 | 4 | plan: format of keys and values, 0 = f16, 1 = f32, 2 = int8 |\n");
-    assert_says("| 160 | 92 | reserved |\n");
+    assert_says(
+        "| 160 | 32 | a bit for each operation's code that the program needs, lowest first |\n",
+    );
+    assert_eq!(bytes[160..168], header.needs.ops[0].to_le_bytes());
+    assert_says("| 192 | 4 | a bit for each weight format's number that it needs |\n");
+    assert_eq!(bytes[192..196], header.needs.formats.to_le_bytes());
+    assert_says("| 196 | 56 | reserved |\n");
     assert_eq!(bytes[36..40], [KvFormat::Single as u8, 0, 0, 0]);
-    assert!(bytes[160..252].iter().all(|b| *b == 0));
+    assert!(bytes[196..252].iter().all(|b| *b == 0));
     assert_eq!(Header::parse(&bytes, |_, covered| covered.len() as u32 * 0x10001), Ok(header));
 }
 
@@ -103,9 +116,17 @@ fn page_sizes_are_as_stated() {
             kv_format: KvFormat::Half,
             sequences: 1,
         };
-        let (program, tensors, tokenizer, checksums, pages) = (none, none, none, none, none);
-        let header =
-            Header { page_size, plan, ram_bytes: 0, program, tensors, tokenizer, checksums, pages };
+        let header = Header {
+            page_size,
+            plan,
+            ram_bytes: 0,
+            needs: Needs::default(),
+            program: none,
+            tensors: none,
+            tokenizer: none,
+            checksums: none,
+            pages: none,
+        };
         assert_eq!(Header::parse(&header.to_bytes(crc32c), crc32c).is_ok(), valid, "{page_size}");
     }
 }
@@ -214,79 +235,152 @@ fn the_tokenizer_section_is_as_drawn() {
     assert_eq!(layout::word_key(b"foobar"), 0x8594_4171_f739_67e8 >> 22 | 1 << 63);
 }
 
-fn encode(value: &impl serde::Serialize) -> Vec<u8> {
+/// An example of every operation: its references are the first values of their kind, and so on upwards.
+fn examples() -> Vec<Op> {
+    let weight = PerLayer { first: 1, stride: 2 };
+    let [a, b, c] =
+        [1, 4, 7].map(|n| Value { slot: n, first: u32::from(n) + 1, width: u32::from(n) + 2 });
+    vec![
+        Embed { weight, output: a, index: Index::Token, offset: 0, accumulate: false }.into(),
+        Norm {
+            weight,
+            bias: None,
+            input: a,
+            output: b,
+            epsilon: 1.0,
+            kind: NormKind::Rms,
+            group: 0,
+        }
+        .into(),
+        Linear { bias: None, weight, input: a, output: b, accumulate: true }.into(),
+        Correction { weight, input: a, output: b }.into(),
+        Angles { frequencies: weight, output: a, scale: 0.0 }.into(),
+        Rotary { angles: a, value: b, head_width: 8, pairing: Pairing::Halves }.into(),
+        Store { state: weight, key: a, value: b }.into(),
+        Attend {
+            state: weight,
+            query: a,
+            angles: Some(b),
+            output: c,
+            scale: 1.0,
+            pairing: Pairing::Halves,
+            mask: Mask::Causal,
+        }
+        .into(),
+        Gated { activation: Activation::Silu, gate: a, up: b, output: c }.into(),
+        Activate { activation: Activation::Gelu, value: a }.into(),
+        Add { input: a, output: b }.into(),
+        Scale { value: a, factor: 1.0 }.into(),
+        SoftCap { value: a, cap: 1.0 }.into(),
+        Select { input: a, output: b }.into(),
+        ShortConv { state: weight, weight, input: a, output: b, taps: 3 }.into(),
+    ]
+}
+
+fn hex(record: &Record) -> String {
     let mut buffer = [0; 256];
-    postcard::to_slice(value, &mut buffer).unwrap().to_vec()
+    let length = record.write(&mut buffer).unwrap();
+    buffer[..length].iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn operations_are_encoded_as_in_the_examples() {
-    let weight = PerLayer { first: 1, stride: 2 };
-    let [a, b, c, d, e] = [1, 4, 7, 10, 13].map(|n| Value {
-        slot: n,
-        first: u32::from(n) + 1,
-        width: u32::from(n) + 2,
-    });
-    let operations = [
-        Op::Repeat { ops: 1, layers: 300 },
-        Op::Embed { weight, output: a },
-        Op::RmsNorm { weight, epsilon: 1.0, input: a, output: b },
-        Op::MatMul { weight, input: a, output: b, accumulate: true },
-        Op::RotaryAngles { frequencies: weight, output: a },
-        Op::Rotary { angles: a, value: b, head_width: 8 },
-        Op::Attention {
-            cache: weight,
-            heads: Heads { query: 4, kv: 2, width: 8 },
-            scale: 1.0,
-            query: a,
-            key: b,
-            value: c,
-            angles: d,
-            output: e,
-        },
-        Op::Gated { activation: Activation::Silu, gate: a, up: b, output: c },
-        Op::Select { input: a, output: b },
-        Op::Residual { weight, input: a, output: b },
-    ];
-    for (number, op) in operations.iter().enumerate() {
-        // Every variant is in the list, at its number.
-        let name = match op {
-            Op::Repeat { .. } => "Repeat",
-            Op::Embed { .. } => "Embed",
-            Op::RmsNorm { .. } => "RmsNorm",
-            Op::MatMul { .. } => "MatMul",
-            Op::RotaryAngles { .. } => "RotaryAngles",
-            Op::Rotary { .. } => "Rotary",
-            Op::Attention { .. } => "Attention",
-            Op::Gated { .. } => "Gated",
-            Op::Select { .. } => "Select",
-            Op::Residual { .. } => "Residual",
-        };
-        let bytes: Vec<_> = encode(op).iter().map(|b| format!("{b:02x}")).collect();
-        let row = DOCUMENT.lines().find(|line| line.starts_with(&format!("| {number} | {name} |")));
-        let row = row.unwrap_or_else(|| panic!("docs/format.md has no operation {number}, {name}"));
-        assert!(row.contains(&format!("`{}`", bytes.join(" "))), "{row}: {}", bytes.join(" "));
+    let examples = examples();
+    assert_eq!(examples.iter().map(Op::code).collect::<Vec<_>>(), CODES, "one of each");
+    let repeat = Record::Repeat { records: 1, layers: 300 };
+    let rows = examples.iter().map(|op| (op.code(), op.name(), Record::Op(*op)));
+    for (code, name, record) in rows.chain([(0, "Repeat", repeat)]) {
+        let row = DOCUMENT.lines().find(|line| line.starts_with(&format!("| {code} | {name} |")));
+        let row = row.unwrap_or_else(|| panic!("docs/format.md has no operation {code}, {name}"));
+        let bytes = hex(&record);
+        assert!(row.contains(&format!("`{bytes}`")), "{row}: {bytes}");
+        let mut buffer = [0; 256];
+        let length = record.write(&mut buffer).unwrap();
+        let mut bytes = &buffer[..length];
+        assert_eq!(Record::take(&mut bytes), Ok(record));
+        assert!(bytes.is_empty());
     }
 }
 
 #[test]
-fn the_program_header_has_these_fields_in_this_order() {
-    let slot = Slot { offset: 6, width: 7, selected: true };
+fn program_tables_are_as_drawn() {
     let header = program::Header {
-        vocab_size: 1,
-        context_length: 2,
-        kv_caches: 3,
-        kv_width: 4,
-        stop_tokens: FixedVec::from_slice(&[5]).unwrap(),
-        slots: FixedVec::from_slice(&[slot]).unwrap(),
-        logits: 8,
-        ops: 9,
+        vocab_size: 0x0001_0203,
+        context_length: 0x0001_0204,
+        record_bytes: 0x0001_0205,
+        name_bytes: 0x0001_0206,
+        records: 0x1107,
+        slots: 0x1108,
+        states: 0x1109,
+        inputs: 0x110a,
+        outputs: 0x110b,
+        stop_tokens: 0x110c,
     };
-    assert_eq!(encode(&header), [1, 2, 3, 4, 1, 5, 1, 6, 7, 1, 8, 9]);
-    assert_eq!((header.stop_tokens.capacity(), MAX_SLOTS, MAX_OPS), (8, 32, 1024));
-    assert_says(
-        "stop tokens [u32] (at most 8), slots [slot] (at most 32), logits' slot u16, operations u16 (at most 1024)",
+    let bytes = header.to_bytes();
+    assert_says("header         32 bytes");
+    assert_eq!(bytes.len(), 32);
+    for (number, field) in [
+        (header.vocab_size, "vocabulary"),
+        (header.context_length, "trained context"),
+        (header.record_bytes, "bytes of the operations"),
+        (header.name_bytes, "bytes of the names"),
+    ] {
+        assert_row(&bytes, &number.to_le_bytes(), 4, field);
+    }
+    for (number, field) in [
+        (header.records, "operations"),
+        (header.slots, "slots"),
+        (header.states, "states"),
+        (header.inputs, "inputs"),
+        (header.outputs, "outputs"),
+        (header.stop_tokens, "stop tokens"),
+    ] {
+        assert_row(&bytes, &number.to_le_bytes(), 2, field);
+    }
+    let slot = Slot {
+        offset: 0x0102_0304,
+        width: 0x0102_0305,
+        dims: [0x1106, 0x1107, 0x1108, 0x1109],
+        per: Per::Output,
+        dtype: Dtype::I32,
+    };
+    let record = slot.to_record();
+    assert_says(&format!("slots          {} bytes each", record.len()));
+    assert_row(&record, &slot.offset.to_le_bytes(), 4, "bytes a column of what lies before it");
+    assert_row(&record, &slot.width.to_le_bytes(), 4, "elements a column");
+    assert_row(&record, &slot.dims.map(u16::to_le_bytes).as_flattened(), 8, "dimensions");
+    assert_row(
+        &record,
+        &[2, 3, 0],
+        1,
+        "columns: 0 one a pass, 1 one a token, 2 one a wanted output",
     );
+    assert_row(&record, &[3, 0, 0], 1, "type: 0 f32, 1 i8, 2 i16, 3 i32");
+    let state = State::Kv { heads: 0x0102_0306, width: 0x0102_0307, window: 0x0102_0308 };
+    let record = state.to_record();
+    assert_says(&format!("states         {} bytes each", record.len()));
+    assert_row(
+        &record,
+        &0x0102_0306_u32.to_le_bytes(),
+        4,
+        "key and value heads; of bytes, their number",
+    );
+    assert_row(&record, &0x0102_0307_u32.to_le_bytes(), 4, "width of a head");
+    assert_row(&record, &0x0102_0308_u32.to_le_bytes(), 4, "sliding window");
+    let value = Value { slot: 0x1108, first: 0x0102_0309, width: 0x0102_030a };
+    let port = Port { name: "four", value, scale: 1.5, zero_point: -7 };
+    let record = port.to_record(0x0102_030b);
+    assert_says(&format!("inputs         {PORT_BYTES} bytes each"));
+    assert_row(&record, &0x0102_030b_u32.to_le_bytes(), 4, "first byte of its name in the names");
+    assert_row(&record, &[4, 0, 8], 2, "length of its name");
+    assert_row(&record, &value.slot.to_le_bytes(), 2, "slot");
+    assert_row(&record, &value.first.to_le_bytes(), 4, "first element");
+    assert_row(&record, &value.width.to_le_bytes(), 4, "elements");
+    assert_row(&record, &1.5_f32.to_le_bytes(), 4, "what a step is worth");
+    assert_row(&record, &(-7_i32).to_le_bytes(), 4, "zero point");
+    assert_says(&format!(
+        "At most {MAX_RECORDS} operations, {MAX_LAYERS} states and layers, {MAX_STOP_TOKENS} stop tokens"
+    ));
 }
 
 #[test]

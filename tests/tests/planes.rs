@@ -11,9 +11,9 @@ use omex::quantize::Precision;
 use omex::session::{Options, Session, plan_model};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::image;
-use omex_core::program::Op;
+use omex_core::ops::Reads;
+use omex_core::program::Planes;
 use omex_core::simd::PORTABLE;
-use omex_core::steps::Planes;
 use omex_hal::Serial;
 use omex_hal_adapters::{Event, TracingPager};
 use omex_tests::{Converted, FaultyPager, Setting, Synthetic, checksum, logits};
@@ -87,11 +87,11 @@ fn pages_of_a_pass(image: &Path, planes: Planes) -> (BTreeSet<u32>, BTreeSet<u32
     let mut expected = BTreeSet::new();
     let pages = |range: Range<u64>| (range.start / 512) as u32..=((range.end - 1) / 512) as u32;
     model.program.ranges_in_order(planes).for_each(|range| expected.extend(pages(range)));
-    for op in model.program.ops() {
-        if let Op::Embed { weight, .. } = op {
-            let tensor = model.program.tensor(weight.first).unwrap();
+    for (op, layer) in model.program.steps(planes).filter(|(op, _)| op.reads() == Reads::Rows) {
+        op.weights(&mut |weight| {
+            let tensor = model.program.tensor(weight.at(layer)).unwrap();
             expected.extend(pages(tensor.address..tensor.address + tensor.bytes()));
-        }
+        });
     }
     let mut memory = vec![0u128; model.layout(&pager).unwrap().total().div_ceil(16) as usize];
     let memory = memory.as_mut_bytes();

@@ -46,7 +46,11 @@ fn range(slot: &Slot, value: Value, columns: usize) -> Range<usize> {
     start + value.first as usize * size..start + slot.width as usize * size * columns
 }
 
-fn columns_of<'m, T: Element>(bytes: Option<&'m [u8]>, slot: &Slot, value: Value) -> Columns<'m, T> {
+fn columns_of<'m, T: Element>(
+    bytes: Option<&'m [u8]>,
+    slot: &Slot,
+    value: Value,
+) -> Columns<'m, T> {
     let values = bytes.and_then(|bytes| <[T]>::ref_from_bytes(bytes).ok()).unwrap_or_default();
     Columns { values, stride: slot.width as usize, width: value.width as usize }
 }
@@ -77,7 +81,8 @@ impl Memory<'_> {
         for (slot, input) in slots.iter_mut().zip(inputs) {
             *slot = program.slot(input.slot).ok_or(RunError::Program)?;
         }
-        let mut regions = self.0.each_mut().map(|region| (Some(&mut *region.bytes), region.columns));
+        let mut regions =
+            self.0.each_mut().map(|region| (Some(&mut *region.bytes), region.columns));
         let (bytes, columns) = regions.get_mut(slot.per as usize).ok_or(RunError::Program)?;
         let target = range(&slot, output, *columns);
         let bytes = bytes.take().ok_or(RunError::Program)?;

@@ -1,7 +1,7 @@
 //! What operations are played with.
 
-use super::memory::Memory;
 use super::Observer;
+use super::memory::Memory;
 use crate::arena::Plan;
 use crate::error::RunError;
 use crate::ops::{Columns, ColumnsMut};

@@ -96,8 +96,7 @@ impl Operation for Attend {
             let angles = self.angles.map(|_| angles);
             let (scale, pairing, mask) = (self.scale, self.pairing, self.mask);
             let width = width as usize;
-            let attention =
-                Attention { group, width, scale, query, angles, pairing, window, mask };
+            let attention = Attention { group, width, scale, query, angles, pairing, window, mask };
             if full && pending.is_none() {
                 return Err(RunError::Position(run.position));
             }

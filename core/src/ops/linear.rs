@@ -56,8 +56,10 @@ impl Operation for Linear {
             accumulate = true;
         }
         let matrix = player.tensor(self.weight, layer)?;
-        let Player { memory, program, inputs, pages, carry, staging, kernels, parallel, .. } = player;
-        let ([input], output) = memory.split(program, inputs.counts(), [self.input], self.output)?;
+        let Player { memory, program, inputs, pages, carry, staging, kernels, parallel, .. } =
+            player;
+        let ([input], output) =
+            memory.split(program, inputs.counts(), [self.input], self.output)?;
         let columns = output.count;
         if let Some(observer) = &mut player.observer {
             (0..columns).for_each(|c| observer(self.weight.at(layer), input.column(c)));

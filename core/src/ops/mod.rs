@@ -6,8 +6,8 @@
 //!
 //! A new operation is a file here, a line in [`for_each_op`], and a row in `docs/format.md`.
 
-mod add;
 mod activate;
+mod add;
 mod angles;
 mod attend;
 mod correction;
@@ -213,6 +213,9 @@ macro_rules! op_enum {
         pub enum Op<F: Form = Numbers> {
             $($op($op<F>),)*
         }
+
+        /// The codes of all operations.
+        pub const CODES: &[u8] = &[$($code),*];
 
         impl Copy for Op {}
 

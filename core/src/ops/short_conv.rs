@@ -42,7 +42,8 @@ impl Operation for ShortConv {
         let bytes = 4 * u64::from(self.taps - 1) * u64::from(width);
         check.states(self.state, |s| matches!(s, State::Bytes(n) if u64::from(n) == bytes))?;
         check.tensors(self.weight, |t| {
-            t.format == Format::Vector && u64::from(t.columns) == u64::from(self.taps) * u64::from(width)
+            t.format == Format::Vector
+                && u64::from(t.columns) == u64::from(self.taps) * u64::from(width)
         })
     }
 

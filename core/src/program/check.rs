@@ -67,9 +67,7 @@ impl Check<'_> {
                     written = Some(*value);
                     self.value(*value).map(|_| ())
                 }
-                Operand::Read(value) | Operand::Source(value) => {
-                    self.value(*value).map(|_| ())
-                }
+                Operand::Read(value) | Operand::Source(value) => self.value(*value).map(|_| ()),
                 Operand::Weight(weight) => self.tensors(*weight, |_| true),
                 Operand::State(state) => self.states(*state, |_| true),
             };

@@ -4,12 +4,14 @@
 //! which tensors and which states it uses, said by [`PerLayer`].
 
 mod check;
+mod needs;
 mod record;
 mod steps;
 mod tensor;
 mod value;
 
 pub(crate) use check::Check;
+pub use needs::{Lack, Needs};
 pub use record::{MAX_FIELD_BYTES, REPEAT, Record};
 pub(crate) use record::{get, put};
 pub use steps::{Planes, Steps};
@@ -308,8 +310,7 @@ impl<'a> Program<'a> {
             && self.stop_tokens.len() <= MAX_STOP_TOKENS;
         let ports = self.inputs().chain(self.outputs()).all(|port| self.holds(port.value));
         let fits = whole && counts && ports && widths.iter().all(|w| *w <= MAX_WIDTH);
-        let logits = header.vocab_size == 0 || self.outputs().next().is_some();
-        if fits && logits { Ok(()) } else { Err(LoadError::Section(Section::Program)) }
+        if fits { Ok(()) } else { Err(LoadError::Section(Section::Program)) }
     }
 
     /// True if a value lies in its slot.

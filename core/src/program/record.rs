@@ -46,8 +46,7 @@ impl Record {
     /// [`Fault::Encoding`], or the code of an operation that this build does not have.
     pub fn take(bytes: &mut &[u8]) -> Result<Self, Fault> {
         let ([code, length], rest) = bytes.split_first_chunk().ok_or(Fault::Encoding)?;
-        let (fields, rest) =
-            rest.split_at_checked(usize::from(*length)).ok_or(Fault::Encoding)?;
+        let (fields, rest) = rest.split_at_checked(usize::from(*length)).ok_or(Fault::Encoding)?;
         *bytes = rest;
         if *code == REPEAT {
             let (records, layers) = get(fields).ok_or(Fault::Encoding)?;
@@ -70,7 +69,10 @@ pub(crate) fn put(code: u8, fields: &impl Serialize, out: &mut [u8]) -> Option<u
 pub(crate) fn get<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     // Room behind the fields for the zeros of those that are left out.
     let mut padded = [0; 2 * MAX_FIELD_BYTES];
-    padded.get_mut(..bytes.len()).filter(|_| bytes.len() <= MAX_FIELD_BYTES)?.copy_from_slice(bytes);
+    padded
+        .get_mut(..bytes.len())
+        .filter(|_| bytes.len() <= MAX_FIELD_BYTES)?
+        .copy_from_slice(bytes);
     let (fields, rest) = postcard::take_from_bytes(&padded).ok()?;
     (rest.len() <= padded.len() - bytes.len()).then_some(fields)
 }

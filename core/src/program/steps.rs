@@ -104,11 +104,7 @@ impl<'a> Program<'a> {
     }
 
     /// The bytes that an operation reads from first to last, tensor by tensor.
-    pub(crate) fn ranges(
-        &self,
-        op: &Op,
-        layer: u32,
-    ) -> impl Iterator<Item = Range<u64>> + use<'a> {
+    pub(crate) fn ranges(&self, op: &Op, layer: u32) -> impl Iterator<Item = Range<u64>> + use<'a> {
         let mut found = heapless::Vec::<_, 4>::new();
         if op.reads() == Reads::Whole {
             op.weights(&mut |weight| {

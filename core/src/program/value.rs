@@ -114,15 +114,12 @@ impl Slot {
         let [w0, w1, w2, w3] = self.width.to_le_bytes();
         let [[a0, a1], [b0, b1], [c0, c1], [d0, d1]] = self.dims.map(u16::to_le_bytes);
         let (per, dtype) = (self.per as u8, self.dtype as u8);
-        [
-            o0, o1, o2, o3, w0, w1, w2, w3, a0, a1, b0, b1, c0, c1, d0, d1, per, dtype, 0, 0,
-        ]
+        [o0, o1, o2, o3, w0, w1, w2, w3, a0, a1, b0, b1, c0, c1, d0, d1, per, dtype, 0, 0]
     }
 
     pub(super) fn from_record(record: &[u8; Self::RECORD_BYTES]) -> Option<Self> {
-        let [
-            o0, o1, o2, o3, w0, w1, w2, w3, a0, a1, b0, b1, c0, c1, d0, d1, per, dtype, _, _,
-        ] = *record;
+        let [o0, o1, o2, o3, w0, w1, w2, w3, a0, a1, b0, b1, c0, c1, d0, d1, per, dtype, _, _] =
+            *record;
         Some(Self {
             offset: u32::from_le_bytes([o0, o1, o2, o3]),
             width: u32::from_le_bytes([w0, w1, w2, w3]),

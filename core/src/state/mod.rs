@@ -4,8 +4,8 @@
 pub mod kv;
 mod store;
 
-pub use store::{KvError, KvErrorKind, KvStore};
 pub(crate) use store::States;
+pub use store::{KvError, KvErrorKind, KvStore};
 
 use crate::arena::Plan;
 use crate::program::Program;

@@ -1,8 +1,8 @@
 //! Where states lie: in the arena, or KV caches with a [`KvStore`] that may keep some elsewhere.
 
-use crate::error::RunError;
 use super::State;
 use crate::arena::Plan;
+use crate::error::RunError;
 use crate::program::Program;
 use core::fmt;
 use core::ops::Range;

@@ -78,7 +78,7 @@ impl<'a> Slots<'a> {
     pub(super) fn new(engine: Engine<'a>) -> Self {
         let plan = engine.plan();
         let count = plan.sequences.min(plan.logit_columns) as usize;
-        let stop_tokens = engine.program().header().stop_tokens.to_vec();
+        let stop_tokens = engine.program().stop_tokens().collect::<Vec<_>>();
         Self { engine, stop_tokens, slots: (0..count).map(|_| None).collect() }
     }
 

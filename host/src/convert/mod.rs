@@ -127,7 +127,9 @@ impl Job<'_> {
         }
         let index = layout.write(self.source, compensations, &path.join("weights"), progress)?;
         let metadata = metadata(self.source, self.source_format, self.name, layout);
-        write_json(&path.join("graph.json"), &llama::graph(self.source.config(), layout))?;
+        let (graph, file) = (llama::graph(self.source.config(), layout), path.join("graph.json"));
+        let text = graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
+        std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
         write_json(&path.join("metadata.json"), &metadata)?;
         write_json(&path.join("weights/quantization.json"), &index)
     }

@@ -175,7 +175,7 @@ impl<'p> Model<'p> {
             Self { package, tensors: vec![], epsilon: 0.0, rope_theta: 0.0, rope_factors: vec![] };
         let blocks = package.graph.subgraphs.values().flatten();
         let epsilon = blocks.chain(&package.graph.nodes).find_map(|node| match node {
-            Node::RmsNorm { epsilon, .. } => Some(*epsilon),
+            Node::Norm(op) => Some(op.epsilon),
             _ => None,
         });
         model.epsilon = epsilon.ok_or_else(|| model.stranger("nodes", "no RMSNorm"))?;

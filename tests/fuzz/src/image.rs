@@ -4,7 +4,8 @@ use omex_core::arena::Layout;
 use omex_core::engine::{Engine, Model, Wanted};
 use omex_core::error::RunError;
 use omex_core::image::open;
-use omex_core::program::{Op, Program, Value};
+use omex_core::ops::Operand;
+use omex_core::program::{Planes, Program};
 use omex_core::simd::{Kernels, PORTABLE};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager, Parallel, Serial};
 use zerocopy::IntoBytes;
@@ -54,6 +55,14 @@ fn forward(
 ) -> Result<Vec<u32>, RunError> {
     let (columns, logit_columns) = (model.plan.columns as usize, model.plan.logit_columns as usize);
     let vocabulary = model.program.header().vocab_size;
+    if vocabulary == 0 {
+        let outputs: Vec<_> = model.program.outputs().collect();
+        let mut engine =
+            Engine::new(model, memory, pager, kernels, parallel).map_err(|_| RunError::Program)?;
+        engine.infer()?;
+        let floats = outputs.iter().flat_map(|port| engine.output(port, 0));
+        return Ok(floats.map(|x| x.to_bits()).collect());
+    }
     let tokens = [0, 1, 5, 2, vocabulary - 1].map(|token: u32| token % vocabulary);
     let several = &tokens[..columns.min(tokens.len())];
     let selected = &tokens[..logit_columns.min(tokens.len())];
@@ -77,29 +86,20 @@ fn forward(
 /// About how many numbers one token's pass touches.
 pub(crate) fn work(program: &Program<'_>) -> u64 {
     let vocabulary = u64::from(program.header().vocab_size);
-    let (mut sum, mut inside, mut layers) = (vocabulary, 0, 1);
-    for op in program.ops().take(program.header().ops.into()) {
-        let (weight, values): (_, &[Value]) = match &op {
-            Op::Repeat { ops, layers: times } => {
-                (inside, layers) = (ops + 1, u64::from(*times));
-                (None, &[])
-            }
-            Op::Embed { weight, output } => (Some(weight), &[*output]),
-            Op::RmsNorm { weight, output, .. } => (Some(weight), &[*output]),
-            Op::MatMul { weight, output, .. } | Op::Residual { weight, output, .. } => {
-                (Some(weight), &[*output])
-            }
-            Op::RotaryAngles { frequencies, output } => (Some(frequencies), &[*output]),
-            Op::Rotary { value, .. } => (None, &[*value]),
-            Op::Attention { key, output, .. } => (None, &[*key, *output, *output]),
-            Op::Gated { output, .. } | Op::Select { output, .. } => (None, &[*output]),
-        };
-        let weight =
-            weight.and_then(|weight| program.tensor(weight.first)).map_or(0, |t| t.bytes());
-        let values: u64 = values.iter().map(|value| u64::from(value.width)).sum();
-        sum = sum.saturating_add((8 + weight + values) * layers);
-        inside = inside.saturating_sub(1);
-        layers = if inside == 0 { 1 } else { layers };
+    let mut sum = vocabulary;
+    for (op, layer) in program.steps(Planes::FULL).take(1 << 16) {
+        let mut of_op = 8;
+        op.operands(&mut |operand| {
+            of_op += match operand {
+                Operand::Weight(weight) => program.tensor(weight.at(layer)).map_or(0, |t| t.bytes()),
+                Operand::State(_) => 0,
+                Operand::Read(value)
+                | Operand::Source(value)
+                | Operand::Write(value)
+                | Operand::Update(value) => u64::from(value.width),
+            };
+        });
+        sum = sum.saturating_add(of_op);
     }
     sum
 }

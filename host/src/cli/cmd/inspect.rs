@@ -4,7 +4,8 @@ use crate::cli::{bytes, output};
 use omex::pack::Image;
 use omex::package::{Metadata, Package, TensorEntry};
 use omex::{Error, Result};
-use omex_core::program::Program;
+use omex_core::ops::{Op, Operand};
+use omex_core::program::{PerLayer, Program, Record, Value};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -64,8 +65,38 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if args.path.is_dir() { package(args) } else { image(args) }
 }
 
+/// The operations, a line each: what they are, their tensors and states, what they read and write.
 fn operations(program: &Program<'_>) -> Vec<String> {
-    program.ops().map(|op| format!("{op:?}")).collect()
+    program
+        .records()
+        .map(|record| match record {
+            Record::Repeat { records, layers } => {
+                format!("repeat the next {records} operations for {layers} layers")
+            }
+            Record::Op(op) => operation(&op),
+        })
+        .collect()
+}
+
+fn operation(op: &Op) -> String {
+    let number = |n: &PerLayer| match n.stride {
+        0 => n.first.to_string(),
+        1 => format!("{} + layer", n.first),
+        stride => format!("{} + {stride} layer", n.first),
+    };
+    let rows = |v: &Value| format!("{}[{}..{}]", v.slot, v.first, v.first + v.width);
+    let mut text = format!("{:<11}", op.name());
+    op.operands(&mut |operand| {
+        text.push_str(&match operand {
+            Operand::Weight(weight) => format!(" tensor {}", number(weight)),
+            Operand::State(state) => format!(" state {}", number(state)),
+            Operand::Read(value) | Operand::Source(value) => format!(" reads {}", rows(value)),
+            Operand::Write(value) => format!(" writes {}", rows(value)),
+            Operand::Update(value) => format!(" changes {}", rows(value)),
+        });
+        text.push(',');
+    });
+    text.trim_end_matches(',').to_owned()
 }
 
 fn package(args: &Args) -> Result<()> {

@@ -1,0 +1,62 @@
+//! What a program needs of the build that plays it.
+
+use super::{Program, Record};
+use crate::ops;
+
+/// Operations and formats of weights, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// A bit for each operation's code, lowest first.
+    pub ops: [u64; 4],
+    /// A bit for each format's number.
+    pub formats: u32,
+}
+
+/// Something that this build does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The operation of this code.
+    Op(u8),
+    /// The format of weights of this number.
+    Format(u8),
+}
+
+impl Needs {
+    /// What a program needs.
+    #[must_use]
+    pub fn of(program: &Program<'_>) -> Self {
+        let mut needs = Self::default();
+        for record in program.records() {
+            if let Record::Op(op) = record {
+                needs.set(op.code());
+            }
+        }
+        for tensor in program.tensors() {
+            needs.formats |= 1 << (tensor.format as u32);
+        }
+        needs
+    }
+
+    fn set(&mut self, code: u8) {
+        if let Some(bits) = self.ops.get_mut(usize::from(code / 64)) {
+            *bits |= 1 << (code % 64);
+        }
+    }
+
+    /// The first thing that this build lacks.
+    #[must_use]
+    pub fn lack(&self) -> Option<Lack> {
+        let mut supported = Self::default();
+        ops::CODES.iter().for_each(|code| supported.set(*code));
+        for (word, (needed, known)) in self.ops.iter().zip(supported.ops).enumerate() {
+            let missing = needed & !known;
+            if missing != 0 {
+                let code = 64 * word as u32 + missing.trailing_zeros();
+                return Some(Lack::Op(code as u8));
+            }
+        }
+        let known = |number| crate::quant::Format::from_number(number).is_some();
+        let missing = (0..u32::BITS).find(|n| self.formats >> n & 1 == 1 && !known(*n));
+        missing.map(|number| Lack::Format(number as u8))
+    }
+}
