@@ -125,14 +125,14 @@ fn a_text_ends_in_the_middle_of_a_draft() {
     let model = convert_from(&shipped_model(), Some(Precision::Int8));
     let mut session = session(&model.path, 256, Kv::F16);
     let prompt = session.encode("Once upon a time").unwrap();
-    let header = session.program().unwrap().header().clone();
-    let stop = header.stop_tokens[0];
+    let program = session.program().unwrap();
+    let (vocab_size, stop) = (program.header().vocab_size, program.stop_tokens().next().unwrap());
     let mut ended = 0;
     for seed in 0..8 {
         let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
         let expected = plain(&mut session, sampling, &prompt, 240);
         let known = [&expected[..], &[stop, 1, 1, 1, 1, 1, 1, 1]].concat();
-        let known = Recorded::new(known, prompt.len(), 1.0, header.vocab_size);
+        let known = Recorded::new(known, prompt.len(), 1.0, vocab_size);
         let mut drafter = Drafter::Recorded(known);
         let (found, _) = drafted(&mut session, &mut drafter, sampling, &prompt, 240);
         assert_eq!(found, expected, "seed {seed}");

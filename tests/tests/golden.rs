@@ -6,7 +6,7 @@ use omex::plan::{Kv, RunPrecision};
 use omex::quantize::Precision;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
-use omex_core::steps::Planes;
+use omex_core::program::Planes;
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, convert_from, greedy, greedy_logits, json, logits,
     numbers, perplexity, read_npy, require_shared, shipped_model, worst_error,

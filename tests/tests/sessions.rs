@@ -7,6 +7,7 @@ use omex::saved_session::SavedSession;
 use omex::session::Session;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
+use omex_core::state::State;
 use omex_tests::{
     Converted, Setting, Synthetic, convert_from, json_of, numbers, omex, run_in, shipped_model,
 };
@@ -99,8 +100,11 @@ fn a_short_text_is_a_short_file() {
     let setting = Setting { context: Some(256), kv: Some(Kv::F16), ..Setting::default() };
     let mut session = setting.open(&model.path, 1).unwrap();
     go_on(&mut session, &file, Sampling::GREEDY, &[1, 2, 3], 30);
-    let header = session.program().unwrap().header().clone();
-    let place = 2 * 2 * u64::from(header.kv_width) * u64::from(header.kv_caches);
+    let widths = session.program().unwrap().states().map(|state| match state {
+        State::Kv { heads, width, .. } => u64::from(heads * width),
+        State::Bytes(_) => 0,
+    });
+    let place = 2 * 2 * widths.sum::<u64>();
     let length = std::fs::metadata(&file).unwrap().len();
     // 32 positions are whole panels; header and checksums are 72 bytes, a token 4.
     assert_eq!(length, 72 + 4 * 33 + 32 * place);

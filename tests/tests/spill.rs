@@ -9,7 +9,7 @@ use omex::session::{Options, Session, plan_model};
 use omex::spill::{BLOCK, SpillFile};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
-use omex_core::kv_store::KvErrorKind;
+use omex_core::state::KvErrorKind;
 use omex_core::pass::Input;
 use omex_tests::{Converted, Rows, Setting, Synthetic, convert_from, logits, shipped_model};
 use std::io;

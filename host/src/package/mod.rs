@@ -13,8 +13,8 @@ use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
-/// The version of the package format that this build writes; it reads any `0.3.x`.
-pub const OMEX_VERSION: &str = "0.3.0";
+/// The version of the package format that this build writes; it reads any `0.4.x`.
+pub const OMEX_VERSION: &str = "0.4.0";
 
 /// A package whose JSON files were read and agree with one another and with the files' sizes.
 /// Weights are checked page by page as they are used, or all at once by [`validate`].
@@ -40,20 +40,20 @@ impl Package {
     pub fn open(path: &Path) -> Result<Self> {
         let metadata_path = path.join("metadata.json");
         let metadata: Metadata = read_json(&metadata_path)?;
-        if !metadata.omex_version.starts_with("0.3.") {
+        if !metadata.omex_version.starts_with("0.4.") {
             return Err(Error::malformed(
                 &metadata_path,
                 "omex_version",
                 &metadata.omex_version,
-                "0.3.x",
+                "0.4.x",
                 "convert the model again with this version",
             ));
         }
         let graph_path = path.join("graph.json");
         let graph: Graph = read_json(&graph_path)?;
-        if graph.format != 1 {
+        if graph.format != crate::graph::FORMAT {
             let found = graph.format.to_string();
-            return Err(Error::malformed(&graph_path, "format", found, "1", CONVERT_AGAIN));
+            return Err(Error::malformed(&graph_path, "format", found, crate::graph::FORMAT.to_string(), CONVERT_AGAIN));
         }
         let index: WeightIndex = read_json(&path.join("weights/quantization.json"))?;
         index.check(path)?;
