@@ -1,12 +1,13 @@
 //! OMEX on a machine with an operating system: import, plan, pack and run models.
 //!
-//! The way of a model: [`import`] reads what other programs stored, [`convert`] turns it into a
-//! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
+//! The way of a model: [`import`] reads what other programs stored, [`arch`] knows what it computes,
+//! [`convert`] turns it into a [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
 //! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a
 //! flash image for a board. [`benchmark`] and [`compare`] measure models, [`profile`] the machine, and
 //! [`forecast`] says from that what a plan will cost, and [`layers`] what each layer has in it;
 //! [`trace`] shows what happens in memory while a model runs.
 
+pub mod arch;
 pub mod batch;
 pub mod benchmark;
 mod beside;

@@ -189,7 +189,7 @@ impl<'p> Model<'p> {
                     "convert the model again with --quantization int4 or int8",
                 ));
             }
-            if entry.name == crate::convert::FREQUENCIES {
+            if entry.name == crate::arch::FREQUENCIES {
                 let bytes = read(package, entry)?;
                 let frequencies: Vec<_> =
                     bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
