@@ -1,17 +1,20 @@
 //! Other programs' models into packages.
 
 mod fuse;
+mod range;
 mod rows;
 mod weights;
 
 use crate::arch::{self, Blueprint};
 use crate::compile::{Compiled, compile};
+use crate::durable::{folder_of, link, put_in_place};
 use crate::import::{Container, TokenizerSource};
 use crate::package::{Architecture, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex};
 use crate::quantize::{Compensation, Precision};
+use crate::scratch::ScratchFolder;
 use crate::session::{self, Session};
 use crate::tokenizer::Spec;
-use crate::{Error, Result, calibrate};
+use crate::{Error, Result, calibrate, input};
 use omex_core::quant::Format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -50,6 +53,9 @@ pub enum Calibration<'o> {
 /// The most parameters of a model that is calibrated without being asked: it takes a minute at most.
 pub const SELF_CALIBRATED: u64 = 20_000_000;
 
+/// As much of a text as calibrating can use.
+const CALIBRATION_BYTES: u64 = 1 << 20;
+
 /// Converts a model into a package at `output`, which appears whole or not at all.
 /// `progress` is called with the rows done and the rows in all.
 ///
@@ -63,27 +69,17 @@ pub fn convert(
     options: &Options<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Package> {
-    if output.exists() && !options.force {
-        let message = format!("{}: exists already; use --force to replace it", output.display());
-        return Err(Error::Usage(message));
-    }
+    check_output(output, options.force)?;
     let blueprint = arch::blueprint(source)?;
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".omex-convert-")
-        .tempdir_in(folder)
-        .map_err(|e| Error::io(folder, "write into", e))?;
+    let temporary = ScratchFolder::new(folder_of(output), ".omex-convert-")?;
     let job = Job { source, blueprint: &blueprint, source_format, name, options };
     let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
     let compensations = job.calibrate(&layout, temporary.path())?;
     let path = temporary.path().join("package");
     job.write(&layout, &compensations, &path, progress)?;
     Package::open(&path)?;
-    if output.exists() {
-        replace(output)?;
-    }
-    std::fs::rename(&path, output).map_err(|e| Error::io(output, "create", e))?;
+    put_in_place(&path, output, &temporary.path().join("replaced"))?;
+    temporary.remove("remove what the new package replaced")?;
     Package::open(output)
 }
 
@@ -155,7 +151,7 @@ impl Job<'_> {
         let mut session = Session::open(&path, &options)?;
         let ids = match self.options.calibration {
             Calibration::Text(file) => {
-                let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", e))?;
+                let text = input::read_start(file, CALIBRATION_BYTES)?;
                 Some(session.encode(&text)?)
             }
             _ => None,
@@ -174,13 +170,28 @@ impl Job<'_> {
 /// How errors are made up for, by the tensor's name.
 type Compensations = BTreeMap<String, Compensation>;
 
-/// Removes the package that a new one replaces; anything else is left alone.
-fn replace(output: &Path) -> Result<()> {
-    if !output.join("metadata.json").is_file() {
-        let message = format!("{}: is not a package: it is not replaced", output.display());
-        return Err(Error::Usage(message));
+/// Refuses a place that can't take a package: a package that is there is replaced if that is asked
+/// for, an empty folder is filled, and anything else stays.
+fn check_output(output: &Path, force: bool) -> Result<()> {
+    let Ok(found) = output.symlink_metadata() else { return Ok(()) };
+    if found.is_symlink() {
+        return Err(link(output));
     }
-    std::fs::remove_dir_all(output).map_err(|e| Error::io(output, "remove", e))
+    let mut entries = std::fs::read_dir(output).into_iter().flatten();
+    if found.is_dir() && entries.next().is_none() {
+        return Ok(());
+    }
+    let shown = output.display();
+    if !output.join("metadata.json").is_file() {
+        let remedy = "it is not replaced: name a new folder";
+        return Err(Error::Usage(format!(
+            "{shown}: exists already, and is not a package: {remedy}"
+        )));
+    }
+    if force {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("{shown}: exists already; use --force to replace it")))
 }
 
 fn tokenizer(

@@ -1,5 +1,6 @@
 //! Rows of stored tensors into panels of blocks.
 
+use super::range::{check_scales, read_row};
 use super::weights::Planned;
 use crate::Result;
 use crate::arch::Data;
@@ -24,7 +25,7 @@ pub(super) fn write_tensor(
     if tensor.format == Format::Vector {
         let mut numbers = vec![0.0; tensor.plan.columns as usize];
         for (name, row) in rows {
-            source.read_row(name, row, &mut numbers)?;
+            read_row(source, (name, row), tensor.format, &mut numbers)?;
             put(&little_endian(&numbers), 1)?;
         }
         return Ok(());
@@ -57,10 +58,12 @@ impl Row {
         if same {
             let mut bytes = vec![];
             source.read_row_bytes(name, row, &mut bytes)?;
-            return Ok(Self::Groups(ggml_groups(&bytes, tensor.format)));
+            let groups = ggml_groups(&bytes, tensor.format);
+            check_scales(source, (name, row), &groups, tensor.format)?;
+            return Ok(Self::Groups(groups));
         }
         let mut floats = vec![0.0; tensor.plan.columns as usize];
-        source.read_row(name, row, &mut floats)?;
+        read_row(source, (name, row), tensor.format, &mut floats)?;
         Ok(Self::Floats(floats))
     }
 
@@ -88,6 +91,8 @@ fn plane_groups(
     compensation: Option<&Compensation>,
 ) -> Result<Vec<Group>> {
     let base = Row::read(source, name, row, tensor)?.groups(tensor.format, compensation);
+    // Making up for errors can push a weight at the edge of the range beyond it.
+    check_scales(source, (name, row), &base, tensor.format)?;
     if tensor.plane == 0 {
         return Ok(base);
     }

@@ -2,10 +2,10 @@
 //! model.
 
 use super::{Container, Encoding, Fields, SourceFormat, TensorInfo, TokenizerSource};
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -25,15 +25,9 @@ pub(super) struct SourceFile {
 impl SourceFile {
     /// Opens a regular file.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        // Before opening: that would wait for ever on a pipe.
-        let metadata = fs::metadata(path).map_err(|e| Error::io(path, "read", e))?;
-        if !metadata.is_file() {
-            let found = if metadata.is_dir() { "a folder" } else { "a device or pipe" };
-            let remedy = "give the path of the model's file";
-            return Err(Error::malformed(path, "the path", found, "a regular file", remedy));
-        }
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        Ok(Self { path: path.to_owned(), file, length: metadata.len() })
+        let file = input::open(path)?;
+        let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
+        Ok(Self { path: path.to_owned(), file, length })
     }
 
     /// Fills `out` from `offset` on; `field` says what is there, should it be missing.
