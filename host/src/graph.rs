@@ -1,5 +1,6 @@
 //! `graph.json`: what a model computes, as named operations over named values.
 
+pub use omex_core::engine::LOGITS;
 use omex_core::ops::{self, Form, Op, Operand};
 use omex_core::program::{Dtype, Per};
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,14 @@ impl StateShape {
         match self {
             Self::Kv { count, .. } | Self::Bytes { count, .. } => *count,
         }
+    }
+}
+
+impl Port {
+    /// The port of a value of its name, of floats.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), value: ValueRef::all(name), scale: 0.0, zero_point: 0 }
     }
 }
 

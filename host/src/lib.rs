@@ -1,26 +1,28 @@
 //! OMEX on a machine with an operating system: import, plan, pack and run models.
 //!
-//! The way of a model: [`import`] reads what other programs stored, [`convert`] turns it into a
-//! [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
+//! The way of a model: [`import`] reads what other programs stored, [`arch`] knows what it computes,
+//! [`convert`] turns it into a [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
 //! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a
 //! flash image for a board. [`benchmark`] and [`compare`] measure models, [`profile`] the machine, and
 //! [`forecast`] says from that what a plan will cost, and [`layers`] what each layer has in it;
 //! [`trace`] shows what happens in memory while a model runs.
 
+pub mod arch;
 pub mod batch;
 pub mod benchmark;
-mod beside;
 pub mod calibrate;
 pub mod compare;
 pub mod compile;
 pub mod convert;
 pub mod dispatch;
 pub mod draft;
+mod durable;
 pub mod error;
 pub mod export;
 pub mod forecast;
 pub mod graph;
 pub mod import;
+pub mod input;
 pub mod interrupt;
 pub mod layers;
 pub mod memory;
@@ -35,6 +37,7 @@ pub mod profile;
 pub mod quantize;
 pub mod sampling;
 pub mod saved_session;
+mod scratch;
 pub mod session;
 pub mod spill;
 pub mod synth;

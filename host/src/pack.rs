@@ -1,21 +1,22 @@
 //! The flash image: writing one from a package, and opening one on the host.
 
-use crate::beside::create_beside;
+use crate::durable::{create_beside, persist};
 use crate::package::Package;
 use crate::package::validate::Report;
 use crate::page_writer::PageWriter;
 use crate::plan::{Kv, kv_format};
-use crate::{Error, Result, dispatch};
+use crate::{Error, Result, dispatch, input};
 use omex_core::arena::{Layout, Plan};
 use omex_core::image::{Extent, HEADER_BYTES, Header};
 use omex_core::program::{Needs, Program};
 use omex_core::simd::LANES;
 use omex_core::token::Tokenizer;
 use serde::Serialize;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use tempfile::NamedTempFile;
 
 /// What an image is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,8 +209,8 @@ impl Writer {
     fn write(&mut self, package: &Package, tokenizer: &[u8], output: &Path) -> Result<()> {
         let crc32c = dispatch::kernels()?.crc32c;
         let io = |e| Error::io(output, "write", e);
-        let temporary = create_beside(output)?;
-        let mut file = BufWriter::new(temporary.as_file());
+        let target = ImageFile::new(output, self.header.pages.offset + self.header.pages.length)?;
+        let mut file = BufWriter::new(target.file());
         file.seek(SeekFrom::Start(self.header.pages.offset)).map_err(io)?;
         let mut pages = PageWriter::new(file, self.header.page_size, crc32c);
         for (file, offset, length, to) in &self.moves {
@@ -229,7 +230,7 @@ impl Writer {
             (&mut self.header.checksums, &checksums),
             (&mut self.header.tokenizer, tokenizer),
         ];
-        let mut file = temporary.as_file();
+        let mut file = target.file();
         for (extent, bytes) in sections {
             extent.crc32c = crc32c(0, bytes);
             file.seek(SeekFrom::Start(extent.offset)).map_err(io)?;
@@ -237,9 +238,57 @@ impl Writer {
         }
         file.seek(SeekFrom::Start(0)).map_err(io)?;
         file.write_all(&self.header.to_bytes(crc32c)).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        temporary.persist(output).map_err(|e| io(e.error))?;
-        Ok(())
+        target.finish(output)
+    }
+}
+
+/// What an image is written to.
+enum ImageFile {
+    /// A file that gets its name when it is whole.
+    File(NamedTempFile),
+    /// A card or disk, written in place.
+    Device(File),
+}
+
+impl ImageFile {
+    fn new(output: &Path, length: u64) -> Result<Self> {
+        if output.symlink_metadata().is_ok_and(|found| found.file_type().is_block_device()) {
+            return Self::device(output, length);
+        }
+        create_beside(output).map(Self::File)
+    }
+
+    /// Opens a device that nothing else uses, and that an image of this length fits on. What it
+    /// holds from now on is no image until the header is written.
+    fn device(output: &Path, length: u64) -> Result<Self> {
+        let failed = |e| Error::io(output, "write", e);
+        // Exclusive: the system refuses a device that is mounted.
+        let mut options = OpenOptions::new();
+        let mut device =
+            options.write(true).custom_flags(libc::O_EXCL).open(output).map_err(failed)?;
+        let room = device.seek(SeekFrom::End(0)).map_err(failed)?;
+        if room < length {
+            let message = format!("the image has {length} bytes, the device room for {room}");
+            return Err(Error::Usage(format!("{}: {message}", output.display())));
+        }
+        device.rewind().map_err(failed)?;
+        device.write_all(&[0; HEADER_BYTES]).map_err(failed)?;
+        device.sync_all().map_err(failed)?;
+        Ok(Self::Device(device))
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Self::File(file) => file.as_file(),
+            Self::Device(device) => device,
+        }
+    }
+
+    fn finish(self, output: &Path) -> Result<()> {
+        match self {
+            Self::File(file) => persist(file, output),
+            Self::Device(device) => device.sync_all().map_err(|e| Error::io(output, "write", e)),
+        }
     }
 }
 
@@ -251,7 +300,7 @@ fn copy(
     mut put: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let read = |e| Error::io(from, "read", e);
-    let mut source = File::open(from).map_err(read)?;
+    let mut source = input::open(from)?;
     source.seek(SeekFrom::Start(offset)).map_err(read)?;
     let mut buffer = vec![0; 1 << 20];
     let mut left = length;
@@ -263,6 +312,9 @@ fn copy(
     }
     Ok(())
 }
+
+/// The longest section that is held in memory.
+const MAX_SECTION_BYTES: u64 = 256 << 20;
 
 /// A flash image on the host.
 pub struct Image {
@@ -287,7 +339,7 @@ impl Image {
     /// A file that is no image, or a damaged one.
     pub fn open(path: &Path) -> Result<Self> {
         let crc32c = dispatch::kernels()?.crc32c;
-        let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let mut file = input::open(path)?;
         let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
         let mut bytes = [0; HEADER_BYTES];
         let read = file.read_exact(&mut bytes).map(|()| Header::parse(&bytes, crc32c));
@@ -303,6 +355,11 @@ impl Image {
             if extent.offset.checked_add(extent.length).is_none_or(|end| end > length) {
                 let found = format!("bytes {} and {} more", extent.offset, extent.length);
                 let expected = format!("bytes inside of the file's {length}");
+                return Err(Error::malformed(path, name, found, expected, "pack the image again"));
+            }
+            if extent.length > MAX_SECTION_BYTES {
+                let expected = format!("at most {MAX_SECTION_BYTES} bytes");
+                let found = extent.length.to_string();
                 return Err(Error::malformed(path, name, found, expected, "pack the image again"));
             }
             let mut bytes = vec![0; extent.length as usize];
@@ -358,7 +415,7 @@ pub fn validate(path: &Path) -> Result<Report> {
             .push(format!("{}: tokenizer: {error}; pack the image again", path.display()));
     }
     let crc32c = dispatch::kernels()?.crc32c;
-    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let file = input::open(path)?;
     let mut page = vec![0; page_size as usize];
     for (number, expected) in image.checksums.iter().enumerate() {
         crate::interrupt::check()?;

@@ -3,10 +3,10 @@
 //! It holds all tokens of the text, and the keys and values of all but the last one: that one is
 //! run when the text goes on, whatever follows it.
 
-use crate::beside::create_beside;
+use crate::durable::{create_beside, persist};
 use crate::plan::Kv;
 use crate::session::Session;
-use crate::{Error, Result, dispatch};
+use crate::{Error, Result, dispatch, input};
 use omex_core::engine::Engine;
 use omex_core::error::RunError;
 use omex_core::state::kv::KvFormat;
@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 const MAGIC: [u8; 8] = *b"OMEXSES\0";
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 64;
+/// The longest text, in tokens.
+const MAX_TOKENS: u32 = 1 << 24;
 /// The header's numbers behind the magic: those that must be as the model and its plan say.
 const FIELDS: [&str; 9] = [
     "version",
@@ -59,10 +61,9 @@ impl SavedSession {
             Self { path, crc32c, expected, tokens: vec![], seed: 0, rest: None, failed };
         // What can't be written in the end is better known before the text is made.
         drop(create_beside(&saved.path)?);
-        match File::open(&saved.path) {
-            Ok(file) => saved.read(file, model.program()?.header().vocab_size)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io(&saved.path, "read", error)),
+        if saved.path.symlink_metadata().is_ok() {
+            let file = input::open(&saved.path)?;
+            saved.read(file, model.program()?.header().vocab_size)?;
         }
         Ok(saved)
     }
@@ -121,8 +122,8 @@ impl SavedSession {
         }
         FIELDS.into_iter().zip(pairs).try_for_each(same)?;
         let [count, low, high] = [9, 10, 11].map(|place| numbers[place]);
-        if count == 0 {
-            return Err(self.damaged("tokens", "none", "1 at least"));
+        if !(1..=MAX_TOKENS).contains(&count) {
+            return Err(self.damaged("tokens", count.to_string(), format!("1 to {MAX_TOKENS}")));
         }
         Ok((count, u64::from(high) << 32 | u64::from(low)))
     }
@@ -177,7 +178,7 @@ impl SavedSession {
     pub fn save(&self, engine: &mut Engine<'_>, tokens: &[u32], seed: u64) -> Result<()> {
         let mut file = create_beside(&self.path)?;
         self.write(file.as_file_mut(), engine, tokens, seed)?;
-        file.persist(&self.path).map(|_| ()).map_err(|e| self.not_written(e.error))
+        persist(file, &self.path)
     }
 
     fn write(

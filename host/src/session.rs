@@ -377,7 +377,7 @@ impl Tables {
     /// # Errors
     /// A file that is malformed, or another architecture's.
     pub fn of_config(path: &Path, precision: Precision, residual: bool) -> Result<Self> {
-        let model = RandomModel::with_config(hugging_face::config(path)?);
+        let model = RandomModel::with_config(path, hugging_face::read_config(path)?)?;
         let (compiled, index) = outline(&model, Some(precision), residual)?;
         Ok(Self::new(path, compiled, &index, None))
     }

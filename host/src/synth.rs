@@ -1,10 +1,13 @@
 //! Models with random weights in the shapes of known ones: for measuring, where nobody reads the text.
 
-use crate::import::{Checkpoint, Encoding, LlamaConfig, TensorInfo, TokenizerSource};
+use crate::arch::{self, Role};
+use crate::import::{Container, Encoding, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use crate::quantize::Precision;
 use crate::{Error, Result};
 use half::f16;
-use std::path::Path;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// The shape of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,50 +53,72 @@ const fn shape(name: &'static str, sizes: [u32; 7], rope_theta: f64, tied: bool)
     }
 }
 
+impl Shape {
+    /// The hyperparameters, as a `config.json` has them.
+    fn config(&self) -> Fields {
+        let fields = [
+            ("model_type", json!("llama")),
+            ("hidden_size", json!(self.hidden_size)),
+            ("intermediate_size", json!(self.intermediate_size)),
+            ("num_hidden_layers", json!(self.layers)),
+            ("num_attention_heads", json!(self.heads)),
+            ("num_key_value_heads", json!(self.kv_heads)),
+            ("vocab_size", json!(self.vocab_size)),
+            ("max_position_embeddings", json!(self.context_length)),
+            ("rms_norm_eps", json!(1e-5)),
+            ("rope_theta", json!(self.rope_theta)),
+            ("tie_word_embeddings", json!(self.tied_embeddings)),
+            ("bos_token_id", json!(null)),
+            ("eos_token_id", json!(null)),
+        ];
+        fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+    }
+}
+
 /// A model whose weights come from a hash of their place, stored as no file has to hold them.
 #[derive(Clone, Debug)]
 pub struct RandomModel {
-    config: LlamaConfig,
-    encoding: Encoding,
+    /// Where the hyperparameters come from.
+    path: PathBuf,
+    config: Fields,
+    tensors: BTreeMap<String, TensorInfo>,
     seed: u64,
 }
 
 impl RandomModel {
     /// A model of this shape, with all matrices in one precision and another text for each seed.
     /// It has no tokenizer, and no token that ends a text.
-    #[must_use]
-    pub fn new(shape: &Shape, precision: Precision, seed: u64) -> Self {
-        let head_dim = shape.hidden_size / shape.heads;
-        let frequency =
-            |pair| shape.rope_theta.powf(-f64::from(2 * pair) / f64::from(head_dim)) as f32;
-        let config = LlamaConfig {
-            hidden_size: shape.hidden_size,
-            intermediate_size: shape.intermediate_size,
-            layers: shape.layers,
-            heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            head_dim,
-            vocab_size: shape.vocab_size,
-            context_length: shape.context_length,
-            rms_norm_epsilon: 1e-5,
-            rope_frequencies: (0..head_dim / 2).map(frequency).collect(),
-            tied_embeddings: shape.tied_embeddings,
-            bos: None,
-            eos: vec![],
-        };
+    ///
+    /// # Errors
+    /// A shape that no model has.
+    pub fn new(shape: &Shape, precision: Precision, seed: u64) -> Result<Self> {
         let encoding = match precision {
             Precision::Int4 => Encoding::Q4_0,
             Precision::Int8 => Encoding::Q8_0,
             Precision::F16 => Encoding::F16,
             Precision::F32 | Precision::Vector => Encoding::F32,
         };
-        Self { config, encoding, seed }
+        Self::with(Path::new(shape.name), shape.config(), encoding, seed)
     }
 
-    /// A model with these hyperparameters, and floats for weights.
-    #[must_use]
-    pub fn with_config(config: LlamaConfig) -> Self {
-        Self { config, encoding: Encoding::F16, seed: 0 }
+    /// A model with the hyperparameters of a `config.json`, and floats for weights.
+    ///
+    /// # Errors
+    /// As [`arch::of_config`].
+    pub fn with_config(path: &Path, config: Fields) -> Result<Self> {
+        Self::with(path, config, Encoding::F16, 0)
+    }
+
+    fn with(path: &Path, config: Fields, matrices: Encoding, seed: u64) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for plan in arch::of_config(path, &config)?.tensors() {
+            let encoding = if plan.role == Role::Vector { Encoding::F32 } else { matrices };
+            for source in plan.sources() {
+                let info = TensorInfo { rows: source.rows, columns: plan.columns, encoding };
+                tensors.insert(source.tensor.clone(), info);
+            }
+        }
+        Ok(Self { path: path.to_owned(), config, tensors, seed })
     }
 
     fn info(&self, name: &str) -> Result<TensorInfo> {
@@ -108,15 +133,29 @@ impl RandomModel {
     }
 }
 
-impl Checkpoint for RandomModel {
-    fn config(&self) -> &LlamaConfig {
+impl Container for RandomModel {
+    fn format(&self) -> SourceFormat {
+        SourceFormat::HuggingFace
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn config(&self) -> &Fields {
         &self.config
     }
 
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn tensor_path(&self, _name: &str) -> &Path {
+        &self.path
+    }
+
     fn tensor(&self, name: &str) -> Option<TensorInfo> {
-        let expected = self.config.tensor(name)?;
-        let encoding = if expected.rows == 1 { Encoding::F32 } else { self.encoding };
-        Some(TensorInfo { rows: expected.rows, columns: expected.columns, encoding })
+        self.tensors.get(name).copied()
     }
 
     fn read_row(&self, name: &str, row: u32, out: &mut [f32]) -> Result<()> {
@@ -226,7 +265,7 @@ pub fn write(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<crate::package::Package> {
     use crate::convert::{Calibration, Options, convert};
-    let model = RandomModel::new(shape, precision, seed);
+    let model = RandomModel::new(shape, precision, seed)?;
     let options = Options {
         precision: Some(precision),
         calibration: Calibration::Off,
@@ -252,7 +291,7 @@ mod tests {
     fn weights_have_mean_0_and_variance_1_over_columns_in_every_precision() {
         let shape = SHAPES.iter().find(|s| s.name == "llama3-70b").unwrap();
         for precision in [Precision::Int4, Precision::Int8, Precision::F16, Precision::F32] {
-            let model = RandomModel::new(shape, precision, 1);
+            let model = RandomModel::new(shape, precision, 1).unwrap();
             let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
             for row in 0..20 {
                 let mut weights = vec![0.0; 28672];
@@ -273,7 +312,7 @@ mod tests {
     fn rows_differ_by_place_and_by_seed_and_are_the_same_again() {
         let row = |seed, name: &str, row| {
             let mut out = vec![];
-            let model = RandomModel::new(&SHAPES[0], Precision::Int4, seed);
+            let model = RandomModel::new(&SHAPES[0], Precision::Int4, seed).unwrap();
             model.read_row_bytes(name, row, &mut out).unwrap();
             out
         };

@@ -20,12 +20,13 @@ fn shared(path: &str) -> Option<PathBuf> {
 
 fn check(spec: &Spec) {
     let folder = tempfile::tempdir().unwrap();
-    spec.write_package(folder.path()).unwrap();
+    let tokenizer = folder.path().join("tokenizer");
+    spec.write_package(&tokenizer).unwrap();
     let section = compile(spec).unwrap();
     let read = Spec::from_package(folder.path()).unwrap();
     assert!(compile(&read).unwrap() == section, "{}", spec.origin.display());
-    assert!(fs::read(folder.path().join("tokenizer.bin")).unwrap() == section);
-    let lines = fs::read_to_string(folder.path().join("vocab.txt")).unwrap().lines().count();
+    assert!(fs::read(tokenizer.join("tokenizer.bin")).unwrap() == section);
+    let lines = fs::read_to_string(tokenizer.join("vocab.txt")).unwrap().lines().count();
     assert_eq!(lines, spec.pieces.len());
 }
 

@@ -2,7 +2,7 @@
 
 use crate::json;
 use omex::convert::{Options, convert};
-use omex::import::{Checkpoint, open};
+use omex::import::{Container, open};
 use omex::pack::{BoardPlan, Target, pack};
 use omex::package::Package;
 use omex::plan::Kv;
@@ -20,22 +20,22 @@ pub struct Converted {
 }
 
 impl Converted {
-    /// Converts a checkpoint; without a precision, quantized matrices stay as they are.
+    /// Converts a model; without a precision, quantized matrices stay as they are.
     #[must_use]
-    pub fn new(source: &dyn Checkpoint, precision: Option<Precision>) -> Self {
+    pub fn new(source: &dyn Container, precision: Option<Precision>) -> Self {
         Self::with(source, &Options { precision, ..Options::default() })
     }
 
-    /// Converts a checkpoint to int4 with residual planes.
+    /// Converts a model to int4 with residual planes.
     #[must_use]
-    pub fn in_planes(source: &dyn Checkpoint) -> Self {
+    pub fn in_planes(source: &dyn Container) -> Self {
         let precision = Some(Precision::Int4);
         Self::with(source, &Options { precision, residual: true, ..Options::default() })
     }
 
-    /// Converts a checkpoint in this way.
+    /// Converts a model in this way.
     #[must_use]
-    pub fn with(source: &dyn Checkpoint, options: &Options<'_>) -> Self {
+    pub fn with(source: &dyn Container, options: &Options<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("model.omex");
         let converted = convert(source, "test", "test", &path, options, &mut |_, _| {});
@@ -93,7 +93,7 @@ pub fn shipped_model() -> PathBuf {
 
 /// A package whose layers have these precisions in turn: each file comes from a package of its own.
 #[must_use]
-pub fn mix(source: &dyn Checkpoint, precisions: &[Precision]) -> Converted {
+pub fn mix(source: &dyn Container, precisions: &[Precision]) -> Converted {
     let all: Vec<_> = precisions.iter().map(|p| Converted::new(source, Some(*p))).collect();
     let mixed = Converted::new(source, Some(precisions[0]));
     let index_name = "weights/quantization.json";

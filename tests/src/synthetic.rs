@@ -2,13 +2,44 @@
 
 use half::f16;
 use omex::Result;
-use omex::import::{Checkpoint, Encoding, LlamaConfig, TensorInfo, TokenizerSource};
+use omex::import::{Container, Encoding, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use std::path::Path;
+
+/// The sizes of a Llama.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    hidden_size: u32,
+    intermediate_size: u32,
+    layers: u32,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    vocab_size: u32,
+    context_length: u32,
+    tied_embeddings: bool,
+}
+
+impl Sizes {
+    /// The hyperparameters, as a `config.json` has them. No token ends a text.
+    fn config(&self) -> Fields {
+        let config = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+            "hidden_size": self.hidden_size, "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads, "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.context_length, "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0, "tie_word_embeddings": self.tied_embeddings,
+            "bos_token_id": 1, "eos_token_id": null, "torch_dtype": "float32",
+        });
+        config.as_object().expect("an object").clone()
+    }
+}
 
 /// A Llama with weights from a hash of their place: the same on every machine, and no file needed.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
-    config: LlamaConfig,
+    sizes: Sizes,
+    config: Fields,
     seed: u64,
     matrices: Encoding,
 }
@@ -25,7 +56,8 @@ impl Synthetic {
     #[must_use]
     pub fn odd_untied() -> Self {
         let mut model = Self::new(42, 172, 2, 3, 3, 131, 64);
-        model.config.tied_embeddings = false;
+        model.sizes.tied_embeddings = false;
+        model.config = model.sizes.config();
         model
     }
 
@@ -40,24 +72,18 @@ impl Synthetic {
         vocab_size: u32,
         context_length: u32,
     ) -> Self {
-        let head_dim = hidden_size / heads;
-        let frequency = |pair| 10000f64.powf(-f64::from(2 * pair) / f64::from(head_dim)) as f32;
-        let config = LlamaConfig {
+        let sizes = Sizes {
             hidden_size,
             intermediate_size,
             layers,
             heads,
             kv_heads,
-            head_dim,
+            head_dim: hidden_size / heads,
             vocab_size,
             context_length,
-            rms_norm_epsilon: 1e-5,
-            rope_frequencies: (0..head_dim / 2).map(frequency).collect(),
             tied_embeddings: true,
-            bos: Some(1),
-            eos: vec![],
         };
-        Self { config, seed: 0, matrices: Encoding::F32 }
+        Self { sizes, config: sizes.config(), seed: 0, matrices: Encoding::F32 }
     }
 
     /// The matrices as blocks of Q8_0, which become int8 without any work. Rows must be multiples
@@ -70,7 +96,7 @@ impl Synthetic {
 
     /// Writes the model as a llama2.c file.
     pub fn write_llama2c(&self, path: &Path) {
-        let c = &self.config;
+        let c = &self.sizes;
         let vocabulary = c.vocab_size as i32 * if c.tied_embeddings { 1 } else { -1 };
         let header = [c.hidden_size, c.intermediate_size, c.layers, c.heads, c.kv_heads];
         let mut bytes: Vec<u8> = header.iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -121,24 +147,14 @@ impl Synthetic {
         if !(name.contains("q_proj") || name.contains("k_proj")) {
             return row;
         }
-        let (head, within) = (row / self.config.head_dim, row % self.config.head_dim);
-        head * self.config.head_dim + within % 2 * (self.config.head_dim / 2) + within / 2
+        let (head, within) = (row / self.sizes.head_dim, row % self.sizes.head_dim);
+        head * self.sizes.head_dim + within % 2 * (self.sizes.head_dim / 2) + within / 2
     }
 
     /// Writes the model as a Hugging Face folder.
     pub fn write_hugging_face(&self, folder: &Path) {
-        let c = &self.config;
-        let config = serde_json::json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-            "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
-            "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
-            "num_key_value_heads": c.kv_heads, "vocab_size": c.vocab_size,
-            "max_position_embeddings": c.context_length, "rms_norm_eps": 1e-5,
-            "rope_theta": 10000.0, "tie_word_embeddings": c.tied_embeddings,
-            "bos_token_id": 1, "torch_dtype": "float32",
-        });
         let (mut header, mut data) = (serde_json::Map::new(), vec![]);
-        for name in self.names() {
+        for name in self.tensor_names() {
             let info = self.tensor(&name).expect("a tensor of the model");
             let start = data.len();
             let mut row = vec![0.0; info.columns as usize];
@@ -157,11 +173,12 @@ impl Synthetic {
         file.extend(header);
         file.extend(data);
         std::fs::create_dir_all(folder).expect("the test's folder can be written");
-        std::fs::write(folder.join("config.json"), config.to_string()).expect("it can be written");
+        std::fs::write(folder.join("config.json"), serde_json::json!(self.config).to_string())
+            .expect("it can be written");
         std::fs::write(folder.join("model.safetensors"), file).expect("it can be written");
     }
 
-    fn names(&self) -> Vec<String> {
+    fn tensor_names(&self) -> Vec<String> {
         let parts = [
             "input_layernorm",
             "self_attn.q_proj",
@@ -173,18 +190,18 @@ impl Synthetic {
             "mlp.up_proj",
             "mlp.down_proj",
         ];
-        let layers = (0..self.config.layers)
+        let layers = (0..self.sizes.layers)
             .flat_map(|l| parts.map(|part| format!("model.layers.{l}.{part}.weight")));
         let mut names: Vec<_> = layers.collect();
         names.extend(["model.embed_tokens.weight".to_owned(), "model.norm.weight".to_owned()]);
-        if !self.config.tied_embeddings {
+        if !self.sizes.tied_embeddings {
             names.push("lm_head.weight".to_owned());
         }
         names
     }
 
     fn shape(&self, name: &str) -> Option<(u32, u32)> {
-        let c = &self.config;
+        let c = &self.sizes;
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let part = name.strip_prefix("model.").unwrap_or(name).strip_suffix(".weight")?;
         let part = match part.strip_prefix("layers.") {
@@ -215,9 +232,25 @@ impl Synthetic {
     }
 }
 
-impl Checkpoint for Synthetic {
-    fn config(&self) -> &LlamaConfig {
+impl Container for Synthetic {
+    fn format(&self) -> SourceFormat {
+        SourceFormat::HuggingFace
+    }
+
+    fn path(&self) -> &Path {
+        Path::new("synthetic")
+    }
+
+    fn config(&self) -> &Fields {
         &self.config
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensor_names()
+    }
+
+    fn tensor_path(&self, _name: &str) -> &Path {
+        self.path()
     }
 
     fn tensor(&self, name: &str) -> Option<TensorInfo> {

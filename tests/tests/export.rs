@@ -35,7 +35,7 @@ fn quantized_blocks_come_back_as_they_were() {
     for precision in [Precision::Int8, Precision::Int4] {
         let package = Converted::new(&*source, Some(precision));
         assert_same_model(&format!("the shipped model, {precision:?}"), &package, None);
-        let random = RandomModel::new(&SHAPES[0], precision, 7);
+        let random = RandomModel::new(&SHAPES[0], precision, 7).unwrap();
         let package = Converted::new(&random, Some(precision));
         assert_same_model(&format!("random, {precision:?}"), &package, None);
     }
@@ -56,7 +56,7 @@ fn floats_come_back_as_they_were_whatever_the_shape() {
 #[test]
 fn a_file_of_other_weights_is_told_apart() {
     let [first, second] = [0, 1].map(|seed| {
-        let random = RandomModel::new(&SHAPES[0], Precision::Int8, seed);
+        let random = RandomModel::new(&SHAPES[0], Precision::Int8, seed).unwrap();
         Converted::new(&random, Some(Precision::Int8))
     });
     let path = first.folder.path().join("model.gguf");

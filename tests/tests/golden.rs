@@ -5,8 +5,8 @@ use omex::import::open;
 use omex::plan::{Kv, RunPrecision};
 use omex::quantize::Precision;
 use omex_core::generate::Generation;
-use omex_core::sample::{Sampler, Sampling};
 use omex_core::program::Planes;
+use omex_core::sample::{Sampler, Sampling};
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, convert_from, greedy, greedy_logits, json, logits,
     numbers, perplexity, read_npy, require_shared, shipped_model, worst_error,
@@ -30,7 +30,9 @@ fn assert_within(what: &str, found: &Rows, expected: &[Vec<f32>], tolerance: f32
 #[test]
 fn tiny_llamas_equal_transformers_with_both_styles_of_config() {
     let golden = require_shared!("golden");
-    for name in ["llama_tied", "llama_untied", "llama3_rope"] {
+    for name in
+        ["llama_tied", "llama_untied", "llama3_rope", "llama_linear", "llama_yarn", "llama_yarn2"]
+    {
         let source = golden.join(name);
         let reference = json(&source.join("ref.json"));
         let prompt = numbers(&reference["input_ids"]);

@@ -1,7 +1,7 @@
 //! Logits are the same bits whatever computes them, and however the work is cut up.
 
 use omex::dispatch;
-use omex::import::{Checkpoint, open};
+use omex::import::{Container, open};
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::quantize::Precision;
@@ -63,12 +63,12 @@ const PRECISIONS: [Precision; 4] =
     [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4];
 
 /// A package of each precision.
-fn packages_of(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
+fn packages_of(source: &dyn Container) -> Vec<(String, Converted)> {
     PRECISIONS.map(|p| (format!("{p:?}"), Converted::new(source, Some(p)))).into()
 }
 
 /// And one in planes, and one whose layers have different ones.
-fn packages(source: &dyn Checkpoint) -> Vec<(String, Converted)> {
+fn packages(source: &dyn Container) -> Vec<(String, Converted)> {
     let each = packages_of(source);
     let mixed = mix(source, &[Precision::F16, Precision::Int8, Precision::Int4, Precision::F32]);
     let planes = Converted::in_planes(source);

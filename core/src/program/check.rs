@@ -46,7 +46,23 @@ pub(super) fn check_records(program: &Program<'_>) -> Result<(), LoadError> {
         }
     }
     let whole = bytes.is_empty() && stored.is_none();
-    if whole { Ok(()) } else { Err(fault(count, Fault::Encoding)) }
+    let written = program.outputs().all(|port| writes(program, port.value));
+    if whole && written { Ok(()) } else { Err(fault(count, Fault::Encoding)) }
+}
+
+/// True if some operation writes into the slot of a value.
+fn writes(program: &Program<'_>, value: Value) -> bool {
+    program.records().any(|record| {
+        let mut found = false;
+        if let Record::Op(op) = record {
+            op.operands(&mut |operand| {
+                if let Operand::Write(written) | Operand::Update(written) = operand {
+                    found |= written.slot == value.slot;
+                }
+            });
+        }
+        found
+    })
 }
 
 /// What operations are checked with.

@@ -2,16 +2,20 @@
 //! that is done. What was written stays, so a batch that was cut off goes on behind it.
 
 use super::slots::Finish;
-use crate::beside::create_beside;
+use crate::durable::{create_beside, folder_of, link, sync_folder};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What every output begins with.
 const MAGIC: &[u8] = b"{\"omex_batch\":";
+
+/// No line of an output is as long: it would hold a text of millions of tokens.
+const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 /// What an output depends on, besides the lines of prompts.
 #[derive(Clone, Debug, Serialize)]
@@ -59,8 +63,13 @@ impl Journal {
     /// Opens an output for so many lines of prompts, or makes it; `restart` makes it anew.
     pub(super) fn open(path: &Path, header: &Header, lines: u64, restart: bool) -> Result<Self> {
         let failed = |error| Error::io(path, "open", error);
-        let existing = OpenOptions::new().read(true).write(true).open(path);
-        let file = match existing {
+        if path.is_symlink() {
+            return Err(link(path));
+        }
+        // Without waiting for a reader, should the name be a pipe's.
+        let mut existing = OpenOptions::new();
+        existing.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+        let file = match existing.open(path) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
@@ -130,7 +139,12 @@ impl Journal {
         let (mut line, mut number, mut end) = (vec![], 0u64, 0);
         loop {
             line.clear();
-            reader.read_until(b'\n', &mut line).map_err(failed)?;
+            let read = (&mut reader).take(MAX_RECORD_BYTES).read_until(b'\n', &mut line);
+            if read.map_err(failed)? as u64 == MAX_RECORD_BYTES {
+                let field = format!("line {}", number + 1);
+                let expected = format!("fewer than {MAX_RECORD_BYTES} bytes");
+                return Err(refusal(&path, field, "a longer line", &expected));
+            }
             if line.last() != Some(&b'\n') {
                 break;
             }
@@ -165,8 +179,7 @@ fn create(path: &Path, header: &str) -> Result<File> {
     lock(new.as_file(), path)?;
     new.write_all(header.as_bytes()).and_then(|()| new.as_file().sync_all()).map_err(failed)?;
     let file = new.persist_noclobber(path).map_err(|e| failed(e.error))?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    sync_folder(folder_of(path))?;
     Ok(file)
 }
 

@@ -1,6 +1,6 @@
 //! A file of prompts, or standard input, line by line.
 
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct Prompts {
 }
 
 impl Prompts {
-    /// Opens a file; `-` is standard input. What can't be read twice is kept in a temporary file.
+    /// Opens a file; `-` is standard input, which is kept in a temporary file to be read twice.
     ///
     /// # Errors
     /// A file that can't be read.
@@ -28,9 +28,7 @@ impl Prompts {
         let file = if path == Path::new("standard input") {
             keep(&mut io::stdin().lock()).map_err(failed)?
         } else {
-            let mut file = File::open(path).map_err(failed)?;
-            let regular = file.metadata().map_err(failed)?.is_file();
-            if regular { file } else { keep(&mut file).map_err(failed)? }
+            input::open(path)?
         };
         let mut reader = BufReader::new(file);
         let (crc32c, lines) = survey(&mut reader).map_err(failed)?;

@@ -5,13 +5,12 @@ mod llama_cpp;
 use crate::benchmark::{Samples, Spread, Work, measure};
 use crate::plan::{Kv, Residency};
 use crate::profile::{cache_folder, cores};
+use crate::scratch::ScratchFolder;
 use crate::session::{Options, Session, plan_model};
 use crate::{Error, Result, interrupt};
 use serde::Serialize;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tempfile::TempDir;
 
 pub use llama_cpp::LlamaCpp;
 
@@ -169,8 +168,8 @@ pub fn compare(
             let path = match gguf {
                 Some(path) => path.to_owned(),
                 None => {
-                    temporary = TemporaryFolder::new()?;
-                    temporary.folder.path().join("model.gguf")
+                    temporary = temporary_folder()?;
+                    temporary.path().join("model.gguf")
                 }
             };
             let progress = &mut |done, all| progress("writing the weights as GGUF", done, all);
@@ -201,41 +200,11 @@ pub fn compare(
     })
 }
 
-/// A folder in the cache folder, locked for as long as it is used.
-struct TemporaryFolder {
-    folder: TempDir,
-    _lock: File,
-}
-
-const PREFIX: &str = "compare-";
-
-impl TemporaryFolder {
-    /// A new one; those that processes left behind when they were killed are removed.
-    fn new() -> Result<Self> {
-        let cache = cache_folder().unwrap_or_else(std::env::temp_dir);
-        let failed = |e| Error::io(&cache, "write into", e);
-        std::fs::create_dir_all(&cache).map_err(failed)?;
-        // Held until the new folder is locked too, or another process could take it for a stale one.
-        let lock = File::open(&cache).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        remove_stale(&cache).map_err(failed)?;
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&cache).map_err(failed)?;
-        let lock = File::open(folder.path()).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        Ok(Self { folder, _lock: lock })
-    }
-}
-
-/// Removes the temporary folders that no process has locked.
-fn remove_stale(cache: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(cache)? {
-        let entry = entry?;
-        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        if ours && entry.file_type()?.is_dir() && File::open(entry.path())?.try_lock().is_ok() {
-            std::fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
+/// A folder in the cache folder.
+fn temporary_folder() -> Result<ScratchFolder> {
+    let cache = cache_folder().unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&cache).map_err(|e| Error::io(&cache, "write into", e))?;
+    ScratchFolder::new(&cache, "compare-")
 }
 
 impl Samples {

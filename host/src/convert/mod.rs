@@ -1,20 +1,23 @@
 //! Other programs' models into packages.
 
-mod llama;
+mod fuse;
+mod range;
 mod rows;
 mod weights;
 
+use crate::arch::{self, Blueprint};
 use crate::compile::{Compiled, compile};
-use crate::import::{Checkpoint, TokenizerSource};
+use crate::durable::{folder_of, link, put_in_place};
+use crate::import::{Container, TokenizerSource};
 use crate::package::{Architecture, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex};
 use crate::quantize::{Compensation, Precision};
+use crate::scratch::ScratchFolder;
 use crate::session::{self, Session};
 use crate::tokenizer::Spec;
-use crate::{Error, Result, calibrate};
+use crate::{Error, Result, calibrate, input};
 use omex_core::quant::Format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-pub(crate) use weights::FREQUENCIES;
 use weights::WeightLayout;
 
 /// How a model is converted.
@@ -50,64 +53,59 @@ pub enum Calibration<'o> {
 /// The most parameters of a model that is calibrated without being asked: it takes a minute at most.
 pub const SELF_CALIBRATED: u64 = 20_000_000;
 
-/// Converts a checkpoint into a package at `output`, which appears whole or not at all.
+/// As much of a text as calibrating can use.
+const CALIBRATION_BYTES: u64 = 1 << 20;
+
+/// Converts a model into a package at `output`, which appears whole or not at all.
 /// `progress` is called with the rows done and the rows in all.
 ///
 /// # Errors
-/// A source that can't be read, an output that exists or can't be written, Ctrl-C.
+/// A source that can't be read or that no architecture here computes, an output that exists or can't be written, Ctrl-C.
 pub fn convert(
-    source: &dyn Checkpoint,
+    source: &dyn Container,
     source_format: &str,
     name: &str,
     output: &Path,
     options: &Options<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Package> {
-    if output.exists() && !options.force {
-        let message = format!("{}: exists already; use --force to replace it", output.display());
-        return Err(Error::Usage(message));
-    }
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".omex-convert-")
-        .tempdir_in(folder)
-        .map_err(|e| Error::io(folder, "write into", e))?;
-    let job = Job { source, source_format, name, options };
-    let layout = WeightLayout::new(source, options.precision, options.residual)?;
+    check_output(output, options.force)?;
+    let blueprint = arch::blueprint(source)?;
+    let temporary = ScratchFolder::new(folder_of(output), ".omex-convert-")?;
+    let job = Job { source, blueprint: &blueprint, source_format, name, options };
+    let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
     let compensations = job.calibrate(&layout, temporary.path())?;
     let path = temporary.path().join("package");
     job.write(&layout, &compensations, &path, progress)?;
     Package::open(&path)?;
-    if output.exists() {
-        replace(output)?;
-    }
-    std::fs::rename(&path, output).map_err(|e| Error::io(output, "create", e))?;
+    put_in_place(&path, output, &temporary.path().join("replaced"))?;
+    temporary.remove("remove what the new package replaced")?;
     Package::open(output)
 }
 
-/// What a conversion without calibration would make of a checkpoint, without reading its weights:
-/// the program, and an index whose checksums are zeros.
+/// What a conversion without calibration would make of a model, without reading its weights: the
+/// program, and an index whose checksums are zeros.
 ///
 /// # Errors
-/// A checkpoint that lacks a tensor, or that no program can be made of.
+/// A model that no architecture here computes, or that no program can be made of.
 pub fn outline(
-    source: &dyn Checkpoint,
+    source: &dyn Container,
     precision: Option<Precision>,
     residual: bool,
 ) -> Result<(Compiled, WeightIndex)> {
-    let layout = WeightLayout::new(source, precision, residual)?;
+    let blueprint = arch::blueprint(source)?;
+    let layout = WeightLayout::new(source, &blueprint, precision, residual);
     let index = layout.index();
-    let graph = llama::graph(source.config(), &layout);
     let tensors = index.by_name();
     let find = |name: &str, plane| tensors.get(&(name, plane)).copied();
-    let compiled = compile(&graph, &source.config().eos, find).map_err(Error::Usage)?;
+    let compiled = compile(&layout.graph, &blueprint.eos, find).map_err(Error::Usage)?;
     Ok((compiled, index))
 }
 
 /// A conversion under way.
 struct Job<'j> {
-    source: &'j dyn Checkpoint,
+    source: &'j dyn Container,
+    blueprint: &'j Blueprint,
     source_format: &'j str,
     name: &'j str,
     options: &'j Options<'j>,
@@ -122,13 +120,14 @@ impl Job<'_> {
         path: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
-        if let Some(spec) = tokenizer(self.source, self.options.tokenizer)? {
+        let vocabulary = self.blueprint.graph.vocab_size as usize;
+        if let Some(spec) = tokenizer(self.source, vocabulary, self.options.tokenizer)? {
             spec.write_package(&path.join("tokenizer"))?;
         }
         let index = layout.write(self.source, compensations, &path.join("weights"), progress)?;
-        let metadata = metadata(self.source, self.source_format, self.name, layout);
-        let (graph, file) = (llama::graph(self.source.config(), layout), path.join("graph.json"));
-        let text = graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
+        let metadata = metadata(self.blueprint, self.source_format, self.name, layout);
+        let file = path.join("graph.json");
+        let text = layout.graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
         std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
         write_json(&path.join("metadata.json"), &metadata)?;
         write_json(&path.join("weights/quantization.json"), &index)
@@ -136,8 +135,7 @@ impl Job<'_> {
 
     /// Runs the model at int8 to see what its int4 matrices will be multiplied with.
     fn calibrate(&self, layout: &WeightLayout, folder: &Path) -> Result<Compensations> {
-        let parameters = layout.parameters(self.source);
-        let small = parameters <= SELF_CALIBRATED;
+        let small = self.blueprint.parameters() <= SELF_CALIBRATED;
         let wanted = match self.options.calibration {
             Calibration::Off => false,
             Calibration::Auto => small,
@@ -147,19 +145,20 @@ impl Job<'_> {
             return Ok(Compensations::new());
         }
         let path = folder.join("calibration");
-        let layout = WeightLayout::new(self.source, Some(Precision::Int8), false)?;
+        let int8 = Some(Precision::Int8);
+        let layout = WeightLayout::new(self.source, self.blueprint, int8, false);
         self.write(&layout, &Compensations::new(), &path, &mut |_, _| {})?;
-        let context = self.source.config().context_length.min(512);
+        let context = self.blueprint.graph.context_length.min(512);
         let options = session::Options { context: Some(context), ..Default::default() };
         let mut session = Session::open(&path, &options)?;
         let ids = match self.options.calibration {
             Calibration::Text(file) => {
-                let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", e))?;
+                let text = input::read_start(file, CALIBRATION_BYTES)?;
                 Some(session.encode(&text)?)
             }
             _ => None,
         };
-        let first = self.source.config().bos.unwrap_or(0);
+        let first = self.blueprint.bos.unwrap_or(0);
         let hessians = calibrate::calibrate(&mut session, ids.as_deref(), first)?;
         let names = Package::open(&path)?.compiled.names;
         std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
@@ -173,17 +172,35 @@ impl Job<'_> {
 /// How errors are made up for, by the tensor's name.
 type Compensations = BTreeMap<String, Compensation>;
 
-/// Removes the package that a new one replaces; anything else is left alone.
-fn replace(output: &Path) -> Result<()> {
-    if !output.join("metadata.json").is_file() {
-        let message = format!("{}: is not a package: it is not replaced", output.display());
-        return Err(Error::Usage(message));
+/// Refuses a place that can't take a package: a package that is there is replaced if that is asked
+/// for, an empty folder is filled, and anything else stays.
+fn check_output(output: &Path, force: bool) -> Result<()> {
+    let Ok(found) = output.symlink_metadata() else { return Ok(()) };
+    if found.is_symlink() {
+        return Err(link(output));
     }
-    std::fs::remove_dir_all(output).map_err(|e| Error::io(output, "remove", e))
+    let mut entries = std::fs::read_dir(output).into_iter().flatten();
+    if found.is_dir() && entries.next().is_none() {
+        return Ok(());
+    }
+    let shown = output.display();
+    if !output.join("metadata.json").is_file() {
+        let remedy = "it is not replaced: name a new folder";
+        return Err(Error::Usage(format!(
+            "{shown}: exists already, and is not a package: {remedy}"
+        )));
+    }
+    if force {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("{shown}: exists already; use --force to replace it")))
 }
 
-fn tokenizer(source: &dyn Checkpoint, given: Option<&Path>) -> Result<Option<Spec>> {
-    let vocabulary = source.config().vocab_size as usize;
+fn tokenizer(
+    source: &dyn Container,
+    vocabulary: usize,
+    given: Option<&Path>,
+) -> Result<Option<Spec>> {
     let from_file = |path: &Path| match path.extension().and_then(|e| e.to_str()) {
         Some("bin") => Spec::from_llama2c(path, vocabulary),
         _ => Spec::from_hf_json(path),
@@ -220,22 +237,21 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 }
 
 fn metadata(
-    source: &dyn Checkpoint,
+    blueprint: &Blueprint,
     source_format: &str,
     name: &str,
     layout: &WeightLayout,
 ) -> Metadata {
-    let config = source.config();
-    let parameters = layout.parameters(source);
+    let sizes = blueprint.sizes;
     let tensors: Vec<_> = layout.files.iter().flatten().collect();
     let residuals: BTreeSet<_> =
-        tensors.iter().filter(|t| t.plane == 1).map(|t| t.name.as_str()).collect();
+        tensors.iter().filter(|t| t.plane == 1).map(|t| t.plan.name.as_str()).collect();
     let mut weights: BTreeMap<String, u64> = BTreeMap::new();
     for tensor in tensors.iter().filter(|t| t.plane == 0 && t.format != Format::Vector) {
-        let residual = if residuals.contains(tensor.name.as_str()) { "+4" } else { "" };
+        let residual = if residuals.contains(tensor.plan.name.as_str()) { "+4" } else { "" };
         let precision = format!("{:?}{residual}", tensor.format).to_lowercase();
         *weights.entry(precision).or_default() +=
-            u64::from(tensor.rows) * u64::from(tensor.columns);
+            u64::from(tensor.plan.rows) * u64::from(tensor.plan.columns);
     }
     let mut precisions: Vec<_> = weights.into_iter().collect();
     precisions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -244,17 +260,17 @@ fn metadata(
         omex_version: OMEX_VERSION.into(),
         name: name.into(),
         model_architecture: Architecture {
-            family: "llama".into(),
-            parameters,
+            family: blueprint.family.into(),
+            parameters: blueprint.parameters(),
             quantization: precisions.join("+"),
-            hidden_size: config.hidden_size,
-            intermediate_size: config.intermediate_size,
-            layers: config.layers,
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_width: config.head_dim,
+            hidden_size: sizes.hidden,
+            intermediate_size: sizes.intermediate,
+            layers: sizes.layers,
+            heads: sizes.heads,
+            kv_heads: sizes.kv_heads,
+            head_width: sizes.head_width,
         },
         source_format: source_format.into(),
-        tokens: TokenIds { bos: config.bos, eos: config.eos.clone() },
+        tokens: TokenIds { bos: blueprint.bos, eos: blueprint.eos.clone() },
     }
 }

@@ -1,8 +1,10 @@
-//! Rows of a checkpoint into panels of blocks.
+//! Rows of stored tensors into panels of blocks.
 
+use super::range::{check_scales, read_row};
 use super::weights::Planned;
 use crate::Result;
-use crate::import::{Checkpoint, Encoding};
+use crate::arch::Data;
+use crate::import::{Container, Encoding};
 use crate::quantize::{Compensation, Group, quantize, write_panel};
 use omex_core::quant::{Format, GROUP, PANEL};
 
@@ -11,28 +13,31 @@ const BATCH: usize = 32 * PANEL;
 
 /// Hands the bytes of a tensor to `put`, some panels at a time, with the number of rows in them.
 pub(super) fn write_tensor(
-    source: &dyn Checkpoint,
+    source: &dyn Container,
     tensor: &Planned,
     compensation: Option<&Compensation>,
     put: &mut dyn FnMut(&[u8], u64) -> Result<()>,
 ) -> Result<()> {
-    if tensor.sources.is_empty() {
-        let frequencies = source.config().rope_frequencies.iter();
-        return put(&frequencies.flat_map(|f| f.to_le_bytes()).collect::<Vec<_>>(), 1);
+    if let Data::Computed(numbers) = &tensor.plan.data {
+        return put(&little_endian(numbers), 1);
     }
+    let rows: Vec<_> = tensor.plan.stored_rows().collect();
     if tensor.format == Format::Vector {
-        let mut row = vec![0.0; tensor.columns as usize];
-        source.read_row(&tensor.sources[0], 0, &mut row)?;
-        return put(&row.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(), 1);
+        let mut numbers = vec![0.0; tensor.plan.columns as usize];
+        for (name, row) in rows {
+            read_row(source, (name, row), tensor.format, &mut numbers)?;
+            put(&little_endian(&numbers), 1)?;
+        }
+        return Ok(());
     }
-    let rows = tensor.sources.iter().flat_map(|name| {
-        (0..source.tensor(name).map_or(0, |t| t.rows)).map(move |row| (name.as_str(), row))
-    });
-    let rows: Vec<_> = rows.collect();
     for batch in rows.chunks(BATCH) {
         put(&encode(source, batch, tensor, compensation)?, batch.len() as u64)?;
     }
     Ok(())
+}
+
+fn little_endian(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
 /// A row as it was read.
@@ -44,7 +49,7 @@ enum Row {
 }
 
 impl Row {
-    fn read(source: &dyn Checkpoint, name: &str, row: u32, tensor: &Planned) -> Result<Self> {
+    fn read(source: &dyn Container, name: &str, row: u32, tensor: &Planned) -> Result<Self> {
         let encoding = source.tensor(name).map(|t| t.encoding);
         let same = matches!(
             (encoding, tensor.format),
@@ -53,10 +58,12 @@ impl Row {
         if same {
             let mut bytes = vec![];
             source.read_row_bytes(name, row, &mut bytes)?;
-            return Ok(Self::Groups(ggml_groups(&bytes, tensor.format)));
+            let groups = ggml_groups(&bytes, tensor.format);
+            check_scales(source, (name, row), &groups, tensor.format)?;
+            return Ok(Self::Groups(groups));
         }
-        let mut floats = vec![0.0; tensor.columns as usize];
-        source.read_row(name, row, &mut floats)?;
+        let mut floats = vec![0.0; tensor.plan.columns as usize];
+        read_row(source, (name, row), tensor.format, &mut floats)?;
         Ok(Self::Floats(floats))
     }
 
@@ -78,16 +85,18 @@ impl Row {
 
 /// A row of the plane that is asked for.
 fn plane_groups(
-    source: &dyn Checkpoint,
+    source: &dyn Container,
     (name, row): (&str, u32),
     tensor: &Planned,
     compensation: Option<&Compensation>,
 ) -> Result<Vec<Group>> {
     let base = Row::read(source, name, row, tensor)?.groups(tensor.format, compensation);
+    // Making up for errors can push a weight at the edge of the range beyond it.
+    check_scales(source, (name, row), &base, tensor.format)?;
     if tensor.plane == 0 {
         return Ok(base);
     }
-    let mut errors = vec![0.0; tensor.columns as usize];
+    let mut errors = vec![0.0; tensor.plan.columns as usize];
     source.read_row(name, row, &mut errors)?;
     for (error, base) in errors.iter_mut().zip(base.iter().flat_map(Group::values)) {
         *error -= base;
@@ -123,7 +132,7 @@ fn ggml_groups(bytes: &[u8], format: Format) -> Vec<Group> {
 
 /// Reads rows, quantizes them and lays them into panels, on all cores.
 fn encode(
-    source: &dyn Checkpoint,
+    source: &dyn Container,
     rows: &[(&str, u32)],
     tensor: &Planned,
     compensation: Option<&Compensation>,

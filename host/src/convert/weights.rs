@@ -1,7 +1,9 @@
 //! Which tensors a package has, in which precision and in which file; and writing them.
 
-use super::{Compensations, rows::write_tensor};
-use crate::import::{Checkpoint, Encoding};
+use super::{Compensations, fuse::fuse, rows::write_tensor};
+use crate::arch::{Blueprint, Role, Source, TensorPlan};
+use crate::graph::Graph;
+use crate::import::{Container, Encoding};
 use crate::package::{FileEntry, TensorEntry, WeightIndex};
 use crate::page_writer::PageWriter;
 use crate::quantize::Precision;
@@ -12,39 +14,39 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
-/// A tensor of the package: rows of one or several tensors of the source, one after another.
+/// A tensor of the package in the format that it will have.
 #[derive(Clone)]
 pub(super) struct Planned {
-    pub(super) name: String,
-    pub(super) sources: Vec<String>,
-    pub(super) rows: u32,
-    pub(super) columns: u32,
+    pub(super) plan: TensorPlan,
     pub(super) format: Format,
     /// 0 for what is nearest to the source, 1 for what is nearest to what that got wrong.
     pub(super) plane: u32,
 }
 
 impl Planned {
-    fn parameters(&self, source: &dyn Checkpoint) -> u64 {
-        let sources = self.sources.iter().filter_map(|name| source.tensor(name));
-        sources.map(|t| u64::from(t.rows) * u64::from(t.columns)).sum()
+    fn new(source: &dyn Container, precision: Option<Precision>, plan: TensorPlan) -> Self {
+        let format = format_of(source, precision, &plan);
+        Self { plan, format, plane: 0 }
     }
 
     /// True if a row of the source is not exactly what int4 can hold.
-    fn is_rounded_to_int4(&self, source: &dyn Checkpoint) -> bool {
-        let exact = |s: &String| source.tensor(s).is_none_or(|s| s.encoding == Encoding::Q4_0);
-        self.format == Format::Int4 && !self.sources.iter().all(exact)
+    fn is_rounded_to_int4(&self, source: &dyn Container) -> bool {
+        let exact = |s: &Source| {
+            source.tensor(&s.tensor).is_none_or(|info| info.encoding == Encoding::Q4_0)
+        };
+        self.format == Format::Int4 && !self.plan.sources().iter().all(exact)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.format.tensor_bytes(self.plan.rows, self.plan.columns)
     }
 }
 
-/// The tensors of each file, in the order of use.
+/// The tensors of each file, in the order of use, and the graph that uses them.
 pub(super) struct WeightLayout {
+    pub(super) graph: Graph,
     pub(super) files: Vec<Vec<Planned>>,
-    /// In each layer: query, key and value are one matrix; gate and up are one.
-    pub(super) fused: Vec<(bool, bool)>,
 }
-
-pub(crate) const FREQUENCIES: &str = "rotary.frequencies";
 
 /// Bytes written at once: the operating system keeps them in one piece, so that a map of the file
 /// needs few entries of the page tables. Decoding straight from the page cache is half as fast again.
@@ -52,80 +54,26 @@ const WRITE_BYTES: usize = 4 << 20;
 
 impl WeightLayout {
     pub(super) fn new(
-        source: &dyn Checkpoint,
+        source: &dyn Container,
+        blueprint: &Blueprint,
         precision: Option<Precision>,
         residual: bool,
-    ) -> Result<Self> {
-        let config = source.config();
-        let mut layout = Self { files: vec![], fused: vec![] };
-        let tensor = |name: &str, sources: &[String]| plan_tensor(source, precision, name, sources);
-        // Fusing must not differ between layers, which share one subgraph.
-        let alike = |names: &[&str]| {
-            (0..config.layers).all(|l| {
-                let formats =
-                    names.iter().map(|n| format_of(source, precision, &source_name(l, n)));
-                let formats: Vec<_> = formats.collect();
-                formats.windows(2).all(|pair| pair[0] == pair[1])
-            })
-        };
-        let fused = (alike(&QKV), alike(&GATE_UP));
-        for l in 0..config.layers {
-            let mut file = vec![];
-            let mut add = |name: &str, sources: &[&str]| -> Result<()> {
-                let sources: Vec<_> = sources.iter().map(|s| source_name(l, s)).collect();
-                file.push(tensor(&format!("layers.{l}.{name}"), &sources)?);
-                Ok(())
-            };
-            add("attention_norm", &["input_layernorm"])?;
-            if fused.0 {
-                add("attention.qkv", &QKV)?;
-            } else {
-                for (name, source) in
-                    ["attention.query", "attention.key", "attention.value"].iter().zip(QKV)
-                {
-                    add(name, &[source])?;
-                }
-            }
-            add("attention.output", &["self_attn.o_proj"])?;
-            add("feed_forward_norm", &["post_attention_layernorm"])?;
-            if fused.1 {
-                add("feed_forward.gate_up", &GATE_UP)?;
-            } else {
-                add("feed_forward.gate", &GATE_UP[..1])?;
-                add("feed_forward.up", &GATE_UP[1..])?;
-            }
-            add("feed_forward.down", &["mlp.down_proj"])?;
-            layout.files.push(file);
-            layout.fused.push(fused);
-        }
-        let mut last = vec![tensor("norm", &["model.norm.weight".to_owned()])?];
-        last.push(tensor("embedding", &[EMBEDDING.to_owned()])?);
-        if !config.tied_embeddings {
-            last.push(tensor("output", &[OUTPUT.to_owned()])?);
-        }
-        layout.files.push(last);
-        let frequencies = Planned {
-            name: FREQUENCIES.into(),
-            sources: vec![],
-            rows: 1,
-            columns: config.head_dim / 2,
-            format: Format::Vector,
-            plane: 0,
-        };
-        if let Some(first) = layout.files.first_mut() {
-            first.insert(0, frequencies);
-        }
+    ) -> Self {
+        let planned = |plan: &TensorPlan| Planned::new(source, precision, plan.clone());
+        let files = blueprint.files.iter().map(|file| file.iter().map(planned).collect());
+        let mut layout = Self { graph: blueprint.graph.clone(), files: files.collect() };
+        fuse(&mut layout.graph, &mut layout.files);
         if residual {
             layout.add_residuals(source);
         }
-        Ok(layout)
+        layout
     }
 
     /// Puts a residual plane behind every int4 matrix of the layers that some layer has to round.
     /// The layers share one subgraph, so all get one or none.
-    fn add_residuals(&mut self, source: &dyn Checkpoint) {
+    fn add_residuals(&mut self, source: &dyn Container) {
         // What follows on "layers.0." in the name.
-        let part = |t: &Planned| t.name.splitn(3, '.').nth(2).map(str::to_owned);
+        let part = |t: &Planned| t.plan.name.splitn(3, '.').nth(2).map(str::to_owned);
         let rounded = self.files.iter().flatten().filter(|t| t.is_rounded_to_int4(source));
         let parts: BTreeSet<_> = rounded.filter_map(part).collect();
         for file in &mut self.files {
@@ -139,27 +87,22 @@ impl WeightLayout {
         }
     }
 
-    pub(super) fn parameters(&self, source: &dyn Checkpoint) -> u64 {
-        let bases = self.files.iter().flatten().filter(|t| t.plane == 0);
-        bases.map(|t| t.parameters(source)).sum()
-    }
-
     /// True if some matrix is not int4 yet, and will be.
-    pub(super) fn rounds_to_int4(&self, source: &dyn Checkpoint) -> bool {
+    pub(super) fn rounds_to_int4(&self, source: &dyn Container) -> bool {
         self.files.iter().flatten().any(|t| t.is_rounded_to_int4(source))
     }
 
     /// Writes the weights and returns their index.
     pub(super) fn write(
         &self,
-        source: &dyn Checkpoint,
+        source: &dyn Container,
         compensations: &Compensations,
         folder: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<WeightIndex> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         let crc32c = dispatch::kernels()?.crc32c;
-        let total = self.files.iter().flatten().map(|t| u64::from(t.rows)).sum();
+        let total = self.files.iter().flatten().map(|t| u64::from(t.plan.rows)).sum();
         let mut rows = 0;
         let mut index = self.index();
         let mut entries = index.tensors.iter_mut();
@@ -172,8 +115,8 @@ impl WeightLayout {
             for (tensor, entry) in tensors.iter().zip(&mut entries) {
                 writer.align(ALIGNMENT).map_err(io)?;
                 let mut crc = 0;
-                let compensation =
-                    compensations.get(&tensor.name).filter(|_| tensor.format == Format::Int4);
+                let compensation = compensations.get(&tensor.plan.name);
+                let compensation = compensation.filter(|_| tensor.format == Format::Int4);
                 write_tensor(source, tensor, compensation, &mut |bytes, done| {
                     crc = crc32c(crc, bytes);
                     writer.write(bytes).map_err(io)?;
@@ -199,15 +142,15 @@ impl WeightLayout {
             let (name, mut end) = (format!("layer_{number}.bin"), 0u64);
             for tensor in tensors {
                 let offset = end.next_multiple_of(ALIGNMENT);
-                let length = tensor.format.tensor_bytes(tensor.rows, tensor.columns);
+                let length = tensor.bytes();
                 end = offset + length;
                 index.tensors.push(TensorEntry {
-                    name: tensor.name.clone(),
+                    name: tensor.plan.name.clone(),
                     plane: tensor.plane,
                     file: name.clone(),
                     offset,
                     length,
-                    shape: [tensor.rows, tensor.columns],
+                    shape: [tensor.plan.rows, tensor.plan.columns],
                     format: precision_of(tensor.format),
                     crc32c: NO_CRC.into(),
                 });
@@ -222,8 +165,8 @@ impl WeightLayout {
     /// Pages large enough for fast reads, and so small that filling up the last one of each file
     /// costs little.
     fn page_size(&self) -> u32 {
-        let bytes = |t: &Planned| t.format.tensor_bytes(t.rows, t.columns);
-        let smallest = self.files.iter().map(|file| file.iter().map(bytes).sum::<u64>()).min();
+        let bytes = |file: &Vec<Planned>| file.iter().map(Planned::bytes).sum::<u64>();
+        let smallest = self.files.iter().map(bytes).min();
         let wanted = (smallest.unwrap_or(0) / 32).next_power_of_two();
         wanted.clamp(4096, 64 << 10) as u32
     }
@@ -234,12 +177,6 @@ const NO_CRC: &str = "00000000";
 
 /// Tensors begin on cache lines.
 const ALIGNMENT: u64 = 64;
-const QKV: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
-const GATE_UP: [&str; 2] = ["mlp.gate_proj", "mlp.up_proj"];
-
-fn source_name(layer: u32, name: &str) -> String {
-    format!("model.layers.{layer}.{name}.weight")
-}
 
 fn precision_of(format: Format) -> Precision {
     match format {
@@ -251,42 +188,25 @@ fn precision_of(format: Format) -> Precision {
     }
 }
 
-/// The format that a matrix of the source gets. The first and the last matrix cost the most when
-/// they are rounded to int4: they become int8 then.
-fn format_of(source: &dyn Checkpoint, precision: Option<Precision>, name: &str) -> Option<Format> {
-    let encoding = source.tensor(name)?.encoding;
-    let outermost = matches!(name, EMBEDDING | OUTPUT) && encoding != Encoding::Q4_0;
-    Some(match precision {
-        None => kept_format(encoding),
-        Some(Precision::Int4) if outermost => Format::Int8,
-        Some(precision) => precision.into(),
-    })
-}
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const OUTPUT: &str = "lm_head.weight";
-
-/// The format that takes the numbers of an encoding over as they are, or else int8.
-fn kept_format(encoding: Encoding) -> Format {
-    match encoding {
-        Encoding::Q4_0 => Format::Int4,
-        _ => Format::Int8,
+/// The format that a tensor gets. The first and the last matrix cost the most when they are rounded
+/// to int4: they become int8 then.
+fn format_of(source: &dyn Container, precision: Option<Precision>, plan: &TensorPlan) -> Format {
+    let first = plan.sources().first().and_then(|first| source.tensor(&first.tensor));
+    let encoding = first.map(|info| info.encoding);
+    match (plan.role, precision) {
+        (Role::Vector, _) => Format::Vector,
+        (_, None) => kept_format(encoding),
+        (Role::Vocabulary, Some(Precision::Int4)) if encoding != Some(Encoding::Q4_0) => {
+            Format::Int8
+        }
+        (Role::Matrix | Role::Vocabulary, Some(precision)) => precision.into(),
     }
 }
 
-fn plan_tensor(
-    source: &dyn Checkpoint,
-    precision: Option<Precision>,
-    name: &str,
-    sources: &[String],
-) -> Result<Planned> {
-    let missing = |name: &str| Error::Usage(format!("the model has no tensor {name}"));
-    let infos = sources.iter().map(|s| source.tensor(s).ok_or_else(|| missing(s)));
-    let infos = infos.collect::<Result<Vec<_>>>()?;
-    let (rows, columns) =
-        (infos.iter().map(|i| i.rows).sum(), infos.first().map_or(0, |i| i.columns));
-    let is_vector = name.ends_with("norm");
-    let first = sources.first().and_then(|s| format_of(source, precision, s));
-    let format = if is_vector { Format::Vector } else { first.unwrap_or(Format::Int8) };
-    Ok(Planned { name: name.into(), sources: sources.to_vec(), rows, columns, format, plane: 0 })
+/// The format that takes the numbers of an encoding over as they are, or else int8.
+fn kept_format(encoding: Option<Encoding>) -> Format {
+    match encoding {
+        Some(Encoding::Q4_0) => Format::Int4,
+        _ => Format::Int8,
+    }
 }

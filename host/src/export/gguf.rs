@@ -3,13 +3,12 @@
 //! Blocks of int4 and int8 are those of Q4_0 and Q8_0, eight rows side by side; here each row gets
 //! its own again. Tokens are dummies: what is compared are ids.
 
-use crate::beside::create_beside;
+use crate::durable::{create_beside, persist};
 use crate::graph::Node;
 use crate::package::{CONVERT_AGAIN, Package, TensorEntry};
 use crate::quantize::Precision;
-use crate::{Error, Result, dispatch, interrupt};
+use crate::{Error, Result, dispatch, input, interrupt};
 use omex_core::quant::{Format, GROUP, PANEL};
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -50,14 +49,13 @@ pub fn write(package: &Package, path: &Path, progress: &mut dyn FnMut(u64, u64))
     let mut factors: Vec<u8> = model.rope_factors.iter().flat_map(|f| f.to_le_bytes()).collect();
     factors.resize(factors.len().next_multiple_of(ALIGNMENT as usize), 0);
     put(&factors)?;
-    let temporary = file.into_inner().map_err(|e| io(e.into_error()))?;
-    temporary.persist(path).map(|_| ()).map_err(|e| io(e.error))
+    persist(file.into_inner().map_err(|e| io(e.into_error()))?, path)
 }
 
 /// All bytes of a tensor of a package.
 fn read(package: &Package, entry: &TensorEntry) -> Result<Vec<u8>> {
     let path = package.path.join("weights").join(&entry.file);
-    let file = File::open(&path).map_err(|e| Error::io(&path, "open", e))?;
+    let file = input::open_part(&package.path, &format!("weights/{}", entry.file))?;
     let mut bytes = vec![0; entry.length as usize];
     file.read_exact_at(&mut bytes, entry.offset).map_err(|e| Error::io(&path, "read", e))?;
     let found = format!("{:08x}", (dispatch::kernels()?.crc32c)(0, &bytes));
@@ -189,7 +187,7 @@ impl<'p> Model<'p> {
                     "convert the model again with --quantization int4 or int8",
                 ));
             }
-            if entry.name == crate::convert::FREQUENCIES {
+            if entry.name == crate::arch::FREQUENCIES {
                 let bytes = read(package, entry)?;
                 let frequencies: Vec<_> =
                     bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
@@ -431,10 +429,8 @@ impl Pairs {
 pub fn is_of(package: &Package, path: &Path) -> Result<bool> {
     let (header, end) = Model::new(package)?.header();
     let mut found = vec![0; header.len()];
-    let read = File::open(path).and_then(|file| {
-        file.read_exact_at(&mut found, 0)?;
-        file.metadata()
-    });
+    let Ok(file) = input::open(path) else { return Ok(false) };
+    let read = file.read_exact_at(&mut found, 0).and_then(|()| file.metadata());
     Ok(read.is_ok_and(|metadata| metadata.len() == end && found == header))
 }
 

@@ -1,14 +1,11 @@
 //! Hugging Face folders: `config.json`, safetensors files, and perhaps `tokenizer.json`.
 
 use super::{
-    LlamaConfig, StoredModel, TokenizerSource,
-    rope::{Rope, Scaling},
-    safetensors,
+    Fields, SourceFormat, StoredModel, TokenizerSource, safetensors,
     stored::{SourceFile, StoredTensor},
 };
 use crate::{Error, Result};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -28,34 +25,24 @@ const INDEX: &str = "model.safetensors.index.json";
 ///
 /// # Errors
 ///
-/// When files are missing or malformed, or the model is not a plain Llama.
+/// When files are missing or malformed.
 pub fn open(folder: &Path) -> Result<StoredModel> {
-    let config_path = folder.join("config.json");
-    let fields = read_json(&config_path, MAX_CONFIG)?;
-    let fields = Fields { file: &config_path, prefix: "", map: &fields };
-    check_architecture(&fields)?;
-    let config = read_config(&fields)?;
-    let rope = read_rope(&fields)?;
-    let (files, mut tensors) = open_weights(folder)?;
-    drop_derived(&mut tensors, config.tied_embeddings);
+    let path = folder.join("config.json");
+    let config = read_config(&path)?;
+    let (files, tensors) = open_weights(folder)?;
     let tokenizer = folder.join("tokenizer.json");
     let tokenizer = tokenizer.is_file().then_some(TokenizerSource::HuggingFace(tokenizer));
-    Ok(StoredModel::new(config, &config_path, &rope, files, tensors)?.with_tokenizer(tokenizer))
+    let format = SourceFormat::HuggingFace;
+    Ok(StoredModel { format, path, config, files, tensors, tokenizer })
 }
 
-/// The hyperparameters in a `config.json`.
+/// The fields of a `config.json`.
 ///
 /// # Errors
 ///
-/// When the file is missing or malformed, or is not a plain Llama's.
-pub fn config(path: &Path) -> Result<LlamaConfig> {
-    let fields = read_json(path, MAX_CONFIG)?;
-    let fields = Fields { file: path, prefix: "", map: &fields };
-    check_architecture(&fields)?;
-    let mut config = read_config(&fields)?;
-    config.check(path)?;
-    config.rope_frequencies = read_rope(&fields)?.frequencies(config.head_dim, path)?;
-    Ok(config)
+/// When the file is missing, malformed, or no JSON object.
+pub fn read_config(path: &Path) -> Result<Fields> {
+    read_json(path, MAX_CONFIG)
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path, max: u64) -> Result<T> {
@@ -74,197 +61,6 @@ fn read_json<T: DeserializeOwned>(path: &Path, max: u64) -> Result<T> {
             "correct the file, or get it again",
         )
     })
-}
-
-/// The fields of a JSON object. `null` is the same as no field, except for tokens.
-struct Fields<'a> {
-    file: &'a Path,
-    /// What to put before a field's name in errors.
-    prefix: &'a str,
-    map: &'a Map<String, Value>,
-}
-
-impl<'a> Fields<'a> {
-    fn get(&self, name: &str) -> Option<&'a Value> {
-        self.map.get(name).filter(|value| !value.is_null())
-    }
-
-    fn object(&self, name: &str) -> Result<Option<&'a Map<String, Value>>> {
-        let object = |value: &'a Value| {
-            value.as_object().ok_or_else(|| self.bad(name, value, "an object or null"))
-        };
-        self.get(name).map(object).transpose()
-    }
-
-    fn integer(&self, name: &str) -> Result<Option<u32>> {
-        let integer = |value: &Value| {
-            let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
-            number.ok_or_else(|| self.bad(name, value, "a whole number below 2^32"))
-        };
-        self.get(name).map(integer).transpose()
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f64>> {
-        let number =
-            |value: &Value| value.as_f64().ok_or_else(|| self.bad(name, value, "a number"));
-        self.get(name).map(number).transpose()
-    }
-
-    fn boolean(&self, name: &str, default: bool) -> Result<bool> {
-        self.get(name).map_or(Ok(default), |value| {
-            value.as_bool().ok_or_else(|| self.bad(name, value, "true or false"))
-        })
-    }
-
-    /// A token, several, or none (`null`).
-    fn tokens(&self, name: &str, default: u32) -> Result<Vec<u32>> {
-        let token = |value: &Value| {
-            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-            id.ok_or_else(|| self.bad(name, value, "a token's number, several in a list, or null"))
-        };
-        match self.map.get(name) {
-            None => Ok(vec![default]),
-            Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::Array(ids)) => ids.iter().map(token).collect(),
-            Some(id) => Ok(vec![token(id)?]),
-        }
-    }
-
-    fn bad(&self, name: &str, found: &Value, expected: &str) -> Error {
-        let remedy = "correct the file, or get it again";
-        Error::malformed(self.file, self.full_name(name), found.to_string(), expected, remedy)
-    }
-
-    fn unsupported(&self, name: &str, found: &Value, expected: &str) -> Error {
-        let remedy = "only plain Llama models are supported";
-        Error::malformed(self.file, self.full_name(name), found.to_string(), expected, remedy)
-    }
-
-    fn full_name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-}
-
-/// Refuses what the Llama computation does not do.
-fn check_architecture(fields: &Fields<'_>) -> Result<()> {
-    let causal = |value: &Value| {
-        value.as_array().is_some_and(|names| names.iter().any(|name| name == "LlamaForCausalLM"))
-    };
-    let architectures = fields.get("architectures");
-    match fields.get("model_type") {
-        Some(kind) if kind != "llama" => {
-            return Err(fields.unsupported("model_type", kind, "\"llama\""));
-        }
-        None if architectures.is_none() => {
-            return Err(fields.unsupported("model_type", &Value::Null, "\"llama\""));
-        }
-        _ => {}
-    }
-    if let Some(value) = architectures.filter(|value| !causal(value)) {
-        return Err(fields.unsupported("architectures", value, "\"LlamaForCausalLM\""));
-    }
-    for (name, plain) in [
-        ("attention_bias", Value::from(false)),
-        ("mlp_bias", Value::from(false)),
-        ("hidden_act", Value::from("silu")),
-        ("partial_rotary_factor", Value::from(1.0)),
-        ("sliding_window", Value::Null),
-        ("quantization_config", Value::Null),
-    ] {
-        let same = |value: &Value| {
-            *value == plain || (value.is_number() && value.as_f64() == plain.as_f64())
-        };
-        if let Some(value) = fields.get(name).filter(|value| !same(value)) {
-            return Err(fields.unsupported(name, value, &plain.to_string()));
-        }
-    }
-    let full = |value: &Value| {
-        value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "full_attention"))
-    };
-    match fields.get("layer_types").filter(|value| !full(value)) {
-        Some(value) => Err(fields.unsupported("layer_types", value, "only \"full_attention\"")),
-        None => Ok(()),
-    }
-}
-
-/// The hyperparameters, with the defaults of transformers' `LlamaConfig`.
-fn read_config(fields: &Fields<'_>) -> Result<LlamaConfig> {
-    let integer = |name, default| Ok::<_, Error>(fields.integer(name)?.unwrap_or(default));
-    let hidden_size = integer("hidden_size", 4096)?;
-    let heads = integer("num_attention_heads", 32)?;
-    let head_dim = match fields.integer("head_dim")? {
-        Some(head_dim) => head_dim,
-        None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => {
-            let expected = format!("a divisor of hidden_size = {hidden_size}, or head_dim");
-            return Err(fields.bad("num_attention_heads", &heads.into(), &expected));
-        }
-    };
-    Ok(LlamaConfig {
-        hidden_size,
-        intermediate_size: integer("intermediate_size", 11008)?,
-        layers: integer("num_hidden_layers", 32)?,
-        heads,
-        kv_heads: integer("num_key_value_heads", heads)?,
-        head_dim,
-        vocab_size: integer("vocab_size", 32000)?,
-        context_length: integer("max_position_embeddings", 2048)?,
-        rms_norm_epsilon: fields.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-        rope_frequencies: Vec::new(),
-        tied_embeddings: fields.boolean("tie_word_embeddings", false)?,
-        bos: fields.tokens("bos_token_id", 1)?.first().copied(),
-        eos: fields.tokens("eos_token_id", 2)?,
-    })
-}
-
-/// RoPE's parameters, as transformers 5 writes them (`rope_parameters`) or as earlier versions did
-/// (`rope_theta`, `rope_scaling`).
-fn read_rope(config: &Fields<'_>) -> Result<Rope> {
-    let empty = Map::new();
-    let (file, new, old) = (config.file, "rope_parameters", "rope_scaling");
-    let (prefix, map) = match (config.object(new)?, config.object(old)?) {
-        (Some(parameters), None) => ("rope_parameters.", parameters),
-        (None, Some(scaling)) => ("rope_scaling.", scaling),
-        (None, None) => ("", &empty),
-        (Some(_), Some(scaling)) => {
-            return Err(config.bad(
-                old,
-                &scaling.clone().into(),
-                "no such field beside rope_parameters",
-            ));
-        }
-    };
-    let rope = Fields { file, prefix, map };
-    let theta = rope.number("rope_theta")?.or(config.number("rope_theta")?).unwrap_or(10000.0);
-    if let Some(value) = rope.get("partial_rotary_factor").filter(|v| v.as_f64() != Some(1.0)) {
-        return Err(rope.unsupported("partial_rotary_factor", value, "1.0"));
-    }
-    let required =
-        |name: &str| rope.number(name)?.ok_or_else(|| rope.bad(name, &Value::Null, "a number"));
-    let kind = rope.get("rope_type").or(rope.get("type"));
-    let scaling = match kind.map_or(Some("default"), Value::as_str) {
-        Some("default") => Scaling::Default,
-        Some("linear") => Scaling::Linear { factor: required("factor")? },
-        Some("llama3") => {
-            let name = "original_max_position_embeddings";
-            // transformers falls back in this order, too.
-            let original = match (rope.number(name)?, config.number(name)?) {
-                (Some(original), _) | (None, Some(original)) => original,
-                (None, None) => config.number("max_position_embeddings")?.unwrap_or(2048.0),
-            };
-            Scaling::Llama3 {
-                factor: required("factor")?,
-                low_freq_factor: required("low_freq_factor")?,
-                high_freq_factor: required("high_freq_factor")?,
-                original_max_position_embeddings: original,
-            }
-        }
-        _ => {
-            let found = kind.unwrap_or(&Value::Null);
-            return Err(rope.unsupported("rope_type", found, "default, linear or llama3"));
-        }
-    };
-    Ok(Rope { theta, scaling })
 }
 
 type Weights = (Vec<SourceFile>, BTreeMap<String, StoredTensor>);
@@ -350,14 +146,4 @@ fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
     plain && name.ends_with(".safetensors")
-}
-
-/// Forgets what the hyperparameters determine: an output matrix that the embedding replaces, and
-/// the RoPE frequencies that early versions of transformers stored.
-fn drop_derived(tensors: &mut BTreeMap<String, StoredTensor>, tied_embeddings: bool) {
-    tensors.retain(|name, _| {
-        let replaced = tied_embeddings && name == "lm_head.weight";
-        let frequencies = name.ends_with(".self_attn.rotary_emb.inv_freq");
-        !(replaced || frequencies)
-    });
 }

@@ -5,11 +5,11 @@
 //! (`memory_map_weights`). Everything is little-endian.
 
 use super::{
-    Encoding, LlamaConfig, StoredModel, TokenizerSource,
-    rope::{Rope, Scaling},
+    Encoding, Fields, SourceFormat, StoredModel, TokenizerSource,
     stored::{SourceFile, StoredTensor},
 };
 use crate::Result;
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -18,9 +18,20 @@ use std::{
 const HEADER_BYTES: u64 = 7 * 4;
 /// Magic number of the versioned formats that came after.
 const VERSIONED_MAGIC: i32 = 0x616b_3432;
+/// The header's fields, as run.c names them, and the most that a model has.
+const FIELDS: [(&str, u32); 7] = [
+    ("dim", 1 << 20),
+    ("hidden_dim", 1 << 20),
+    ("n_layers", 1000),
+    ("n_heads", 1 << 20),
+    ("n_kv_heads", 1 << 20),
+    ("vocab_size", 1 << 24),
+    ("seq_len", 1 << 30),
+];
+const NOT_A_MODEL: &str = "the file is damaged, or no llama2.c model";
 
 /// Opens a llama2.c model. Its tokenizer is `tok<vocabulary size>.bin` beside it or, failing that,
-/// `tokenizer.bin`.
+/// `tokenizer.bin`. Tensors have run.c's names, those of layers with the layer's number, as `wq.0`.
 ///
 /// # Errors
 ///
@@ -28,13 +39,17 @@ const VERSIONED_MAGIC: i32 = 0x616b_3432;
 /// is not exactly what they call for.
 pub fn open(path: &Path) -> Result<StoredModel> {
     let file = SourceFile::open(path)?;
-    let config = read_config(&file)?;
-    config.check(path)?;
+    let header = Header::read(&file)?;
     let files = vec![file];
-    let tensors = place_tensors(&files, &config)?;
-    let tokenizer = tokenizer_beside(path, config.vocab_size);
-    let rope = Rope { theta: 10000.0, scaling: Scaling::Default };
-    Ok(StoredModel::new(config, path, &rope, files, tensors)?.with_tokenizer(tokenizer))
+    let tensors = header.place_tensors(&files)?;
+    Ok(StoredModel {
+        format: SourceFormat::Llama2c,
+        path: path.to_owned(),
+        config: header.fields(),
+        files,
+        tensors,
+        tokenizer: tokenizer_beside(path, header.vocab_size),
+    })
 }
 
 /// Whether the file begins like a llama2.c model.
@@ -42,106 +57,122 @@ pub(super) fn is_plausible(file: &SourceFile) -> Result<bool> {
     if file.length < HEADER_BYTES {
         return Ok(false);
     }
-    let header = read_header(file)?;
-    let config = read_config(file).and_then(|config| config.check(&file.path));
-    Ok(header[0] == VERSIONED_MAGIC || config.is_ok())
+    let versioned = read_integers(file)?[0] == VERSIONED_MAGIC;
+    Ok(versioned || Header::read(file).is_ok())
 }
 
-fn read_header(file: &SourceFile) -> Result<[i32; 7]> {
+fn read_integers(file: &SourceFile) -> Result<[i32; 7]> {
     let mut bytes = [0; HEADER_BYTES as usize];
     file.read("header", 0, &mut bytes)?;
-    let mut header = [0; 7];
-    for (value, bytes) in header.iter_mut().zip(bytes.as_chunks().0) {
+    let mut integers = [0; 7];
+    for (value, bytes) in integers.iter_mut().zip(bytes.as_chunks().0) {
         *value = i32::from_le_bytes(*bytes);
     }
-    Ok(header)
+    Ok(integers)
 }
 
-fn read_config(file: &SourceFile) -> Result<LlamaConfig> {
-    let header = read_header(file)?;
-    if header[0] == VERSIONED_MAGIC {
-        let found = "llama2.c's versioned format";
-        let remedy = "export the model with --version 0";
-        return Err(file.malformed("header", found, "the legacy format", remedy));
-    }
-    let field = |i: usize, name: &str| {
-        u32::try_from(header[i]).ok().filter(|&value| value > 0).ok_or_else(|| {
-            let remedy = "the file is damaged, or no llama2.c model";
-            file.malformed(name, header[i].to_string(), "a positive number", remedy)
-        })
-    };
-    let (hidden_size, heads) = (field(0, "dim")?, field(3, "n_heads")?);
-    if hidden_size % heads != 0 {
-        let expected = format!("a divisor of dim = {hidden_size}");
-        let remedy = "the file is damaged, or no llama2.c model";
-        return Err(file.malformed("n_heads", heads.to_string(), expected, remedy));
-    }
-    Ok(LlamaConfig {
-        hidden_size,
-        intermediate_size: field(1, "hidden_dim")?,
-        layers: field(2, "n_layers")?,
-        heads,
-        kv_heads: field(4, "n_kv_heads")?,
-        head_dim: hidden_size / heads,
-        // Its sign says whether there is an output matrix.
-        vocab_size: header[5].unsigned_abs(),
-        context_length: field(6, "seq_len")?,
-        rms_norm_epsilon: 1e-5,
-        rope_frequencies: Vec::new(),
-        tied_embeddings: header[5] > 0,
-        bos: Some(1),
-        // run.c stops at BOS, which separated the texts in training; EOS ends a chat's turn.
-        eos: vec![1, 2],
-    })
+/// The header, checked.
+struct Header {
+    integers: [i32; 7],
+    dim: u64,
+    hidden_dim: u64,
+    layers: u32,
+    /// Width of a head.
+    head_size: u64,
+    /// Width of keys, and of values.
+    kv_dim: u64,
+    vocab_size: u32,
+    /// There is an output matrix: the sign of the vocabulary's size says so.
+    output: bool,
+    seq_len: u64,
 }
 
-/// The tensors by name, with every layer's kinds side by side as the file has them.
-fn place_tensors(
-    files: &[SourceFile],
-    config: &LlamaConfig,
-) -> Result<BTreeMap<String, StoredTensor>> {
-    const LAYER_PARTS: [&str; 9] = [
-        "input_layernorm",
-        "self_attn.q_proj",
-        "self_attn.k_proj",
-        "self_attn.v_proj",
-        "self_attn.o_proj",
-        "post_attention_layernorm",
-        "mlp.gate_proj",
-        "mlp.down_proj",
-        "mlp.up_proj",
-    ];
-    let layer_names = LAYER_PARTS.iter().flat_map(|part| {
-        (0..config.layers).map(move |layer| format!("model.layers.{layer}.{part}.weight"))
-    });
-    let shapes: BTreeMap<String, [u64; 2]> =
-        config.tensors().map(|t| (t.name, [t.rows.into(), t.columns.into()])).collect();
-    let mut tensors = BTreeMap::new();
-    let mut offset = HEADER_BYTES;
-    let mut place = |name: &str, skip: u64| -> Result<u64> {
-        let mut tensor =
-            StoredTensor::new(files, 0, name, &shapes[name], Encoding::F32, offset + skip)?;
-        if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") {
-            tensor.interleaved = Some(config.head_dim);
+impl Header {
+    fn read(file: &SourceFile) -> Result<Self> {
+        let integers = read_integers(file)?;
+        if integers[0] == VERSIONED_MAGIC {
+            let found = "llama2.c's versioned format";
+            let remedy = "export the model with --version 0";
+            return Err(file.malformed("header", found, "the legacy format", remedy));
         }
-        offset = tensor.end();
-        tensors.insert(name.to_owned(), tensor);
-        Ok(offset)
-    };
-    place("model.embed_tokens.weight", 0)?;
-    for name in layer_names {
-        place(&name, 0)?;
+        let mut sizes = [0u32; 7];
+        for ((size, integer), (name, max)) in sizes.iter_mut().zip(integers).zip(FIELDS) {
+            *size = match name {
+                "vocab_size" => integer.unsigned_abs(),
+                _ => integer.max(0).unsigned_abs(),
+            };
+            if !(1..=max).contains(size) {
+                let expected = format!("a number from 1 to {max}");
+                return Err(file.malformed(name, integer.to_string(), expected, NOT_A_MODEL));
+            }
+        }
+        let [dim, hidden_dim, layers, n_heads, n_kv_heads, vocab_size, seq_len] = sizes;
+        for (name, part, whole_name, whole) in
+            [("n_heads", n_heads, "dim", dim), ("n_kv_heads", n_kv_heads, "n_heads", n_heads)]
+        {
+            if !whole.is_multiple_of(part) {
+                let expected = format!("a divisor of {whole_name} = {whole}");
+                return Err(file.malformed(name, part.to_string(), expected, NOT_A_MODEL));
+            }
+        }
+        let head_size = u64::from(dim / n_heads);
+        Ok(Self {
+            integers,
+            dim: dim.into(),
+            hidden_dim: hidden_dim.into(),
+            layers,
+            head_size,
+            kv_dim: u64::from(n_kv_heads) * head_size,
+            vocab_size,
+            output: integers[5] < 0,
+            seq_len: seq_len.into(),
+        })
     }
-    let mut end = place("model.norm.weight", 0)?;
-    // Cosines and sines, which no reader needs.
-    let rope_tables = 2 * u64::from(config.context_length) * u64::from(config.head_dim / 2) * 4;
-    if config.tied_embeddings {
-        end += rope_tables;
-    } else {
-        end = place("lm_head.weight", rope_tables)?;
+
+    fn fields(&self) -> Fields {
+        let fields = FIELDS.iter().zip(self.integers);
+        fields.map(|((name, _), value)| ((*name).to_owned(), Value::from(value))).collect()
     }
-    check_length(&files[0], end)?;
-    Ok(tensors)
+
+    /// The tensors by name. The file has those of one kind side by side, layer after layer.
+    fn place_tensors(&self, files: &[SourceFile]) -> Result<BTreeMap<String, StoredTensor>> {
+        let (dim, wide, kv) = (self.dim, self.hidden_dim, self.kv_dim);
+        let vocabulary = u64::from(self.vocab_size);
+        let mut tensors = BTreeMap::new();
+        let mut offset = HEADER_BYTES;
+        let mut place = |name: String, shape: &[u64]| -> Result<()> {
+            let tensor = StoredTensor::new(files, 0, &name, shape, Encoding::F32, offset)?;
+            offset = tensor.end();
+            tensors.insert(name, tensor);
+            Ok(())
+        };
+        place("token_embedding_table".into(), &[vocabulary, dim])?;
+        let kinds: [(&str, &[u64]); 9] = [
+            ("rms_att_weight", &[dim]),
+            ("wq", &[dim, dim]),
+            ("wk", &[kv, dim]),
+            ("wv", &[kv, dim]),
+            ("wo", &[dim, dim]),
+            ("rms_ffn_weight", &[dim]),
+            ("w1", &[wide, dim]),
+            ("w2", &[dim, wide]),
+            ("w3", &[wide, dim]),
+        ];
+        for (kind, shape) in kinds {
+            (0..self.layers).try_for_each(|layer| place(format!("{kind}.{layer}"), shape))?;
+        }
+        place("rms_final_weight".into(), &[dim])?;
+        // Cosines and sines, which no reader needs.
+        offset += 2 * self.seq_len * (self.head_size / 2) * 4;
+        if self.output {
+            let shape = [vocabulary, dim];
+            let output = StoredTensor::new(files, 0, "wcls", &shape, Encoding::F32, offset)?;
+            offset = output.end();
+            tensors.insert("wcls".to_owned(), output);
+        }
+        check_length(&files[0], offset)?;
+        Ok(tensors)
+    }
 }
 
 fn check_length(file: &SourceFile, expected: u64) -> Result<()> {

@@ -1,22 +1,19 @@
 //! Models as other programs store them.
 //!
-//! Every reader presents a [`Checkpoint`]: the hyperparameters, and tensors by their Hugging Face
-//! names with rows in the order in which Hugging Face stores them, whatever the file's own names
-//! and order are. [`open`] finds the reader. Files are read a row at a time, and are not trusted:
-//! what is checked when a model is opened holds from then on.
+//! Every reader presents a [`Container`]: the hyperparameters as they are written, and tensors by
+//! the file's own names. What they mean is for [`crate::arch`] to know. [`open`] finds the reader.
+//! Files are read a row at a time, and are not trusted: what is checked when a model is opened
+//! holds from then on.
 
 mod encoding;
 pub mod gguf;
 pub mod hugging_face;
-mod llama;
 pub mod llama2c;
-mod rope;
 mod safetensors;
 mod stored;
-#[cfg(test)]
-mod tests;
 
 use crate::{Error, Result, tokenizer::GgufVocabulary};
+use serde_json::{Map, Value};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -25,26 +22,42 @@ use std::{
 use stored::SourceFile;
 
 pub use encoding::Encoding;
-pub use llama::LlamaConfig;
 pub use stored::StoredModel;
 
-/// The shape and encoding of a tensor. A vector is one row.
+/// The shape and encoding of a tensor. A vector is one row; of more than two dimensions, the last
+/// is the columns and the others make the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Rows: outputs of a matrix, 1 for a vector.
+    /// Rows.
     pub rows: u32,
-    /// Columns: inputs of a matrix, length of a vector.
+    /// Columns: the dimension in which neighbours lie side by side.
     pub columns: u32,
     /// How the numbers are stored.
     pub encoding: Encoding,
 }
 
-/// A model as another program stored it.
-pub trait Checkpoint: fmt::Debug + Send + Sync {
-    /// The hyperparameters.
-    fn config(&self) -> &LlamaConfig;
+/// The fields of a model's description, as its program wrote them.
+pub type Fields = Map<String, Value>;
 
-    /// The shape and encoding of the tensor with this Hugging Face name.
+/// A model as another program stored it.
+pub trait Container: fmt::Debug + Send + Sync {
+    /// The format, which says what fields and tensors are called.
+    fn format(&self) -> SourceFormat;
+
+    /// The file that holds the hyperparameters.
+    fn path(&self) -> &Path;
+
+    /// The hyperparameters: `config.json`, a GGUF file's metadata without the vocabulary, or
+    /// llama2.c's header.
+    fn config(&self) -> &Fields;
+
+    /// The tensors' names.
+    fn names(&self) -> Vec<String>;
+
+    /// The file that holds a tensor.
+    fn tensor_path(&self, name: &str) -> &Path;
+
+    /// The shape and encoding of the tensor with this name.
     fn tensor(&self, name: &str) -> Option<TensorInfo>;
 
     /// Reads one row as floats; `out` has exactly as many elements as the tensor has columns.
@@ -119,9 +132,8 @@ impl FromStr for SourceFormat {
 ///
 /// # Errors
 ///
-/// When the files cannot be read, are in no known format, are malformed, or hold a model that is
-/// not a plain Llama.
-pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Checkpoint>> {
+/// When the files cannot be read, are in no known format, or are malformed.
+pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Container>> {
     let format = match format {
         Some(format) => format,
         None => detect(path)?,

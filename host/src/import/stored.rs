@@ -1,15 +1,18 @@
 //! A model whose tensors lie in files, read a row at a time: memory use does not grow with the
 //! model.
 
-use super::{Checkpoint, Encoding, LlamaConfig, TensorInfo, TokenizerSource, rope::Rope};
-use crate::{Error, Result};
+use super::{Container, Encoding, Fields, SourceFormat, TensorInfo, TokenizerSource};
+use crate::{Error, Result, input};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    collections::BTreeMap,
+    fs::File,
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
+
+/// The most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 4;
 
 /// An open file that never reads past the length it had when it was opened.
 #[derive(Debug)]
@@ -22,15 +25,9 @@ pub(super) struct SourceFile {
 impl SourceFile {
     /// Opens a regular file.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        // Before opening: that would wait for ever on a pipe.
-        let metadata = fs::metadata(path).map_err(|e| Error::io(path, "read", e))?;
-        if !metadata.is_file() {
-            let found = if metadata.is_dir() { "a folder" } else { "a device or pipe" };
-            let remedy = "give the path of the model's file";
-            return Err(Error::malformed(path, "the path", found, "a regular file", remedy));
-        }
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        Ok(Self { path: path.to_owned(), file, length: metadata.len() })
+        let file = input::open(path)?;
+        let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
+        Ok(Self { path: path.to_owned(), file, length })
     }
 
     /// Fills `out` from `offset` on; `field` says what is there, should it be missing.
@@ -68,12 +65,10 @@ pub(super) struct StoredTensor {
     pub(super) info: TensorInfo,
     /// Bytes of a row.
     row_bytes: u64,
-    /// Width of the heads within which rows have the order of interleaved RoPE pairs.
-    pub(super) interleaved: Option<u32>,
 }
 
 impl StoredTensor {
-    /// Checks that a tensor has a vector's or a matrix' shape and lies within its file.
+    /// Checks that a tensor's shape makes sense, and that it lies within its file.
     pub(super) fn new(
         files: &[SourceFile],
         file: usize,
@@ -84,17 +79,17 @@ impl StoredTensor {
     ) -> Result<Self> {
         let source = &files[file];
         let shape_error = |expected: String| {
-            let remedy = "the file is damaged, or holds something else than a Llama model";
+            let remedy = "the file is damaged: get it again";
             source.malformed(format!("shape of {name}"), format!("{shape:?}"), expected, remedy)
         };
-        let dimension = |d: u64| u32::try_from(d).ok().filter(|&d| d > 0);
-        let sides = match *shape {
-            [columns] => Some(1).zip(dimension(columns)),
-            [rows, columns] => dimension(rows).zip(dimension(columns)),
-            _ => None,
-        };
+        let positive = |d: u64| u32::try_from(d).ok().filter(|&d| d > 0);
+        let sides = shape.split_last().filter(|_| shape.len() <= MAX_DIMENSIONS);
+        let sides = sides.and_then(|(&columns, leading)| {
+            let rows = leading.iter().try_fold(1, |rows: u32, &d| rows.checked_mul(positive(d)?));
+            rows.zip(positive(columns))
+        });
         let Some((rows, columns)) = sides else {
-            return Err(shape_error("one or two positive dimensions".into()));
+            return Err(shape_error(format!("1 to {MAX_DIMENSIONS} positive dimensions")));
         };
         let Some(row_bytes) = encoding.row_bytes(columns) else {
             let values = encoding.block_values();
@@ -112,91 +107,33 @@ impl StoredTensor {
             ));
         }
         let info = TensorInfo { rows, columns, encoding };
-        Ok(Self { file, offset, info, row_bytes, interleaved: None })
+        Ok(Self { file, offset, info, row_bytes })
     }
 
     /// Offset of the first byte behind the tensor.
     pub(super) fn end(&self) -> u64 {
         self.offset + u64::from(self.info.rows) * self.row_bytes
     }
-
-    /// Where the row that Hugging Face has at `row` is stored.
-    ///
-    /// Hugging Face rotates row `i` of a head with row `i + head_dim / 2`, llama2.c and GGUF row
-    /// `2 * i` with row `2 * i + 1`.
-    fn stored_row(&self, row: u32) -> u32 {
-        let Some(head_dim) = self.interleaved else { return row };
-        let (within, half) = (row % head_dim, head_dim / 2);
-        let pair = within % half;
-        row - within + 2 * pair + within / half
-    }
 }
 
 /// A model whose tensors lie in files.
 #[derive(Debug)]
 pub struct StoredModel {
-    config: LlamaConfig,
-    files: Vec<SourceFile>,
-    tensors: BTreeMap<String, StoredTensor>,
-    tokenizer: Option<TokenizerSource>,
+    pub(super) format: SourceFormat,
+    /// The file that holds the hyperparameters.
+    pub(super) path: PathBuf,
+    pub(super) config: Fields,
+    pub(super) files: Vec<SourceFile>,
+    pub(super) tensors: BTreeMap<String, StoredTensor>,
+    pub(super) tokenizer: Option<TokenizerSource>,
 }
 
 impl StoredModel {
-    /// Checks the hyperparameters, which `config_file` holds, computes the RoPE frequencies, and
-    /// checks that `tensors` are exactly those that the hyperparameters call for.
-    pub(super) fn new(
-        mut config: LlamaConfig,
-        config_file: &Path,
-        rope: &Rope,
-        files: Vec<SourceFile>,
-        tensors: BTreeMap<String, StoredTensor>,
-    ) -> Result<Self> {
-        config.check(config_file)?;
-        config.rope_frequencies = rope.frequencies(config.head_dim, config_file)?;
-        let model = Self { config, files, tensors, tokenizer: None };
-        model.check_tensors(config_file)?;
-        Ok(model)
-    }
-
-    /// The model with its tokenizer.
-    pub(super) fn with_tokenizer(self, tokenizer: Option<TokenizerSource>) -> Self {
-        Self { tokenizer, ..self }
-    }
-
-    fn check_tensors(&self, config_file: &Path) -> Result<()> {
-        let mut expected_names = BTreeSet::new();
-        for expected in self.config.tensors() {
-            let shape = format!("shape [{}, {}]", expected.rows, expected.columns);
-            let Some(tensor) = self.tensors.get(&expected.name) else {
-                let remedy = "a file is missing, or the hyperparameters are another model's";
-                return Err(Error::malformed(
-                    config_file,
-                    expected.name,
-                    "no tensor",
-                    shape,
-                    remedy,
-                ));
-            };
-            let TensorInfo { rows, columns, .. } = tensor.info;
-            if (rows, columns) != (expected.rows, expected.columns) {
-                let found = format!("shape [{rows}, {columns}]");
-                let remedy = "the hyperparameters are another model's: get the files again";
-                let file = &self.files[tensor.file];
-                return Err(file.malformed(expected.name, found, shape, remedy));
-            }
-            expected_names.insert(expected.name);
-        }
-        match self.tensors.iter().find(|(name, _)| !expected_names.contains(*name)) {
-            Some((name, tensor)) => Err(unknown_tensor(&self.files[tensor.file], name)),
-            None => Ok(()),
-        }
-    }
-
     /// The tensor, its file, and the place of a row and its length in bytes.
     fn locate(&self, name: &str, row: u32) -> Result<(&SourceFile, TensorInfo, u64, usize)> {
         let Some(tensor) = self.tensors.get(name) else {
-            let remedy = "ask for one of the model's tensors";
-            return Err(self.files[0].malformed(name, "no such tensor", "a tensor", remedy));
+            let (found, remedy) = ("no such tensor", "ask for one of the model's tensors");
+            return Err(Error::malformed(&self.path, name, found, "a tensor", remedy));
         };
         let (file, info) = (&self.files[tensor.file], tensor.info);
         let length = tensor.row_bytes;
@@ -210,24 +147,30 @@ impl StoredModel {
                 remedy,
             ));
         }
-        let offset = tensor.offset + u64::from(tensor.stored_row(row)) * length;
+        let offset = tensor.offset + u64::from(row) * length;
         Ok((file, info, offset, length as usize))
     }
 }
 
-/// A tensor that a plain Llama does not have.
-pub(super) fn unknown_tensor(file: &SourceFile, name: &str) -> Error {
-    file.malformed(
-        name,
-        "a tensor that a Llama model with these hyperparameters does not have",
-        "only the tensors of a plain Llama: no biases, no adapters, no experts",
-        "merge adapters first; other architectures are not supported",
-    )
-}
+impl Container for StoredModel {
+    fn format(&self) -> SourceFormat {
+        self.format
+    }
 
-impl Checkpoint for StoredModel {
-    fn config(&self) -> &LlamaConfig {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn config(&self) -> &Fields {
         &self.config
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn tensor_path(&self, name: &str) -> &Path {
+        self.tensors.get(name).map_or(&self.path, |tensor| &self.files[tensor.file].path)
     }
 
     fn tensor(&self, name: &str) -> Option<TensorInfo> {
@@ -255,18 +198,5 @@ impl Checkpoint for StoredModel {
 
     fn tokenizer(&self) -> Option<&TokenizerSource> {
         self.tokenizer.as_ref()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interleaved_rows_are_found_within_their_head() {
-        let info = TensorInfo { rows: 12, columns: 1, encoding: Encoding::F32 };
-        let tensor = StoredTensor { file: 0, offset: 0, info, row_bytes: 4, interleaved: Some(6) };
-        let stored: Vec<u32> = (0..12).map(|row| tensor.stored_row(row)).collect();
-        assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
     }
 }

@@ -9,8 +9,9 @@ pub use metadata::{Architecture, Metadata, TokenIds};
 
 use crate::compile::{Compiled, compile};
 use crate::graph::Graph;
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use serde::de::DeserializeOwned;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The version of the package format that this build writes; it reads any `0.4.x`.
@@ -39,7 +40,7 @@ impl Package {
     /// A file that is missing, malformed, or disagrees with another.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata_path = path.join("metadata.json");
-        let metadata: Metadata = read_json(&metadata_path)?;
+        let metadata: Metadata = read_part(path, "metadata.json", &mut |_| {})?;
         if !metadata.omex_version.starts_with("0.4.") {
             return Err(Error::malformed(
                 &metadata_path,
@@ -50,12 +51,18 @@ impl Package {
             ));
         }
         let graph_path = path.join("graph.json");
-        let graph: Graph = read_json(&graph_path)?;
+        let graph: Graph = read_part(path, "graph.json", &mut |_| {})?;
         if graph.format != crate::graph::FORMAT {
             let found = graph.format.to_string();
-            return Err(Error::malformed(&graph_path, "format", found, crate::graph::FORMAT.to_string(), CONVERT_AGAIN));
+            return Err(Error::malformed(
+                &graph_path,
+                "format",
+                found,
+                crate::graph::FORMAT.to_string(),
+                CONVERT_AGAIN,
+            ));
         }
-        let index: WeightIndex = read_json(&path.join("weights/quantization.json"))?;
+        let index: WeightIndex = read_part(path, "weights/quantization.json", &mut |_| {})?;
         index.check(path)?;
         let stop_tokens = &metadata.tokens.eos;
         let tensors = index.by_name();
@@ -94,44 +101,42 @@ impl Package {
     /// # Errors
     /// A file that can't be read.
     pub fn tokenizer_tables(&self) -> Result<Option<Vec<u8>>> {
-        let path = self.path.join("tokenizer/tokenizer.bin");
-        match std::fs::read(&path) {
-            Ok(tables) => Ok(Some(tables)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(&path, "read", e)),
+        let name = "tokenizer/tokenizer.bin";
+        // A link that leads nowhere is there, and is refused.
+        if self.path.join(name).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+            return Ok(None);
         }
+        input::read_part(&self.path, name, input::MAX_TOKENIZER_BYTES).map(Some)
     }
 }
 
 /// What to do about a package that does not hold together.
 pub(crate) const CONVERT_AGAIN: &str = "the package is damaged: convert the model again";
 
-/// The longest JSON file that is read.
-const MAX_JSON_BYTES: u64 = 256 << 20;
-
 /// Reads a JSON file into a type.
 ///
 /// # Errors
 /// A file that can't be read or is too long, or JSON of another shape, with line and column.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    read_json_reporting(path, &mut |_| {})
+    parse_json(path, &input::read(path, input::MAX_JSON_BYTES)?, &mut |_| {})
 }
 
-/// As [`read_json`], and reports the path of every field that the type does not know.
-///
-/// # Errors
-/// Those of [`read_json`].
-pub fn read_json_reporting<T: DeserializeOwned>(
-    path: &Path,
+/// Reads a JSON file of a package, and reports the path of every field that the type does not know.
+fn read_part<T: DeserializeOwned>(
+    package: &Path,
+    name: &str,
     unknown: &mut dyn FnMut(String),
 ) -> Result<T> {
-    let length = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
-    if length > MAX_JSON_BYTES {
-        let expected = format!("at most {MAX_JSON_BYTES} bytes");
-        return Err(Error::malformed(path, "length", length.to_string(), expected, CONVERT_AGAIN));
-    }
-    let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    let mut json = serde_json::Deserializer::from_slice(&text);
+    let text = input::read_part(package, name, input::MAX_JSON_BYTES)?;
+    parse_json(&package.join(name), &text, unknown)
+}
+
+fn parse_json<T: DeserializeOwned>(
+    path: &Path,
+    text: &[u8],
+    unknown: &mut dyn FnMut(String),
+) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
     let value = serde_ignored::deserialize(tracked, |field| unknown(field.to_string()));

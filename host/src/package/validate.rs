@@ -1,7 +1,7 @@
 //! Checks everything in a package: every file, every checksum, every cross-reference.
 
-use super::{Package, TensorEntry, read_json_reporting};
-use crate::{Result, dispatch, interrupt};
+use super::{Package, TensorEntry, read_part};
+use crate::{Result, dispatch, input, interrupt};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -50,11 +50,11 @@ fn check_unknown_fields(path: &Path, report: &mut Report) {
         |file: &str, field: String| report.notes.push(format!("{file}: unknown field {field}"));
     // These were read before: only their unknown fields are of interest.
     let file = "metadata.json";
-    let _ = read_json_reporting::<super::Metadata>(&path.join(file), &mut |f| note(file, f));
+    let _ = read_part::<super::Metadata>(path, file, &mut |f| note(file, f));
     let file = "graph.json";
-    let _ = read_json_reporting::<crate::graph::Graph>(&path.join(file), &mut |f| note(file, f));
+    let _ = read_part::<crate::graph::Graph>(path, file, &mut |f| note(file, f));
     let file = "weights/quantization.json";
-    let _ = read_json_reporting::<super::WeightIndex>(&path.join(file), &mut |f| note(file, f));
+    let _ = read_part::<super::WeightIndex>(path, file, &mut |f| note(file, f));
 }
 
 fn check_weights(
@@ -67,9 +67,12 @@ fn check_weights(
     let mut page = vec![0; package.index.page_size as usize];
     for entry in &package.index.files {
         let path = folder.join(&entry.name);
-        let Ok(file) = File::open(&path) else {
-            report.problems.push(format!("{}: cannot be opened", path.display()));
-            continue;
+        let file = match input::open_part(&package.path, &format!("weights/{}", entry.name)) {
+            Ok(file) => file,
+            Err(error) => {
+                report.problems.push(error.to_string());
+                continue;
+            }
         };
         for (number, digits) in entry.page_crc32c.as_bytes().chunks(8).enumerate() {
             interrupt::check()?;
@@ -147,11 +150,11 @@ fn compare(what: &str, found: u32, digits: &[u8], report: &mut Report) {
 
 fn check_tokenizer(package: &Package, report: &mut Report) {
     let folder = package.path.join("tokenizer");
-    if !folder.exists() {
+    if folder.symlink_metadata().is_err() {
         report.notes.push("tokenizer: there is none; the model takes token ids only".into());
         return;
     }
-    let spec = crate::tokenizer::Spec::from_package(&folder);
+    let spec = crate::tokenizer::Spec::from_package(&package.path);
     match spec.and_then(|spec| crate::tokenizer::compile(&spec)) {
         Err(error) => report.problems.push(error.to_string()),
         Ok(expected) => match package.tokenizer_tables() {

@@ -16,7 +16,7 @@ pub(crate) use stream::aside_bytes;
 pub use stream::{Progress, StreamPager};
 pub use tiles::Tiles;
 
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use serde::Serialize;
 use std::fmt;
 use std::fs::File;
@@ -119,7 +119,7 @@ pub fn open_reader(
 
 /// Opens a file that must have this length.
 fn open(path: &Path, length: u64) -> Result<File> {
-    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let file = input::open(path)?;
     let found = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
     if found != length {
         let remedy = "it changed while it was opened: try again";

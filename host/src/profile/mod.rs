@@ -10,7 +10,8 @@ pub use compute::{CACHED_BYTES, Product, SecondsPerGib};
 pub use memory::read_bandwidth;
 pub use storage::storage_bandwidth;
 
-use crate::{Error, Result, dispatch};
+use crate::durable::{create_beside, persist};
+use crate::{Error, Result, dispatch, input};
 use omex_core::quant::Format;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -90,11 +91,14 @@ impl Profile {
         })
     }
 
-    fn keep(&self, folder: &Path) -> std::io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.persist(folder.join(FILE)).map(|_| ()).map_err(|e| e.error)
+    fn keep(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        let failed = |e| Error::io(&path, "write", e);
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut file = create_beside(&path)?;
+        let json = serde_json::to_vec_pretty(self).map_err(|e| failed(e.into()))?;
+        file.write_all(&json).map_err(failed)?;
+        persist(file, &path)
     }
 
     /// Bandwidth of reading memory on this many threads, measured now if it is not among the
@@ -162,7 +166,9 @@ const FILE: &str = "profile.json";
 
 /// The profile in a folder, if it is of this machine and this version.
 fn kept(folder: &Path) -> Option<Profile> {
-    let profile: Profile = serde_json::from_slice(&std::fs::read(folder.join(FILE)).ok()?).ok()?;
+    let profile: Profile =
+        serde_json::from_slice(&input::read(&folder.join(FILE), input::MAX_JSON_BYTES).ok()?)
+            .ok()?;
     let same = profile.omex_version == env!("CARGO_PKG_VERSION")
         && (&profile.cpu, profile.cores, &profile.kernels) == (&cpu::model(), cores(), &kernels());
     same.then_some(profile)

@@ -1,16 +1,13 @@
 //! Reading Hugging Face's `tokenizer.json` (the format is that of the `tokenizers` library's serializers).
 
 use super::{Added, Kind, Merge, PreTokenizer, Spec, gguf};
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use omex_core::token::layout::{CHARACTER, flag};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
-/// No tokenizer is larger.
-const MAX_FILE: u64 = 256 << 20;
 pub(super) const MARK: &str = "\u{2581}";
 /// Lengths of runs of merges of equal rank, which Hugging Face's format has no place for; kept in the
 /// ByteFallback decoder, whose unknown fields its reader passes over.
@@ -106,18 +103,7 @@ impl Spec {
     /// If the file cannot be read, is not JSON, is damaged, or asks for what is not supported: models other than
     /// BPE, and normalizers, pre-tokenizers, decoders and templates without an equal in the core.
     pub fn from_hf_json(path: &Path) -> Result<Self> {
-        let length = fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
-        if length > MAX_FILE {
-            let (found, expected) = (format!("{length} bytes"), format!("at most {MAX_FILE}"));
-            return Err(Error::malformed(
-                path,
-                "length",
-                found,
-                expected,
-                "this is not a tokenizer.json",
-            ));
-        }
-        Self::from_hf_bytes(path, fs::read(path).map_err(|e| Error::io(path, "read", e))?)
+        Self::from_hf_bytes(path, input::read(path, input::MAX_TOKENIZER_BYTES)?)
     }
 
     /// Reads the bytes of a `tokenizer.json`; `origin` is named in messages.

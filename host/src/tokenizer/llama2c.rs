@@ -5,9 +5,8 @@
 //! the text, none is removed. The character U+2581 is therefore an unknown one, spelled in bytes.
 
 use super::{Added, Kind, PreTokenizer, Spec, scores};
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use omex_core::token::layout::{CHARACTER, flag};
-use std::fs;
 use std::path::Path;
 
 /// The pieces of the first three ids: unknown, beginning, end.
@@ -21,7 +20,7 @@ impl Spec {
     /// # Errors
     /// If the file cannot be read, is cut short, or lacks the byte tokens.
     pub fn from_llama2c(path: &Path, vocab_size: usize) -> Result<Self> {
-        let file = fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+        let file = input::read(path, input::MAX_TOKENIZER_BYTES)?;
         let (mut pieces, scores) = read(path, &file, vocab_size)?;
         for (piece, name) in pieces.iter_mut().zip(SPECIAL) {
             *piece = name.into();

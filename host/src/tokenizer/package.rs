@@ -1,7 +1,7 @@
 //! The `tokenizer/` folder of a model package.
 
 use super::{Spec, compile, hf_write};
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -38,12 +38,15 @@ impl Spec {
         write(&dir.join("tokenizer.bin"), &section)
     }
 
-    /// Reads the tokenizer of a package from its `tokenizer.json`: it compiles to the same section.
+    /// Reads the tokenizer of a package from its `tokenizer/tokenizer.json`: it compiles to the same
+    /// section.
     ///
     /// # Errors
     /// As [`Spec::from_hf_json`].
-    pub fn from_package(dir: &Path) -> Result<Self> {
-        Self::from_hf_json(&dir.join("tokenizer.json"))
+    pub fn from_package(package: &Path) -> Result<Self> {
+        let name = "tokenizer/tokenizer.json";
+        let json = input::read_part(package, name, input::MAX_TOKENIZER_BYTES)?;
+        Self::from_hf_bytes(&package.join(name), json)
     }
 }
 

@@ -17,7 +17,7 @@ pub use recorder::{Events, Kept, Pass, ReadSpan, Stall};
 pub use summary::{Summary, Use};
 pub use timeline::Sample;
 
-use crate::beside::create_beside;
+use crate::durable::{create_beside, persist};
 use crate::plan::MemoryPlan;
 use crate::session::Session;
 use crate::{Error, Result, interrupt};
@@ -151,5 +151,5 @@ fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()
     let mut file = BufWriter::new(create_beside(path)?);
     content(&mut file).map_err(failed)?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.persist(path).map(drop).map_err(|error| failed(error.error))
+    persist(file, path)
 }

@@ -5,7 +5,7 @@ use crate::cli::bytes;
 use omex::draft::{Drafter, Drafting, ModelDrafter, Recorded, check_vocabularies};
 use omex::plan::Residency;
 use omex::session::{Options, Session, Tables};
-use omex::{Error, Result};
+use omex::{Error, Result, input};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -105,7 +105,7 @@ impl DraftArgs {
     }
 
     fn recorded(&self, file: &Path, model: &Session, prompt: usize) -> Result<Recorded> {
-        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", e))?;
+        let text = input::read_text(file)?;
         let vocabulary = model.program()?.header().vocab_size;
         let ids = parse_ids(&text)
             .map_err(|error| Error::Usage(format!("{}: {error}", file.display())))?;

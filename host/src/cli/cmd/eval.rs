@@ -3,7 +3,7 @@
 use super::{Machine, logits::COLUMNS};
 use crate::cli::output;
 use omex::plan::RunPrecision;
-use omex::{Error, Result, interrupt};
+use omex::{Error, Result, input, interrupt};
 use omex_core::engine::Wanted;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -38,11 +38,7 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let data = std::fs::read(&args.data).map_err(|e| Error::io(&args.data, "read", e))?;
-    let text = String::from_utf8(data).map_err(|e| {
-        let field = format!("byte {}", e.utf8_error().valid_up_to());
-        Error::malformed(&args.data, field, "bytes that are not UTF-8", "UTF-8 text", "convert it")
-    })?;
+    let text = input::read_text(&args.data)?;
     let mut session = args.machine.open(&args.model, COLUMNS)?;
     let ids = session.encode(&text)?;
     if ids.len() < 2 {

@@ -32,6 +32,35 @@ pub(super) enum Value {
     Numbers(u32, Vec<u8>),
 }
 
+/// Bytes of a number or boolean of this type, if it is one.
+pub(super) fn number_bytes(kind: u32) -> Option<usize> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+/// A number or boolean of this type, if it is one and has as many bytes.
+pub(super) fn number(kind: u32, bytes: &[u8]) -> Option<Value> {
+    Some(match kind {
+        0 => Value::Unsigned(u8::from_le_bytes(bytes.try_into().ok()?).into()),
+        1 => Value::Signed(i8::from_le_bytes(bytes.try_into().ok()?).into()),
+        2 => Value::Unsigned(u16::from_le_bytes(bytes.try_into().ok()?).into()),
+        3 => Value::Signed(i16::from_le_bytes(bytes.try_into().ok()?).into()),
+        4 => Value::Unsigned(u32::from_le_bytes(bytes.try_into().ok()?).into()),
+        5 => Value::Signed(i32::from_le_bytes(bytes.try_into().ok()?).into()),
+        6 => Value::Float(f32::from_le_bytes(bytes.try_into().ok()?).into()),
+        7 => Value::Bool(bytes != [0]),
+        10 => Value::Unsigned(u64::from_le_bytes(bytes.try_into().ok()?)),
+        11 => Value::Signed(i64::from_le_bytes(bytes.try_into().ok()?)),
+        12 => Value::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
+        _ => return None,
+    })
+}
+
 /// A tensor as the directory describes it.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -118,22 +147,16 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, key: &str, kind: u32) -> Result<Value> {
-        Ok(match kind {
-            0 => Value::Unsigned(self.array::<1>(key)?[0].into()),
-            1 => Value::Signed(i8::from_le_bytes(self.array(key)?).into()),
-            2 => Value::Unsigned(u16::from_le_bytes(self.array(key)?).into()),
-            3 => Value::Signed(i16::from_le_bytes(self.array(key)?).into()),
-            4 => Value::Unsigned(self.u32(key)?.into()),
-            5 => Value::Signed(i32::from_le_bytes(self.array(key)?).into()),
-            6 => Value::Float(f32::from_le_bytes(self.array(key)?).into()),
-            7 => Value::Bool(self.boolean(key)?),
-            STRING => Value::String(self.string(key)?),
-            ARRAY => self.values(key)?,
-            10 => Value::Unsigned(self.u64(key)?),
-            11 => Value::Signed(i64::from_le_bytes(self.array(key)?)),
-            12 => Value::Float(f64::from_le_bytes(self.array(key)?)),
-            _ => return Err(self.unknown_type(key, kind)),
-        })
+        match kind {
+            7 => Ok(Value::Bool(self.boolean(key)?)),
+            STRING => Ok(Value::String(self.string(key)?)),
+            ARRAY => self.values(key),
+            _ => {
+                let size = number_bytes(kind).ok_or_else(|| self.unknown_type(key, kind))?;
+                let bytes = self.bytes(key, size as u64)?;
+                number(kind, &bytes).ok_or_else(|| self.unknown_type(key, kind))
+            }
+        }
     }
 
     /// The elements of an array.
@@ -141,16 +164,13 @@ impl Reader<'_> {
         let kind = self.u32(key)?;
         let count = self.u64(key)?;
         let size = match kind {
-            0 | 1 | 7 => 1,
-            2 | 3 => 2,
-            4..=6 => 4,
             // A string's length.
-            STRING | 10..=12 => 8,
+            STRING => 8,
             ARRAY => {
                 let remedy = "only arrays of numbers and strings are supported";
                 return Err(self.file.malformed(key, "an array of arrays", "an array", remedy));
             }
-            _ => return Err(self.unknown_type(key, kind)),
+            _ => number_bytes(kind).ok_or_else(|| self.unknown_type(key, kind))? as u64,
         };
         self.check_fits(key, count, size)?;
         if kind != STRING {

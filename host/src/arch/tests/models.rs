@@ -1,7 +1,9 @@
 //! Trained and random models, with references from the programs that wrote them. They are not
 //! part of the repository: without them these tests print that they are skipped.
 
-use crate::import::{Checkpoint, Encoding, LlamaConfig, SourceFormat, TokenizerSource, gguf, open};
+use super::{Model, open};
+use crate::arch::Blueprint;
+use crate::import::{Encoding, SourceFormat, TokenizerSource, gguf};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -16,29 +18,30 @@ fn shared(path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn load(path: &str) -> Option<Box<dyn Checkpoint>> {
+fn load(path: &str) -> Option<Model> {
     shared(path).map(|path| open(&path, None).unwrap_or_else(|e| panic!("{e}")))
 }
 
-fn row(model: &dyn Checkpoint, name: &str, row: u32) -> Vec<f32> {
-    let mut out = vec![0.0; model.tensor(name).unwrap().columns as usize];
-    model.read_row(name, row, &mut out).unwrap();
-    out
-}
-
 /// The largest difference between the models, relative to the largest number of the row.
-fn difference(a: &dyn Checkpoint, b: &dyn Checkpoint) -> f32 {
+fn difference(a: &Model, b: &Model) -> f32 {
     let mut worst = 0.0f32;
-    for tensor in a.config().tensors() {
-        for i in 0..tensor.rows {
-            let (a, b) = (row(a, &tensor.name, i), row(b, &tensor.name, i));
+    for plan in a.blueprint.tensors() {
+        for (a, b) in a.rows(&plan.name).iter().zip(&b.rows(&plan.name)) {
             let largest = a.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-            for (a, b) in a.iter().zip(&b) {
+            for (a, b) in a.iter().zip(b) {
                 worst = worst.max((a - b).abs() / largest);
             }
         }
     }
     worst
+}
+
+/// What models must have in common to be the same, but for what stored tensors are called.
+fn essence(blueprint: &Blueprint) -> impl PartialEq + std::fmt::Debug {
+    let shapes = blueprint.tensors().map(|p| (p.name.clone(), p.role, p.rows, p.columns));
+    let computed = blueprint.tensors().filter(|p| p.sources().is_empty()).cloned();
+    let (graph, sizes) = (blueprint.graph.clone(), blueprint.sizes);
+    (graph, sizes, blueprint.bos, shapes.collect::<Vec<_>>(), computed.collect::<Vec<_>>())
 }
 
 #[test]
@@ -49,10 +52,12 @@ fn a_model_is_the_same_from_every_format() {
         let Some(bin) = load(&format!("models/{bin}")) else { return };
         let hf = load(&format!("models/{name}-hf")).unwrap();
         let gguf = load(&format!("models/{name}-gguf/{name}-f32.gguf")).unwrap();
-        assert_eq!(hf.config(), gguf.config());
-        assert_eq!(hf.config(), &LlamaConfig { eos: vec![2], ..bin.config().clone() });
-        assert_eq!(difference(&*hf, &*bin), 0.0);
-        assert_eq!(difference(&*hf, &*gguf), 0.0);
+        assert_eq!(essence(&hf.blueprint), essence(&gguf.blueprint));
+        assert_eq!(essence(&hf.blueprint), essence(&bin.blueprint));
+        assert_eq!(hf.blueprint.eos, gguf.blueprint.eos);
+        assert_eq!((&hf.blueprint.eos[..], &bin.blueprint.eos[..]), (&[2][..], &[1, 2][..]));
+        assert_eq!(difference(&hf, &bin), 0.0);
+        assert_eq!(difference(&hf, &gguf), 0.0);
         // Half a step of the format, and what rounding the scale to f16 adds; Q4_0 has no step 8.
         let f16 = 1.0 / 2048.0;
         for (kind, tolerance) in [
@@ -62,7 +67,7 @@ fn a_model_is_the_same_from_every_format() {
             ("q4_0", 1.0 / 8.0 + f16),
         ] {
             let other = load(&format!("models/{name}-gguf/{name}-{kind}.gguf")).unwrap();
-            let difference = difference(&*hf, &*other);
+            let difference = difference(&hf, &other);
             assert!(difference > 0.0 && difference <= tolerance, "{kind}: {difference}");
         }
     }
@@ -72,14 +77,17 @@ fn a_model_is_the_same_from_every_format() {
 fn stored_rows_decode_to_the_rows_read() {
     let Some(model) = load("models/stories260K-gguf/stories260K-q4_0.gguf") else { return };
     let mut encodings = Vec::new();
-    for tensor in model.config().tensors() {
-        let info = model.tensor(&tensor.name).unwrap();
+    let container = &model.container;
+    for name in container.names() {
+        let info = container.tensor(&name).unwrap();
         encodings.push(info.encoding);
-        for i in 0..info.rows {
+        for row in 0..info.rows {
             let (mut bytes, mut decoded) = (Vec::new(), vec![0.0; info.columns as usize]);
-            model.read_row_bytes(&tensor.name, i, &mut bytes).unwrap();
+            let mut read = decoded.clone();
+            container.read_row_bytes(&name, row, &mut bytes).unwrap();
+            container.read_row(&name, row, &mut read).unwrap();
             info.encoding.decode(&bytes, &mut decoded);
-            assert_eq!(decoded, row(&*model, &tensor.name, i));
+            assert_eq!(decoded, read);
         }
     }
     assert!(encodings.contains(&Encoding::Q4_0) && encodings.contains(&Encoding::F16));
@@ -88,10 +96,10 @@ fn stored_rows_decode_to_the_rows_read() {
 #[test]
 fn tokenizers_are_found() {
     let Some(model) = load("models/stories260K/stories260K.bin") else { return };
-    let Some(TokenizerSource::Llama2c(path)) = model.tokenizer() else { panic!() };
+    let Some(TokenizerSource::Llama2c(path)) = model.container.tokenizer() else { panic!() };
     assert!(path.ends_with("tok512.bin"));
     let model = load("models/stories260K-gguf/stories260K-f32.gguf").unwrap();
-    let Some(TokenizerSource::Gguf(vocabulary)) = model.tokenizer() else { panic!() };
+    let Some(TokenizerSource::Gguf(vocabulary)) = model.container.tokenizer() else { panic!() };
     assert_eq!(vocabulary.model, "llama");
     assert_eq!(vocabulary.tokens[..3], [&b"<unk>"[..], b"<s>", b"</s>"]);
     assert_eq!((vocabulary.tokens.len(), vocabulary.scores.len()), (512, 512));
@@ -120,25 +128,32 @@ fn both_styles_of_configuration_load() {
         let old = open(&folder, Some(SourceFormat::HuggingFace)).unwrap();
         let copy = with_new_config(&folder);
         let new = open(copy.path(), None).unwrap();
-        assert_eq!(old.config(), new.config());
-        assert_eq!(old.tensor("model.embed_tokens.weight").unwrap().encoding, encoding);
-        assert_eq!(old.tensor("lm_head.weight").is_none(), old.config().tied_embeddings);
+        assert_eq!(essence(&old.blueprint), essence(&new.blueprint));
+        assert_eq!(old.blueprint.eos, new.blueprint.eos);
+        let embedding = old.container.tensor("model.embed_tokens.weight").unwrap();
+        assert_eq!(embedding.encoding, encoding);
+        let output = old.blueprint.tensors().any(|plan| plan.name == "output");
+        assert_eq!(old.container.tensor("lm_head.weight").is_some(), output);
     }
+}
+
+fn refusal(path: &Path, format: Option<SourceFormat>) -> String {
+    open(path, format).err().map(|error| error.to_string()).expect("it is refused")
 }
 
 #[test]
 fn other_architectures_are_refused_by_name() {
     for name in ["bert", "gemma2", "gpt2", "granite", "mistral_sw", "mixtral", "phi3", "qwen3"] {
         let Some(folder) = shared(&format!("golden/{name}")) else { return };
-        let error = open(&folder, None).unwrap_err().to_string();
+        let error = refusal(&folder, None);
         let kind = name.trim_end_matches("_sw");
         assert!(error.contains("model_type") && error.contains(kind), "{error}");
     }
     let Some(path) = shared("golden/gguf_kquant/model.gguf") else { return };
-    let error = open(&path, None).unwrap_err().to_string();
+    let error = refusal(&path, None);
     assert!(error.contains("_K") && error.contains("Q8_0 or Q4_0"), "{error}");
     assert!(gguf::Gguf::open(&path).is_ok());
-    let error = open(&path, Some(SourceFormat::Llama2c)).unwrap_err().to_string();
+    let error = refusal(&path, Some(SourceFormat::Llama2c));
     assert!(error.contains("found"), "{error}");
 }
 

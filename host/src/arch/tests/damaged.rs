@@ -1,7 +1,9 @@
 //! Files that are damaged or made to do harm: reading them ends in an error, or in a model, and
 //! never in a panic.
 
-use crate::import::{Checkpoint, Encoding, SourceFormat, open};
+use super::{Model, open};
+use crate::arch::Data;
+use crate::import::{Encoding, SourceFormat};
 use std::{
     fs,
     os::unix::fs::FileExt,
@@ -169,11 +171,11 @@ fn gguf_error(file: &[u8]) -> String {
 }
 
 /// Reads all rows: what has been opened can be read.
-fn read_all(model: &dyn Checkpoint) {
-    for tensor in model.config().tensors() {
-        let info = model.tensor(&tensor.name).unwrap();
-        let mut out = vec![0.0; info.columns as usize];
-        (0..info.rows).for_each(|row| model.read_row(&tensor.name, row, &mut out).unwrap());
+fn read_all(model: &Model) {
+    for plan in model.blueprint.tensors() {
+        let rows = model.rows(&plan.name);
+        let computed = matches!(plan.data, Data::Computed(_));
+        assert!(rows.len() == if computed { 0 } else { plan.rows as usize }, "{}", plan.name);
     }
 }
 
@@ -187,7 +189,7 @@ fn truncate(file: &[u8], path: &Path, model: &Path, format: SourceFormat) {
         assert!(error.contains("found") && error.contains("expected"), "{length}: {error}");
     }
     fs::write(path, file).unwrap();
-    read_all(&*open(model, Some(format)).unwrap());
+    read_all(&open(model, Some(format)).unwrap());
 }
 
 /// Opens `file` with every byte of its header changed in several ways, and restored; most of it
@@ -200,7 +202,7 @@ fn flip(file: &[u8], header: usize, path: &Path, model: &Path, format: SourceFor
         for mask in [0x01, 0x80, 0xff, 0] {
             open_file.write_all_at(&[byte ^ mask], i as u64).unwrap();
             match open(model, Some(format)) {
-                Ok(model) => read_all(&*model),
+                Ok(model) => read_all(&model),
                 Err(error) => {
                     assert!(error.to_string().contains("expected"), "{i}: {error}");
                     failed += 1;
@@ -258,35 +260,30 @@ fn llama2c_rows_lie_where_run_c_maps_them() {
     let (_folder, path) = temporary("model.bin");
     fs::write(&path, untied_llama2c()).unwrap();
     let model = open(&path, None).unwrap();
-    assert!(!model.config().tied_embeddings);
-    let first = |name: &str, row: u64| {
-        let mut out = [0.0; WIDTH as usize];
-        model.read_row(name, row as u32, &mut out).unwrap();
-        out[0] as u64
-    };
+    let first = |name: &str, row: usize| model.rows(name)[row][0] as u64;
     let attention_norm = VOCABULARY * WIDTH;
     let q = attention_norm + WIDTH;
     let up = q + 32 * WIDTH + 16 * WIDTH * 2 + 32 * WIDTH + WIDTH + 2 * 32 * WIDTH;
     let norm = up + 32 * WIDTH;
     let output = norm + WIDTH + 2 * 8 * 8;
-    assert_eq!(first("model.embed_tokens.weight", 5), 5 * WIDTH);
-    assert_eq!(first("model.layers.0.input_layernorm.weight", 0), attention_norm);
+    assert_eq!(first("embedding", 5), 5 * WIDTH);
+    assert_eq!(first("layers.0.attention_norm", 0), attention_norm);
     // Rows 1 and 9 of the second head are its second pair.
-    assert_eq!(first("model.layers.0.self_attn.q_proj.weight", 17), q + 18 * WIDTH);
-    assert_eq!(first("model.layers.0.self_attn.q_proj.weight", 25), q + 19 * WIDTH);
-    assert_eq!(first("model.layers.0.mlp.up_proj.weight", 3), up + 3 * WIDTH);
-    assert_eq!(first("model.layers.0.mlp.down_proj.weight", 31), up - WIDTH);
-    assert_eq!(first("model.norm.weight", 0), norm);
-    assert_eq!(first("lm_head.weight", 5), output + 5 * WIDTH);
+    assert_eq!(first("layers.0.attention.query", 17), q + 18 * WIDTH);
+    assert_eq!(first("layers.0.attention.query", 25), q + 19 * WIDTH);
+    assert_eq!(first("layers.0.feed_forward.up", 3), up + 3 * WIDTH);
+    assert_eq!(first("layers.0.feed_forward.down", 31), up - WIDTH);
+    assert_eq!(first("norm", 0), norm);
+    assert_eq!(first("output", 5), output + 5 * WIDTH);
 }
 
 #[test]
 fn formats_are_detected() {
     let (folder, path) = temporary("model");
     fs::write(&path, gguf().0).unwrap();
-    assert!(open(&path, None).unwrap().config().eos.is_empty());
+    assert!(open(&path, None).unwrap().blueprint.eos.is_empty());
     fs::write(&path, llama2c()).unwrap();
-    assert_eq!(open(&path, None).unwrap().config().eos, [1, 2]);
+    assert_eq!(open(&path, None).unwrap().blueprint.eos, [1, 2]);
     for junk in [&b""[..], b"GGU", &[0xff; 100], &safetensors(&all_names())] {
         fs::write(&path, junk).unwrap();
         assert!(error(&path, None).contains("format"));
@@ -304,20 +301,20 @@ fn formats_are_detected() {
 #[test]
 fn wrong_rows_and_buffers_are_errors() {
     let folder = folder(CONFIG, &safetensors(&all_names()));
-    let model = open(folder.path(), None).unwrap();
+    let Model { container: model, blueprint } = open(folder.path(), None).unwrap();
     let (name, mut bytes) = ("model.embed_tokens.weight", Vec::new());
     assert!(model.read_row(name, 0, &mut [0.0; 31]).is_err());
     assert!(model.read_row(name, 6, &mut [0.0; 32]).is_err());
     assert!(model.read_row("lm_head.weight", 0, &mut [0.0; 32]).is_err());
     assert!(model.read_row_bytes(name, u32::MAX, &mut bytes).is_err());
     assert_eq!(model.tensor(name).unwrap().encoding, Encoding::Bf16);
-    assert_eq!(model.config().eos, [2, 3]);
+    assert_eq!(blueprint.eos, [2, 3]);
 }
 
 #[test]
 fn files_that_shrink_while_open_are_errors() {
     let folder = folder(CONFIG, &safetensors(&all_names()));
-    let model = open(folder.path(), None).unwrap();
+    let Model { container: model, .. } = open(folder.path(), None).unwrap();
     let path = folder.path().join("model.safetensors");
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1000).unwrap();
     let name = "model.layers.0.mlp.down_proj.weight";
@@ -354,7 +351,7 @@ fn gguf_metadata_that_is_not_supported_is_refused() {
         (integer("general.alignment", 0), "power of two"),
         (integer("general.alignment", 24), "power of two"),
         (integer("split.count", 3), "gguf-split"),
-        (integer("llama.expert_count", 8), "experts"),
+        (integer("llama.expert_count", 8), "llama.expert_count"),
         (integer("llama.rope.dimension_count", 8), "16"),
         (integer("llama.attention.key_length", 15), "even"),
         (integer("llama.vocab_size", 7), "token_embd"),
@@ -384,11 +381,12 @@ fn gguf_tensors_that_are_not_supported_are_refused() {
     assert!(error(("output.weight", &[6, 32], 14, 999)).contains("Q6_K (type 14)"));
     assert!(error(("output.weight", &[6, 33], 8, 999)).contains("whole blocks"));
     assert!(error(("output.weight", &[6, 31], 0, 999)).contains("shape [6, 32]"));
-    assert!(error(("output.weight", &[1, 6, 32], 0, 999)).contains("dimensions"));
+    assert!(error(("output.weight", &[2, 6, 32], 0, 1536)).contains("shape [12, 32]"));
+    assert!(error(("output.weight", &[1, 1, 1, 6, 32], 0, 999)).contains("dimensions"));
     assert!(error(("output.weight", &[1 << 62, 32], 0, 999)).contains("dimensions"));
     assert!(error(("output.weight", &[1 << 31, 1 << 31], 0, 999)).contains("file's"));
     assert!(error(("output.weight", &[0, 32], 0, 0)).contains("positive"));
-    assert!(error(("blk.1.attn_norm.weight", &[32], 0, 128)).contains("model.layers.1"));
+    assert!(error(("blk.1.attn_norm.weight", &[32], 0, 128)).contains("blk.1.attn_norm.weight"));
     assert!(error(("output_norm.weight", &[32], 0, 128)).contains("second time"));
     assert!(error(("rope_freqs.weight", &[7], 0, 28)).contains("RoPE"));
 }
@@ -403,8 +401,9 @@ fn gguf_rope_factors_divide_the_frequencies() {
     let (_folder, path) = temporary("model.gguf");
     fs::write(&path, &file).unwrap();
     let model = open(&path, None).unwrap();
-    assert_eq!(model.config().rope_frequencies[0], 0.125);
-    assert!(model.tensor("rope_freqs.weight").is_none());
+    let plan = model.blueprint.tensors().find(|plan| plan.name == "rotary.frequencies").unwrap();
+    let Data::Computed(frequencies) = &plan.data else { panic!("{plan:?}") };
+    assert_eq!((frequencies.len(), frequencies[0]), (8, 0.125));
 }
 
 #[test]
@@ -424,12 +423,21 @@ fn configurations_that_are_not_supported_are_refused() {
         (r#""attention_bias":true"#, "attention_bias"),
         (r#""mlp_bias":true"#, "mlp_bias"),
         (r#""hidden_act":"gelu""#, "gelu"),
+        (r#""attn_logit_softcapping":50.0"#, "attn_logit_softcapping"),
+        (r#""final_logit_softcapping":30"#, "final_logit_softcapping"),
+        (r#""num_local_experts":4"#, "num_local_experts"),
+        (r#""embedding_multiplier":12.0"#, "embedding_multiplier"),
         (r#""sliding_window":4"#, "sliding_window"),
         (r#""quantization_config":{"bits":4}"#, "quantization_config"),
         (r#""layer_types":["sliding_attention"]"#, "layer_types"),
         (r#""architectures":["LlamaForSequenceClassification"]"#, "architectures"),
         (r#""partial_rotary_factor":0.5"#, "partial_rotary_factor"),
-        (r#""rope_scaling":{"type":"yarn","factor":2}"#, "yarn"),
+        (r#""rope_scaling":{"type":"longrope","factor":2}"#, "longrope"),
+        (r#""rope_scaling":{"type":"yarn"}"#, "rope_scaling.factor"),
+        (
+            r#""rope_scaling":{"type":"yarn","factor":2,"attention_factor":1e200}"#,
+            "attention_factor",
+        ),
         (r#""rope_scaling":{"type":"linear"}"#, "rope_scaling.factor"),
         (r#""rope_scaling":{"type":"linear","factor":0}"#, "RoPE"),
         (r#""rope_scaling":[]"#, "an object"),
@@ -447,7 +455,7 @@ fn configurations_that_are_not_supported_are_refused() {
         assert!(error.contains(expected), "{expected}: {error}");
     }
     let config = format!(
-        "{},\"attention_bias\":false,\"partial_rotary_factor\":1}}",
+        "{},\"attention_bias\":false,\"partial_rotary_factor\":1,\"num_local_experts\":0}}",
         CONFIG.trim_end_matches('}')
     );
     open(folder(&config, &weights).path(), None).unwrap();
@@ -505,8 +513,8 @@ fn shards_are_found_with_and_without_an_index() {
         let entry = |(i, name): (usize, &&str)| format!("\"{name}\":\"{}.safetensors\"", shard(i));
         format!("{{{}}}", names.iter().enumerate().map(entry).collect::<Vec<_>>().join(","))
     };
-    read_all(&*open(sharded(None).path(), None).unwrap());
-    read_all(&*open(sharded(Some(&map(99))).path(), None).unwrap());
+    read_all(&open(sharded(None).path(), None).unwrap());
+    read_all(&open(sharded(Some(&map(99))).path(), None).unwrap());
     let error = |map: &str| error(sharded(Some(map)).path(), None);
     assert!(error(&map(2)).contains("index.json says"));
     assert!(error(&map(99).replace("a.safetensors", "c.safetensors")).contains("c.safetensors"));

@@ -1,0 +1,225 @@
+//! What a model computes, and where the numbers of each of its tensors come from.
+
+use crate::graph::Graph;
+use crate::import::{Container, TensorInfo};
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+
+/// A model before its weights are written: what `convert` makes a package of.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// The architecture's name.
+    pub family: &'static str,
+    /// Its sizes, for people.
+    pub sizes: Sizes,
+    /// What it computes.
+    pub graph: Graph,
+    /// The tensors that the graph names, file by file, in the order of use.
+    pub files: Vec<Vec<TensorPlan>>,
+    /// Token that begins a text, if the model has one.
+    pub bos: Option<u32>,
+    /// Tokens that end a text.
+    pub eos: Vec<u32>,
+    /// How names of stored tensors end that the hyperparameters determine, and nothing reads.
+    pub derived: Vec<&'static str>,
+}
+
+/// A model's sizes, as far as it has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Width of the residual stream.
+    pub hidden: u32,
+    /// Width of the feed-forward layers.
+    pub intermediate: u32,
+    /// Number of blocks.
+    pub layers: u32,
+    /// Number of query heads.
+    pub heads: u32,
+    /// Number of key and value heads.
+    pub kv_heads: u32,
+    /// Width of a head.
+    pub head_width: u32,
+}
+
+/// A tensor of the package.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorPlan {
+    /// Its name, as the graph has it.
+    pub name: String,
+    /// What it is used for.
+    pub role: Role,
+    /// Rows: outputs of a matrix, 1 for a vector.
+    pub rows: u32,
+    /// Columns: inputs of a matrix, length of a vector.
+    pub columns: u32,
+    /// The numbers.
+    pub data: Data,
+}
+
+/// What a tensor is used for, which decides how it may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Added or multiplied number by number: always floats.
+    Vector,
+    /// Multiplied with activations.
+    Matrix,
+    /// A matrix with a row for each token, the first or the last of the model: rounding it costs
+    /// most.
+    Vocabulary,
+}
+
+/// The numbers of a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// The rows of stored tensors, one after another.
+    Stored(Vec<Source>),
+    /// Numbers that follow from the hyperparameters.
+    Computed(Vec<f32>),
+}
+
+/// A stored tensor whose rows go into a tensor of the package.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Its name in the container.
+    pub tensor: String,
+    /// Rows that it must have.
+    pub rows: u32,
+    /// The order in which they are stored.
+    pub order: Order,
+}
+
+/// The order in which rows are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they are used.
+    Plain,
+    /// For a RoPE that turns neighbours: within each head of this width, the halves' rows alternate.
+    Interleaved(u32),
+}
+
+impl Source {
+    /// Where the row that is used as number `row` is stored.
+    ///
+    /// Programs here turn row `i` of a head with row `i + width / 2`, llama2.c and GGUF's Llamas row
+    /// `2 * i` with row `2 * i + 1`.
+    #[must_use]
+    pub fn stored_row(&self, row: u32) -> u32 {
+        let Order::Interleaved(width) = self.order else { return row };
+        let (within, half) = (row % width, width / 2);
+        let pair = within % half;
+        row - within + 2 * pair + within / half
+    }
+}
+
+impl TensorPlan {
+    /// The stored tensors that its rows come from.
+    #[must_use]
+    pub fn sources(&self) -> &[Source] {
+        match &self.data {
+            Data::Stored(sources) => sources,
+            Data::Computed(_) => &[],
+        }
+    }
+
+    /// Numbers that the model had to learn.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let rows: u64 = self.sources().iter().map(|source| u64::from(source.rows)).sum();
+        rows * u64::from(self.columns)
+    }
+
+    /// The stored tensor and the row in it that hold each row, in the order of use.
+    pub fn stored_rows(&self) -> impl Iterator<Item = (&str, u32)> {
+        let sources = self.sources().iter();
+        sources.flat_map(|source| {
+            (0..source.rows).map(|row| (source.tensor.as_str(), source.stored_row(row)))
+        })
+    }
+}
+
+impl Blueprint {
+    /// The tensors that the graph names.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorPlan> {
+        self.files.iter().flatten()
+    }
+
+    /// Numbers that the model had to learn; shared ones count once.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.tensors().map(TensorPlan::parameters).sum()
+    }
+
+    /// Gives the stored tensors the names that another container has for them.
+    ///
+    /// # Errors
+    /// What `name` says of a tensor that has none.
+    pub(super) fn rename(&mut self, name: impl Fn(&str) -> Result<String>) -> Result<()> {
+        for plan in self.files.iter_mut().flatten() {
+            if let Data::Stored(sources) = &mut plan.data {
+                for source in sources {
+                    source.tensor = name(&source.tensor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a container has the tensors that this model is made of, and no others.
+    pub(super) fn check(&self, container: &dyn Container) -> Result<()> {
+        let mut used = BTreeSet::new();
+        for plan in self.tensors() {
+            for source in plan.sources() {
+                check_source(container, source, plan.columns)?;
+                used.insert(source.tensor.as_str());
+            }
+        }
+        let known =
+            |name: &str| used.contains(name) || self.derived.iter().any(|d| name.ends_with(d));
+        match container.names().iter().find(|name| !known(name)) {
+            Some(name) => Err(Error::malformed(
+                container.tensor_path(name),
+                name.as_str(),
+                format!("a tensor that a {} with these hyperparameters does not have", self.family),
+                "only those that it has: no other biases, no adapters, no other experts",
+                "merge adapters first; other variants of the architecture are not supported",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_source(container: &dyn Container, source: &Source, columns: u32) -> Result<()> {
+    let expected = (source.rows, columns);
+    let shape = |(rows, columns): (u32, u32)| format!("shape [{rows}, {columns}]");
+    match container.tensor(&source.tensor) {
+        None => Err(Error::malformed(
+            container.path(),
+            source.tensor.as_str(),
+            "no tensor",
+            shape(expected),
+            "a file is missing, or the hyperparameters are another model's",
+        )),
+        Some(TensorInfo { rows, columns, .. }) if (rows, columns) != expected => {
+            Err(Error::malformed(
+                container.tensor_path(&source.tensor),
+                source.tensor.as_str(),
+                shape((rows, columns)),
+                shape(expected),
+                "the hyperparameters are another model's: get the files again",
+            ))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interleaved_rows_are_found_within_their_head() {
+        let source = Source { tensor: "q".into(), rows: 12, order: Order::Interleaved(6) };
+        let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
+        assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+}

@@ -1,0 +1,198 @@
+//! Reading hyperparameters: every error names the field as its file does, and what no architecture
+//! may ignore is refused unless it was read.
+
+use crate::import::Fields;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+/// What the file calls a field that Hugging Face calls otherwise. Those of an object within begin
+/// with its name and a dot.
+pub(super) type Names = BTreeMap<&'static str, String>;
+
+/// The fields of a JSON object by Hugging Face's names. `null` is the same as no field, except for
+/// tokens.
+pub(super) struct Config<'a> {
+    file: &'a Path,
+    /// What to put before a field's name in errors.
+    prefix: &'static str,
+    fields: Cow<'a, Fields>,
+    names: Names,
+    /// Fields that were asked for.
+    read: RefCell<BTreeSet<String>>,
+    /// Queries and keys are stored for a RoPE that turns neighbours instead of halves.
+    pub(super) interleaved: bool,
+    /// Factors that divide the RoPE frequencies, where the file stores them as a tensor.
+    pub(super) rope_factors: Option<Vec<f64>>,
+}
+
+impl<'a> Config<'a> {
+    /// Fields that have Hugging Face's names.
+    pub(super) fn new(file: &'a Path, fields: Cow<'a, Fields>) -> Self {
+        let read = RefCell::new(BTreeSet::new());
+        let (interleaved, rope_factors) = (false, None);
+        Self { file, prefix: "", fields, names: Names::new(), read, interleaved, rope_factors }
+    }
+
+    /// Fields that were given Hugging Face's names.
+    pub(super) fn renamed(file: &'a Path, fields: Fields, names: Names) -> Self {
+        Self { names, ..Self::new(file, Cow::Owned(fields)) }
+    }
+
+    /// The file that holds the fields.
+    pub(super) fn file(&self) -> &'a Path {
+        self.file
+    }
+
+    /// A field that is neither absent nor `null`.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.read.borrow_mut().insert(name.to_owned());
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
+    /// An object within this one; `prefix` is its name and a dot.
+    pub(super) fn object(&self, name: &str, prefix: &'static str) -> Result<Option<Config<'_>>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => {
+                let inner = Config::new(self.file, Cow::Borrowed(fields));
+                Ok(Some(Config { prefix, names: self.names.clone(), ..inner }))
+            }
+            Some(other) => Err(self.bad(name, other, "an object or null")),
+        }
+    }
+
+    pub(super) fn integer(&self, name: &str) -> Result<Option<u32>> {
+        let integer = |value: &Value| {
+            let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+            number.ok_or_else(|| self.bad(name, value, "a whole number below 2^32"))
+        };
+        self.get(name).map(integer).transpose()
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
+        let number =
+            |value: &Value| value.as_f64().ok_or_else(|| self.bad(name, value, "a number"));
+        self.get(name).map(number).transpose()
+    }
+
+    /// A number that nothing can stand in for.
+    pub(super) fn required_number(&self, name: &str) -> Result<f64> {
+        self.number(name)?.ok_or_else(|| self.bad(name, &Value::Null, "a number"))
+    }
+
+    pub(super) fn boolean(&self, name: &str, default: bool) -> Result<bool> {
+        self.get(name).map_or(Ok(default), |value| {
+            value.as_bool().ok_or_else(|| self.bad(name, value, "true or false"))
+        })
+    }
+
+    /// A size, which arithmetic may rely on to be from 1 to `max`.
+    pub(super) fn size(&self, name: &str, default: u32, max: u32) -> Result<u32> {
+        let size = self.integer(name)?.unwrap_or(default);
+        if (1..=max).contains(&size) {
+            return Ok(size);
+        }
+        Err(self.bad(name, &size.into(), &format!("a number from 1 to {max}")))
+    }
+
+    /// A token, several, or none (`null`).
+    pub(super) fn tokens(&self, name: &str, default: Option<u32>) -> Result<Vec<u32>> {
+        let token = |value: &Value| {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            id.ok_or_else(|| self.bad(name, value, "a token's number, several in a list, or null"))
+        };
+        match self.fields.get(name) {
+            None => Ok(default.into_iter().collect()),
+            Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(ids)) => ids.iter().map(token).collect(),
+            Some(id) => Ok(vec![token(id)?]),
+        }
+    }
+
+    /// Refuses a field that is there and is not one of `supported`; absent, it has the first value.
+    pub(super) fn one_of<'s>(&self, name: &str, supported: &[&'s str]) -> Result<Option<&'s str>> {
+        let Some(value) = self.get(name) else { return Ok(supported.first().copied()) };
+        let found = supported.iter().find(|supported| value == **supported);
+        match found {
+            Some(found) => Ok(Some(*found)),
+            None => Err(self.unsupported(name, value, &supported.join(" or "))),
+        }
+    }
+
+    /// Refuses fields that change what some model computes, unless they have the value that changes
+    /// nothing, or the architecture has read them.
+    pub(super) fn refuse_unread(&self) -> Result<()> {
+        for (name, neutral) in neutral_values() {
+            let same = |value: &Value| match neutral.as_f64() {
+                Some(number) => value.as_f64() == Some(number),
+                None => *value == neutral,
+            };
+            let read = self.read.borrow().contains(name);
+            if let Some(value) = self.get(name).filter(|value| !read && !same(value)) {
+                return Err(self.unsupported(name, value, &neutral.to_string()));
+            }
+        }
+        let full = |value: &Value| {
+            value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "full_attention"))
+        };
+        let read = self.read.borrow().contains("layer_types");
+        match self.get("layer_types").filter(|value| !read && !full(value)) {
+            Some(value) => Err(self.unsupported("layer_types", value, "only \"full_attention\"")),
+            None => Ok(()),
+        }
+    }
+
+    /// A field that does not hold what it must.
+    pub(super) fn bad(&self, name: &str, found: &Value, expected: &str) -> Error {
+        let remedy = "correct the file, or get it again";
+        Error::malformed(self.file, self.full_name(name), found.to_string(), expected, remedy)
+    }
+
+    /// A field with a meaning that nothing here computes.
+    pub(super) fn unsupported(&self, name: &str, found: &Value, expected: &str) -> Error {
+        let remedy = "models with any other value are not supported";
+        Error::malformed(self.file, self.full_name(name), found.to_string(), expected, remedy)
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        let name = format!("{}{name}", self.prefix);
+        self.names.get(name.as_str()).cloned().unwrap_or(name)
+    }
+}
+
+/// Fields by which models differ in what they compute, each with the value that changes nothing.
+fn neutral_values() -> [(&'static str, Value); 23] {
+    let (off, none) = (|| Value::from(false), || Value::Null);
+    let (one, zero) = (|| Value::from(1.0), || Value::from(0.0));
+    [
+        ("attention_bias", off()),
+        ("mlp_bias", off()),
+        ("use_bias", off()),
+        ("sliding_window", none()),
+        ("attention_chunk_size", none()),
+        ("no_rope_layers", none()),
+        ("partial_rotary_factor", one()),
+        ("rotary_pct", one()),
+        ("attn_logit_softcapping", none()),
+        ("final_logit_softcapping", none()),
+        ("clip_qkv", none()),
+        ("use_qk_norm", off()),
+        ("use_parallel_residual", off()),
+        ("use_bidirectional_attention", off()),
+        ("embedding_multiplier", one()),
+        ("residual_multiplier", one()),
+        ("logits_scaling", one()),
+        ("num_local_experts", zero()),
+        ("num_experts", zero()),
+        ("n_routed_experts", zero()),
+        ("alibi", off()),
+        ("add_cross_attention", off()),
+        ("quantization_config", none()),
+    ]
+}

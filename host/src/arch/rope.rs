@@ -1,0 +1,254 @@
+//! Inverse frequencies of rotary position embeddings (RoPE).
+
+use super::config::Config;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::f64::consts::TAU;
+
+/// How a model's RoPE frequencies are computed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rope {
+    /// Base of the frequencies.
+    theta: f64,
+    /// How they are stretched for long contexts.
+    scaling: Scaling,
+}
+
+/// How RoPE frequencies are stretched for long contexts.
+#[derive(Clone, Debug, PartialEq)]
+enum Scaling {
+    /// They are not.
+    Default,
+    /// Each is divided by the factor.
+    Linear { factor: f64 },
+    /// Llama 3.1's interpolation between slow frequencies, divided, and fast ones, unchanged.
+    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original: f64 },
+    /// The same between pairs: those that turn `beta_fast` times and more in the original context
+    /// stay, those that turn `beta_slow` times and less are divided.
+    Yarn {
+        factor: f64,
+        beta_fast: f64,
+        beta_slow: f64,
+        original: f64,
+        /// The bounds between pairs are whole numbers.
+        truncate: bool,
+        /// What queries and keys are multiplied with.
+        attention_factor: f64,
+    },
+    /// Each is divided by its own factor.
+    Factors(Vec<f64>),
+}
+
+impl Rope {
+    /// RoPE's parameters, as transformers 5 writes them (`rope_parameters`) or as earlier versions
+    /// did (`rope_theta`, `rope_scaling`).
+    pub(super) fn read(config: &Config<'_>) -> Result<Self> {
+        let new = config.object("rope_parameters", "rope_parameters.")?;
+        let old = config.object("rope_scaling", "rope_scaling.")?;
+        let rope = match (&new, &old) {
+            (Some(rope), None) | (None, Some(rope)) => rope,
+            (None, None) => config,
+            (Some(_), Some(_)) => {
+                let found = config.get("rope_scaling").unwrap_or(&Value::Null);
+                let expected = "no such field beside rope_parameters";
+                return Err(config.bad("rope_scaling", found, expected));
+            }
+        };
+        let theta = rope.number("rope_theta")?.or(config.number("rope_theta")?);
+        if let Some(value) = rope.get("partial_rotary_factor").filter(|v| v.as_f64() != Some(1.0)) {
+            return Err(rope.unsupported("partial_rotary_factor", value, "1.0"));
+        }
+        let mut scaling = Scaling::read(rope, config)?;
+        if let Some(factors) = &config.rope_factors {
+            let scale = match scaling {
+                Scaling::Linear { factor } => factor,
+                _ => 1.0,
+            };
+            scaling = Scaling::Factors(factors.iter().map(|factor| factor * scale).collect());
+        }
+        Ok(Self { theta: theta.unwrap_or(10000.0), scaling })
+    }
+
+    /// The `width / 2` inverse frequencies of heads, with the formulas of transformers'
+    /// `modeling_rope_utils.py`, computed in double precision.
+    ///
+    /// # Errors
+    ///
+    /// When a parameter that the file gives makes a frequency that is not a positive number.
+    pub(super) fn frequencies(&self, width: u32, config: &Config<'_>) -> Result<Vec<f32>> {
+        let frequency = |pair: u32| {
+            let plain = self.theta.powf(-f64::from(2 * pair) / f64::from(width));
+            let frequency = self.stretch(plain, pair, width) as f32;
+            if frequency.is_finite() && frequency > 0.0 {
+                return Ok(frequency);
+            }
+            Err(Error::malformed(
+                config.file(),
+                format!("RoPE frequency {pair}"),
+                format!("{frequency}, from {self:?}"),
+                "a positive number",
+                "correct the RoPE parameters, or get the file again",
+            ))
+        };
+        (0..width / 2).map(frequency).collect()
+    }
+
+    /// What scores of whole heads that are rotated are multiplied with besides.
+    pub(super) fn score_factor(&self) -> f64 {
+        match self.scaling {
+            Scaling::Yarn { attention_factor, .. } => attention_factor * attention_factor,
+            _ => 1.0,
+        }
+    }
+
+    fn stretch(&self, frequency: f64, pair: u32, width: u32) -> f64 {
+        match &self.scaling {
+            Scaling::Default => frequency,
+            Scaling::Linear { factor } => frequency / factor,
+            Scaling::Factors(factors) => {
+                frequency / factors.get(pair as usize).unwrap_or(&f64::NAN)
+            }
+            Scaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original } => {
+                let wavelength = TAU / frequency;
+                if wavelength < original / high {
+                    frequency
+                } else if wavelength > original / low {
+                    frequency / factor
+                } else {
+                    let smooth = (original / wavelength - low) / (high - low);
+                    (1.0 - smooth) * frequency / factor + smooth * frequency
+                }
+            }
+            Scaling::Yarn { factor, beta_fast, beta_slow, original, truncate, .. } => {
+                // The pair that turns so many times in the original context.
+                let bound = |turns: f64| {
+                    let pairs = (original / (turns * TAU)).ln() / (2.0 * self.theta.ln());
+                    f64::from(width) * pairs
+                };
+                let (mut first, mut last) = (bound(*beta_fast), bound(*beta_slow));
+                if *truncate {
+                    (first, last) = (first.floor(), last.ceil());
+                }
+                let (first, mut last) = (first.max(0.0), last.min(f64::from(width - 1)));
+                if first == last {
+                    last += 0.001;
+                }
+                let slow = ((f64::from(pair) - first) / (last - first)).clamp(0.0, 1.0);
+                frequency / factor * slow + frequency * (1.0 - slow)
+            }
+        }
+    }
+}
+
+impl Scaling {
+    fn read(rope: &Config<'_>, config: &Config<'_>) -> Result<Self> {
+        let kind = rope.get("rope_type").or(rope.get("type"));
+        // transformers falls back in this order, too.
+        let original = || {
+            let name = "original_max_position_embeddings";
+            Ok::<_, Error>(match (rope.number(name)?, config.number(name)?) {
+                (Some(original), _) | (None, Some(original)) => original,
+                (None, None) => config.number("max_position_embeddings")?.unwrap_or(2048.0),
+            })
+        };
+        Ok(match kind.map_or(Some("default"), Value::as_str) {
+            Some("default") => Scaling::Default,
+            Some("linear") => Scaling::Linear { factor: rope.required_number("factor")? },
+            Some("llama3") => Scaling::Llama3 {
+                factor: rope.required_number("factor")?,
+                low_freq_factor: rope.required_number("low_freq_factor")?,
+                high_freq_factor: rope.required_number("high_freq_factor")?,
+                original: original()?,
+            },
+            Some("yarn") => {
+                let factor = rope.required_number("factor")?;
+                Scaling::Yarn {
+                    factor,
+                    beta_fast: rope.number("beta_fast")?.unwrap_or(32.0),
+                    beta_slow: rope.number("beta_slow")?.unwrap_or(1.0),
+                    original: original()?,
+                    truncate: rope.boolean("truncate", true)?,
+                    attention_factor: yarn_attention_factor(rope, factor)?,
+                }
+            }
+            _ => {
+                let found = kind.unwrap_or(&Value::Null);
+                return Err(rope.unsupported(
+                    "rope_type",
+                    found,
+                    "default, linear, llama3 or yarn",
+                ));
+            }
+        })
+    }
+}
+
+/// What YaRN multiplies queries and keys with.
+fn yarn_attention_factor(rope: &Config<'_>, factor: f64) -> Result<f64> {
+    let of = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let given = (rope.number("mscale")?, rope.number("mscale_all_dim")?);
+    Ok(match (rope.number("attention_factor")?, given) {
+        (Some(attention_factor), _) => attention_factor,
+        (None, (Some(mscale), Some(all))) if mscale != 0.0 && all != 0.0 => of(mscale) / of(all),
+        _ => of(1.0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{borrow::Cow, path::Path};
+
+    fn frequencies(theta: f64, scaling: Scaling, width: u32) -> Result<Vec<f32>> {
+        let config = Config::new(Path::new("config.json"), Cow::default());
+        Rope { theta, scaling }.frequencies(width, &config)
+    }
+
+    #[test]
+    fn plain_and_linear() {
+        assert_eq!(frequencies(10000.0, Scaling::Default, 4).unwrap(), [1.0, 0.01]);
+        let linear = Scaling::Linear { factor: 4.0 };
+        assert_eq!(frequencies(10000.0, linear, 4).unwrap(), [0.25, 0.0025]);
+    }
+
+    #[test]
+    fn llama3_leaves_fast_divides_slow_and_blends_between() {
+        let scaling = Scaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original: 8192.0,
+        };
+        let plain = frequencies(500000.0, Scaling::Default, 128).unwrap();
+        let scaled = frequencies(500000.0, scaling, 128).unwrap();
+        assert_eq!(scaled[..29], plain[..29]);
+        assert!((29..35).all(|i| scaled[i] < plain[i] && scaled[i] > plain[i] / 8.0));
+        assert!((36..64).all(|i| (scaled[i] * 8.0 / plain[i] - 1.0).abs() < 1e-6));
+        // transformers' formula in single precision, pairs 28 to 36.
+        let reference = [
+            0.003211446,
+            0.0021665706,
+            0.0013718937,
+            0.00085675146,
+            0.000524846,
+            0.00031269365,
+            0.00017850782,
+            9.556212e-5,
+            7.7846555e-5,
+        ];
+        for (scaled, reference) in scaled[28..].iter().zip(reference) {
+            assert!((scaled / reference - 1.0f32).abs() < 1e-6, "{scaled} {reference}");
+        }
+    }
+
+    #[test]
+    fn meaningless_parameters_are_errors() {
+        for theta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(frequencies(theta, Scaling::Default, 8).is_err(), "{theta}");
+        }
+        for factor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(frequencies(10000.0, Scaling::Linear { factor }, 8).is_err(), "{factor}");
+        }
+        assert!(frequencies(10000.0, Scaling::Factors(vec![1.0]), 8).is_err());
+    }
+}
