@@ -38,8 +38,8 @@ impl ScratchFolder {
 
     /// Removes the folder; `action` says in a message what that is.
     pub(crate) fn remove(self, action: &'static str) -> Result<()> {
-        let path = self.folder.path().to_owned();
-        self.folder.close().map_err(|e| Error::io(&path, action, e))
+        let path = self.folder.keep();
+        std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, action, e))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::json;
 use omex::convert::{Options, convert};
 use omex::import::{Container, open};
 use omex::pack::{BoardPlan, Target, pack};
-use omex::package::Package;
+use omex::package::{Package, renew_checksums};
 use omex::plan::Kv;
 use omex::quantize::Precision;
 use std::path::{Path, PathBuf};
@@ -114,5 +114,6 @@ pub fn mix(source: &dyn Container, precisions: &[Precision]) -> Converted {
     }
     index["tensors"] = tensors.into();
     std::fs::write(mixed.path.join(index_name), index.to_string()).expect("it can be written");
+    renew_checksums(&mixed.path).unwrap_or_else(|e| panic!("{e}"));
     mixed
 }

@@ -73,7 +73,7 @@ impl ShortConv {
         run: &Run,
     ) -> Result<(), RunError> {
         let tensor = player.tensor(self.weight, layer)?;
-        let (width, before) = (self.input.width as usize, self.taps as usize - 1);
+        let (width, before) = ((self.input.width as usize).max(1), self.taps as usize - 1);
         let Player { memory, program, plan, inputs, pages, carry, states, .. } = player;
         let ([input], mut output) =
             memory.split(program, inputs.counts(), [self.input], self.output)?;
@@ -103,7 +103,7 @@ impl ShortConv {
 
     /// Keeps the last inputs for the next pass.
     fn keep(&self, player: &mut Player<'_>, index: u32, run: &Run) -> Result<(), RunError> {
-        let (width, before) = (self.input.width as usize, self.taps as usize - 1);
+        let (width, before) = ((self.input.width as usize).max(1), self.taps as usize - 1);
         let Player { memory, program, plan, states, .. } = player;
         let input = memory.read(program, self.input)?;
         let (_, past) = states.get(program, plan, index, run.sequence, 0..0)?;

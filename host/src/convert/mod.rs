@@ -79,7 +79,7 @@ pub fn convert(
     job.write(&layout, &compensations, &path, progress)?;
     Package::open(&path)?;
     put_in_place(&path, output, &temporary.path().join("replaced"))?;
-    temporary.remove("remove what the new package replaced")?;
+    temporary.remove("remove what the new package, which is in place, replaced")?;
     Package::open(output)
 }
 
@@ -125,12 +125,11 @@ impl Job<'_> {
             spec.write_package(&path.join("tokenizer"))?;
         }
         let index = layout.write(self.source, compensations, &path.join("weights"), progress)?;
-        let metadata = metadata(self.blueprint, self.source_format, self.name, layout);
         let file = path.join("graph.json");
         let text = layout.graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
         std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
-        write_json(&path.join("metadata.json"), &metadata)?;
-        write_json(&path.join("weights/quantization.json"), &index)
+        write_json(&path.join("weights/quantization.json"), &index)?;
+        metadata(self.blueprint, self.source_format, self.name, layout).write(path)
     }
 
     /// Runs the model at int8 to see what its int4 matrices will be multiplied with.
@@ -272,5 +271,7 @@ fn metadata(
         },
         source_format: source_format.into(),
         tokens: TokenIds { bos: blueprint.bos, eos: blueprint.eos.clone() },
+        files: BTreeMap::new(),
+        crc32c: String::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! `metadata.json`: what the model is.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a model is, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -15,6 +16,10 @@ pub struct Metadata {
     pub source_format: String,
     /// Tokens with a meaning of their own.
     pub tokens: TokenIds,
+    /// CRC-32C of the other files that decide what the model says, by name: eight hexadecimal digits.
+    pub files: BTreeMap<String, String>,
+    /// CRC-32C of this file, with zeros for these eight hexadecimal digits.
+    pub crc32c: String,
 }
 
 /// What kind of model it is.

@@ -1,9 +1,11 @@
 //! `model.omex/`: the folder that holds a model.
 
+mod checksums;
 mod index;
 mod metadata;
 pub mod validate;
 
+pub use checksums::renew_checksums;
 pub use index::{FileEntry, TensorEntry, WeightIndex, parse_crc};
 pub use metadata::{Architecture, Metadata, TokenIds};
 
@@ -11,7 +13,6 @@ use crate::compile::{Compiled, compile};
 use crate::graph::Graph;
 use crate::{Error, Result, input};
 use serde::de::DeserializeOwned;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The version of the package format that this build writes; it reads any `0.4.x`.
@@ -39,19 +40,9 @@ impl Package {
     /// # Errors
     /// A file that is missing, malformed, or disagrees with another.
     pub fn open(path: &Path) -> Result<Self> {
-        let metadata_path = path.join("metadata.json");
-        let metadata: Metadata = read_part(path, "metadata.json", &mut |_| {})?;
-        if !metadata.omex_version.starts_with("0.4.") {
-            return Err(Error::malformed(
-                &metadata_path,
-                "omex_version",
-                &metadata.omex_version,
-                "0.4.x",
-                "convert the model again with this version",
-            ));
-        }
+        let metadata = Metadata::read(path)?;
         let graph_path = path.join("graph.json");
-        let graph: Graph = read_part(path, "graph.json", &mut |_| {})?;
+        let graph: Graph = metadata.read_json(path, "graph.json")?;
         if graph.format != crate::graph::FORMAT {
             let found = graph.format.to_string();
             return Err(Error::malformed(
@@ -62,7 +53,7 @@ impl Package {
                 CONVERT_AGAIN,
             ));
         }
-        let index: WeightIndex = read_part(path, "weights/quantization.json", &mut |_| {})?;
+        let index: WeightIndex = metadata.read_json(path, "weights/quantization.json")?;
         index.check(path)?;
         let stop_tokens = &metadata.tokens.eos;
         let tensors = index.by_name();
@@ -103,10 +94,11 @@ impl Package {
     pub fn tokenizer_tables(&self) -> Result<Option<Vec<u8>>> {
         let name = "tokenizer/tokenizer.bin";
         // A link that leads nowhere is there, and is refused.
-        if self.path.join(name).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+        let missing = self.path.join(name).symlink_metadata().is_err();
+        if missing && !self.metadata.files.contains_key(name) {
             return Ok(None);
         }
-        input::read_part(&self.path, name, input::MAX_TOKENIZER_BYTES).map(Some)
+        self.metadata.read_covered(&self.path, name, input::MAX_TOKENIZER_BYTES).map(Some)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `omex validate`.
 
 use crate::cli::{bytes, output};
+use omex::package::renew_checksums;
 use omex::package::validate::{Report, validate};
 use omex::{Error, Result};
 use std::path::PathBuf;
@@ -12,16 +13,24 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Examples:
   omex validate tinyllama.omex
-  omex validate card.img --json")]
+  omex validate card.img --json
+  omex validate tinyllama.omex --renew-checksums")]
 pub(crate) struct Args {
     /// A package, or a flash image
     path: PathBuf,
+    /// Compute the checksums of a package's JSON files and tokenizer anew, where they were changed
+    /// on purpose
+    #[arg(long)]
+    renew_checksums: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
+    if args.renew_checksums {
+        renew_checksums(&args.path)?;
+    }
     let bar = output::progress("checking", 0, true);
     let mut progress = |bytes| {
         bar.inc_length(bytes);
