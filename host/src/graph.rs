@@ -144,7 +144,7 @@ impl Form for Names {
 }
 
 macro_rules! nodes {
-    ($($code:literal $op:ident,)*) => {
+    ($($code:literal $op:ident $feature:tt,)*) => {
         /// An operation, or the repetition of some.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(tag = "op", rename_all = "snake_case")]

@@ -28,6 +28,13 @@ pub enum Activation {
     Sigmoid,
 }
 
+impl Activation {
+    /// True if this build plays it.
+    pub(super) fn is_played(self) -> bool {
+        cfg!(feature = "float") || self == Self::Silu
+    }
+}
+
 /// √(2/π).
 const GELU: f32 = 0.797_884_6;
 

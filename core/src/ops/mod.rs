@@ -43,27 +43,27 @@ use crate::error::{Fault, RunError};
 use crate::program::{Check, PerLayer, Program, Value, get, put};
 use core::fmt::Debug;
 
-/// Calls a macro with the list of operations: code in a program and name. A code is never used
-/// again for another operation.
+/// Calls a macro with the list of operations: code in a program, name, and the feature that has a build
+/// play it. A code is never used again for another operation.
 #[macro_export]
 macro_rules! for_each_op {
     ($call:ident) => {
         $call! {
-            1 Embed,
-            2 Norm,
-            3 Linear,
-            4 Correction,
-            5 Angles,
-            6 Rotary,
-            7 Store,
-            8 Attend,
-            9 Gated,
-            10 Activate,
-            11 Add,
-            12 Scale,
-            13 SoftCap,
-            14 Select,
-            15 ShortConv,
+            1 Embed "text",
+            2 Norm "text",
+            3 Linear "text",
+            4 Correction "float",
+            5 Angles "text",
+            6 Rotary "text",
+            7 Store "text",
+            8 Attend "text",
+            9 Gated "text",
+            10 Activate "float",
+            11 Add "text",
+            12 Scale "float",
+            13 SoftCap "float",
+            14 Select "text",
+            15 ShortConv "float",
         }
     };
 }
@@ -206,12 +206,21 @@ macro_rules! operands {
 use operands;
 
 macro_rules! op_enum {
-    ($($code:literal $op:ident,)*) => {
+    ($($code:literal $op:ident $feature:tt,)*) => {
         /// An operation.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, reason = "each is described where it is defined")]
         pub enum Op<F: Form = Numbers> {
             $($op($op<F>),)*
+        }
+
+        /// The operations that this build plays, by code.
+        #[must_use]
+        pub const fn is_played(code: u8) -> bool {
+            match code {
+                $($code => cfg!(feature = $feature),)*
+                _ => false,
+            }
         }
 
         /// The codes of all operations.
@@ -262,17 +271,25 @@ macro_rules! op_enum {
 
             pub(crate) fn read(code: u8, fields: &[u8]) -> Result<Self, Fault> {
                 match code {
-                    $($code => get(fields).map(Self::$op).ok_or(Fault::Encoding),)*
+                    $($code if is_played($code) => {
+                        get(fields).map(Self::$op).ok_or(Fault::Encoding)
+                    })*
                     _ => Err(Fault::Unknown(code)),
                 }
             }
 
             pub(crate) fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
-                match self { $(Self::$op(op) => op.check(check),)* }
+                match self {
+                    $(Self::$op(op) if is_played($code) => op.check(check),)*
+                    _ => Err(Fault::Unknown(self.code())),
+                }
             }
 
             pub(crate) fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
-                match self { $(Self::$op(op) => op.play(player, layer),)* }
+                match self {
+                    $(Self::$op(op) if is_played($code) => op.play(player, layer),)*
+                    _ => Err(RunError::Program),
+                }
             }
 
             /// Multiplications, each with an addition, for a column, and for each position that it

@@ -60,6 +60,7 @@ impl Operation for Norm {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
         check.floats(&[self.input, self.output])?;
         check.equal(self.input.width, self.output.width)?;
+        check.that(cfg!(feature = "float") || self.kind == NormKind::Rms)?;
         check.that(self.epsilon.is_finite() && self.epsilon >= 0.0)?;
         check.that(self.output.width.is_multiple_of(self.piece().max(1)))?;
         check.vector(self.weight, self.piece())?;
@@ -85,7 +86,7 @@ impl Operation for Norm {
 }
 
 fn normalize(x: &mut [f32], kind: NormKind, epsilon: f32) {
-    if kind == NormKind::Layer {
+    if cfg!(feature = "float") && kind == NormKind::Layer {
         let mean = mean_of(x, |x| x);
         x.iter_mut().for_each(|x| *x -= mean);
     }

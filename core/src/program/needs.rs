@@ -47,7 +47,10 @@ impl Needs {
     #[must_use]
     pub fn lack(&self) -> Option<Lack> {
         let mut supported = Self::default();
-        ops::CODES.iter().for_each(|code| supported.set(*code));
+        ops::CODES
+            .iter()
+            .filter(|code| ops::is_played(**code))
+            .for_each(|code| supported.set(*code));
         for (word, (needed, known)) in self.ops.iter().zip(supported.ops).enumerate() {
             let missing = needed & !known;
             if missing != 0 {

@@ -105,16 +105,17 @@ impl<'a> Program<'a> {
 
     /// The bytes that an operation reads from first to last, tensor by tensor.
     pub(crate) fn ranges(&self, op: &Op, layer: u32) -> impl Iterator<Item = Range<u64>> + use<'a> {
-        let mut found = heapless::Vec::<_, 4>::new();
+        // No operation has more than four weights.
+        let mut found = [const { None }; 4];
+        let mut places = found.iter_mut();
         if op.reads() == Reads::Whole {
             op.weights(&mut |weight| {
-                if let Some(tensor) = self.tensor(weight.at(layer)) {
-                    let range = tensor.address..tensor.address.saturating_add(tensor.bytes());
-                    // No operation has more than four weights.
-                    let _ = found.push(range);
+                if let (Some(tensor), Some(place)) = (self.tensor(weight.at(layer)), places.next())
+                {
+                    *place = Some(tensor.address..tensor.address.saturating_add(tensor.bytes()));
                 }
             });
         }
-        found.into_iter()
+        found.into_iter().flatten()
     }
 }
