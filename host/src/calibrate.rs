@@ -39,7 +39,6 @@ pub fn calibrate(
                 interrupt::check()?;
             }
         }
-        drop(engine);
         return Ok(hessians);
     }
     let sampling = |seed| Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
@@ -55,6 +54,5 @@ pub fn calibrate(
         (seen, seed) = (seen + length, seed + 1);
         interrupt::check()?;
     }
-    drop(engine);
     Ok(hessians)
 }

@@ -823,7 +823,6 @@ fn a_damaged_session_is_refused() {
     let mut engine = session.engine().unwrap();
     engine.forward(&ids, Wanted::Last).unwrap();
     saved.save(&mut engine, &ids, 7).unwrap();
-    drop(engine);
     assert_eq!(open(&mut session).unwrap(), ids);
     let good = std::fs::read(&file).unwrap();
     let mut refuses = |bytes: &[u8], what: &str| {
