@@ -1,8 +1,8 @@
 //! The flash image: writing one from a package, and opening one on the host.
 
 use crate::durable::{create_beside, persist};
-use crate::package::Package;
 use crate::package::validate::Report;
+use crate::package::{CONVERT_AGAIN, Package, TensorEntry};
 use crate::page_writer::PageWriter;
 use crate::plan::{Kv, kv_format};
 use crate::{Error, Result, dispatch, input};
@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use tempfile::NamedTempFile;
 
 /// What an image is made for.
@@ -76,31 +77,31 @@ pub fn pack(package: &Package, target: &Target, output: &Path) -> Result<BoardPl
             format!("--page-size: found {page_size}, expected a power of two from 512 to 1048576");
         return Err(Error::Usage(message));
     }
-    let tokenizer = package.tokenizer_tables()?.unwrap_or_default();
+    let tokenizer = package.tokenizer_tables().unwrap_or_default();
     let mut image = Writer::new(package, page_size, target.kv, tokenizer.len() as u64)?;
     let plan = image.fit(package, target)?;
     image.header.plan = plan.1;
     image.header.ram_bytes = u32::try_from(target.ram).unwrap_or(u32::MAX);
-    image.write(package, &tokenizer, output)?;
+    image.write(package, tokenizer, output)?;
     Ok(BoardPlan { image: image.header.pages.offset + image.header.pages.length, ..plan.0 })
 }
 
 struct Writer {
     header: Header,
     tensors: Vec<u8>,
-    /// File, offset and length of each tensor, and where it goes.
-    moves: Vec<(String, u64, u64, u64)>,
+    /// Where each tensor of the index goes.
+    places: Vec<u64>,
 }
 
 impl Writer {
     /// Decides where everything lies in the image.
     fn new(package: &Package, page_size: u32, kv: Option<Kv>, tokenizer: u64) -> Result<Self> {
         let index = &package.index;
-        let mut moves = vec![];
+        let mut places = vec![];
         let mut length = 0u64;
         for tensor in &index.tensors {
             length = length.next_multiple_of(16);
-            moves.push((tensor.file.clone(), tensor.offset, tensor.length, length));
+            places.push(length);
             length += tensor.length;
         }
         let section = |offset: u64, length: u64| Extent { offset, length, crc32c: 0 };
@@ -110,7 +111,7 @@ impl Writer {
         let checksums = section(after(tensors), 4 * length.div_ceil(u64::from(page_size)));
         let tokenizer = section(after(checksums), tokenizer);
         let pages = section(after(tokenizer).next_multiple_of(u64::from(page_size)), length);
-        moves.iter_mut().for_each(|(.., to)| *to += pages.offset);
+        places.iter_mut().for_each(|to| *to += pages.offset);
         let kv_format = kv.map_or(kv_format(&package.program()?), Kv::format);
         let (columns, kv_capacity, kv_sinks) = (1, 1, 0);
         let plan =
@@ -128,7 +129,7 @@ impl Writer {
             pages,
         };
         let mut tensors_by_name = index.by_name();
-        for (entry, (.., to)) in index.tensors.iter().zip(&moves) {
+        for (entry, to) in index.tensors.iter().zip(&places) {
             if let Some(tensor) = tensors_by_name.get_mut(&(entry.name.as_str(), entry.plane)) {
                 tensor.address = *to;
             }
@@ -139,7 +140,7 @@ impl Writer {
             let tensor = tensor.ok_or_else(|| Error::Usage(format!("no tensor {name}")))?;
             table.extend(tensor.to_record());
         }
-        Ok(Self { header, tensors: table, moves })
+        Ok(Self { header, tensors: table, places })
     }
 
     /// The largest plan that fits the board.
@@ -213,12 +214,10 @@ impl Writer {
         let mut file = BufWriter::new(target.file());
         file.seek(SeekFrom::Start(self.header.pages.offset)).map_err(io)?;
         let mut pages = PageWriter::new(file, self.header.page_size, crc32c);
-        for (file, offset, length, to) in &self.moves {
+        for (tensor, to) in package.index.tensors.iter().zip(&self.places) {
             let padding = to - self.header.pages.offset - pages.length();
             pages.write(&vec![0; padding as usize]).map_err(io)?;
-            copy(&package.path.join("weights").join(file), *offset, *length, |bytes| {
-                pages.write(bytes).map_err(io)
-            })?;
+            copy(package, tensor, crc32c, |bytes| pages.write(bytes).map_err(io))?;
             crate::interrupt::check()?;
         }
         let (_, checksums) = pages.finish().map_err(io)?;
@@ -292,25 +291,32 @@ impl ImageFile {
     }
 }
 
-/// Hands a part of a file to `put`, piece by piece.
+/// Hands a tensor to `put`, piece by piece, and checks it: an image has checksums of its own, which
+/// would be those of damaged weights.
 fn copy(
-    from: &Path,
-    offset: u64,
-    length: u64,
+    package: &Package,
+    tensor: &TensorEntry,
+    crc32c: fn(u32, &[u8]) -> u32,
     mut put: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let read = |e| Error::io(from, "read", e);
-    let mut source = input::open(from)?;
-    source.seek(SeekFrom::Start(offset)).map_err(read)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut left = length;
-    while left > 0 {
-        let now = buffer.len().min(left as usize);
-        source.read_exact(&mut buffer[..now]).map_err(read)?;
-        put(&buffer[..now])?;
-        left -= now as u64;
+    let path = package.path.join("weights").join(&tensor.file);
+    let source = package.file(&tensor.file)?;
+    let (mut buffer, mut done, mut crc) = (vec![0; 1 << 20], 0, 0);
+    while done < tensor.length {
+        let now = (tensor.length - done).min(buffer.len() as u64);
+        let bytes = &mut buffer[..now as usize];
+        let read = source.read_exact_at(bytes, tensor.offset + done);
+        read.map_err(|e| Error::io(&path, "read", e))?;
+        crc = crc32c(crc, bytes);
+        put(bytes)?;
+        done += now;
     }
-    Ok(())
+    let found = format!("{crc:08x}");
+    if found.eq_ignore_ascii_case(&tensor.crc32c) {
+        return Ok(());
+    }
+    let field = format!("checksum of {}", tensor.name);
+    Err(Error::malformed(&path, field, found, &tensor.crc32c, CONVERT_AGAIN))
 }
 
 /// The longest section that is held in memory.
@@ -330,6 +336,8 @@ pub struct Image {
     pub tokenizer: Option<Vec<u8>>,
     /// Bytes of the file.
     pub length: u64,
+    /// The file. Under its name may lie another by now.
+    pub file: Arc<File>,
 }
 
 impl Image {
@@ -385,7 +393,8 @@ impl Image {
             let expected = format!("{} bytes, {pages} checksums", end.unwrap_or(u64::MAX));
             return Err(Error::malformed(path, "pages", found, expected, "pack the image again"));
         }
-        Ok(Self { header, program, tensors, checksums, tokenizer, length })
+        let file = Arc::new(file);
+        Ok(Self { header, program, tensors, checksums, tokenizer, length, file })
     }
 }
 
@@ -415,14 +424,13 @@ pub fn validate(path: &Path) -> Result<Report> {
             .push(format!("{}: tokenizer: {error}; pack the image again", path.display()));
     }
     let crc32c = dispatch::kernels()?.crc32c;
-    let file = input::open(path)?;
     let mut page = vec![0; page_size as usize];
     for (number, expected) in image.checksums.iter().enumerate() {
         crate::interrupt::check()?;
         let offset = pages.offset + number as u64 * u64::from(page_size);
         let length = u64::from(page_size).min(image.length - offset) as usize;
         let page = &mut page[..length];
-        file.read_exact_at(page, offset).map_err(|e| Error::io(path, "read", e))?;
+        image.file.read_exact_at(page, offset).map_err(|e| Error::io(path, "read", e))?;
         report.bytes += length as u64;
         let (found, expected) = (crc32c(0, page), u32::from_le_bytes(*expected));
         if found != expected {

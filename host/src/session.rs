@@ -3,7 +3,7 @@
 use crate::compile::Compiled;
 use crate::convert::outline;
 use crate::import::hugging_face;
-use crate::package::{CONVERT_AGAIN, Package, WeightIndex};
+use crate::package::{CONVERT_AGAIN, Package, WeightIndex, steadily};
 use crate::pager::{
     MappedPager, PageSource, Progress, Reader, Space, StreamPager, Tiles, open_reader,
 };
@@ -368,7 +368,9 @@ impl Tables {
     /// # Errors
     /// Files that are malformed.
     pub fn open(path: &Path) -> Result<Self> {
-        if path.is_dir() { Self::of_package(path) } else { Self::of_image(path) }
+        let read = || if path.is_dir() { Self::of_package(path) } else { Self::of_image(path) };
+        // What was a package may be an image by now.
+        steadily(path, read)
     }
 
     /// What the package would be that is converted from the model with this `config.json`, but for
@@ -384,23 +386,25 @@ impl Tables {
 
     fn of_package(path: &Path) -> Result<Self> {
         let package = Package::open(path)?;
-        let tokenizer = package.tokenizer_tables()?;
-        Ok(Self::new(path, package.compiled, &package.index, tokenizer))
+        let tokenizer = package.tokenizer_tables().map(Arc::from);
+        let mut tables = Self::new(path, package.compiled, &package.index, tokenizer);
+        tables.space.open = package.files;
+        Ok(tables)
     }
 
     fn new(
         path: &Path,
         compiled: Compiled,
         index: &WeightIndex,
-        tokenizer: Option<Vec<u8>>,
+        tokenizer: Option<Arc<[u8]>>,
     ) -> Self {
         let weights = path.join("weights");
         let files = index.files.iter().map(|f| (weights.join(&f.name), f.length)).collect();
         Self {
             path: path.to_owned(),
             checksums: index.page_checksums(),
-            tokenizer: tokenizer.map(Arc::from),
-            space: Space { files, page_size: index.page_size },
+            tokenizer,
+            space: Space { files, page_size: index.page_size, open: vec![] },
             weights: 0..index.space(),
             program: compiled.program,
             tensors: compiled.tensors,
@@ -414,7 +418,11 @@ impl Tables {
         let pages = image.header.pages;
         Ok(Self {
             path: path.to_owned(),
-            space: Space { files: vec![(path.to_owned(), image.length)], page_size },
+            space: Space {
+                files: vec![(path.to_owned(), image.length)],
+                page_size,
+                open: vec![image.file],
+            },
             weights: pages.offset..pages.offset + pages.length,
             fixed: Some(image.header.plan),
             program: image.program,

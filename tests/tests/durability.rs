@@ -1,12 +1,18 @@
 //! What is written appears whole, stays, and takes nothing with it that was there before.
 
 use omex::convert::{Calibration, Options, convert};
+use omex::pack::{Target, pack};
+use omex::package::Package;
 use omex::package::validate::validate;
+use omex::pager::PageSource;
 use omex::quantize::Precision;
+use omex::session::{Options as SessionOptions, Session};
+use omex_core::engine::Wanted;
 use omex_tests::{Converted, Finished, Synthetic, omex, run_in};
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 fn model() -> Converted {
@@ -58,6 +64,42 @@ fn a_package_is_old_or_new_whenever_its_replacement_is_killed() {
     // The last run removes what those before left.
     assert!(convert(&["--force"]).status().unwrap().success());
     assert_eq!(names(folder.path()), ["m.omex"]);
+}
+
+#[test]
+fn readers_see_the_old_package_or_the_new_one() {
+    let model = model();
+    let done = AtomicBool::new(false);
+    let read = |pages| {
+        let options = SessionOptions { pages, ..SessionOptions::default() };
+        let mut session = Session::open(&model.path, &options).unwrap();
+        let failed = session.failure();
+        let mut engine = session.engine().unwrap();
+        engine.forward(&[1, 2], Wanted::Last).map_err(failed).unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..60 {
+                replace(&model.path, [Precision::Int8, Precision::F16][round % 2]).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            [Some(PageSource::Mmap), Some(PageSource::Read), None].into_iter().for_each(read);
+            assert!(is_valid(&model.path));
+            let target = Target {
+                ram: 64 << 20,
+                reserve: 0,
+                page_size: None,
+                columns: None,
+                context: Some(16),
+                kv: None,
+            };
+            let image = model.folder.path().join("m.img");
+            pack(&Package::open(&model.path).unwrap(), &target, &image).unwrap();
+            assert!(omex::pack::validate(&image).unwrap().problems.is_empty());
+        }
+    });
 }
 
 #[test]
@@ -169,6 +211,21 @@ fn outputs_never_take_the_place_of_links_and_devices() {
     assert!(folder.join("link").is_symlink() && folder.join("dangling").is_symlink());
     assert!(folder.join("pipe").symlink_metadata().unwrap().file_type().is_fifo());
     assert!(!folder.join("nowhere").exists());
+}
+
+#[test]
+fn damaged_weights_are_not_packed() {
+    let model = model();
+    let folder = model.folder.path();
+    let path = model.path.join("weights/layer_1.bin");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    refused(
+        &run_in(folder, &["pack", "model.omex", "--ram", "1M", "-o", "m.img"]),
+        "layer_1.bin: checksum of",
+    );
+    assert!(!folder.join("m.img").exists());
 }
 
 /// A block device over a file, for as long as this lives; `None` where there can't be one.

@@ -41,7 +41,7 @@ impl Files {
             files.push((path, length as u64));
             bytes.extend(data);
         }
-        Self { _folder: folder, space: Space { files, page_size: PAGE }, bytes }
+        Self { _folder: folder, space: Space { files, page_size: PAGE, open: vec![] }, bytes }
     }
 
     fn pager(&self, source: PageSource, tile_pages: u32, depth: usize, pinned: u64) -> StreamPager {
@@ -214,7 +214,8 @@ fn ten_thousand_faults_are_retried_or_reported() {
 #[test]
 fn a_mapped_file_that_changes_is_an_error_and_no_crash() {
     type Change = fn(&File) -> io::Result<()>;
-    let changes: [(Change, PageErrorKind); 3] = [
+    let changes: [(Change, PageErrorKind); 4] = [
+        (refill_under_the_old_time, PageErrorKind::Changed),
         (|file| file.set_len(0), PageErrorKind::Truncated),
         (|file| file.set_len(5000), PageErrorKind::Truncated),
         (|file| file.write_all_at(&[1], 300), PageErrorKind::Changed),
@@ -236,6 +237,25 @@ fn a_mapped_file_that_changes_is_an_error_and_no_crash() {
             assert!(matches!(failed, RunError::Page(error) if error.kind == kind), "{failed}");
         }
     }
+}
+
+/// Puts zeros in a file's place, and sets the time back at which they came there.
+fn refill_under_the_old_time(file: &File) -> io::Result<()> {
+    let before = file.metadata()?;
+    file.set_len(0)?;
+    file.set_len(before.len())?;
+    file.set_modified(before.modified()?)
+}
+
+#[test]
+fn a_mapped_file_that_loses_its_name_is_the_same_file() {
+    let converted = Converted::new(&Synthetic::new(128, 352, 6, 4, 2, 512, 64).in_q8_0(), None);
+    let mut session = Setting::default().open(&converted.path, 1).unwrap();
+    let mut engine = session.engine().unwrap();
+    engine.forward(&[1], Wanted::Last).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::fs::remove_dir_all(&converted.path).unwrap();
+    engine.forward(&[5], Wanted::Last).unwrap();
 }
 
 #[test]

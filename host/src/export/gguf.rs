@@ -55,7 +55,7 @@ pub fn write(package: &Package, path: &Path, progress: &mut dyn FnMut(u64, u64))
 /// All bytes of a tensor of a package.
 fn read(package: &Package, entry: &TensorEntry) -> Result<Vec<u8>> {
     let path = package.path.join("weights").join(&entry.file);
-    let file = input::open_part(&package.path, &format!("weights/{}", entry.file))?;
+    let file = package.file(&entry.file)?;
     let mut bytes = vec![0; entry.length as usize];
     file.read_exact_at(&mut bytes, entry.offset).map_err(|e| Error::io(&path, "read", e))?;
     let found = format!("{:08x}", (dispatch::kernels()?.crc32c)(0, &bytes));

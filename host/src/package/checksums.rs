@@ -64,6 +64,17 @@ impl Metadata {
         parse_json(&package.join(name), &text, &mut |_| {})
     }
 
+    /// The compiled tokenizer, if there is one.
+    pub(super) fn read_tokenizer(&self, package: &Path) -> Result<Option<Vec<u8>>> {
+        let name = "tokenizer/tokenizer.bin";
+        // A link that leads nowhere is there, and is refused.
+        let missing = package.join(name).symlink_metadata().is_err();
+        if missing && !self.files.contains_key(name) {
+            return Ok(None);
+        }
+        self.read_covered(package, name, input::MAX_TOKENIZER_BYTES).map(Some)
+    }
+
     /// Writes `metadata.json` for the files that are in the package.
     pub(crate) fn write(&mut self, package: &Path) -> Result<()> {
         let path = package.join(HOLDER);

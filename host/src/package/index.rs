@@ -2,11 +2,13 @@
 
 use super::CONVERT_AGAIN;
 use crate::quantize::Precision;
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use omex_core::program::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 /// The index of a package's weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -92,11 +94,12 @@ impl WeightIndex {
         digits.map(|d| parse_crc(d).unwrap_or_default().to_le_bytes()).collect()
     }
 
-    /// Checks that the index holds together and that the files are there with these lengths.
+    /// Checks that the index holds together and that the files are there with these lengths, and
+    /// opens them.
     ///
     /// # Errors
     /// The first field that does not fit.
-    pub fn check(&self, package: &Path) -> Result<()> {
+    pub fn check(&self, package: &Path) -> Result<Vec<Arc<File>>> {
         let path = package.join("weights/quantization.json");
         let wrong = |field: String, found: String, expected: &str| {
             Err(Error::malformed(&path, field, found, expected, CONVERT_AGAIN))
@@ -108,7 +111,7 @@ impl WeightIndex {
             let expected = "a power of two from 4096 to 16777216";
             return wrong("page_size".into(), self.page_size.to_string(), expected);
         }
-        let mut lengths = BTreeMap::new();
+        let (mut lengths, mut opened) = (BTreeMap::new(), vec![]);
         for file in &self.files {
             let field = |name| format!("file \"{}\": {name}", file.name);
             let mut parts = Path::new(&file.name).components();
@@ -134,7 +137,7 @@ impl WeightIndex {
             if lengths.insert(file.name.as_str(), file.length).is_some() {
                 return wrong(field("name"), "it twice".into(), "it once");
             }
-            check_length(&package.join("weights").join(&file.name), file.length)?;
+            opened.push(Arc::new(open(package, file)?));
         }
         let mut names = std::collections::BTreeSet::new();
         for tensor in &self.tensors {
@@ -165,27 +168,21 @@ impl WeightIndex {
                 return wrong(field("name"), "it twice".into(), "it once, or once for each plane");
             }
         }
-        Ok(())
+        Ok(opened)
     }
 }
 
-fn check_length(path: &Path, expected: u64) -> Result<()> {
-    let metadata = std::fs::symlink_metadata(path).map_err(|e| Error::io(path, "read", e))?;
-    if !metadata.is_file() {
-        return Err(Error::malformed(
-            path,
-            "type",
-            "no regular file",
-            "a regular file",
-            CONVERT_AGAIN,
-        ));
+/// Opens a file of weights, which has the length that the index says.
+fn open(package: &Path, entry: &FileEntry) -> Result<File> {
+    let name = format!("weights/{}", entry.name);
+    let (path, file) = (package.join(&name), input::open_part(package, &name)?);
+    let length = file.metadata().map_err(|e| Error::io(&path, "read", e))?.len();
+    if length != entry.length {
+        let found = format!("{length} bytes");
+        let expected = format!("{} bytes, as weights/quantization.json says", entry.length);
+        return Err(Error::malformed(&path, "length", found, expected, CONVERT_AGAIN));
     }
-    if metadata.len() != expected {
-        let found = format!("{} bytes", metadata.len());
-        let expected = format!("{expected} bytes, as weights/quantization.json says");
-        return Err(Error::malformed(path, "length", found, expected, CONVERT_AGAIN));
-    }
-    Ok(())
+    Ok(file)
 }
 
 /// Eight hexadecimal digits as a number.

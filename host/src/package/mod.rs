@@ -13,7 +13,10 @@ use crate::compile::{Compiled, compile};
 use crate::graph::Graph;
 use crate::{Error, Result, input};
 use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The version of the package format that this build writes; it reads any `0.4.x`.
 pub const OMEX_VERSION: &str = "0.4.0";
@@ -32,14 +35,22 @@ pub struct Package {
     pub index: WeightIndex,
     /// The program and the tensor table.
     pub compiled: Compiled,
+    /// The files of weights, in the order of the index. Under their names may lie those of another
+    /// package by now.
+    pub files: Vec<Arc<File>>,
+    tokenizer: Option<Vec<u8>>,
 }
 
 impl Package {
-    /// Reads a package.
+    /// Reads a package; where another takes its place meanwhile, one of the two.
     ///
     /// # Errors
     /// A file that is missing, malformed, or disagrees with another.
     pub fn open(path: &Path) -> Result<Self> {
+        steadily(path, || Self::read(path))
+    }
+
+    fn read(path: &Path) -> Result<Self> {
         let metadata = Metadata::read(path)?;
         let graph_path = path.join("graph.json");
         let graph: Graph = metadata.read_json(path, "graph.json")?;
@@ -54,7 +65,7 @@ impl Package {
             ));
         }
         let index: WeightIndex = metadata.read_json(path, "weights/quantization.json")?;
-        index.check(path)?;
+        let files = index.check(path)?;
         let stop_tokens = &metadata.tokens.eos;
         let tensors = index.by_name();
         let compiled =
@@ -63,7 +74,8 @@ impl Package {
             let expected = "a graph over the tensors of weights/quantization.json";
             Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
         })?;
-        let package = Self { path: path.to_owned(), metadata, graph, index, compiled };
+        let (path, tokenizer) = (path.to_owned(), metadata.read_tokenizer(path)?);
+        let package = Self { path, metadata, graph, index, compiled, files, tokenizer };
         package.program()?;
         Ok(package)
     }
@@ -88,18 +100,44 @@ impl Package {
     }
 
     /// The compiled tokenizer, if the model has one.
+    #[must_use]
+    pub fn tokenizer_tables(&self) -> Option<&[u8]> {
+        self.tokenizer.as_deref()
+    }
+
+    /// The file of weights with this name.
     ///
     /// # Errors
-    /// A file that can't be read.
-    pub fn tokenizer_tables(&self) -> Result<Option<Vec<u8>>> {
-        let name = "tokenizer/tokenizer.bin";
-        // A link that leads nowhere is there, and is refused.
-        let missing = self.path.join(name).symlink_metadata().is_err();
-        if missing && !self.metadata.files.contains_key(name) {
-            return Ok(None);
-        }
-        self.metadata.read_covered(&self.path, name, input::MAX_TOKENIZER_BYTES).map(Some)
+    /// None for a name that the index has.
+    pub fn file(&self, name: &str) -> Result<&File> {
+        let place = self.index.files.iter().position(|file| file.name == name);
+        let file = place.and_then(|place| self.files.get(place)).map(|file| &**file);
+        let missing = || Error::Usage(format!("{}: no file {name}", self.path.display()));
+        file.ok_or_else(missing)
     }
+}
+
+/// Times that a package is read anew because another took its place.
+const MAX_READS: u32 = 100;
+
+/// Reads a package or an image, and does so again if its name came to mean another one meanwhile:
+/// what was read may be parts of both.
+///
+/// # Errors
+/// Those of `read`.
+pub(crate) fn steadily<T>(path: &Path, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    // Folders that are moved get a new time, so one whose number is used again is another, too.
+    let identity = || path.metadata().ok().map(|m| (m.dev(), m.ino(), m.ctime(), m.ctime_nsec()));
+    let mut before = identity();
+    for _ in 1..MAX_READS {
+        let result = read();
+        let after = identity();
+        if before == after || matches!(result, Err(Error::Interrupted)) {
+            return result;
+        }
+        before = after;
+    }
+    read()
 }
 
 /// What to do about a package that does not hold together.

@@ -1,7 +1,7 @@
 //! Checks everything in a package: every file, every checksum, every cross-reference.
 
 use super::{Package, TensorEntry, read_part};
-use crate::{Result, dispatch, input, interrupt};
+use crate::{Result, dispatch, interrupt};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -31,6 +31,10 @@ const OPTIONAL_FOLDERS: [&str; 5] =
 /// # Errors
 /// Only Ctrl-C; everything that is wrong with the package is in the report.
 pub fn validate(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Report> {
+    super::steadily(path, || check(path, progress))
+}
+
+fn check(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Report> {
     let mut report = Report::default();
     match Package::open(path) {
         Ok(package) => {
@@ -65,15 +69,8 @@ fn check_weights(
     let folder = package.path.join("weights");
     let crc32c = dispatch::kernels()?.crc32c;
     let mut page = vec![0; package.index.page_size as usize];
-    for entry in &package.index.files {
+    for (entry, file) in package.index.files.iter().zip(&package.files) {
         let path = folder.join(&entry.name);
-        let file = match input::open_part(&package.path, &format!("weights/{}", entry.name)) {
-            Ok(file) => file,
-            Err(error) => {
-                report.problems.push(error.to_string());
-                continue;
-            }
-        };
         for (number, digits) in entry.page_crc32c.as_bytes().chunks(8).enumerate() {
             interrupt::check()?;
             let offset = number as u64 * page.len() as u64;
@@ -86,7 +83,7 @@ fn check_weights(
             progress(page.len() as u64);
         }
         for tensor in package.index.tensors.iter().filter(|t| t.file == entry.name) {
-            check_tensor(&file, &path, tensor, crc32c, report);
+            check_tensor(file, &path, tensor, crc32c, report);
         }
         report.files += 1;
     }
@@ -158,12 +155,11 @@ fn check_tokenizer(package: &Package, report: &mut Report) {
     match spec.and_then(|spec| crate::tokenizer::compile(&spec)) {
         Err(error) => report.problems.push(error.to_string()),
         Ok(expected) => match package.tokenizer_tables() {
-            Ok(Some(found)) if found == expected => report.files += 2,
-            Ok(_) => report.problems.push(format!(
+            Some(found) if found == expected => report.files += 2,
+            _ => report.problems.push(format!(
                 "{}: found other tables, expected those of tokenizer.json; convert the model again",
                 folder.join("tokenizer.bin").display()
             )),
-            Err(error) => report.problems.push(error.to_string()),
         },
     }
 }

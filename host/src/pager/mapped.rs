@@ -7,8 +7,9 @@ use crate::plan::RunPrecision;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
-use std::fs::File;
-use std::time::SystemTime;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 /// Pages of mapped files. A piece reaches to the end of its file.
 pub struct MappedPager {
@@ -20,8 +21,34 @@ struct Mapped {
     /// Of the paged space.
     first_page: u32,
     bytes: Watched,
-    file: File,
-    modified: Option<SystemTime>,
+    file: Arc<File>,
+    stamp: Option<Stamp>,
+}
+
+/// What tells that a file's bytes may have changed.
+#[derive(PartialEq)]
+struct Stamp {
+    modified: (i64, i64),
+    /// Unlike the time before, nobody can set it back.
+    changed: (i64, i64),
+    names: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            names: metadata.nlink(),
+        }
+    }
+
+    /// True if the bytes of a file with another stamp must be taken for others. A name that came or
+    /// went, as when another package takes this one's place, changes the second time alone.
+    fn differs(&self, found: &Self) -> bool {
+        self.modified != found.modified
+            || self.changed != found.changed && self.names == found.names
+    }
 }
 
 impl Mapped {
@@ -30,10 +57,14 @@ impl Mapped {
         match self.file.metadata() {
             Ok(found) if found.len() < self.bytes.len() as u64 => Some(PageErrorKind::Truncated),
             Ok(_) if self.bytes.is_lost() => Some(PageErrorKind::Device),
-            Ok(found) if found.modified().ok() != self.modified => Some(PageErrorKind::Changed),
+            Ok(found) if self.differs(&found) => Some(PageErrorKind::Changed),
             Ok(_) => None,
             Err(_) => Some(PageErrorKind::Device),
         }
+    }
+
+    fn differs(&self, found: &Metadata) -> bool {
+        self.stamp.as_ref().is_none_or(|stamp| stamp.differs(&Stamp::of(found)))
     }
 }
 
@@ -46,12 +77,13 @@ impl MappedPager {
         let geometry = PageGeometry { page_size: space.page_size, pages: space.pages() };
         let mut first = 0u64;
         let mut maps = vec![];
-        for (path, length) in &space.files {
-            let file = open(path, *length)?;
-            let modified = file.metadata().ok().and_then(|found| found.modified().ok());
-            // SAFETY: the mapping is read-only and private. What another program changes meanwhile,
-            // or cuts off, is other bytes, never invalid ones; `intact` tells.
-            let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
+        for (number, (path, length)) in space.files.iter().enumerate() {
+            let file = open(space, number)?;
+            let stamp = file.metadata().ok().map(|found| Stamp::of(&found));
+            // SAFETY: the mapping is read-only and shared with whoever writes to the file. What
+            // another program changes meanwhile, or cuts off, is other bytes, never invalid ones:
+            // each page is checked when it is first used, and `intact` tells later.
+            let map = unsafe { Mmap::map(&*file) }.map_err(|e| Error::io(path, "map", e))?;
             // A wish, for files that are not in memory yet: large pages, where the file system has
             // them, unless these would hold planes that nobody reads.
             #[cfg(target_os = "linux")]
@@ -60,7 +92,7 @@ impl MappedPager {
                 RunPrecision::Full | RunPrecision::Auto => memmap2::Advice::HugePage,
             });
             let first_page = u32::try_from(first).unwrap_or(u32::MAX);
-            maps.push(Mapped { first_page, bytes: Watched::new(map), file, modified });
+            maps.push(Mapped { first_page, bytes: Watched::new(map), file, stamp });
             first += length / u64::from(space.page_size);
         }
         Ok(Self { geometry, maps })

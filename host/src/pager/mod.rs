@@ -21,6 +21,7 @@ use serde::Serialize;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Files that form one paged space, one after another.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Space {
     pub files: Vec<(PathBuf, u64)>,
     /// Bytes a page.
     pub page_size: u32,
+    /// The files in the same order, if they are open already: their names may be others' by now.
+    pub open: Vec<Arc<File>>,
 }
 
 impl Space {
@@ -117,11 +120,15 @@ pub fn open_reader(
     }
 }
 
-/// Opens a file that must have this length.
-fn open(path: &Path, length: u64) -> Result<File> {
-    let file = input::open(path)?;
+/// Opens the file of a space with this number, which must have the length that the space says.
+fn open(space: &Space, number: usize) -> Result<Arc<File>> {
+    let (path, length) = &space.files[number];
+    let file = match space.open.get(number) {
+        Some(file) => Arc::clone(file),
+        None => Arc::new(input::open(path)?),
+    };
     let found = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
-    if found != length {
+    if found != *length {
         let remedy = "it changed while it was opened: try again";
         let (found, expected) = (format!("{found} bytes"), format!("{length} bytes"));
         return Err(Error::malformed(path, "length", found, expected, remedy));

@@ -5,7 +5,10 @@ use crate::{Error, Result};
 use memmap2::MmapMut;
 use std::fs::File;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What positions, lengths and buffers of direct reads are multiples of.
 pub(super) const ALIGNMENT: usize = 4096;
@@ -92,27 +95,39 @@ pub trait Reader {
 ///
 /// # Errors
 /// A file that can't be opened, has another length, or can't be read directly.
-pub(super) fn open_files(space: &Space, direct: bool) -> Result<Vec<File>> {
-    let files = space.files.iter().map(|(path, length)| {
-        let file = open(path, *length)?;
-        if direct { past_the_cache(path) } else { Ok(file) }
+pub(super) fn open_files(space: &Space, direct: bool) -> Result<Vec<Arc<File>>> {
+    let files = (0..space.files.len()).map(|number| {
+        let file = open(space, number)?;
+        if direct { past_the_cache(&file, &space.files[number].0).map(Arc::new) } else { Ok(file) }
     });
     files.collect()
 }
 
-/// Opens a file for direct reads, and tries one: some file systems refuse only then.
+/// Opens a file anew for direct reads, and tries one: some file systems refuse only then.
 #[cfg(target_os = "linux")]
-fn past_the_cache(path: &Path) -> Result<File> {
-    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+fn past_the_cache(open: &File, path: &Path) -> Result<File> {
+    use std::os::{fd::AsRawFd, unix::fs::FileExt};
     let failed = |e| Error::io(path, "read past the system's cache (see --pages)", e);
-    let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    // By its descriptor, since its name may be another's; where the system has no such names, by
+    // its own.
+    let file = open_direct(Path::new(&format!("/proc/self/fd/{}", open.as_raw_fd())));
+    let file = file.or_else(|_| open_direct(path)).map_err(failed)?;
+    let place = |file: &File| file.metadata().map(|m| (m.dev(), m.ino())).map_err(failed);
+    if place(&file)? != place(open)? {
+        return Err(failed(io::Error::other("another file took its place: try again")));
+    }
     buffer(ALIGNMENT).and_then(|mut page| file.read_at(&mut page, 0)).map_err(failed)?;
     Ok(file)
 }
 
+#[cfg(target_os = "linux")]
+fn open_direct(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
 #[cfg(not(target_os = "linux"))]
-fn past_the_cache(path: &Path) -> Result<File> {
+fn past_the_cache(_open: &File, path: &Path) -> Result<File> {
     let unsupported = io::ErrorKind::Unsupported.into();
     Err(Error::io(path, "read past the system's cache (see --pages)", unsupported))
 }

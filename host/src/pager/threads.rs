@@ -21,7 +21,7 @@ pub(super) struct ThreadReader {
 }
 
 struct Shared {
-    files: Vec<File>,
+    files: Vec<Arc<File>>,
     /// What was read is dropped from the system's cache: it would be gone before it is used again.
     drop_behind: bool,
     queue: Mutex<Queue>,

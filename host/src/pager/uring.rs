@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 /// Reads through a ring that is shared with the kernel.
 pub(super) struct UringReader {
     ring: IoUring,
-    files: Vec<File>,
+    files: Vec<Arc<File>>,
     /// Addresses of buffers that the kernel knows by their places here.
     registered: Vec<usize>,
     /// Reads that the kernel works on: the place is the number that it knows them by.
