@@ -348,7 +348,7 @@ fn program_tables_are_as_drawn() {
     assert_says(&format!("slots          {} bytes each", record.len()));
     assert_row(&record, &slot.offset.to_le_bytes(), 4, "bytes a column of what lies before it");
     assert_row(&record, &slot.width.to_le_bytes(), 4, "elements a column");
-    assert_row(&record, &slot.dims.map(u16::to_le_bytes).as_flattened(), 8, "dimensions");
+    assert_row(&record, slot.dims.map(u16::to_le_bytes).as_flattened(), 8, "dimensions");
     assert_row(
         &record,
         &[2, 3, 0],
