@@ -100,7 +100,6 @@ fn pages_of_a_pass(image: &Path, planes: Planes) -> (BTreeSet<u32>, BTreeSet<u32
     engine.forward(&[7], Wanted::Last).unwrap();
     events.borrow_mut().clear();
     engine.forward(&[8], Wanted::Last).unwrap();
-    drop(engine);
     drop(pager);
     let touched = events.into_inner().into_iter().filter_map(|event| match event {
         Event::Prefetch(page) | Event::Page { page, .. } => Some(page),
