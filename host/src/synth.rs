@@ -114,7 +114,8 @@ impl RandomModel {
         for plan in arch::of_config(path, &config)?.tensors() {
             let encoding = if plan.role == Role::Vector { Encoding::F32 } else { matrices };
             for source in plan.sources() {
-                let info = TensorInfo { rows: source.rows, columns: plan.columns, encoding };
+                let [rows, columns] = source.stored_shape();
+                let info = TensorInfo { rows, columns, encoding };
                 tensors.insert(source.tensor.clone(), info);
             }
         }

@@ -1,7 +1,7 @@
 //! What a model computes, and where the numbers of each of its tensors come from.
 
 use crate::graph::Graph;
-use crate::import::{Container, TensorInfo};
+use crate::import::{Container, Encoding};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
@@ -63,9 +63,9 @@ pub enum Role {
     Vector,
     /// Multiplied with activations.
     Matrix,
-    /// A matrix with a row for each token, the first or the last of the model: rounding it costs
-    /// most.
-    Vocabulary,
+    /// One of the first and last matrices of a model, with a row for each token or position:
+    /// rounding it costs most.
+    Outer,
 }
 
 /// The numbers of a tensor.
@@ -77,28 +77,33 @@ pub enum Data {
     Computed(Vec<f32>),
 }
 
-/// A stored tensor whose rows go into a tensor of the package.
+/// A stored tensor whose numbers go into a tensor of the package.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Its name in the container.
     pub tensor: String,
-    /// Rows that it must have.
-    pub rows: u32,
+    /// Rows and columns that it gives.
+    pub shape: [u32; 2],
     /// The order in which they are stored.
     pub order: Order,
+    /// What is added to each number.
+    pub plus: f32,
 }
 
-/// The order in which rows are stored.
+/// The order in which a tensor's rows, or a vector's numbers, are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// As they are used.
     Plain,
     /// For a RoPE that turns neighbours: within each head of this width, the halves' rows alternate.
     Interleaved(u32),
+    /// Rows are stored as columns.
+    Transposed,
 }
 
 impl Source {
-    /// Where the row that is used as number `row` is stored.
+    /// Where the row, or a vector's number, that is used as number `row` is stored, unless the
+    /// tensor is stored transposed.
     ///
     /// Programs here turn row `i` of a head with row `i + width / 2`, llama2.c and GGUF's Llamas row
     /// `2 * i` with row `2 * i + 1`.
@@ -108,6 +113,13 @@ impl Source {
         let (within, half) = (row % width, width / 2);
         let pair = within % half;
         row - within + 2 * pair + within / half
+    }
+
+    /// Rows and columns that the stored tensor must have.
+    #[must_use]
+    pub fn stored_shape(&self) -> [u32; 2] {
+        let [rows, columns] = self.shape;
+        if self.order == Order::Transposed { [columns, rows] } else { [rows, columns] }
     }
 }
 
@@ -124,16 +136,8 @@ impl TensorPlan {
     /// Numbers that the model had to learn.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        let rows: u64 = self.sources().iter().map(|source| u64::from(source.rows)).sum();
-        rows * u64::from(self.columns)
-    }
-
-    /// The stored tensor and the row in it that hold each row, in the order of use.
-    pub fn stored_rows(&self) -> impl Iterator<Item = (&str, u32)> {
-        let sources = self.sources().iter();
-        sources.flat_map(|source| {
-            (0..source.rows).map(|row| (source.tensor.as_str(), source.stored_row(row)))
-        })
+        let numbers = |source: &Source| source.shape.map(u64::from).into_iter().product::<u64>();
+        self.sources().iter().map(numbers).sum()
     }
 }
 
@@ -166,12 +170,13 @@ impl Blueprint {
 
     /// Checks that a container has the tensors that this model is made of, and no others.
     pub(super) fn check(&self, container: &dyn Container) -> Result<()> {
+        let sources = || self.tensors().flat_map(TensorPlan::sources);
+        // Before what is missing: a type says more about what is wrong.
+        sources().try_for_each(|source| check_type(container, source))?;
         let mut used = BTreeSet::new();
-        for plan in self.tensors() {
-            for source in plan.sources() {
-                check_source(container, source, plan.columns)?;
-                used.insert(source.tensor.as_str());
-            }
+        for source in sources() {
+            check_source(container, source)?;
+            used.insert(source.tensor.as_str());
         }
         let known =
             |name: &str| used.contains(name) || self.derived.iter().any(|d| name.ends_with(d));
@@ -188,28 +193,30 @@ impl Blueprint {
     }
 }
 
-fn check_source(container: &dyn Container, source: &Source, columns: u32) -> Result<()> {
-    let expected = (source.rows, columns);
-    let shape = |(rows, columns): (u32, u32)| format!("shape [{rows}, {columns}]");
-    match container.tensor(&source.tensor) {
-        None => Err(Error::malformed(
-            container.path(),
-            source.tensor.as_str(),
-            "no tensor",
-            shape(expected),
-            "a file is missing, or the hyperparameters are another model's",
-        )),
-        Some(TensorInfo { rows, columns, .. }) if (rows, columns) != expected => {
-            Err(Error::malformed(
-                container.tensor_path(&source.tensor),
-                source.tensor.as_str(),
-                shape((rows, columns)),
-                shape(expected),
-                "the hyperparameters are another model's: get the files again",
-            ))
-        }
-        Some(_) => Ok(()),
+fn check_source(container: &dyn Container, source: &Source) -> Result<()> {
+    let [rows, columns] = source.stored_shape();
+    let (name, expected) = (source.tensor.as_str(), format!("shape [{rows}, {columns}]"));
+    let Some(found) = container.tensor(name) else {
+        let remedy = "a file is missing, or the hyperparameters are another model's";
+        return Err(Error::malformed(container.path(), name, "no tensor", expected, remedy));
+    };
+    if (found.rows, found.columns) == (rows, columns) {
+        return Ok(());
     }
+    let found = format!("shape [{}, {}]", found.rows, found.columns);
+    let remedy = "the hyperparameters are another model's: get the files again";
+    Err(Error::malformed(container.tensor_path(name), name, found, expected, remedy))
+}
+
+/// Refuses a tensor whose numbers are of a type that is not read.
+fn check_type(container: &dyn Container, source: &Source) -> Result<()> {
+    let name = source.tensor.as_str();
+    let Some(Encoding::Other(kind, _)) = container.tensor(name).map(|info| info.encoding) else {
+        return Ok(());
+    };
+    let (field, expected) = (format!("dtype of {name}"), "F32, F16 or BF16");
+    let remedy = "convert the model to one of these types";
+    Err(Error::malformed(container.tensor_path(name), field, kind, expected, remedy))
 }
 
 #[cfg(test)]
@@ -218,7 +225,8 @@ mod tests {
 
     #[test]
     fn interleaved_rows_are_found_within_their_head() {
-        let source = Source { tensor: "q".into(), rows: 12, order: Order::Interleaved(6) };
+        let order = Order::Interleaved(6);
+        let source = Source { tensor: "q".into(), shape: [12, 1], order, plus: 0.0 };
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
     }

@@ -2,36 +2,92 @@
 //! operation, its shape from the values.
 
 use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
-use crate::graph::{FORMAT, Graph, LOGITS, Names, Node, Port, StateShape, ValueRef, ValueShape};
+use crate::graph::{FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
-    Activation, Angles, Attend, Embed, Gated, Index, Linear, Mask, Norm, NormKind, Pairing, Rotary,
-    Select, Store,
+    Activate, Activation, Add, Angles, Attend, Embed, Gated, Index, Linear, Mask, Norm, NormKind,
+    Pairing, Rotary, Scale, Select, ShortConv, SoftCap, Store,
 };
 use omex_core::program::Per;
 use std::mem;
 
-/// The heads of keys and values.
-#[derive(Clone, Copy)]
-pub(super) struct KvHeads {
-    pub(super) count: u32,
-    pub(super) width: u32,
-}
+/// What the graph calls the inverse frequencies of RoPE.
+pub(crate) const FREQUENCIES: &str = "rotary.frequencies";
+const EMBEDDING: &str = "embedding";
 
 /// A graph that is being drawn, with the plans of its tensors.
-///
-/// Names of weights and of stored tensors may contain `{layer}` in a repeated block; there, the
-/// layers' weights are called `layers.{layer}.` and a name, without saying so.
 pub(super) struct Builder {
     graph: Graph,
     /// The nodes of the block that is being drawn, or of the graph.
     nodes: Vec<Node>,
-    /// The number of layers while their block is being drawn.
-    layers: Option<u32>,
-    /// What stored tensors of the block begin with.
+    place: Place,
+    /// What stored tensors of layers begin with, before a dot and the layer's number.
     prefix: &'static str,
     head: Vec<TensorPlan>,
-    blocks: Vec<Vec<TensorPlan>>,
+    layers: Vec<Vec<TensorPlan>>,
     tail: Vec<TensorPlan>,
+}
+
+/// Where in a model nodes are being drawn.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Outside of the layers.
+    Outside,
+    /// In layers: their numbers, and their numbers among those of their kind.
+    Layers { number: Series, of_kind: Series },
+}
+
+/// `count` numbers, `stride` apart.
+#[derive(Clone, Copy)]
+struct Series {
+    first: usize,
+    stride: usize,
+    count: usize,
+}
+
+impl Series {
+    /// The number that `{layer}` repetitions lead to, as the graph writes it.
+    fn expression(self) -> String {
+        match (self.stride, self.first) {
+            _ if self.count == 1 => self.first.to_string(),
+            (1, 0) => "{layer}".to_owned(),
+            (1, first) => format!("{{layer+{first}}}"),
+            (stride, 0) => format!("{{{stride}*layer}}"),
+            (stride, first) => format!("{{{stride}*layer+{first}}}"),
+        }
+    }
+
+    /// How many there are up to the last.
+    fn end(self) -> u32 {
+        (self.first + self.stride * self.count.saturating_sub(1) + 1) as u32
+    }
+
+    fn numbers(self) -> impl Iterator<Item = usize> {
+        (0..self.count).map(move |i| self.first + i * self.stride)
+    }
+}
+
+/// A stored tensor by the name that its `.weight` and `.bias` begin with.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'n> {
+    pub(super) name: &'n str,
+    pub(super) order: Order,
+    pub(super) bias: bool,
+    /// What is added to weights; not to biases.
+    pub(super) plus: f32,
+}
+
+/// A stored weight without a bias.
+pub(super) fn stored(name: &str) -> Stored<'_> {
+    Stored { name, order: Order::Plain, bias: false, plus: 0.0 }
+}
+
+/// What a norm does besides.
+#[derive(Clone, Copy)]
+pub(super) struct NormOf {
+    pub(super) kind: NormKind,
+    pub(super) epsilon: f32,
+    /// Width of the pieces that are normalized for themselves; 0 for the whole value.
+    pub(super) group: u32,
 }
 
 /// Some values of the graph, by name.
@@ -42,150 +98,212 @@ pub(super) fn all(name: &str) -> ValueRef {
 impl Builder {
     /// A graph for a vocabulary and a context.
     pub(super) fn new(vocab_size: u32, context_length: u32) -> Self {
-        let graph = Graph {
-            format: FORMAT,
-            vocab_size,
-            context_length,
-            outputs: vec![Port::of(LOGITS)],
-            ..Graph::default()
-        };
-        let (nodes, head, blocks, tail) = (vec![], vec![], vec![], vec![]);
-        Self { graph, nodes, layers: None, prefix: "", head, blocks, tail }
+        let graph = Graph { format: FORMAT, vocab_size, context_length, ..Graph::default() };
+        let (nodes, place, prefix) = (vec![], Place::Outside, "");
+        Self { graph, nodes, place, prefix, head: vec![], layers: vec![], tail: vec![] }
     }
 
     /// Declares values: names, and floats a token.
     pub(super) fn values<const N: usize>(&mut self, values: [(&str, u32); N]) {
-        let shape = |width| ValueShape { width, ..ValueShape::default() };
-        self.graph.values.extend(values.map(|(name, width)| (name.to_owned(), shape(width))));
+        self.declare(values, Per::Token);
     }
 
     /// Declares values of the tokens whose logits are wanted.
     pub(super) fn selected_values<const N: usize>(&mut self, values: [(&str, u32); N]) {
-        let shape = |width| ValueShape { width, per: Per::Output, ..ValueShape::default() };
+        self.declare(values, Per::Output);
+    }
+
+    fn declare<const N: usize>(&mut self, values: [(&str, u32); N], per: Per) {
+        let shape = |width| ValueShape { width, per, ..ValueShape::default() };
         self.graph.values.extend(values.map(|(name, width)| (name.to_owned(), shape(width))));
     }
 
-    /// Draws a block that is repeated for each layer; what stored tensors begin with.
-    pub(super) fn repeat(
+    /// Draws the layers, which are of these kinds. As many layers as come again and again are one
+    /// block. Stored tensors of a layer begin with `prefix`, a dot, the layer's number and a dot.
+    pub(super) fn layers<K: PartialEq>(
         &mut self,
-        layers: u32,
+        kinds: &[K],
         prefix: &'static str,
-        block: impl FnOnce(&mut Self),
+        mut layer: impl FnMut(&mut Self, &K),
     ) {
+        self.prefix = prefix;
+        self.layers.resize_with(kinds.len(), Vec::new);
+        let period = period(kinds);
+        let times = kinds.len() / period.max(1);
         let outside = mem::take(&mut self.nodes);
-        (self.layers, self.prefix) = (Some(layers), prefix);
-        self.blocks.resize_with(layers as usize, Vec::new);
-        block(self);
-        (self.layers, self.prefix) = (None, "");
+        self.block(kinds, 0..period, times, &mut layer);
         let block = mem::replace(&mut self.nodes, outside);
         self.graph.subgraphs.insert("block".into(), block);
-        self.nodes.push(Node::Repeat { subgraph: "block".into(), layers });
+        self.nodes.push(Node::Repeat { subgraph: "block".into(), layers: times as u32 });
+        self.block(kinds, times * period..kinds.len(), 1, &mut layer);
     }
 
-    /// RoPE's angles.
-    pub(super) fn angles(&mut self, frequencies: Vec<f32>, output: &str) {
+    /// Draws these layers, which come again so many times.
+    fn block<K: PartialEq>(
+        &mut self,
+        kinds: &[K],
+        layers: std::ops::Range<usize>,
+        count: usize,
+        layer: &mut impl FnMut(&mut Self, &K),
+    ) {
+        let stride = layers.len();
+        for number in layers.clone() {
+            let kind = &kinds[number];
+            let of_kind = |layers: &[K]| layers.iter().filter(|other| *other == kind).count();
+            let first = of_kind(&kinds[..number]);
+            let among = Series { first, stride: of_kind(&kinds[layers.clone()]), count };
+            let number = Series { first: number, stride, count };
+            self.place = Place::Layers { number, of_kind: among };
+            layer(self, kind);
+        }
+        self.place = Place::Outside;
+    }
+
+    /// RoPE's angles, from frequencies that get this name.
+    pub(super) fn angles(&mut self, name: &str, frequencies: Vec<f32>, scale: f32, output: &str) {
+        let output = self.declared(output, 4 * frequencies.len() as u32);
         self.head.push(TensorPlan {
-            name: FREQUENCIES.into(),
+            name: name.into(),
             role: Role::Vector,
             rows: 1,
             columns: frequencies.len() as u32,
             data: Data::Computed(frequencies),
         });
-        let (frequencies, output) = (FREQUENCIES.into(), all(output));
-        self.push(Angles::<Names> { frequencies, output, scale: 0.0 });
+        self.push(Angles { frequencies: name.into(), output, scale });
+    }
+
+    /// Declares a value of a token, and is all of it.
+    fn declared(&mut self, name: &str, width: u32) -> ValueRef {
+        self.values([(name, width)]);
+        all(name)
     }
 
     /// Rows of the embedding, which [`Self::logits`] plans.
     pub(super) fn embed(&mut self, output: &str) {
-        self.push(Embed::<Names> {
-            weight: EMBEDDING.into(),
-            output: all(output),
-            index: Index::Token,
-            offset: 0,
-            accumulate: false,
-        });
+        let output = all(output);
+        let (weight, index, offset) = (EMBEDDING.to_owned(), Index::Token, 0);
+        self.push(Embed { weight, output, index, offset, accumulate: false });
     }
 
-    /// RMSNorm.
-    pub(super) fn norm(&mut self, name: &str, stored: &str, io: [&str; 2], epsilon: f32) {
-        let columns = self.width(&all(io[0]));
-        let weight = self.plan(name, Role::Vector, stored, [1, columns], Order::Plain);
-        let [input, output] = io.map(all);
-        let (kind, group) = (NormKind::Rms, 0);
-        self.push(Norm::<Names> { weight, bias: None, input, output, epsilon, kind, group });
+    /// Rows of a matrix that other things than tokens choose, added to `output`.
+    pub(super) fn embed_onto(
+        &mut self,
+        name: &str,
+        from: Stored<'_>,
+        rows: u32,
+        index: Index,
+        output: &str,
+    ) {
+        let output = all(output);
+        let shape = [rows, self.width(&output)];
+        let weight = self.plan(name, Role::Outer, from, shape);
+        self.push(Embed { weight, output, index, offset: 0, accumulate: true });
+    }
+
+    /// A norm of `input` into `output`, which may be the same.
+    pub(super) fn norm(&mut self, name: &str, from: Stored<'_>, of: NormOf, io: [&ValueRef; 2]) {
+        let [input, output] = io.map(Clone::clone);
+        let columns = if of.group == 0 { self.width(&input) } else { of.group };
+        let weight = self.plan(name, Role::Vector, from, [1, columns]);
+        let bias = self.bias(name, from, columns);
+        let NormOf { kind, epsilon, group } = of;
+        self.push(Norm { weight, bias, input, output, epsilon, kind, group });
     }
 
     /// A matrix times activations.
-    pub(super) fn linear(&mut self, name: &str, stored: &str, input: &str, output: &ValueRef) {
-        self.product(name, stored, Order::Plain, input, output, false);
-    }
-
-    /// The same for queries or keys, whose rows are stored in an order of their own.
-    pub(super) fn ordered_linear(
-        &mut self,
-        name: &str,
-        stored: &str,
-        order: Order,
-        input: &str,
-        output: &ValueRef,
-    ) {
-        self.product(name, stored, order, input, output, false);
+    pub(super) fn linear(&mut self, name: &str, from: Stored<'_>, input: &str, output: &ValueRef) {
+        self.product(name, from, input, output, false);
     }
 
     /// The same, added to what the output holds.
-    pub(super) fn linear_onto(&mut self, name: &str, stored: &str, input: &str, output: &str) {
-        self.product(name, stored, Order::Plain, input, &all(output), true);
+    pub(super) fn linear_onto(&mut self, name: &str, from: Stored<'_>, input: &str, output: &str) {
+        self.product(name, from, input, &all(output), true);
     }
 
     fn product(
         &mut self,
         name: &str,
-        stored: &str,
-        order: Order,
+        from: Stored<'_>,
         input: &str,
         output: &ValueRef,
         accumulate: bool,
     ) {
-        let input = all(input);
-        let shape = [self.width(output), self.width(&input)];
-        let weight = self.plan(name, Role::Matrix, stored, shape, order);
-        self.push(Linear::<Names> {
-            bias: None,
-            weight,
-            input,
-            output: output.clone(),
-            accumulate,
-        });
+        let (input, output) = (all(input), output.clone());
+        let shape = [self.width(&output), self.width(&input)];
+        let bias = self.bias(name, from, shape[0]);
+        let weight = self.plan(name, Role::Matrix, from, shape);
+        self.push(Linear { bias, weight, input, output, accumulate });
     }
 
     /// RoPE on heads, in place.
     pub(super) fn rotary(&mut self, angles: &str, value: &ValueRef, head_width: u32) {
-        let (angles, value) = (all(angles), value.clone());
-        self.push(Rotary::<Names> { angles, value, head_width, pairing: Pairing::Halves });
+        let (angles, value, pairing) = (all(angles), value.clone(), Pairing::Halves);
+        self.push(Rotary { angles, value, head_width, pairing });
     }
 
-    /// Stores keys and values in the layer's cache, and attends to it.
+    /// A KV cache for each layer of this kind: what the graph calls the layer's.
+    pub(super) fn cache(&mut self, name: &str, heads: u32, width: u32, window: u32) -> String {
+        let Place::Layers { of_kind, .. } = self.place else { return name.to_owned() };
+        let cache = StateShape::Kv { count: of_kind.end(), heads, width, window };
+        self.graph.states.insert(name.to_owned(), cache);
+        format!("{name}[{}]", of_kind.expression())
+    }
+
+    /// Floats that each layer of this kind keeps: what the graph calls the layer's.
+    fn floats(&mut self, name: &str, floats: u32) -> String {
+        let Place::Layers { of_kind, .. } = self.place else { return name.to_owned() };
+        let state = StateShape::Bytes { count: of_kind.end(), bytes: 4 * floats };
+        self.graph.states.insert(name.to_owned(), state);
+        format!("{name}[{}]", of_kind.expression())
+    }
+
+    /// A causal convolution of each number with its past.
+    pub(super) fn short_conv(
+        &mut self,
+        name: &str,
+        from: Stored<'_>,
+        taps: u32,
+        [input, output]: [&str; 2],
+    ) {
+        let (input, output) = (all(input), all(output));
+        let width = self.width(&input);
+        let state = self.floats("conv", (taps - 1) * width);
+        let from = Stored { order: Order::Transposed, ..from };
+        let weight = self.plan(name, Role::Vector, from, [taps, width]);
+        self.push(ShortConv { state, weight, input, output, taps });
+    }
+
+    /// Stores keys and values, and attends to them.
     pub(super) fn attention(
         &mut self,
-        heads: KvHeads,
-        scale: f32,
+        state: &str,
         [query, key, value]: [&ValueRef; 3],
-        angles: &str,
+        angles: Option<&str>,
+        scale: f32,
         output: &str,
     ) {
-        let count = self.layers.unwrap_or(1);
-        let cache = StateShape::Kv { count, heads: heads.count, width: heads.width, window: 0 };
-        self.graph.states.insert("kv".into(), cache);
-        let state = "kv[{layer}]".to_owned();
-        self.push(Store::<Names> { state: state.clone(), key: key.clone(), value: value.clone() });
-        self.push(Attend::<Names> {
-            state,
+        self.masked_attention(state, [query, key, value], angles, (scale, Mask::Causal), output);
+    }
+
+    /// The same of what the mask lets tokens see.
+    pub(super) fn masked_attention(
+        &mut self,
+        state: &str,
+        [query, key, value]: [&ValueRef; 3],
+        angles: Option<&str>,
+        (scale, mask): (f32, Mask),
+        output: &str,
+    ) {
+        let (key, value) = (key.clone(), value.clone());
+        self.push(Store { state: state.to_owned(), key, value });
+        self.push(Attend {
+            state: state.to_owned(),
             query: query.clone(),
-            angles: Some(all(angles)),
+            angles: angles.map(all),
             output: all(output),
             scale,
             pairing: Pairing::Halves,
-            mask: Mask::Causal,
+            mask,
         });
     }
 
@@ -197,24 +315,68 @@ impl Builder {
         output: &str,
     ) {
         let (gate, up, output) = (gate.clone(), up.clone(), all(output));
-        self.push(Gated::<Names> { activation, gate, up, output });
+        self.push(Gated { activation, gate, up, output });
+    }
+
+    /// The activation of a value, in place.
+    pub(super) fn activate(&mut self, activation: Activation, value: &str) {
+        self.push(Activate { activation, value: all(value) });
+    }
+
+    /// `output` += `input`.
+    pub(super) fn add(&mut self, input: &str, output: &str) {
+        self.push(Add { input: all(input), output: all(output) });
+    }
+
+    /// `value` *= `factor`.
+    pub(super) fn scale(&mut self, value: &str, factor: f32) {
+        self.push(Scale { value: all(value), factor });
+    }
+
+    /// `value` = `cap` · tanh(`value` / `cap`).
+    pub(super) fn soft_cap(&mut self, value: &str, cap: f32) {
+        self.push(SoftCap { value: all(value), cap });
     }
 
     /// Keeps the tokens whose logits are wanted.
     pub(super) fn select(&mut self, input: &str, output: &str) {
-        self.push(Select::<Names> { input: all(input), output: all(output) });
+        self.push(Select { input: all(input), output: all(output) });
     }
 
-    /// Logits, from the embedding again, or from a matrix of its own. Both lie at the end of the
-    /// weights.
-    pub(super) fn logits(&mut self, embedding: &str, output: Option<&str>, input: &str) {
+    /// Gives out a value under a name.
+    pub(super) fn output(&mut self, name: &str, value: &str) {
+        self.graph.outputs.push(Port { name: name.into(), ..Port::of(value) });
+    }
+
+    /// Plans the embedding at the end of the weights.
+    pub(super) fn embedding(&mut self, from: &str) -> String {
+        let embedded = self.nodes.iter().find_map(|node| match node {
+            Node::Embed(op) if op.weight == EMBEDDING => Some(op.output.clone()),
+            _ => None,
+        });
+        let width = embedded.map_or(0, |output| self.width(&output));
+        let shape = [self.graph.vocab_size, width];
+        self.plan(EMBEDDING, Role::Outer, stored(from), shape)
+    }
+
+    /// Logits, from the embedding again, or from a matrix of its own behind it.
+    pub(super) fn logits(
+        &mut self,
+        embedding: &str,
+        output: Option<&str>,
+        bias: Option<&str>,
+        input: &str,
+    ) {
         let shape = [self.graph.vocab_size, self.width(&all(input))];
-        let mut weight = self.plan(EMBEDDING, Role::Vocabulary, embedding, shape, Order::Plain);
+        let bias = bias
+            .and_then(|from| self.bias("output", Stored { bias: true, ..stored(from) }, shape[0]));
+        let mut weight = self.embedding(embedding);
         if let Some(output) = output {
-            weight = self.plan("output", Role::Vocabulary, output, shape, Order::Plain);
+            weight = self.plan("output", Role::Outer, stored(output), shape);
         }
         let (input, output) = (all(input), all(LOGITS));
-        self.push(Linear::<Names> { bias: None, weight, input, output, accumulate: false });
+        self.push(Linear { bias, weight, input, output, accumulate: false });
+        self.output(LOGITS, LOGITS);
     }
 
     /// The blueprint of what was drawn. Stored tensors whose names end as `derived` says are left
@@ -227,7 +389,7 @@ impl Builder {
         derived: Vec<&'static str>,
     ) -> Blueprint {
         let graph = Graph { nodes: self.nodes, ..self.graph };
-        let mut files = self.blocks;
+        let mut files = self.layers;
         files.push(self.tail);
         if let Some(first) = files.first_mut() {
             first.splice(..0, self.head);
@@ -235,48 +397,107 @@ impl Builder {
         Blueprint { family, sizes, graph, files, bos, eos, derived }
     }
 
-    fn push<Op>(&mut self, op: Op)
-    where
-        Node: From<Op>,
-    {
-        self.nodes.push(op.into());
-    }
-
     /// Floats a token of a value.
-    fn width(&self, value: &ValueRef) -> u32 {
+    pub(super) fn width(&self, value: &ValueRef) -> u32 {
         match value.rows {
             Some((first, end)) => end - first,
             None => self.graph.values.get(&value.name).map_or(0, |shape| shape.width),
         }
     }
 
-    /// Plans a tensor in the files of all layers, or in the last, and says what the graph calls it.
-    fn plan(
+    pub(super) fn push(&mut self, node: impl Into<Node>) {
+        self.nodes.push(node.into());
+    }
+
+    fn bias(&mut self, name: &str, from: Stored<'_>, columns: u32) -> Option<String> {
+        // A bias has an order of rows, but no columns to be transposed with.
+        let order = if from.order == Order::Transposed { Order::Plain } else { from.order };
+        let plan = from.bias.then_some(Stored { plus: 0.0, order, ..from });
+        let name = format!("{name}_bias");
+        plan.map(|from| self.plan_part(&name, Role::Vector, "bias", from, [1, columns]))
+    }
+
+    fn plan(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
+        self.plan_part(name, role, "weight", from, shape)
+    }
+
+    /// Plans a tensor in the files of the layers that are drawn, or in the last, and says what the
+    /// graph calls it.
+    fn plan_part(
         &mut self,
         name: &str,
         role: Role,
-        stored: &str,
-        [rows, columns]: [u32; 2],
-        order: Order,
+        part: &str,
+        from: Stored<'_>,
+        shape: [u32; 2],
     ) -> String {
-        let plan = |name: String, tensor: String| {
-            let data = Data::Stored(vec![Source { tensor, rows, order }]);
+        let Stored { order, plus, .. } = from;
+        let plan = |name: String, place: String| {
+            let tensor = format!("{place}{}.{part}", from.name);
+            let data = Data::Stored(vec![Source { tensor, shape, order, plus }]);
+            let [rows, columns] =
+                if role == Role::Vector { [1, shape[0] * shape[1]] } else { shape };
             TensorPlan { name, role, rows, columns, data }
         };
-        if self.layers.is_none() {
-            self.tail.push(plan(name.to_owned(), stored.to_owned()));
+        let Place::Layers { number, .. } = self.place else {
+            self.tail.push(plan(name.to_owned(), String::new()));
             return name.to_owned();
+        };
+        for layer in number.numbers() {
+            if let Some(file) = self.layers.get_mut(layer) {
+                let place = format!("{}.{layer}.", self.prefix);
+                file.push(plan(format!("layers.{layer}.{name}"), place));
+            }
         }
-        let (name, stored) =
-            (format!("layers.{{layer}}.{name}"), format!("{}{stored}", self.prefix));
-        for (layer, file) in (0u32..).zip(&mut self.blocks) {
-            let in_layer = |text: &str| text.replace("{layer}", &layer.to_string());
-            file.push(plan(in_layer(&name), in_layer(&stored)));
-        }
-        name
+        format!("layers.{}.{name}", number.expression())
     }
 }
 
-/// What the graph calls the inverse frequencies of RoPE.
-pub(crate) const FREQUENCIES: &str = "rotary.frequencies";
-const EMBEDDING: &str = "embedding";
+/// After how many layers the kinds come again, all of them at least twice; or else all layers.
+fn period<K: PartialEq>(kinds: &[K]) -> usize {
+    let repeats = |period: &usize| {
+        let whole = kinds.len() / period * period;
+        (0..whole).all(|i| kinds[i] == kinds[i % period])
+    };
+    (1..=kinds.len() / 2).find(repeats).unwrap_or(kinds.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_come_again_are_found() {
+        assert_eq!(period(&[1; 5]), 1);
+        assert_eq!(period(&[1]), 1);
+        assert_eq!(period(&[1, 1, 2, 1, 1, 2, 1]), 3);
+        assert_eq!(period(&[1, 1, 2, 1]), 4);
+        assert_eq!(period::<u32>(&[]), 0);
+    }
+
+    #[test]
+    fn names_in_a_block_say_which_layer_and_which_of_its_kind() {
+        let mut graph = Builder::new(8, 8);
+        graph.values([("x", 4)]);
+        let of = NormOf { kind: NormKind::Rms, epsilon: 0.0, group: 0 };
+        let kinds = ["local", "local", "global", "local", "local", "global", "local"];
+        let mut caches = vec![];
+        graph.layers(&kinds, "model.layers", |graph, kind| {
+            caches.push(graph.cache(kind, 1, 4, 0));
+            graph.norm("norm", stored("n"), of, [&all("x"), &all("x")]);
+        });
+        let expected = ["local[{2*layer}]", "local[{2*layer+1}]", "global[{layer}]", "local[4]"];
+        assert_eq!(caches, expected);
+        let blueprint = graph.finish("test", Sizes::default(), (None, vec![]), vec![]);
+        let weights = |nodes: &[Node]| nodes.iter().flat_map(Node::weights).collect::<Vec<_>>();
+        let block = &blueprint.graph.subgraphs["block"];
+        let expected = ["{3*layer}", "{3*layer+1}", "{3*layer+2}"];
+        assert_eq!(weights(block), expected.map(|layer| format!("layers.{layer}.norm")));
+        assert_eq!(weights(&blueprint.graph.nodes), ["layers.6.norm"]);
+        let count = |name: &str| blueprint.graph.states[name].count();
+        assert_eq!((count("local"), count("global")), (5, 2));
+        let stored: Vec<_> = blueprint.tensors().map(|t| t.sources()[0].tensor.clone()).collect();
+        assert_eq!(stored[5], "model.layers.5.n.weight");
+        assert_eq!(blueprint.files.len(), 8);
+    }
+}

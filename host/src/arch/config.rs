@@ -55,6 +55,17 @@ impl<'a> Config<'a> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
+    /// True if `architectures` names this class.
+    pub(super) fn has_class(&self, class: &str) -> bool {
+        let classes = self.get("architectures").and_then(Value::as_array);
+        classes.is_some_and(|classes| classes.iter().any(|name| name == class))
+    }
+
+    /// A field that is there and `null`.
+    pub(super) fn is_null(&self, name: &str) -> bool {
+        self.get(name).is_none() && self.fields.contains_key(name)
+    }
+
     /// An object within this one; `prefix` is its name and a dot.
     pub(super) fn object(&self, name: &str, prefix: &'static str) -> Result<Option<Config<'_>>> {
         match self.get(name) {
@@ -92,6 +103,19 @@ impl<'a> Config<'a> {
         })
     }
 
+    /// Refuses a switch in the other position; absent, it is in this one.
+    pub(super) fn only(&self, name: &str, value: bool) -> Result<()> {
+        match self.boolean(name, value)? == value {
+            true => Ok(()),
+            false => Err(self.unsupported(name, &(!value).into(), &value.to_string())),
+        }
+    }
+
+    /// A field that must be there, and is not.
+    pub(super) fn missing(&self, name: &str, expected: &str) -> Error {
+        self.bad(name, &Value::Null, expected)
+    }
+
     /// A size, which arithmetic may rely on to be from 1 to `max`.
     pub(super) fn size(&self, name: &str, default: u32, max: u32) -> Result<u32> {
         let size = self.integer(name)?.unwrap_or(default);
@@ -99,6 +123,15 @@ impl<'a> Config<'a> {
             return Ok(size);
         }
         Err(self.bad(name, &size.into(), &format!("a number from 1 to {max}")))
+    }
+
+    /// What a norm adds so as not to divide by 0.
+    pub(super) fn epsilon(&self, name: &str, default: f64) -> Result<f32> {
+        let epsilon = self.number(name)?.unwrap_or(default);
+        if (0.0..1.0).contains(&epsilon) {
+            return Ok(epsilon as f32);
+        }
+        Err(self.bad(name, &epsilon.into(), "a number from 0 to 1"))
     }
 
     /// A token, several, or none (`null`).
@@ -113,6 +146,27 @@ impl<'a> Config<'a> {
             Some(Value::Array(ids)) => ids.iter().map(token).collect(),
             Some(id) => Ok(vec![token(id)?]),
         }
+    }
+
+    /// The kind of each layer, if they are given: each one of `supported`.
+    pub(super) fn layer_types(
+        &self,
+        layers: u32,
+        supported: &[&str],
+    ) -> Result<Option<Vec<String>>> {
+        let name = "layer_types";
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let kinds = value.as_array().filter(|kinds| kinds.len() == layers as usize);
+        let kinds = kinds.ok_or_else(|| {
+            let expected = format!("a list of {layers} kinds, as num_hidden_layers says");
+            self.bad(name, value, &expected)
+        })?;
+        let kind = |kind: &Value| {
+            let known = kind.as_str().filter(|kind| supported.contains(kind));
+            let known = known.map(str::to_owned);
+            known.ok_or_else(|| self.unsupported(name, kind, &supported.join(" or ")))
+        };
+        kinds.iter().map(kind).collect::<Result<_>>().map(Some)
     }
 
     /// Refuses a field that is there and is not one of `supported`; absent, it has the first value.

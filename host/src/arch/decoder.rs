@@ -1,18 +1,18 @@
 //! What decoders have in common: hyperparameters, and the usual parts of a block.
 
 use super::blueprint::{Blueprint, Order, Sizes};
-use super::builder::{Builder, KvHeads};
+use super::builder::{Builder, FREQUENCIES, NormOf, Stored, all, stored};
 use super::config::Config;
 use super::rope::Rope;
 use crate::Result;
 use crate::graph::ValueRef;
-use omex_core::ops::Activation;
+use omex_core::ops::{Activation, NormKind};
 use serde_json::Value;
 
-const MAX_LAYERS: u32 = 1000;
-const MAX_WIDTH: u32 = 1 << 20;
-const MAX_VOCABULARY: u32 = 1 << 24;
-const MAX_CONTEXT: u32 = 1 << 30;
+pub(super) const MAX_LAYERS: u32 = 1000;
+pub(super) const MAX_WIDTH: u32 = 1 << 20;
+pub(super) const MAX_VOCABULARY: u32 = 1 << 24;
+pub(super) const MAX_CONTEXT: u32 = 1 << 30;
 
 /// What stands in for fields that are absent.
 pub(super) struct Defaults {
@@ -20,28 +20,53 @@ pub(super) struct Defaults {
     pub(super) intermediate_size: u32,
     pub(super) layers: u32,
     pub(super) heads: u32,
+    /// Without one, as many as `heads`.
+    pub(super) kv_heads: Option<u32>,
+    /// Without one, `hidden_size / heads`.
+    pub(super) head_width: Option<u32>,
     pub(super) vocab_size: u32,
     pub(super) context_length: u32,
-    pub(super) epsilon: f64,
+    /// The field of norms, too.
+    pub(super) epsilon: (&'static str, f64),
     pub(super) tied_embeddings: bool,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
 }
 
+/// Those of transformers' `LlamaConfig`.
+pub(super) const LLAMA: Defaults = Defaults {
+    hidden_size: 4096,
+    intermediate_size: 11008,
+    layers: 32,
+    heads: 32,
+    kv_heads: None,
+    head_width: None,
+    vocab_size: 32000,
+    context_length: 2048,
+    epsilon: ("rms_norm_eps", 1e-6),
+    tied_embeddings: false,
+    bos: Some(1),
+    eos: Some(2),
+};
+
 /// The hyperparameters of a decoder with RMSNorm, RoPE and a gated feed-forward layer.
 pub(super) struct Decoder {
-    sizes: Sizes,
-    vocab_size: u32,
-    context_length: u32,
+    pub(super) sizes: Sizes,
+    pub(super) vocab_size: u32,
+    pub(super) context_length: u32,
     epsilon: f32,
     tied_embeddings: bool,
     tokens: (Option<u32>, Vec<u32>),
-    /// Inverse frequencies of RoPE, scaling included.
-    frequencies: Vec<f32>,
     /// What scores are multiplied with.
-    score_scale: f32,
+    pub(super) score_scale: f32,
     /// The order in which rows of queries and keys are stored.
     order: Order,
+    /// What logits stay below.
+    pub(super) logit_cap: Option<f64>,
+    /// What is added to the weights of norms.
+    pub(super) norm_plus: f32,
+    /// Where queries, keys and values lie, side by side.
+    query_key_value: [ValueRef; 3],
 }
 
 impl Decoder {
@@ -50,133 +75,223 @@ impl Decoder {
     pub(super) fn read(config: &Config<'_>, defaults: &Defaults) -> Result<Self> {
         let sizes = read_sizes(config, defaults)?;
         let vocab_size = config.size("vocab_size", defaults.vocab_size, MAX_VOCABULARY)?;
-        let rope = Rope::read(config)?;
-        let score_scale = (rope.score_factor() / f64::from(sizes.head_width).sqrt()) as f32;
-        if !score_scale.is_finite() {
-            let found = Value::from(rope.score_factor());
-            return Err(config.bad("attention_factor", &found, "a number of usual size"));
-        }
+        let context = defaults.context_length;
+        let [q, kv] = [sizes.heads, sizes.kv_heads].map(|heads| heads * sizes.head_width);
         Ok(Self {
             sizes,
             vocab_size,
-            context_length: config.size(
-                "max_position_embeddings",
-                defaults.context_length,
-                MAX_CONTEXT,
-            )?,
-            epsilon: read_epsilon(config, "rms_norm_eps", defaults.epsilon)?,
+            context_length: config.size("max_position_embeddings", context, MAX_CONTEXT)?,
+            epsilon: config.epsilon(defaults.epsilon.0, defaults.epsilon.1)?,
             tied_embeddings: config.boolean("tie_word_embeddings", defaults.tied_embeddings)?,
-            tokens: read_tokens(config, defaults, vocab_size)?,
-            frequencies: rope.frequencies(sizes.head_width, config)?,
-            score_scale,
+            tokens: read_tokens(config, [defaults.bos, defaults.eos], vocab_size)?,
+            score_scale: 1.0 / (sizes.head_width as f32).sqrt(),
             order: match config.interleaved {
                 true => Order::Interleaved(sizes.head_width),
                 false => Order::Plain,
             },
+            logit_cap: None,
+            norm_plus: 0.0,
+            query_key_value: [(0, q), (q, q + kv), (q + kv, q + 2 * kv)]
+                .map(|(first, end)| ValueRef::rows("qkv", first, end)),
         })
     }
 
-    /// The blueprint of a decoder whose layers are this block, from `residual` to `residual`.
+    /// How many positions each layer sees, 0 for all: `sliding_window` in those that `layer_types`
+    /// or else `slides` names.
+    pub(super) fn windows(
+        &self,
+        config: &Config<'_>,
+        default: Option<u32>,
+        slides: impl Fn(u32) -> bool,
+    ) -> Result<Vec<u32>> {
+        let window = match config.is_null("sliding_window") {
+            true => None,
+            false => config.integer("sliding_window")?.or(default),
+        };
+        if window == Some(0) {
+            return Err(config.bad("sliding_window", &0.into(), "a positive number or null"));
+        }
+        let kinds =
+            config.layer_types(self.sizes.layers, &["full_attention", "sliding_attention"])?;
+        let of_layer = |layer: u32| {
+            let slides = match &kinds {
+                Some(kinds) => kinds[layer as usize] == "sliding_attention",
+                None => slides(layer),
+            };
+            window.filter(|_| slides).unwrap_or(0)
+        };
+        Ok((0..self.sizes.layers).map(of_layer).collect())
+    }
+
+    /// The blueprint of a decoder with one RoPE, whose layers see so many positions and are this
+    /// block, from `residual` to `residual`.
     pub(super) fn blueprint(
         self,
         family: &'static str,
-        block: impl FnOnce(&Self, &mut Builder),
-    ) -> Blueprint {
-        let (sizes, [q, kv]) = (self.sizes, self.widths());
+        config: &Config<'_>,
+        windows: &[u32],
+        block: impl Fn(&Self, &mut Builder, u32),
+    ) -> Result<Blueprint> {
+        let rope = Rope::read(config)?;
+        let mut graph = self.graph();
+        self.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
+        graph.embed("residual");
+        graph.layers(windows, "model.layers", |graph, window| block(&self, graph, *window));
+        Ok(self.finish(family, graph, "model.norm"))
+    }
+
+    /// As many layers that see all positions as there are.
+    pub(super) fn all_see_all(&self) -> Vec<u32> {
+        vec![0; self.sizes.layers as usize]
+    }
+
+    /// A graph with the values that blocks are made of.
+    pub(super) fn graph(&self) -> Builder {
+        let sizes = self.sizes;
+        let [query, _, value] = &self.query_key_value;
+        let ends = [query, value].map(|value| value.rows.map_or(0, |(_, end)| end));
         let mut graph = Builder::new(self.vocab_size, self.context_length);
         graph.values([
-            ("angles", 2 * sizes.head_width),
             ("residual", sizes.hidden),
             ("normed", sizes.hidden),
-            ("qkv", q + 2 * kv),
-            ("attended", q),
+            ("qkv", ends[1]),
+            ("attended", ends[0]),
             ("gate_up", 2 * sizes.intermediate),
             ("gated", sizes.intermediate),
         ]);
-        graph.selected_values([
-            ("selected", sizes.hidden),
-            ("final", sizes.hidden),
-            ("logits", self.vocab_size),
-        ]);
-        graph.angles(self.frequencies.clone(), "angles");
-        graph.embed("residual");
-        graph.repeat(sizes.layers, "model.layers.{layer}.", |graph| block(&self, graph));
+        graph
+    }
+
+    /// Angles of a RoPE on whole heads.
+    pub(super) fn angles(
+        &self,
+        graph: &mut Builder,
+        [name, frequencies]: [&str; 2],
+        rope: &Rope,
+        config: &Config<'_>,
+    ) -> Result<()> {
+        let values = rope.frequencies(self.sizes.head_width, config)?;
+        let scale = rope.attention_factor() as f32;
+        if !scale.is_finite() {
+            let found = Value::from(rope.attention_factor());
+            return Err(config.bad("attention_factor", &found, "a number of usual size"));
+        }
+        // 0 stands for 1, and is not written.
+        graph.angles(frequencies, values, if scale == 1.0 { 0.0 } else { scale }, name);
+        Ok(())
+    }
+
+    /// What comes behind the layers, beginning with this norm.
+    pub(super) fn finish(self, family: &'static str, mut graph: Builder, norm: &str) -> Blueprint {
+        let (hidden, vocabulary) = (self.sizes.hidden, self.vocab_size);
+        graph.selected_values([("selected", hidden), ("final", hidden), ("logits", vocabulary)]);
         graph.select("residual", "selected");
-        graph.norm("norm", "model.norm.weight", ["selected", "final"], self.epsilon);
-        let output = (!self.tied_embeddings).then_some("lm_head.weight");
-        graph.logits("model.embed_tokens.weight", output, "final");
-        // Early versions of transformers stored the frequencies; tied output matrices replace none.
+        let from = Stored { plus: self.norm_plus, ..stored(norm) };
+        graph.norm("norm", from, self.whole(), [&all("selected"), &all("final")]);
+        let output = (!self.tied_embeddings).then_some("lm_head");
+        graph.logits("model.embed_tokens", output, None, "final");
+        if let Some(cap) = self.logit_cap {
+            graph.soft_cap("logits", cap as f32);
+        }
+        // Early versions of transformers stored the frequencies; a tied output matrix is a copy.
         let mut derived = vec![".self_attn.rotary_emb.inv_freq"];
         derived.extend(self.tied_embeddings.then_some("lm_head.weight"));
-        graph.finish(family, sizes, self.tokens, derived)
+        graph.finish(family, self.sizes, self.tokens, derived)
     }
 
-    /// A norm of the residual stream into `normed`.
-    pub(super) fn norm(&self, graph: &mut Builder, name: &str, stored: &str) {
-        graph.norm(name, stored, ["residual", "normed"], self.epsilon);
+    /// RMSNorm of a whole value.
+    fn whole(&self) -> NormOf {
+        NormOf { kind: NormKind::Rms, epsilon: self.epsilon, group: 0 }
     }
 
-    /// Queries, keys and values of `normed`.
-    pub(super) fn project(&self, graph: &mut Builder) {
-        let [query, key, value] = self.query_key_value();
-        for (name, stored, order, output) in [
-            ("attention.query", "self_attn.q_proj.weight", self.order, query),
-            ("attention.key", "self_attn.k_proj.weight", self.order, key),
-            ("attention.value", "self_attn.v_proj.weight", Order::Plain, value),
-        ] {
-            graph.ordered_linear(name, stored, order, "normed", &output);
+    /// A norm of a layer.
+    pub(super) fn norm(&self, graph: &mut Builder, name: &str, from: &str, io: [&str; 2]) {
+        let from = Stored { plus: self.norm_plus, ..stored(from) };
+        let [input, output] = io.map(all);
+        graph.norm(name, from, self.whole(), [&input, &output]);
+    }
+
+    /// Norms of each head of the queries and of the keys, in place.
+    pub(super) fn head_norms(&self, graph: &mut Builder, from: [&str; 2]) {
+        let of = NormOf { group: self.sizes.head_width, ..self.whole() };
+        let names = ["attention.query_norm", "attention.key_norm"];
+        for ((name, from), value) in names.into_iter().zip(from).zip(&self.query_key_value) {
+            let from = Stored { plus: self.norm_plus, ..stored(from) };
+            graph.norm(name, from, of, [value, value]);
         }
     }
 
-    /// Turns queries and keys, attends, and adds the result to the residual stream.
-    pub(super) fn attend(&self, graph: &mut Builder) {
-        let [query, key, value] = self.query_key_value();
-        let Sizes { kv_heads: count, head_width: width, .. } = self.sizes;
-        graph.rotary("angles", &query, width);
-        graph.rotary("angles", &key, width);
-        let heads = KvHeads { count, width };
-        let operands = [&query, &key, &value];
-        graph.attention(heads, self.score_scale, operands, "angles", "attended");
-        graph.linear_onto("attention.output", "self_attn.o_proj.weight", "attended", "residual");
+    /// Queries, keys and values of `normed`.
+    pub(super) fn project(&self, graph: &mut Builder, bias: bool) {
+        let [query, key, value] = &self.query_key_value;
+        for (name, from, order, output) in [
+            ("attention.query", "self_attn.q_proj", self.order, query),
+            ("attention.key", "self_attn.k_proj", self.order, key),
+            ("attention.value", "self_attn.v_proj", Order::Plain, value),
+        ] {
+            graph.linear(name, Stored { order, bias, ..stored(from) }, "normed", output);
+        }
     }
 
-    /// The feed-forward layer of `normed`, added to the residual stream.
-    pub(super) fn feed_forward(&self, graph: &mut Builder, activation: Activation) {
+    /// Turns queries and keys by these angles, stores and attends, into `attended`. The layer sees
+    /// so many positions; 0 for all.
+    pub(super) fn attend(&self, graph: &mut Builder, angles: &str, window: u32) {
+        let [query, key, value] = &self.query_key_value;
+        let Sizes { kv_heads, head_width: width, .. } = self.sizes;
+        graph.rotary(angles, query, width);
+        graph.rotary(angles, key, width);
+        let cache = if window == 0 { "kv" } else { "kv_window" };
+        let state = graph.cache(cache, kv_heads, width, window);
+        let operands = [query, key, value];
+        graph.attention(&state, operands, Some(angles), self.score_scale, "attended");
+    }
+
+    /// The usual attention of `normed`, added to the residual stream.
+    pub(super) fn attention(&self, graph: &mut Builder, window: u32, bias: bool) {
+        self.attend(graph, "angles", window);
+        let output = Stored { bias, ..stored("self_attn.o_proj") };
+        graph.linear_onto("attention.output", output, "attended", "residual");
+    }
+
+    /// The gate of the feed-forward layer: `normed` into `gated`, by these matrices.
+    pub(super) fn gate(
+        &self,
+        graph: &mut Builder,
+        activation: Activation,
+        [gate, up]: [Stored<'_>; 2],
+    ) {
         let wide = self.sizes.intermediate;
-        let gate = ValueRef::rows("gate_up", 0, wide);
-        let up = ValueRef::rows("gate_up", wide, 2 * wide);
-        graph.linear("feed_forward.gate", "mlp.gate_proj.weight", "normed", &gate);
-        graph.linear("feed_forward.up", "mlp.up_proj.weight", "normed", &up);
-        graph.gated(activation, [&gate, &up], "gated");
-        graph.linear_onto("feed_forward.down", "mlp.down_proj.weight", "gated", "residual");
+        let gated = ValueRef::rows("gate_up", 0, wide);
+        let plain = ValueRef::rows("gate_up", wide, 2 * wide);
+        graph.linear("feed_forward.gate", gate, "normed", &gated);
+        graph.linear("feed_forward.up", up, "normed", &plain);
+        graph.gated(activation, [&gated, &plain], "gated");
     }
 
-    /// Where queries, keys and values lie, side by side.
-    fn query_key_value(&self) -> [ValueRef; 3] {
-        let [q, kv] = self.widths();
-        [(0, q), (q, q + kv), (q + kv, q + 2 * kv)]
-            .map(|(first, end)| ValueRef::rows("qkv", first, end))
-    }
-
-    /// Widths of all queries of a token, and of all keys.
-    fn widths(&self) -> [u32; 2] {
-        [self.sizes.heads, self.sizes.kv_heads].map(|heads| heads * self.sizes.head_width)
+    /// The usual feed-forward layer of `normed`, added to the residual stream.
+    pub(super) fn feed_forward(&self, graph: &mut Builder, activation: Activation, bias: bool) {
+        let from = |name| Stored { bias, ..stored(name) };
+        self.gate(graph, activation, [from("mlp.gate_proj"), from("mlp.up_proj")]);
+        graph.linear_onto("feed_forward.down", from("mlp.down_proj"), "gated", "residual");
     }
 }
 
 fn read_sizes(config: &Config<'_>, defaults: &Defaults) -> Result<Sizes> {
     let hidden = config.size("hidden_size", defaults.hidden_size, MAX_WIDTH)?;
     let heads = config.size("num_attention_heads", defaults.heads, MAX_WIDTH)?;
-    if config.get("head_dim").is_none() && !hidden.is_multiple_of(heads) {
+    let given = config.get("head_dim").is_some() || defaults.head_width.is_some();
+    if !given && !hidden.is_multiple_of(heads) {
         let expected = format!("a divisor of hidden_size = {hidden}, or head_dim");
         return Err(config.bad("num_attention_heads", &heads.into(), &expected));
     }
-    let head_width = config.size("head_dim", hidden / heads, MAX_WIDTH / heads)?;
+    let width = defaults.head_width.unwrap_or(hidden / heads);
+    let head_width = config.size("head_dim", width, MAX_WIDTH / heads)?;
     if !head_width.is_multiple_of(2) {
         let expected = "an even number: RoPE rotates pairs";
         return Err(config.bad("head_dim", &head_width.into(), expected));
     }
-    let kv_heads = config.size("num_key_value_heads", heads, heads)?;
+    let kv_heads = defaults.kv_heads.unwrap_or(heads);
+    let kv_heads = config.size("num_key_value_heads", kv_heads, heads)?;
     if !heads.is_multiple_of(kv_heads) {
         let expected = format!("a divisor of the {heads} attention heads");
         return Err(config.bad("num_key_value_heads", &kv_heads.into(), &expected));
@@ -191,27 +306,19 @@ fn read_sizes(config: &Config<'_>, defaults: &Defaults) -> Result<Sizes> {
     })
 }
 
-/// What a norm adds so as not to divide by 0.
-fn read_epsilon(config: &Config<'_>, name: &str, default: f64) -> Result<f32> {
-    let epsilon = config.number(name)?.unwrap_or(default);
-    if (0.0..1.0).contains(&epsilon) {
-        return Ok(epsilon as f32);
-    }
-    Err(config.bad(name, &epsilon.into(), "a number from 0 to 1"))
-}
-
 /// The tokens that begin and end a text.
-fn read_tokens(
+pub(super) fn read_tokens(
     config: &Config<'_>,
-    defaults: &Defaults,
+    [bos, eos]: [Option<u32>; 2],
     vocab_size: u32,
 ) -> Result<(Option<u32>, Vec<u32>)> {
-    let bos = config.tokens("bos_token_id", defaults.bos)?.first().copied();
-    let eos = config.tokens("eos_token_id", defaults.eos)?;
+    let bos = config.tokens("bos_token_id", bos)?.first().copied();
+    let eos = config.tokens("eos_token_id", eos)?;
     match bos.iter().chain(&eos).find(|&&id| id >= vocab_size) {
         Some(id) => {
             let expected = format!("less than the vocabulary's {vocab_size}");
-            Err(config.bad("id of a token that begins or ends a text", &(*id).into(), &expected))
+            let field = "id of a token that begins or ends a text";
+            Err(config.bad(field, &(*id).into(), &expected))
         }
         None => Ok((bos, eos)),
     }

@@ -39,12 +39,14 @@ const TENSORS: [(&str, &str); 3] = [
 ];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 9] = [
+const LAYER_TENSORS: [(&str, &str); 11] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
     ("self_attn.v_proj", "attn_v"),
     ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
     ("post_attention_layernorm", "ffn_norm"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),

@@ -3,14 +3,24 @@
 //! An architecture reads the hyperparameters and makes a [`Blueprint`]: the graph, and for each of
 //! its tensors where the numbers come from. It knows Hugging Face's names only; `gguf` and `llama2c`
 //! translate what other containers call things.
+//!
+//! A new architecture is a file here and a line in [`ARCHITECTURES`]. Decoders find what they have in
+//! common in `decoder`, and every operation in `builder`.
 
+mod bert;
 mod blueprint;
 mod builder;
 mod config;
 mod decoder;
+mod gemma3;
 mod gguf;
+mod gpt2;
+mod lfm2;
 mod llama;
 mod llama2c;
+mod mistral;
+mod qwen2;
+mod qwen3;
 mod rope;
 #[cfg(test)]
 mod tests;
@@ -28,8 +38,10 @@ use std::{borrow::Cow, path::Path};
 struct Architecture {
     /// `model_type` in `config.json`.
     model_type: &'static str,
-    /// The class in `architectures`.
-    class: &'static str,
+    /// The classes in `architectures` that it computes.
+    classes: &'static [&'static str],
+    /// What names of stored tensors begin with, unless the model was stored without its head.
+    base: &'static str,
     /// `general.architecture` in GGUF files.
     gguf: Option<&'static str>,
     blueprint: fn(&Config<'_>) -> Result<Blueprint>,
@@ -37,12 +49,39 @@ struct Architecture {
 
 const LLAMA: Architecture = Architecture {
     model_type: "llama",
-    class: "LlamaForCausalLM",
+    classes: &["LlamaForCausalLM"],
+    base: "model.",
     gguf: Some("llama"),
     blueprint: llama::blueprint,
 };
 
-const ARCHITECTURES: [Architecture; 1] = [LLAMA];
+const ARCHITECTURES: [Architecture; 8] = [
+    LLAMA,
+    Architecture::new("mistral", &["MistralForCausalLM"], "model.", mistral::blueprint),
+    Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
+    Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
+    Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint),
+    Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint),
+    Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
+    Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint),
+];
+
+impl Architecture {
+    /// An architecture of Hugging Face folders only.
+    const fn new(
+        model_type: &'static str,
+        classes: &'static [&'static str],
+        base: &'static str,
+        blueprint: fn(&Config<'_>) -> Result<Blueprint>,
+    ) -> Self {
+        Self { model_type, classes, base, gguf: None, blueprint }
+    }
+
+    /// The same in GGUF files, under this name.
+    const fn in_gguf(self, name: &'static str) -> Self {
+        Self { gguf: Some(name), ..self }
+    }
+}
 
 /// What a stored model computes, and with which of its tensors.
 ///
@@ -51,11 +90,32 @@ const ARCHITECTURES: [Architecture; 1] = [LLAMA];
 /// computes, or tensors that are not those that they call for.
 pub fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     let blueprint = match container.format() {
-        SourceFormat::HuggingFace => of_config(container.path(), container.config())?,
+        SourceFormat::HuggingFace => hugging_face(container)?,
         SourceFormat::Gguf => gguf::blueprint(container)?,
         SourceFormat::Llama2c => llama2c::blueprint(container)?,
     };
     blueprint.check(container)?;
+    Ok(blueprint)
+}
+
+/// The blueprint of a Hugging Face folder, with the names that its tensors really have.
+fn hugging_face(container: &dyn Container) -> Result<Blueprint> {
+    let config = Config::new(container.path(), Cow::Borrowed(container.config()));
+    let architecture = architecture(&config)?;
+    let mut blueprint = draw(architecture, &config)?;
+    let there = |name: &str| container.tensor(name).is_some();
+    blueprint.rename(|name| {
+        let bare = name.strip_prefix(architecture.base).unwrap_or(name);
+        // As TensorFlow's checkpoints called them, which were converted name by name.
+        let old = |name: &str| {
+            let stem = name.strip_suffix("LayerNorm.weight").map(|stem| (stem, "gamma"));
+            let stem = stem.or(name.strip_suffix("LayerNorm.bias").map(|stem| (stem, "beta")));
+            stem.map(|(stem, part)| format!("{stem}LayerNorm.{part}"))
+        };
+        let names = [Some(bare.to_owned()), old(name), old(bare)].into_iter().flatten();
+        let found = names.into_iter().find(|other| !there(name) && there(other));
+        Ok(found.unwrap_or_else(|| name.to_owned()))
+    })?;
     Ok(blueprint)
 }
 
@@ -78,21 +138,19 @@ fn draw(architecture: &Architecture, config: &Config<'_>) -> Result<Blueprint> {
 
 /// The architecture that a `config.json` names.
 fn architecture(config: &Config<'_>) -> Result<&'static Architecture> {
-    let classes = config.get("architectures");
-    let has = |class: &str| {
-        let classes = classes.and_then(Value::as_array);
-        classes.is_some_and(|names| names.iter().any(|name| name == class))
-    };
+    let has_class = |a: &&Architecture| a.classes.iter().any(|class| config.has_class(class));
     let architecture = match config.get("model_type") {
         Some(kind) => ARCHITECTURES.iter().find(|a| kind == a.model_type),
-        None => ARCHITECTURES.iter().find(|a| has(a.class)),
+        None => ARCHITECTURES.iter().find(has_class),
     };
     let Some(architecture) = architecture else {
         let found = config.get("model_type").unwrap_or(&Value::Null);
         return Err(unknown(config, "model_type", found, |a| Some(a.model_type)));
     };
-    match classes.filter(|_| !has(architecture.class)) {
-        Some(found) => Err(config.unsupported("architectures", found, architecture.class)),
+    match config.get("architectures").filter(|_| !has_class(&architecture)) {
+        Some(found) => {
+            Err(config.unsupported("architectures", found, &architecture.classes.join(" or ")))
+        }
         None => Ok(architecture),
     }
 }

@@ -54,6 +54,16 @@ impl Rope {
                 return Err(config.bad("rope_scaling", found, expected));
             }
         };
+        Self::of(rope, config)
+    }
+
+    /// Frequencies of this base, as they are.
+    pub(super) fn plain(theta: f64) -> Self {
+        Self { theta, scaling: Scaling::Default }
+    }
+
+    /// The parameters in an object, and those that the hyperparameters have in common.
+    pub(super) fn of(rope: &Config<'_>, config: &Config<'_>) -> Result<Self> {
         let theta = rope.number("rope_theta")?.or(config.number("rope_theta")?);
         if let Some(value) = rope.get("partial_rotary_factor").filter(|v| v.as_f64() != Some(1.0)) {
             return Err(rope.unsupported("partial_rotary_factor", value, "1.0"));
@@ -93,10 +103,10 @@ impl Rope {
         (0..width / 2).map(frequency).collect()
     }
 
-    /// What scores of whole heads that are rotated are multiplied with besides.
-    pub(super) fn score_factor(&self) -> f64 {
+    /// What queries and keys are multiplied with.
+    pub(super) fn attention_factor(&self) -> f64 {
         match self.scaling {
-            Scaling::Yarn { attention_factor, .. } => attention_factor * attention_factor,
+            Scaling::Yarn { attention_factor, .. } => attention_factor,
             _ => 1.0,
         }
     }

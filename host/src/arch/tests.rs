@@ -4,8 +4,9 @@
 mod damaged;
 mod models;
 
-use super::{Blueprint, blueprint};
+use super::{Blueprint, Role, blueprint};
 use crate::Result;
+use crate::convert::read_vector;
 use crate::import::{self, Container, SourceFormat};
 use std::path::Path;
 
@@ -25,10 +26,16 @@ impl Model {
     /// The rows of one of the blueprint's tensors, in the order of use.
     fn rows(&self, name: &str) -> Vec<Vec<f32>> {
         let plan = self.blueprint.tensors().find(|plan| plan.name == name).unwrap();
-        let rows = plan.stored_rows().map(|(stored, row)| {
-            let mut out = vec![0.0; plan.columns as usize];
-            self.container.read_row(stored, row, &mut out).unwrap();
-            out
+        if plan.role == Role::Vector {
+            return vec![read_vector(&*self.container, plan).unwrap()];
+        }
+        let rows = plan.sources().iter().flat_map(|source| {
+            (0..source.shape[0]).map(|row| {
+                let mut out = vec![0.0; plan.columns as usize];
+                let row = source.stored_row(row);
+                self.container.read_row(&source.tensor, row, &mut out).unwrap();
+                out
+            })
         });
         rows.collect()
     }

@@ -18,50 +18,21 @@ pub(super) fn fuse(graph: &mut Graph, files: &mut [Vec<Planned>]) {
     for (body, layers) in bodies.chain([(&mut graph.nodes, 1)]) {
         // From the end on, so that the numbers of the nodes before stay what they are.
         for run in runs(body, &widths).into_iter().rev() {
-            let weights: Vec<String> = body[run.clone()].iter().filter_map(weight).collect();
-            let own = weights.iter().all(|weight| !shared.contains(weight));
-            let file = |layer| common_file(&places, &weights, layer);
-            let Some(of_layers) = (0..layers).map(file).collect::<Option<Vec<_>>>() else {
+            let operands = operands(&body[run.clone()]);
+            let own = operands.iter().flatten().all(|weight| !shared.contains(weight));
+            let joins = |layer| operands.iter().map(move |names| Join::new(names, layer));
+            let joins: Option<Vec<Join>> = (0..layers).flat_map(joins).collect();
+            let Some(joins) = joins.filter(|joins| own && joins.iter().all(|j| j.fits(&places)))
+            else {
                 continue;
             };
-            if own {
-                let fused = fuse_run(body, run);
-                for (layer, file) in (0..).zip(of_layers) {
-                    fuse_tensors(&mut files[file], &weights, &fused, layer);
-                }
-            }
+            let fused = fuse_run(body, run);
+            let names = (0..layers).flat_map(|layer| {
+                fused.iter().filter_map(move |name| name_in_layer(name, layer).ok())
+            });
+            joins.iter().zip(names).for_each(|(join, name)| join.apply(files, &places, name));
         }
     }
-}
-
-/// The matrix of a product.
-fn weight(node: &Node) -> Option<String> {
-    match node {
-        Node::Linear(op) => Some(op.weight.clone()),
-        _ => None,
-    }
-}
-
-/// A name in a layer; one that is none is left as it is, and refused when the graph is compiled.
-fn in_layer(name: &str, layer: u32) -> String {
-    name_in_layer(name, layer).unwrap_or_else(|_| name.to_owned())
-}
-
-/// The file and the format of each tensor.
-type Places = BTreeMap<String, (usize, Format)>;
-
-fn places(files: &[Vec<Planned>]) -> Places {
-    let tensors = files.iter().enumerate().flat_map(|(number, file)| {
-        file.iter().map(move |tensor| (tensor.plan.name.clone(), (number, tensor.format)))
-    });
-    tensors.collect()
-}
-
-/// The file that holds these weights of a layer, if one does, and all have one format.
-fn common_file(places: &Places, weights: &[String], layer: u32) -> Option<usize> {
-    let mut places = weights.iter().map(|weight| places.get(&in_layer(weight, layer)));
-    let first = places.next()??;
-    places.all(|place| place == Some(first)).then_some(first.0)
 }
 
 fn repetition(node: &Node) -> Option<(String, u32)> {
@@ -86,15 +57,14 @@ fn runs(body: &[Node], widths: &BTreeMap<String, u32>) -> Vec<Range<usize>> {
     while start < body.len() {
         let mut end = start;
         let mut filled = 0;
-        while let Some((input, name, rows)) = body.get(end).and_then(part) {
-            let first = body.get(start).and_then(part);
-            let same = first.is_some_and(|(i, n, _)| i == input && n == name);
-            if !same || rows.0 != filled {
+        let first = body.get(start).and_then(part);
+        while let Some(part) = body.get(end).and_then(part) {
+            if first.as_ref().is_none_or(|first| !first.goes_with(&part)) || part.rows.0 != filled {
                 break;
             }
-            (end, filled) = (end + 1, rows.1);
+            (end, filled) = (end + 1, part.rows.1);
         }
-        let whole = body.get(start).and_then(part).and_then(|(_, name, _)| widths.get(name));
+        let whole = first.and_then(|first| widths.get(first.output));
         if end > start + 1 && whole == Some(&filled) {
             runs.push(start..end);
         }
@@ -103,58 +73,120 @@ fn runs(body: &[Node], widths: &BTreeMap<String, u32>) -> Vec<Range<usize>> {
     runs
 }
 
-/// The input of a product, and the part of a value that it writes.
-fn part(node: &Node) -> Option<(&ValueRef, &str, (u32, u32))> {
-    match node {
-        Node::Linear(op) if !op.accumulate && op.bias.is_none() => {
-            Some((&op.input, op.output.name.as_str(), op.output.rows?))
-        }
-        _ => None,
+/// A product that writes a part of a value.
+struct Part<'n> {
+    input: &'n ValueRef,
+    output: &'n str,
+    rows: (u32, u32),
+    has_bias: bool,
+}
+
+impl Part<'_> {
+    fn goes_with(&self, other: &Part<'_>) -> bool {
+        let of = |part: &Self| (part.input.clone(), part.output.to_owned(), part.has_bias);
+        of(self) == (other.input.clone(), other.output.to_owned(), other.has_bias)
     }
 }
 
-/// Makes one product of several, and says what its weight is called: as the value that it fills,
-/// where the first one was.
-fn fuse_run(body: &mut Vec<Node>, run: Range<usize>) -> String {
-    let mut fused = String::new();
+fn part(node: &Node) -> Option<Part<'_>> {
+    let Node::Linear(op) = node else { return None };
+    let (input, output, has_bias) = (&op.input, op.output.name.as_str(), op.bias.is_some());
+    let rows = op.output.rows.filter(|_| !op.accumulate)?;
+    Some(Part { input, output, rows, has_bias })
+}
+
+/// What the products have: their weights, and their biases, if they have any.
+fn operands(products: &[Node]) -> Vec<Vec<String>> {
+    let of = |nodes: &[Node]| nodes.iter().map(Node::weights).collect::<Vec<_>>();
+    let weights = of(products);
+    let count = weights.first().map_or(0, Vec::len);
+    (0..count).map(|i| weights.iter().filter_map(|w| w.get(i).cloned()).collect()).collect()
+}
+
+/// The file and the format of each tensor.
+type Places = BTreeMap<String, (usize, Format)>;
+
+fn places(files: &[Vec<Planned>]) -> Places {
+    let tensors = files.iter().enumerate().flat_map(|(number, file)| {
+        file.iter().map(move |tensor| (tensor.plan.name.clone(), (number, tensor.format)))
+    });
+    tensors.collect()
+}
+
+/// Tensors that become one.
+struct Join {
+    names: Vec<String>,
+}
+
+impl Join {
+    fn new(names: &[String], layer: u32) -> Option<Self> {
+        let names = names.iter().map(|name| name_in_layer(name, layer).ok());
+        names.collect::<Option<_>>().map(|names| Self { names })
+    }
+
+    /// True if they are in one file, and have one format.
+    fn fits(&self, places: &Places) -> bool {
+        let mut places = self.names.iter().map(|name| places.get(name));
+        let first = places.next().flatten();
+        first.is_some() && places.all(|place| place == first)
+    }
+
+    /// Puts the rows of the tensors, or the numbers of vectors, one after another, where the first
+    /// one was.
+    fn apply(&self, files: &mut [Vec<Planned>], places: &Places, name: String) {
+        let file = self.names.first().and_then(|name| places.get(name)).map(|(file, _)| *file);
+        let Some(file) = file.and_then(|file| files.get_mut(file)) else { return };
+        let place = |name: &String| file.iter().position(|tensor| tensor.plan.name == *name);
+        let parts = self.names.iter().filter_map(place);
+        let parts: Vec<_> = parts.map(|at| file[at].plan.clone()).collect();
+        let Some(at) = self.names.first().and_then(place) else { return };
+        let (format, plan) = (file[at].format, &mut file[at].plan);
+        match format {
+            Format::Vector => plan.columns = parts.iter().map(|part| part.columns).sum(),
+            _ => plan.rows = parts.iter().map(|part| part.rows).sum(),
+        }
+        plan.name = name;
+        plan.data = Data::Stored(parts.iter().flat_map(|part| part.sources()).cloned().collect());
+        file.retain(|tensor| !self.names.contains(&tensor.plan.name));
+    }
+}
+
+/// Makes one product of several, and says what its weights are called: as the value that it fills,
+/// where the first ones were.
+fn fuse_run(body: &mut Vec<Node>, run: Range<usize>) -> Vec<String> {
+    let mut fused = vec![];
     if let Some(Node::Linear(op)) = body.get_mut(run.start) {
         let place = op.weight.rsplit_once('.').map_or("", |(place, _)| place);
-        fused = format!("{place}.{}", op.output.name);
-        op.weight.clone_from(&fused);
+        let name = format!("{place}.{}", op.output.name);
+        op.bias = op.bias.take().map(|_| format!("{name}_bias"));
+        fused.extend(op.bias.clone());
+        fused.push(name.clone());
+        op.weight = name;
         op.output.rows = None;
     }
     body.drain(run.start + 1..run.end);
     fused
 }
 
-/// Puts the rows of a layer's tensors one after another, where the first one was.
-fn fuse_tensors(file: &mut Vec<Planned>, weights: &[String], fused: &str, layer: u32) {
-    let names: Vec<_> = weights.iter().map(|weight| in_layer(weight, layer)).collect();
-    let place = |name: &String| file.iter().position(|tensor| tensor.plan.name == *name);
-    let parts: Vec<_> = names.iter().filter_map(place).map(|at| file[at].plan.clone()).collect();
-    let Some(at) = names.first().and_then(place) else { return };
-    let plan = &mut file[at].plan;
-    plan.name = in_layer(fused, layer);
-    plan.rows = parts.iter().map(|part| part.rows).sum();
-    plan.data = Data::Stored(parts.iter().flat_map(|part| part.sources()).cloned().collect());
-    file.retain(|tensor| !names.contains(&tensor.plan.name));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::{Blueprint, blueprint};
+    use crate::arch::{Blueprint, Role, TensorPlan, blueprint};
     use crate::quantize::Precision;
     use crate::synth::{RandomModel, SHAPES};
 
     fn drawn() -> (Blueprint, Vec<Vec<Planned>>) {
-        let model = RandomModel::new(&SHAPES[0], Precision::F16, 0).unwrap();
-        let blueprint = blueprint(&model).unwrap();
-        let planned = |file: &Vec<_>| {
-            let plans = file.iter().cloned();
-            plans.map(|plan| Planned { plan, format: Format::Int8, plane: 0 }).collect()
+        planned(&RandomModel::new(&SHAPES[0], Precision::F16, 0).unwrap())
+    }
+
+    fn planned(model: &RandomModel) -> (Blueprint, Vec<Vec<Planned>>) {
+        let blueprint = blueprint(model).unwrap();
+        let planned = |plan: &TensorPlan| {
+            let format = if plan.role == Role::Vector { Format::Vector } else { Format::Int8 };
+            Planned { plan: plan.clone(), format, plane: 0 }
         };
-        let files = blueprint.files.iter().map(planned).collect();
+        let files = blueprint.files.iter().map(|file| file.iter().map(planned).collect());
+        let files = files.collect();
         (blueprint, files)
     }
 
@@ -183,8 +215,8 @@ mod tests {
         assert_eq!((qkv.rows, qkv.columns), (96 + 2 * 48, 96));
         let body = &graph.subgraphs["block"];
         let weights: Vec<_> = body.iter().flat_map(Node::weights).collect();
-        let has = |name: &str| weights.iter().any(|weight| weight == name);
-        assert!(has("layers.{layer}.attention.qkv") && !has("layers.{layer}.attention.key"));
+        assert!(weights.contains(&"layers.{layer}.attention.qkv".to_owned()));
+        assert!(!weights.contains(&"layers.{layer}.attention.key".to_owned()));
     }
 
     #[test]
@@ -211,5 +243,38 @@ mod tests {
         fuse(&mut graph, &mut files);
         assert!(names(&files).contains(&"layers.1.feed_forward.up"));
         assert!(names(&files).contains(&"layers.1.attention.qkv"));
+    }
+    fn with_biases() -> (Blueprint, Vec<Vec<Planned>>) {
+        let config = serde_json::json!({
+            "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "vocab_size": 8,
+        });
+        let config = config.as_object().unwrap().clone();
+        planned(&RandomModel::with_config(std::path::Path::new("config.json"), config).unwrap())
+    }
+
+    #[test]
+    fn biases_become_one_with_their_products() {
+        let (Blueprint { mut graph, .. }, mut files) = with_biases();
+        fuse(&mut graph, &mut files);
+        assert_eq!(names(&files)[1..3], ["layers.1.attention.qkv_bias", "layers.1.attention.qkv"]);
+        let bias = &files[1][1].plan;
+        assert_eq!((bias.rows, bias.columns, bias.sources().len()), (1, 32 + 2 * 16, 3));
+    }
+
+    #[test]
+    fn a_product_without_a_bias_stays_apart_from_those_with_one() {
+        let (Blueprint { mut graph, .. }, mut files) = with_biases();
+        let block = graph.subgraphs.get_mut("block").unwrap();
+        for node in block.iter_mut() {
+            if let Node::Linear(op) = node
+                && op.weight.ends_with(".key")
+            {
+                op.bias = None;
+            }
+        }
+        fuse(&mut graph, &mut files);
+        assert!(names(&files).contains(&"layers.1.attention.key"));
     }
 }

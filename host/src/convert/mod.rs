@@ -16,6 +16,8 @@ use crate::session::{self, Session};
 use crate::tokenizer::Spec;
 use crate::{Error, Result, calibrate, input};
 use omex_core::quant::Format;
+#[cfg(test)]
+pub(crate) use rows::read_vector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use weights::WeightLayout;

@@ -196,10 +196,8 @@ fn format_of(source: &dyn Container, precision: Option<Precision>, plan: &Tensor
     match (plan.role, precision) {
         (Role::Vector, _) => Format::Vector,
         (_, None) => kept_format(encoding),
-        (Role::Vocabulary, Some(Precision::Int4)) if encoding != Some(Encoding::Q4_0) => {
-            Format::Int8
-        }
-        (Role::Matrix | Role::Vocabulary, Some(precision)) => precision.into(),
+        (Role::Outer, Some(Precision::Int4)) if encoding != Some(Encoding::Q4_0) => Format::Int8,
+        (Role::Matrix | Role::Outer, Some(precision)) => precision.into(),
     }
 }
 

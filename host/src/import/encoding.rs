@@ -21,13 +21,16 @@ pub enum Encoding {
     /// GGUF Q4_0: 32 values a block, f16 scale then 16 bytes, value = (nibble - 8) * scale; low
     /// nibbles hold values 0 to 15, high nibbles 16 to 31.
     Q4_0,
+    /// Numbers that no weight is stored as, which are not read: the format's name for them, and
+    /// their bytes.
+    Other(&'static str, u32),
 }
 
 impl Encoding {
     /// Values in a block, the smallest unit that can be stored.
     pub const fn block_values(self) -> u32 {
         match self {
-            Encoding::F32 | Encoding::F16 | Encoding::Bf16 => 1,
+            Encoding::F32 | Encoding::F16 | Encoding::Bf16 | Encoding::Other(..) => 1,
             Encoding::Q8_0 | Encoding::Q4_0 => BLOCK as u32,
         }
     }
@@ -39,6 +42,7 @@ impl Encoding {
             Encoding::F16 | Encoding::Bf16 => 2,
             Encoding::Q8_0 => 2 + BLOCK as u32,
             Encoding::Q4_0 => 2 + BLOCK as u32 / 2,
+            Encoding::Other(_, bytes) => bytes,
         }
     }
 
@@ -53,7 +57,7 @@ impl Encoding {
     ///
     /// # Panics
     ///
-    /// When `bytes` is not the length of a row of `out.len()` values.
+    /// When `bytes` is not the length of a row of `out.len()` values, or they are not read.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         let (block_bytes, values) = (self.block_bytes() as usize, self.block_values() as usize);
         assert!(
@@ -70,6 +74,7 @@ impl Encoding {
             }
             Encoding::Q8_0 => blocks.for_each(|(b, v)| decode_q8_0(b, v)),
             Encoding::Q4_0 => blocks.for_each(|(b, v)| decode_q4_0(b, v)),
+            Encoding::Other(name, _) => panic!("{name} is not read"),
         }
     }
 }

@@ -101,6 +101,28 @@ fn read_header(file: &SourceFile) -> Result<(Vec<(String, Entry)>, u64)> {
     Ok((entries, 8 + length))
 }
 
+/// The encoding of a type by its name.
+fn encoding(dtype: &str) -> Option<Encoding> {
+    Some(match dtype {
+        "F32" => Encoding::F32,
+        "F16" => Encoding::F16,
+        "BF16" => Encoding::Bf16,
+        "BOOL" => Encoding::Other("BOOL", 1),
+        "U8" => Encoding::Other("U8", 1),
+        "I8" => Encoding::Other("I8", 1),
+        "F8_E4M3" => Encoding::Other("F8_E4M3", 1),
+        "F8_E5M2" => Encoding::Other("F8_E5M2", 1),
+        "U16" => Encoding::Other("U16", 2),
+        "I16" => Encoding::Other("I16", 2),
+        "U32" => Encoding::Other("U32", 4),
+        "I32" => Encoding::Other("I32", 4),
+        "U64" => Encoding::Other("U64", 8),
+        "I64" => Encoding::Other("I64", 8),
+        "F64" => Encoding::Other("F64", 8),
+        _ => return None,
+    })
+}
+
 fn place(
     files: &[SourceFile],
     index: usize,
@@ -109,20 +131,10 @@ fn place(
     data_start: u64,
 ) -> Result<StoredTensor> {
     let file = &files[index];
-    let encoding = match entry.dtype.as_str() {
-        "F32" => Encoding::F32,
-        "F16" => Encoding::F16,
-        "BF16" => Encoding::Bf16,
-        dtype => {
-            let remedy = "convert the model to one of these types";
-            return Err(file.malformed(
-                format!("dtype of {name}"),
-                dtype,
-                "F32, F16 or BF16",
-                remedy,
-            ));
-        }
-    };
+    let encoding = encoding(&entry.dtype).ok_or_else(|| {
+        let (expected, remedy) = ("a type that the format knows", DAMAGED);
+        file.malformed(format!("dtype of {name}"), entry.dtype.as_str(), expected, remedy)
+    })?;
     let (start, end) = entry.data_offsets;
     let bad_offsets = |expected: String| {
         let found = format!("[{start}, {end}]");

@@ -179,6 +179,11 @@ impl Container for StoredModel {
 
     fn read_row(&self, name: &str, row: u32, out: &mut [f32]) -> Result<()> {
         let (file, info, offset, length) = self.locate(name, row)?;
+        if let Encoding::Other(kind, _) = info.encoding {
+            let expected = "F32, F16, BF16 or blocks";
+            let remedy = "convert the model to one of these types";
+            return Err(file.malformed(format!("dtype of {name}"), kind, expected, remedy));
+        }
         if out.len() != info.columns as usize {
             let expected = format!("{} columns", info.columns);
             let found = format!("a buffer for {}", out.len());

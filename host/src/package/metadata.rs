@@ -25,7 +25,7 @@ pub struct Metadata {
 /// What kind of model it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Architecture {
-    /// The family: `llama`.
+    /// The family, such as `llama`.
     #[serde(rename = "type")]
     pub family: String,
     /// Number of parameters; shared ones count once.

@@ -1,0 +1,85 @@
+//! Gemma 3, text only: local and global layers, norms behind layers, too (arXiv:2503.19786).
+
+use super::blueprint::Blueprint;
+use super::builder::{FREQUENCIES, Stored, all, stored};
+use super::config::Config;
+use super::decoder::{Decoder, Defaults, LLAMA};
+use super::rope::Rope;
+use crate::Result;
+use omex_core::ops::Activation;
+
+/// Those of transformers' `Gemma3TextConfig`.
+const DEFAULTS: Defaults = Defaults {
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    layers: 26,
+    heads: 8,
+    kv_heads: Some(4),
+    head_width: Some(256),
+    vocab_size: 262_208,
+    context_length: 131_072,
+    tied_embeddings: true,
+    bos: Some(2),
+    eos: Some(1),
+    ..LLAMA
+};
+
+pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
+    config.one_of("hidden_activation", &["gelu_pytorch_tanh"])?;
+    let bias = config.boolean("attention_bias", false)?;
+    let pattern = config.size("sliding_window_pattern", 6, u32::MAX)?;
+    let mut decoder = Decoder::read(config, &DEFAULTS)?;
+    let scalar = config.size("query_pre_attn_scalar", 256, u32::MAX)?;
+    decoder.score_scale = 1.0 / (scalar as f32).sqrt();
+    decoder.logit_cap = config.number("final_logit_softcapping")?;
+    // The norms' weights are stored less 1.
+    decoder.norm_plus = 1.0;
+    let windows =
+        decoder.windows(config, Some(4096), |layer| !(layer + 1).is_multiple_of(pattern))?;
+    let [global, local] = ropes(config)?;
+    let mut graph = decoder.graph();
+    graph.values([("branch", decoder.sizes.hidden)]);
+    decoder.angles(&mut graph, ["angles", FREQUENCIES], &global, config)?;
+    decoder.angles(&mut graph, ["local_angles", "rotary.local_frequencies"], &local, config)?;
+    graph.embed("residual");
+    graph.scale("residual", (decoder.sizes.hidden as f32).sqrt());
+    graph.layers(&windows, "model.layers", |graph, &window| {
+        let angles = if window == 0 { "angles" } else { "local_angles" };
+        decoder.norm(graph, "attention_norm", "input_layernorm", ["residual", "normed"]);
+        decoder.project(graph, bias);
+        decoder.head_norms(graph, ["self_attn.q_norm", "self_attn.k_norm"]);
+        decoder.attend(graph, angles, window);
+        let output = Stored { bias, ..stored("self_attn.o_proj") };
+        graph.linear("attention.output", output, "attended", &all("branch"));
+        decoder.norm(graph, "after_attention_norm", "post_attention_layernorm", ["branch"; 2]);
+        graph.add("branch", "residual");
+        decoder.norm(
+            graph,
+            "feed_forward_norm",
+            "pre_feedforward_layernorm",
+            ["residual", "normed"],
+        );
+        let gate = ["mlp.gate_proj", "mlp.up_proj"].map(stored);
+        decoder.gate(graph, Activation::GeluTanh, gate);
+        graph.linear("feed_forward.down", stored("mlp.down_proj"), "gated", &all("branch"));
+        decoder.norm(graph, "after_feed_forward_norm", "post_feedforward_layernorm", ["branch"; 2]);
+        graph.add("branch", "residual");
+    });
+    Ok(decoder.finish("gemma3", graph, "model.norm"))
+}
+
+/// The RoPE of global layers and that of local ones.
+fn ropes(config: &Config<'_>) -> Result<[Rope; 2]> {
+    let theta = config.number("rope_local_base_freq")?.unwrap_or(10000.0);
+    match config.object("rope_parameters", "rope_parameters.")? {
+        Some(both) => {
+            let of = |name, prefix| match both.object(name, prefix)? {
+                Some(rope) => Rope::of(&rope, config),
+                None => Err(both.missing(name, "an object")),
+            };
+            let global = of("full_attention", "rope_parameters.full_attention.")?;
+            Ok([global, of("sliding_attention", "rope_parameters.sliding_attention.")?])
+        }
+        None => Ok([Rope::read(config)?, Rope::plain(theta)]),
+    }
+}

@@ -1,0 +1,84 @@
+//! GPT-2: LayerNorm, learned positions, matrices stored transposed.
+
+use super::blueprint::{Blueprint, Order, Sizes};
+use super::builder::{Builder, NormOf, Stored, all, stored};
+use super::config::Config;
+use super::decoder::{MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, read_tokens};
+use crate::Result;
+use crate::graph::ValueRef;
+use omex_core::ops::{Activation, Index, NormKind};
+
+pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
+    config.one_of("activation_function", &["gelu_new", "gelu_pytorch_tanh"])?;
+    config.only("scale_attn_weights", true)?;
+    config.only("scale_attn_by_inverse_layer_idx", false)?;
+    let sizes = read_sizes(config)?;
+    let (hidden, width) = (sizes.hidden, sizes.head_width);
+    let vocabulary = config.size("vocab_size", 50257, MAX_VOCABULARY)?;
+    let positions = config.size("n_positions", 1024, MAX_CONTEXT)?;
+    let tied = config.boolean("tie_word_embeddings", true)?;
+    let tokens = read_tokens(config, [Some(50256); 2], vocabulary)?;
+    let of = NormOf {
+        kind: NormKind::Layer,
+        epsilon: config.epsilon("layer_norm_epsilon", 1e-5)?,
+        group: 0,
+    };
+    let norm = |name| Stored { bias: true, ..stored(name) };
+    let matrix = |name| Stored { bias: true, order: Order::Transposed, ..stored(name) };
+    let mut graph = Builder::new(vocabulary, positions);
+    graph.values([
+        ("residual", hidden),
+        ("normed", hidden),
+        ("qkv", 3 * hidden),
+        ("attended", hidden),
+        ("wide", sizes.intermediate),
+    ]);
+    graph.embed("residual");
+    graph.embed_onto(
+        "positions",
+        stored("transformer.wpe"),
+        positions,
+        Index::Position,
+        "residual",
+    );
+    let parts = [0, 1, 2].map(|part| ValueRef::rows("qkv", part * hidden, (part + 1) * hidden));
+    graph.layers(&vec![(); sizes.layers as usize], "transformer.h", |graph, ()| {
+        let [residual, normed] = ["residual", "normed"].map(all);
+        graph.norm("attention_norm", norm("ln_1"), of, [&residual, &normed]);
+        graph.linear("attention.qkv", matrix("attn.c_attn"), "normed", &all("qkv"));
+        let state = graph.cache("kv", sizes.heads, width, 0);
+        let [query, key, value] = &parts;
+        let scale = 1.0 / (width as f32).sqrt();
+        graph.attention(&state, [query, key, value], None, scale, "attended");
+        graph.linear_onto("attention.output", matrix("attn.c_proj"), "attended", "residual");
+        graph.norm("feed_forward_norm", norm("ln_2"), of, [&residual, &normed]);
+        graph.linear("feed_forward.up", matrix("mlp.c_fc"), "normed", &all("wide"));
+        graph.activate(Activation::GeluTanh, "wide");
+        graph.linear_onto("feed_forward.down", matrix("mlp.c_proj"), "wide", "residual");
+    });
+    graph.selected_values([("selected", hidden), ("final", hidden), ("logits", vocabulary)]);
+    graph.select("residual", "selected");
+    graph.norm("norm", norm("transformer.ln_f"), of, [&all("selected"), &all("final")]);
+    graph.logits("transformer.wte", (!tied).then_some("lm_head"), None, "final");
+    // Masks that early versions of transformers stored; a tied output matrix is a copy.
+    let mut derived = vec![".attn.bias", ".attn.masked_bias"];
+    derived.extend(tied.then_some("lm_head.weight"));
+    Ok(graph.finish("gpt2", sizes, tokens, derived))
+}
+
+fn read_sizes(config: &Config<'_>) -> Result<Sizes> {
+    let hidden = config.size("n_embd", 768, MAX_WIDTH)?;
+    let heads = config.size("n_head", 12, hidden)?;
+    if !hidden.is_multiple_of(heads) {
+        let expected = format!("a divisor of n_embd = {hidden}");
+        return Err(config.bad("n_head", &heads.into(), &expected));
+    }
+    Ok(Sizes {
+        hidden,
+        intermediate: config.size("n_inner", hidden.saturating_mul(4), MAX_WIDTH)?,
+        layers: config.size("n_layer", 12, MAX_LAYERS)?,
+        heads,
+        kv_heads: heads,
+        head_width: hidden / heads,
+    })
+}

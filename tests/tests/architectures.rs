@@ -1,0 +1,269 @@
+//! Each architecture computes what the reference implementation does, from both styles of config.
+
+use omex::arch::blueprint;
+use omex::import::open;
+use omex::quantize::Precision;
+use omex_core::engine::Wanted;
+use omex_tests::{
+    Setting, convert_from, greedy_logits, json, logits, numbers, read_npy, require_shared,
+    worst_error,
+};
+use serde_json::Value;
+use std::path::Path;
+
+/// How far a logit may be off, relative to the largest of its row.
+const TOLERANCE: f32 = 1e-4;
+
+/// Copies the weights of a model beside one of its configurations.
+fn with_config(model: &Path, config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(model.join(config), folder.path().join("config.json")).unwrap();
+    let weights = "model.safetensors";
+    std::fs::copy(model.join(weights), folder.path().join(weights)).unwrap();
+    folder
+}
+
+/// Compares prompt and greedy text with the reference, for each of these configurations.
+fn equals_the_reference(model: &Path, configs: &[&str]) {
+    let reference = json(&model.join("ref.json"));
+    let prompt = numbers(&reference["input_ids"]);
+    let greedy = numbers(&reference["greedy_ids"]);
+    for config in configs {
+        let folder = with_config(model, config);
+        let package = convert_from(folder.path(), Some(Precision::F32));
+        let what = format!("{} with {config}", model.file_name().unwrap().display());
+        let found = logits(&package.path, &prompt, &Setting::default());
+        let worst = worst_error(&found, &read_npy(&model.join("logits.npy")).rows);
+        let (ids, rows) = greedy_logits(&package.path, &prompt, greedy.len(), &Setting::default());
+        let greedily = worst_error(&rows, &read_npy(&model.join("logits_with_greedy.npy")).rows);
+        println!("{what}: largest relative error {worst:.2e}, greedily {greedily:.2e}");
+        assert_eq!(ids, greedy, "{what}: greedy tokens");
+        assert!(worst <= TOLERANCE && greedily <= TOLERANCE, "{what}: {worst:e}, {greedily:e}");
+    }
+}
+
+const BOTH: [&str; 2] = ["config.json", "config_v5.json"];
+
+#[test]
+fn a_llama_with_biases() {
+    equals_the_reference(&require_shared!("golden/llama_bias"), &BOTH);
+}
+
+#[test]
+fn mistral() {
+    equals_the_reference(&require_shared!("golden/mistral_sw"), &BOTH);
+}
+
+#[test]
+fn qwen2() {
+    equals_the_reference(&require_shared!("golden/qwen2"), &BOTH);
+}
+
+#[test]
+fn qwen3() {
+    equals_the_reference(&require_shared!("golden/qwen3"), &BOTH);
+}
+
+#[test]
+fn gemma3() {
+    equals_the_reference(&require_shared!("golden/gemma3_text"), &BOTH);
+}
+
+#[test]
+fn gpt2() {
+    equals_the_reference(&require_shared!("golden/gpt2"), &BOTH);
+}
+
+#[test]
+fn lfm2_also_as_published() {
+    let configs = [BOTH[0], BOTH[1], "config_hub.json"];
+    equals_the_reference(&require_shared!("golden/lfm2"), &configs);
+}
+
+#[test]
+fn bert_with_both_of_its_outputs() {
+    let model = require_shared!("golden/bert");
+    let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
+    for config in BOTH {
+        let folder = with_config(&model, config);
+        let package = convert_from(folder.path(), Some(Precision::F32));
+        let mut session = Setting::default().open(&package.path, prompt.len() as u32).unwrap();
+        let mut engine = session.engine().unwrap();
+        engine.forward(&prompt, Wanted::All).unwrap();
+        for (name, file) in [("hidden", "hidden_plain.npy"), ("logits", "logits.npy")] {
+            let port = engine.program().outputs().find(|port| port.name == name).unwrap();
+            let found: Vec<Vec<f32>> =
+                (0..prompt.len()).map(|column| engine.output(&port, column).to_vec()).collect();
+            let worst = worst_error(&found, &read_npy(&model.join(file)).rows);
+            println!("bert's {name} with {config}: largest relative error {worst:.2e}");
+            assert!(worst <= TOLERANCE, "{name}: {worst:e}");
+        }
+    }
+}
+
+/// The tensors of a safetensors file: names, shapes and bytes.
+fn tensors(path: &Path) -> Vec<(String, Vec<u64>, Vec<u8>)> {
+    let file = std::fs::read(path).unwrap();
+    let length = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
+    let (header, data) = file[8..].split_at(length);
+    let header: Value = serde_json::from_slice(header).unwrap();
+    let entries = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
+    let tensor = |(name, entry): (&String, &Value)| {
+        let [shape, span]: [Vec<u64>; 2] =
+            ["shape", "data_offsets"].map(|field| numbers64(&entry[field]));
+        (name.clone(), shape, data[span[0] as usize..span[1] as usize].to_vec())
+    };
+    entries.map(tensor).collect()
+}
+
+fn numbers64(list: &Value) -> Vec<u64> {
+    list.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
+}
+
+/// Writes a model of BF16 tensors as a GGUF file, as llama.cpp's converter names things.
+fn write_gguf(architecture: &str, model: &Path, path: &Path) {
+    let string = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let config = json(&model.join("config.json"));
+    let mut keys = vec![[string("general.architecture"), vec![8, 0, 0, 0], string(architecture)]];
+    for (key, field, kind) in [
+        ("embedding_length", "hidden_size", 4u32),
+        ("feed_forward_length", "intermediate_size", 4),
+        ("block_count", "num_hidden_layers", 4),
+        ("attention.head_count", "num_attention_heads", 4),
+        ("attention.head_count_kv", "num_key_value_heads", 4),
+        ("attention.key_length", "head_dim", 4),
+        ("context_length", "max_position_embeddings", 4),
+        ("attention.layer_norm_rms_epsilon", "rms_norm_eps", 6),
+        ("rope.freq_base", "rope_theta", 6),
+    ] {
+        let Some(value) = config[field].as_f64() else { continue };
+        let bytes =
+            if kind == 4 { (value as u32).to_le_bytes() } else { (value as f32).to_le_bytes() };
+        let key = string(&format!("{architecture}.{key}"));
+        keys.push([key, kind.to_le_bytes().to_vec(), bytes.to_vec()]);
+    }
+    let tensors = tensors(&model.join("model.safetensors"));
+    let counts = [tensors.len() as u64, keys.len() as u64].map(u64::to_le_bytes).concat();
+    let mut file = [b"GGUF", &3u32.to_le_bytes()[..], &counts, &keys.concat().concat()].concat();
+    let mut data: Vec<u8> = vec![];
+    for (name, shape, bytes) in &tensors {
+        file.extend(string(&gguf_name(name)));
+        file.extend((shape.len() as u32).to_le_bytes());
+        file.extend(shape.iter().rev().flat_map(|side| side.to_le_bytes()));
+        file.extend(30u32.to_le_bytes());
+        file.extend((data.len() as u64).to_le_bytes());
+        data.extend(bytes);
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    file.resize(file.len().next_multiple_of(32), 0);
+    std::fs::write(path, [file, data].concat()).unwrap();
+}
+
+fn gguf_name(name: &str) -> String {
+    let pairs = [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("model.layers", "blk"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.o_proj", "attn_output"),
+        ("self_attn.", "attn_"),
+        ("mlp.", "ffn_"),
+        ("_proj", ""),
+    ];
+    pairs.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+}
+
+#[test]
+fn qwens_from_gguf_have_the_same_weights() {
+    for name in ["qwen2", "qwen3"] {
+        let model = require_shared!(&format!("golden/{name}"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        write_gguf(name, &model, &path);
+        become_one(&model, &path);
+    }
+}
+
+/// Writes a model of F32 tensors with other names, and with more of them, of zeros: name, type,
+/// shape and bytes.
+fn renamed(
+    model: &Path,
+    name: impl Fn(&str) -> String,
+    more: &[(&str, &str, &[usize], usize)],
+) -> tempfile::TempDir {
+    let folder = with_config(model, "config.json");
+    let path = folder.path().join("model.safetensors");
+    let (mut header, mut data) = (serde_json::Map::new(), vec![]);
+    let mut add = |name: String, dtype: &str, shape: &Value, bytes: &[u8]| {
+        let span = [data.len(), data.len() + bytes.len()];
+        let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": span });
+        header.insert(name, entry);
+        data.extend(bytes);
+    };
+    for (stored, shape, bytes) in tensors(&path) {
+        add(name(&stored), "F32", &shape.into(), &bytes);
+    }
+    for (name, dtype, shape, bytes) in more {
+        add((*name).to_owned(), dtype, &shape.to_vec().into(), &vec![0; *bytes]);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let length = (header.len() as u64).to_le_bytes();
+    std::fs::write(&path, [&length[..], &header, &data].concat()).unwrap();
+    folder
+}
+
+/// Asserts that two folders become the same package.
+fn become_one(model: &Path, other: &Path) {
+    let [a, b] = [model, other].map(|path| convert_from(path, Some(Precision::Int8)));
+    for file in ["graph.json", "weights/layer_0.bin", "weights/quantization.json"] {
+        let [a, b] = [&a, &b].map(|package| std::fs::read(package.path.join(file)).unwrap());
+        assert!(a == b, "{file} of {}", model.display());
+    }
+}
+
+#[test]
+fn names_without_the_models_own_and_stored_masks_change_nothing() {
+    let model = require_shared!("golden/gpt2");
+    let bare = |name: &str| name.strip_prefix("transformer.").unwrap_or(name).to_owned();
+    let masks: [(&str, &str, &[usize], usize); 2] =
+        [("h.0.attn.bias", "F32", &[1, 1, 8, 8], 256), ("h.1.attn.masked_bias", "BOOL", &[1], 1)];
+    become_one(&model, renamed(&model, bare, &masks).path());
+}
+
+#[test]
+fn names_from_tensorflow_and_heads_that_nothing_reads_change_nothing() {
+    let model = require_shared!("golden/bert");
+    let old = |name: &str| {
+        let gamma = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+        gamma.replace("LayerNorm.bias", "LayerNorm.beta")
+    };
+    let more: [(&str, &str, &[usize], usize); 2] = [
+        ("bert.embeddings.position_ids", "I64", &[1, 128], 1024),
+        ("bert.pooler.dense.bias", "F32", &[64], 256),
+    ];
+    become_one(&model, renamed(&model, old, &more).path());
+}
+
+#[test]
+fn what_an_architecture_does_not_compute_is_refused_by_name() {
+    for (model, field, value) in [
+        ("qwen2", "attn_logit_softcapping", 50.0.into()),
+        ("qwen3", "hidden_act", "gelu".into()),
+        ("gemma3_text", "use_bidirectional_attention", true.into()),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", true.into()),
+        ("bert", "position_embedding_type", "relative_key".into()),
+        ("lfm2", "layer_types", vec!["conv", "mamba", "conv", "conv"].into()),
+        ("mistral_sw", "layer_types", vec!["full_attention"].into()),
+        ("mistral_sw", "sliding_window", 0.into()),
+    ] {
+        let model = require_shared!(&format!("golden/{model}"));
+        let mut config: Value = json(&model.join("config.json"));
+        config[field] = value;
+        let folder = with_config(&model, "config.json");
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let source = open(folder.path(), None).unwrap();
+        let error = blueprint(&*source).unwrap_err().to_string();
+        assert!(error.contains(field), "{field}: {error}");
+    }
+}
