@@ -1,12 +1,13 @@
 //! Each architecture computes what the reference implementation does, from both styles of config.
 
 use omex::arch::blueprint;
+use omex::convert::{Calibration, Options, convert};
 use omex::import::open;
 use omex::quantize::Precision;
 use omex_core::engine::Wanted;
 use omex_tests::{
-    Setting, convert_from, greedy_logits, json, logits, numbers, read_npy, require_shared,
-    worst_error,
+    Converted, Setting, convert_from, greedy_logits, json, logits, numbers, read_npy,
+    require_shared, worst_error,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -99,6 +100,24 @@ fn bert_with_both_of_its_outputs() {
             assert!(worst <= TOLERANCE, "{name}: {worst:e}");
         }
     }
+}
+
+#[test]
+fn an_encoder_is_rounded_to_int4_without_writing_texts() {
+    let model = require_shared!("golden/bert");
+    let source = open(&model, None).unwrap();
+    let options = Options { precision: Some(Precision::Int4), ..Options::default() };
+    let package = Converted::with(&*source, &options);
+    let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
+    let found = logits(&package.path, &prompt, &Setting::default());
+    let worst = worst_error(&found, &read_npy(&model.join("logits.npy")).rows);
+    assert!(worst > TOLERANCE && worst < 0.5, "{worst:e}");
+    let text = package.folder.path().join("text");
+    std::fs::write(&text, "Some text.").unwrap();
+    let options = Options { calibration: Calibration::Text(&text), ..options };
+    let path = package.folder.path().join("calibrated.omex");
+    let error = convert(&*source, "huggingface", "bert", &path, &options, &mut |_, _| {});
+    assert!(error.unwrap_err().to_string().contains("--no-calibration"));
 }
 
 /// The tensors of a safetensors file: names, shapes and bytes.

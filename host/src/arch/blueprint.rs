@@ -1,8 +1,9 @@
 //! What a model computes, and where the numbers of each of its tensors come from.
 
-use crate::graph::Graph;
+use crate::graph::{Graph, LOGITS, Node};
 use crate::import::{Container, Encoding};
 use crate::{Error, Result};
+use omex_core::ops::Mask;
 use std::collections::BTreeSet;
 
 /// A model before its weights are written: what `convert` makes a package of.
@@ -151,6 +152,14 @@ impl Blueprint {
     #[must_use]
     pub fn parameters(&self) -> u64 {
         self.tensors().map(TensorPlan::parameters).sum()
+    }
+
+    /// True if the model goes on with a text token by token.
+    #[must_use]
+    pub fn writes_texts(&self) -> bool {
+        let mut nodes = self.graph.subgraphs.values().flatten().chain(&self.graph.nodes);
+        let sees_all = nodes.any(|node| matches!(node, Node::Attend(op) if op.mask == Mask::Full));
+        !sees_all && self.graph.outputs.iter().any(|output| output.name == LOGITS)
     }
 
     /// Gives the stored tensors the names that another container has for them.

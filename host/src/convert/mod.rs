@@ -139,7 +139,12 @@ impl Job<'_> {
         let small = self.blueprint.parameters() <= SELF_CALIBRATED;
         let wanted = match self.options.calibration {
             Calibration::Off => false,
-            Calibration::Auto => small,
+            Calibration::Auto => small && self.blueprint.writes_texts(),
+            Calibration::Text(_) if !self.blueprint.writes_texts() => {
+                let message = "this model does not go on with texts, which calibrating needs; use \
+                               --no-calibration";
+                return Err(Error::Usage(message.into()));
+            }
             Calibration::Text(_) => true,
         };
         if !wanted || !layout.rounds_to_int4(self.source) {
