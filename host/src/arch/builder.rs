@@ -22,8 +22,10 @@ pub(super) struct Builder {
     place: Place,
     /// What stored tensors of layers begin with, before a dot and the layer's number.
     prefix: &'static str,
+    /// What is read before the layers.
     head: Vec<TensorPlan>,
     layers: Vec<Vec<TensorPlan>>,
+    /// What is read behind the layers.
     tail: Vec<TensorPlan>,
 }
 
@@ -440,7 +442,11 @@ impl Builder {
             TensorPlan { name, role, rows, columns, data }
         };
         let Place::Layers { number, .. } = self.place else {
-            self.tail.push(plan(name.to_owned(), String::new()));
+            // What is read before the layers lies before them, but for matrices of which some rows
+            // are read.
+            let before = self.layers.is_empty() && role != Role::Outer;
+            let file = if before { &mut self.head } else { &mut self.tail };
+            file.push(plan(name.to_owned(), String::new()));
             return name.to_owned();
         };
         for layer in number.numbers() {

@@ -29,6 +29,8 @@ pub(super) struct Defaults {
     /// The field of norms, too.
     pub(super) epsilon: (&'static str, f64),
     pub(super) tied_embeddings: bool,
+    /// Base of RoPE's frequencies.
+    pub(super) theta: f64,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
 }
@@ -45,6 +47,7 @@ pub(super) const LLAMA: Defaults = Defaults {
     context_length: 2048,
     epsilon: ("rms_norm_eps", 1e-6),
     tied_embeddings: false,
+    theta: 1e4,
     bos: Some(1),
     eos: Some(2),
 };
@@ -55,8 +58,9 @@ pub(super) struct Decoder {
     pub(super) vocab_size: u32,
     pub(super) context_length: u32,
     epsilon: f32,
-    tied_embeddings: bool,
+    pub(super) tied_embeddings: bool,
     tokens: (Option<u32>, Vec<u32>),
+    theta: f64,
     /// What scores are multiplied with.
     pub(super) score_scale: f32,
     /// The order in which rows of queries and keys are stored.
@@ -84,6 +88,7 @@ impl Decoder {
             epsilon: config.epsilon(defaults.epsilon.0, defaults.epsilon.1)?,
             tied_embeddings: config.boolean("tie_word_embeddings", defaults.tied_embeddings)?,
             tokens: read_tokens(config, [defaults.bos, defaults.eos], vocab_size)?,
+            theta: defaults.theta,
             score_scale: 1.0 / (sizes.head_width as f32).sqrt(),
             order: match config.interleaved {
                 true => Order::Interleaved(sizes.head_width),
@@ -132,7 +137,7 @@ impl Decoder {
         windows: &[u32],
         block: impl Fn(&Self, &mut Builder, u32),
     ) -> Result<Blueprint> {
-        let rope = Rope::read(config)?;
+        let rope = Rope::read(config, self.theta)?;
         let mut graph = self.graph();
         self.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
         graph.embed("residual");

@@ -19,6 +19,7 @@ const DEFAULTS: Defaults = Defaults {
     vocab_size: 262_208,
     context_length: 131_072,
     tied_embeddings: true,
+    theta: 1e6,
     bos: Some(2),
     eos: Some(1),
     ..LLAMA
@@ -70,16 +71,16 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
 
 /// The RoPE of global layers and that of local ones.
 fn ropes(config: &Config<'_>) -> Result<[Rope; 2]> {
-    let theta = config.number("rope_local_base_freq")?.unwrap_or(10000.0);
+    let local = config.number("rope_local_base_freq")?.unwrap_or(1e4);
     match config.object("rope_parameters", "rope_parameters.")? {
         Some(both) => {
-            let of = |name, prefix| match both.object(name, prefix)? {
-                Some(rope) => Rope::of(&rope, config),
+            let of = |name, prefix, theta| match both.object(name, prefix)? {
+                Some(rope) => Rope::of(&rope, config, theta),
                 None => Err(both.missing(name, "an object")),
             };
-            let global = of("full_attention", "rope_parameters.full_attention.")?;
-            Ok([global, of("sliding_attention", "rope_parameters.sliding_attention.")?])
+            let global = of("full_attention", "rope_parameters.full_attention.", DEFAULTS.theta)?;
+            Ok([global, of("sliding_attention", "rope_parameters.sliding_attention.", local)?])
         }
-        None => Ok([Rope::read(config)?, Rope::plain(theta)]),
+        None => Ok([Rope::read(config, DEFAULTS.theta)?, Rope::plain(local)]),
     }
 }

@@ -19,18 +19,30 @@ const DEFAULTS: Defaults = Defaults {
     context_length: 128_000,
     epsilon: ("norm_eps", 1e-5),
     tied_embeddings: true,
+    theta: 1e6,
     ..LLAMA
 };
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
+    config.one_of("hidden_act", &["silu"])?;
     let mut decoder = Decoder::read(config, &DEFAULTS)?;
+    // As published models name it.
+    decoder.tied_embeddings = config.boolean("tie_embedding", decoder.tied_embeddings)?;
     decoder.sizes.intermediate = intermediate(config, decoder.sizes.intermediate)?;
     let (hidden, bias) = (decoder.sizes.hidden, config.boolean("conv_bias", false)?);
     let taps = config.size("conv_L_cache", 3, 64)?;
+    if taps == 1 {
+        return Err(config.bad("conv_L_cache", &taps.into(), "a number from 2 to 64"));
+    }
     let attends = attends(config, decoder.sizes.layers)?;
     let mut graph = decoder.graph();
     graph.values([("bcx", 3 * hidden), ("bx", hidden), ("convolved", hidden)]);
-    decoder.angles(&mut graph, ["angles", FREQUENCIES], &Rope::read(config)?, config)?;
+    decoder.angles(
+        &mut graph,
+        ["angles", FREQUENCIES],
+        &Rope::read(config, DEFAULTS.theta)?,
+        config,
+    )?;
     graph.embed("residual");
     graph.layers(&attends, "model.layers", |graph, attends| {
         decoder.norm(graph, "operator_norm", "operator_norm", ["residual", "normed"]);

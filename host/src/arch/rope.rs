@@ -41,8 +41,8 @@ enum Scaling {
 
 impl Rope {
     /// RoPE's parameters, as transformers 5 writes them (`rope_parameters`) or as earlier versions
-    /// did (`rope_theta`, `rope_scaling`).
-    pub(super) fn read(config: &Config<'_>) -> Result<Self> {
+    /// did (`rope_theta`, `rope_scaling`); without a base, it is `theta`.
+    pub(super) fn read(config: &Config<'_>, theta: f64) -> Result<Self> {
         let new = config.object("rope_parameters", "rope_parameters.")?;
         let old = config.object("rope_scaling", "rope_scaling.")?;
         let rope = match (&new, &old) {
@@ -54,7 +54,7 @@ impl Rope {
                 return Err(config.bad("rope_scaling", found, expected));
             }
         };
-        Self::of(rope, config)
+        Self::of(rope, config, theta)
     }
 
     /// Frequencies of this base, as they are.
@@ -63,8 +63,8 @@ impl Rope {
     }
 
     /// The parameters in an object, and those that the hyperparameters have in common.
-    pub(super) fn of(rope: &Config<'_>, config: &Config<'_>) -> Result<Self> {
-        let theta = rope.number("rope_theta")?.or(config.number("rope_theta")?);
+    pub(super) fn of(rope: &Config<'_>, config: &Config<'_>, theta: f64) -> Result<Self> {
+        let given = rope.number("rope_theta")?.or(config.number("rope_theta")?);
         if let Some(value) = rope.get("partial_rotary_factor").filter(|v| v.as_f64() != Some(1.0)) {
             return Err(rope.unsupported("partial_rotary_factor", value, "1.0"));
         }
@@ -76,7 +76,7 @@ impl Rope {
             };
             scaling = Scaling::Factors(factors.iter().map(|factor| factor * scale).collect());
         }
-        Ok(Self { theta: theta.unwrap_or(10000.0), scaling })
+        Ok(Self { theta: given.unwrap_or(theta), scaling })
     }
 
     /// The `width / 2` inverse frequencies of heads, with the formulas of transformers'

@@ -4,9 +4,10 @@
 mod damaged;
 mod models;
 
-use super::{Blueprint, Role, blueprint};
+use super::{Blueprint, Data, FREQUENCIES, Role, blueprint, of_config};
 use crate::Result;
 use crate::convert::read_vector;
+use crate::graph::Node;
 use crate::import::{self, Container, SourceFormat};
 use std::path::Path;
 
@@ -38,5 +39,27 @@ impl Model {
             })
         });
         rows.collect()
+    }
+}
+
+#[test]
+fn fields_that_are_absent_have_each_architectures_own_defaults() {
+    for (kind, theta, epsilon) in
+        [("llama", 1e4f64, 1e-6), ("gemma3_text", 1e6, 1e-6), ("lfm2", 1e6, 1e-5)]
+    {
+        let config = serde_json::json!({
+            "model_type": kind, "hidden_size": 64, "num_hidden_layers": 1, "head_dim": 32,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8,
+            "bos_token_id": null, "eos_token_id": null,
+        });
+        let blueprint = of_config(Path::new("config.json"), config.as_object().unwrap()).unwrap();
+        let plan = blueprint.tensors().find(|plan| plan.name == FREQUENCIES).unwrap();
+        let Data::Computed(frequencies) = &plan.data else { panic!("{plan:?}") };
+        assert_eq!(frequencies[8], theta.powf(-0.5) as f32, "{kind}");
+        let norm = blueprint.graph.nodes.iter().find_map(|node| match node {
+            Node::Norm(op) => Some(op.epsilon),
+            _ => None,
+        });
+        assert_eq!(norm, Some(epsilon as f32), "{kind}");
     }
 }
