@@ -35,6 +35,18 @@ pub(crate) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
     sync_folder(folder_of(path))
 }
 
+/// As [`persist`], where no file has the name yet.
+///
+/// # Errors
+/// The operating system's, or that a file has the name.
+pub(crate) fn persist_new(file: NamedTempFile, path: &Path) -> Result<File> {
+    let failed = |e| Error::io(path, "create", e);
+    file.as_file().sync_all().map_err(failed)?;
+    let file = file.persist_noclobber(path).map_err(|e| failed(e.error))?;
+    sync_folder(folder_of(path))?;
+    Ok(file)
+}
+
 /// Refuses what a file must not take the place of: whoever named a link or a device means what is
 /// behind it, and would lose it.
 ///

@@ -3,15 +3,16 @@
 //! It holds all tokens of the text, and the keys and values of all but the last one: that one is
 //! run when the text goes on, whatever follows it.
 
-use crate::durable::{create_beside, persist};
+use crate::durable::{create_beside, persist, persist_new};
 use crate::plan::Kv;
 use crate::session::Session;
 use crate::{Error, Result, dispatch, input};
 use omex_core::engine::Engine;
 use omex_core::error::RunError;
 use omex_core::state::kv::KvFormat;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How a file begins.
@@ -43,6 +44,8 @@ pub struct SavedSession {
     seed: u64,
     /// The file from its keys and values on.
     rest: Option<BufReader<File>>,
+    /// The file that was there when this was opened, locked against other runs.
+    locked: Option<File>,
     failed: Box<dyn Fn(RunError) -> Error>,
 }
 
@@ -57,12 +60,13 @@ impl SavedSession {
         let expected = fields(model, crc32c)?;
         let path = path.to_owned();
         let failed = Box::new(model.failure());
-        let mut saved =
-            Self { path, crc32c, expected, tokens: vec![], seed: 0, rest: None, failed };
+        let (tokens, rest, locked) = (vec![], None, None);
+        let mut saved = Self { path, crc32c, expected, tokens, seed: 0, rest, locked, failed };
         // What can't be written in the end is better known before the text is made.
         drop(create_beside(&saved.path)?);
         if saved.path.symlink_metadata().is_ok() {
-            let file = input::open(&saved.path)?;
+            let file = open_locked(&saved.path)?;
+            saved.locked = Some(file.try_clone().map_err(|e| Error::io(&saved.path, "read", e))?);
             saved.read(file, model.program()?.header().vocab_size)?;
         }
         Ok(saved)
@@ -178,7 +182,16 @@ impl SavedSession {
     pub fn save(&self, engine: &mut Engine<'_>, tokens: &[u32], seed: u64) -> Result<()> {
         let mut file = create_beside(&self.path)?;
         self.write(file.as_file_mut(), engine, tokens, seed)?;
-        persist(file, &self.path)
+        match self.locked {
+            Some(_) => persist(file, &self.path),
+            // Without a file there was nothing to lock: another run may have made one.
+            None => persist_new(file, &self.path).map(drop).map_err(|error| match error {
+                Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+                    taken(&self.path, "saved its text here meanwhile", "name another file")
+                }
+                error => error,
+            }),
+        }
     }
 
     fn write(
@@ -232,6 +245,28 @@ impl SavedSession {
         let remedy = "the file is damaged: copy it again, or delete it to begin a new session";
         Error::malformed(&self.path, field, found, expected, remedy)
     }
+}
+
+/// Opens a file that no other run goes on with.
+fn open_locked(path: &Path) -> Result<File> {
+    loop {
+        let file = input::open(path)?;
+        // Where a file system has no locks, nothing keeps other runs out.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let remedy = "wait for its end, or name another file";
+            return Err(taken(path, "goes on with this session", remedy));
+        }
+        // The other run may have ended, and put a longer text in place, since this one was opened.
+        let identity =
+            |found: std::io::Result<std::fs::Metadata>| found.ok().map(|m| (m.dev(), m.ino()));
+        if identity(file.metadata()) == identity(path.metadata()) {
+            return Ok(file);
+        }
+    }
+}
+
+fn taken(path: &Path, how: &str, remedy: &str) -> Error {
+    Error::Usage(format!("{}: another omex run {how}: {remedy}", path.display()))
 }
 
 /// What a file for this model says.

@@ -167,3 +167,23 @@ fn ctrl_c_saves_the_session() {
     let more = [&more[..], &["--ids", "5"]].concat();
     assert_eq!(numbers(&json_of(&run_in(folder, &more))["ids"]).len(), 3);
 }
+
+#[test]
+fn of_two_runs_with_one_file_the_second_is_told() {
+    let model = Converted::new(&Synthetic::odd(), Some(Precision::Int8));
+    let file = model.folder.path().join("text.session");
+    let open = || Setting::default().open(&model.path, 1).unwrap();
+    let (mut first, mut second) = (open(), open());
+    // There is no file yet: whoever saves first makes it.
+    let new = SavedSession::open(&file, &second).unwrap();
+    go_on(&mut first, &file, WARM, &[7, 3], 4);
+    let mut engine = second.engine().unwrap();
+    engine.forward(&[7], omex_core::engine::Wanted::Last).unwrap();
+    let error = new.save(&mut engine, &[7, 3], 1).unwrap_err().to_string();
+    assert!(error.contains("another omex run saved its text here meanwhile"), "{error}");
+    let saved = SavedSession::open(&file, &first).unwrap();
+    let error = SavedSession::open(&file, &second).err().unwrap().to_string();
+    assert!(error.contains("another omex run goes on with this session"), "{error}");
+    drop(saved);
+    assert_eq!(SavedSession::open(&file, &second).unwrap().tokens().len(), 6);
+}

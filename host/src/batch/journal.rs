@@ -2,7 +2,7 @@
 //! that is done. What was written stays, so a batch that was cut off goes on behind it.
 
 use super::slots::Finish;
-use crate::durable::{create_beside, folder_of, link, sync_folder};
+use crate::durable::{create_beside, link, persist_new};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -177,10 +177,8 @@ fn create(path: &Path, header: &str) -> Result<File> {
     let failed = |error| Error::io(path, "create", error);
     let mut new = create_beside(path)?;
     lock(new.as_file(), path)?;
-    new.write_all(header.as_bytes()).and_then(|()| new.as_file().sync_all()).map_err(failed)?;
-    let file = new.persist_noclobber(path).map_err(|e| failed(e.error))?;
-    sync_folder(folder_of(path))?;
-    Ok(file)
+    new.write_all(header.as_bytes()).map_err(failed)?;
+    persist_new(new, path)
 }
 
 /// Keeps other batches out. Where a file system has no locks, nothing does.
