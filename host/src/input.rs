@@ -89,20 +89,37 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
     })
 }
 
+/// As [`read_text`], of what has no name, as standard input.
+///
+/// # Errors
+/// A longer text, bytes that are not UTF-8, or the source's.
+pub fn read_text_from(source: impl Read, name: &str) -> Result<String> {
+    let (path, mut bytes) = (Path::new(name), vec![]);
+    let read = source.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes);
+    check_length(path, read.map_err(|e| Error::io(path, "read", e))? as u64, MAX_TEXT_BYTES)?;
+    text(path, bytes)
+}
+
 fn read_all(path: &Path, file: &File, most: u64) -> Result<Vec<u8>> {
     let failed = |e| Error::io(path, "read", e);
-    let length = file.metadata().map_err(failed)?.len();
+    check_length(path, file.metadata().map_err(failed)?.len(), most)?;
     let mut bytes = vec![];
-    // Not by the length alone: a file may grow, and some do not tell theirs.
-    if length <= most {
-        file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
-    }
-    let found = length.max(bytes.len() as u64);
-    if found > most {
-        let (found, expected) = (format!("{found} bytes"), format!("at most {most}"));
-        return Err(Error::malformed(path, "length", found, expected, "give another file"));
-    }
+    // A file may grow, and some do not tell their length.
+    let read = file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    check_length(path, read as u64, most)?;
     Ok(bytes)
+}
+
+/// Refuses what is longer than `most` bytes.
+///
+/// # Errors
+/// The length.
+pub(crate) fn check_length(path: &Path, found: u64, most: u64) -> Result<()> {
+    if found <= most {
+        return Ok(());
+    }
+    let (found, expected) = (format!("{found} bytes"), format!("at most {most}"));
+    Err(Error::malformed(path, "length", found, expected, "give another file"))
 }
 
 /// Opens without waiting, as a pipe without a writer would let one do.

@@ -145,6 +145,31 @@ fn what_is_too_long() {
 }
 
 #[test]
+fn standard_input_without_an_end() {
+    let model = model();
+    let endless = Command::new("timeout")
+        .args(["60", "sh", "-c", "ulimit -v 2000000; exec \"$@\" </dev/zero", "sh"])
+        .arg(omex_binary())
+        .args(["run", "model.omex", "-", "--max-tokens", "1"])
+        .current_dir(model.folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(endless.stderr).unwrap();
+    assert_eq!(endless.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard input: length: found"), "{said}");
+}
+
+#[test]
+fn folders_of_a_package_that_are_links() {
+    let model = model();
+    let outside = model.folder.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    symlink(&outside, model.path.join("agents")).unwrap();
+    let problems = validate(&model.path, &mut |_| {}).unwrap().problems;
+    assert!(problems.iter().any(|p| p.contains("agents: found a symbolic link")), "{problems:?}");
+}
+
+#[test]
 fn pointers_of_git_lfs() {
     let folder = tempfile::tempdir().unwrap();
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n";

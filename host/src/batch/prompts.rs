@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 /// The longest line that is read.
 pub(super) const MAX_LINE_BYTES: usize = 16 << 20;
 
+/// The most bytes and lines of prompts.
+const MAX_BYTES: u64 = 4 << 30;
+const MAX_LINES: u64 = 1 << 24;
+
 /// Lines of prompts.
 pub struct Prompts {
     path: PathBuf,
@@ -26,12 +30,17 @@ impl Prompts {
         let path = if path == Path::new("-") { Path::new("standard input") } else { path };
         let failed = |error| Error::io(path, "read", error);
         let file = if path == Path::new("standard input") {
-            keep(&mut io::stdin().lock()).map_err(failed)?
+            keep(io::stdin().lock()).map_err(failed)?
         } else {
             input::open(path)?
         };
+        input::check_length(path, file.metadata().map_err(failed)?.len(), MAX_BYTES)?;
         let mut reader = BufReader::new(file);
         let (crc32c, lines) = survey(&mut reader).map_err(failed)?;
+        if lines > MAX_LINES {
+            let (found, expected) = (format!("{lines} lines"), format!("at most {MAX_LINES}"));
+            return Err(Error::malformed(path, "length", found, expected, "split the prompts"));
+        }
         Ok(Self { path: path.to_owned(), reader, crc32c, lines, read: 0 })
     }
 
@@ -71,9 +80,10 @@ impl Prompts {
     }
 }
 
-fn keep(source: &mut dyn Read) -> io::Result<File> {
+/// Copies a source, up to one byte more than is allowed, into a temporary file.
+fn keep(source: impl Read) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
-    io::copy(source, &mut file)?;
+    io::copy(&mut source.take(MAX_BYTES + 1), &mut file)?;
     file.rewind()?;
     Ok(file)
 }

@@ -167,7 +167,11 @@ fn check_tokenizer(package: &Package, report: &mut Report) {
 /// JSON files of the optional folders must be JSON; files that nobody knows are noted.
 fn check_folders(path: &Path, report: &mut Report) {
     for name in OPTIONAL_FOLDERS {
-        check_json_files(&path.join(name), 0, report);
+        let folder = path.join(name);
+        match folder.is_symlink() {
+            true => report.problems.push(symbolic_link(&folder)),
+            false => check_json_files(&folder, 0, report),
+        }
     }
     let known = ["metadata.json", "graph.json", "weights", "tokenizer"];
     note_strangers(path, &known.into_iter().chain(OPTIONAL_FOLDERS).collect(), report);
@@ -179,9 +183,7 @@ fn check_json_files(folder: &Path, depth: u32, report: &mut Report) {
         let path = entry.path();
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_symlink() {
-            report
-                .problems
-                .push(format!("{}: found a symbolic link, expected a file", path.display()));
+            report.problems.push(symbolic_link(&path));
         } else if kind.is_dir() && depth < 8 {
             check_json_files(&path, depth + 1, report);
         } else if path.extension().is_some_and(|e| e == "json") {
@@ -191,6 +193,10 @@ fn check_json_files(folder: &Path, depth: u32, report: &mut Report) {
             }
         }
     }
+}
+
+fn symbolic_link(path: &Path) -> String {
+    format!("{}: found a symbolic link, expected what it stands for", path.display())
 }
 
 fn note_strangers(folder: &Path, known: &BTreeSet<&str>, report: &mut Report) {

@@ -10,15 +10,14 @@ use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::saved_session::SavedSession;
 use omex::session::Session;
-use omex::{Error, Result, interrupt};
+use omex::{Error, Result, input, interrupt};
 use omex_core::engine::Engine;
 use omex_core::generate::Generation;
 use omex_core::program::Planes;
 use omex_core::sample::{Sampler, Sampling};
 use omex_core::token::{Decoder, Tokenizer};
 use serde::Serialize;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -133,10 +132,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 fn read_stdin() -> Result<String> {
-    let mut text = String::new();
-    let read = std::io::stdin().lock().read_to_string(&mut text);
-    read.map_err(|e| Error::io(Path::new("standard input"), "read", e))?;
-    Ok(text)
+    input::read_text_from(std::io::stdin().lock(), "standard input")
 }
 
 /// What to generate.
