@@ -92,6 +92,16 @@ impl<'a> Config<'a> {
         self.get(name).map(number).transpose()
     }
 
+    /// A number that makes sense as a 32-bit float above 0.
+    pub(super) fn positive(&self, name: &str) -> Result<Option<f64>> {
+        let number = self.number(name)?;
+        let range = f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX);
+        match number.filter(|number| !range.contains(number)) {
+            Some(number) => Err(self.bad(name, &number.into(), "a positive number of usual size")),
+            None => Ok(number),
+        }
+    }
+
     /// A number that nothing can stand in for.
     pub(super) fn required_number(&self, name: &str) -> Result<f64> {
         self.number(name)?.ok_or_else(|| self.bad(name, &Value::Null, "a number"))

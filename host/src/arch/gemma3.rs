@@ -30,9 +30,9 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let bias = config.boolean("attention_bias", false)?;
     let pattern = config.size("sliding_window_pattern", 6, u32::MAX)?;
     let mut decoder = Decoder::read(config, &DEFAULTS)?;
-    let scalar = config.size("query_pre_attn_scalar", 256, u32::MAX)?;
+    let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
     decoder.score_scale = 1.0 / (scalar as f32).sqrt();
-    decoder.logit_cap = config.number("final_logit_softcapping")?;
+    decoder.logit_cap = config.positive("final_logit_softcapping")?;
     // The norms' weights are stored less 1.
     decoder.norm_plus = 1.0;
     let windows =

@@ -2,6 +2,7 @@
 //! damaged files.
 
 mod damaged;
+mod hostile;
 mod models;
 
 use super::{Blueprint, Data, FREQUENCIES, Role, blueprint, of_config};

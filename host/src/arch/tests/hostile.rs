@@ -1,0 +1,80 @@
+//! Hyperparameters that no model has: an error that names a field, or a graph, and never a panic.
+
+use crate::arch::{ARCHITECTURES, of_config};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// The fields that some architecture reads, with a value that fits a small model.
+const SMALL: &str = r#"{
+    "hidden_size": 32, "n_embd": 32, "intermediate_size": 48, "n_inner": 48, "block_ff_dim": 48,
+    "num_hidden_layers": 3, "n_layer": 3, "num_attention_heads": 4, "n_head": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 11,
+    "max_position_embeddings": 16, "n_positions": 16, "type_vocab_size": 2,
+    "rms_norm_eps": 1e-6, "norm_eps": 1e-6, "layer_norm_eps": 1e-6, "layer_norm_epsilon": 1e-6,
+    "rope_theta": 1e4, "rope_local_base_freq": 1e4, "sliding_window": 4,
+    "sliding_window_pattern": 2, "max_window_layers": 1, "use_sliding_window": true,
+    "query_pre_attn_scalar": 8, "final_logit_softcapping": 30.0, "conv_L_cache": 3,
+    "conv_bias": true, "block_auto_adjust_ff_dim": true, "block_ffn_dim_multiplier": 1.0,
+    "block_multiple_of": 16, "full_attn_idxs": [1], "tie_word_embeddings": true,
+    "tie_embedding": true, "attention_bias": false, "mlp_bias": false,
+    "bos_token_id": 1, "eos_token_id": [2, 3], "layer_types": null,
+    "rope_scaling": {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8,
+        "beta_fast": 32.0, "beta_slow": 1.0, "attention_factor": 1.0, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "truncate": true
+    }
+}"#;
+
+/// Those of an architecture.
+fn small(model_type: &str) -> Map<String, Value> {
+    let mut fields: Map<String, Value> = serde_json::from_str(SMALL).unwrap();
+    fields.insert("model_type".into(), model_type.into());
+    if matches!(model_type, "llama" | "gpt2" | "lfm2" | "bert") {
+        // Those that do not read them refuse them.
+        fields.remove("sliding_window");
+        fields.remove("final_logit_softcapping");
+    } else if model_type != "gemma3_text" {
+        fields.remove("final_logit_softcapping");
+    }
+    fields
+}
+
+/// Values at the edges of what fields hold.
+fn edges() -> Vec<Value> {
+    let numbers = [0.0, -1.0, 0.5, 1e-320, 1e300, -1e300, 1.0, 2.0, 3.0, 7.0, 1e6];
+    let integers = [0, 1, 2, 3, 5, 9, 64, 255, 1000, 1001, 1 << 20, 1 << 24, (1u64 << 32) - 1];
+    let others =
+        [json!(null), json!(true), json!("x"), json!([]), json!([1, 1u64 << 40]), json!({})];
+    let numbers = numbers.map(Value::from).into_iter().chain(integers.map(Value::from));
+    numbers.chain([json!(-1), json!(u64::MAX)]).chain(others).collect()
+}
+
+#[test]
+fn fields_at_their_edges_are_errors_or_graphs() {
+    let path = Path::new("config.json");
+    for architecture in &ARCHITECTURES {
+        let good = small(architecture.model_type);
+        of_config(path, &good).unwrap_or_else(|e| panic!("{}: {e}", architecture.model_type));
+        let mut refused = 0;
+        let mut attempt = |fields: &Map<String, Value>| {
+            if let Err(error) = of_config(path, fields) {
+                let text = error.to_string();
+                assert!(text.contains("found") && text.contains("expected"), "{text}");
+                refused += 1;
+            }
+        };
+        for edge in edges() {
+            for name in good.keys().filter(|name| *name != "model_type") {
+                let mut fields = good.clone();
+                fields[name] = edge.clone();
+                attempt(&fields);
+            }
+            for name in good["rope_scaling"].as_object().unwrap().keys() {
+                let mut fields = good.clone();
+                fields["rope_scaling"][name] = edge.clone();
+                attempt(&fields);
+            }
+        }
+        assert!(refused > 50, "{}: {refused} refusals only", architecture.model_type);
+    }
+}
