@@ -5,6 +5,7 @@ pub mod arena;
 pub mod draft;
 pub mod engine;
 pub mod error;
+pub mod fixed_point;
 pub mod generate;
 pub mod image;
 pub mod math;

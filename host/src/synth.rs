@@ -96,7 +96,7 @@ impl RandomModel {
             Precision::Int4 => Encoding::Q4_0,
             Precision::Int8 => Encoding::Q8_0,
             Precision::F16 => Encoding::F16,
-            Precision::F32 | Precision::Vector => Encoding::F32,
+            Precision::F32 | Precision::Vector | Precision::Channels => Encoding::F32,
         };
         Self::with(Path::new(shape.name), shape.config(), encoding, seed)
     }

@@ -111,5 +111,5 @@ pub(crate) fn stream<'s, 'a>(
     carry: &'s mut [u8],
     tensor: &Tensor,
 ) -> Stream<'s, 'a> {
-    Stream::new(pages, carry, tensor.address, tensor.bytes(), tensor.format.unit_bytes())
+    Stream::new(pages, carry, tensor.address, tensor.bytes(), tensor.unit_bytes())
 }

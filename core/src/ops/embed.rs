@@ -5,7 +5,7 @@ use crate::engine::Player;
 use crate::error::{Fault, RunError};
 use crate::page::Stream;
 use crate::program::{Check, Tensor};
-use crate::quant::{Format, GROUP, PANEL, dequantize_row};
+use crate::quant::{GROUP, PANEL, dequantize_row};
 use serde::{Deserialize, Serialize};
 
 /// What chooses the row of an embedding.
@@ -55,7 +55,7 @@ impl Operation for Embed {
         let rows = if self.index == Index::Token { vocabulary } else { 1 };
         check.that(vocabulary > 0)?;
         check.tensors(self.weight, |t| {
-            t.format != Format::Vector && t.rows >= rows && t.columns == self.output.width
+            t.is_matrix() && t.rows >= rows && t.columns == self.output.width
         })
     }
 
@@ -76,7 +76,7 @@ impl Operation for Embed {
             let ([], output) = memory.split(program, inputs.counts(), [], self.output)?;
             let panel_bytes = matrix.format.tensor_bytes(PANEL as u32, matrix.columns);
             let panel = matrix.address + u64::from(row / PANEL as u32) * panel_bytes;
-            let unit = matrix.format.unit_bytes();
+            let unit = matrix.unit_bytes();
             let stream = Stream::new(pages, carry, panel, panel_bytes, unit);
             self.read_row(&matrix, stream, row as usize % PANEL, output, column)?;
         }
@@ -98,7 +98,7 @@ impl Embed {
         mut output: ColumnsMut<'_>,
         column: usize,
     ) -> Result<(), RunError> {
-        let unit = matrix.format.unit_bytes();
+        let unit = matrix.unit_bytes();
         let mut groups = output.column(column).chunks_mut(GROUP);
         while let Some(blocks) = panel.next_units()? {
             for (block, out) in blocks.chunks_exact(unit.max(1)).zip(&mut groups) {

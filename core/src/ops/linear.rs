@@ -64,7 +64,7 @@ impl Operation for Linear {
         if let Some(observer) = &mut player.observer {
             (0..columns).for_each(|c| observer(self.weight.at(layer), input.column(c)));
         }
-        let unit = matrix.format.unit_bytes();
+        let unit = matrix.unit_bytes();
         let stream = stream(pages, carry, &matrix);
         let groups = (matrix.columns as usize).div_ceil(GROUP);
         let parallel = *parallel;
@@ -82,7 +82,7 @@ impl Operation for Linear {
             Format::F32 => {
                 product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x))
             }
-            Format::Vector => Ok(()),
+            Format::Vector | Format::Channels => Ok(()),
         }?;
         Ok(())
     }

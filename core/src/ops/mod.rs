@@ -10,6 +10,8 @@ mod activate;
 mod add;
 mod angles;
 mod attend;
+mod average_pool;
+mod conv2d;
 mod correction;
 mod embed;
 mod gated;
@@ -20,12 +22,15 @@ mod scale;
 mod select;
 mod short_conv;
 mod soft_cap;
+mod softmax;
 mod store;
 
 pub use activate::{Activate, Activation};
 pub use add::Add;
 pub use angles::Angles;
 pub use attend::{Attend, Mask};
+pub use average_pool::AveragePool;
+pub use conv2d::Conv2d;
 pub use correction::Correction;
 pub use embed::{Embed, Index};
 pub use gated::Gated;
@@ -36,6 +41,7 @@ pub use scale::Scale;
 pub use select::Select;
 pub use short_conv::ShortConv;
 pub use soft_cap::SoftCap;
+pub use softmax::Softmax;
 pub use store::Store;
 
 use crate::engine::Player;
@@ -64,6 +70,9 @@ macro_rules! for_each_op {
             13 SoftCap "float",
             14 Select "text",
             15 ShortConv "float",
+            16 Conv2d "int8",
+            17 AveragePool "int8",
+            18 Softmax "int8",
         }
     };
 }

@@ -168,7 +168,7 @@ impl Check<'_> {
 
     pub(crate) fn matrix(&self, weight: PerLayer, rows: u32, columns: u32) -> Result<(), Fault> {
         self.tensors(weight, |t| {
-            t.format != Format::Vector && (t.rows, t.columns) == (rows, columns)
+            t.is_matrix() && (t.rows, t.columns) == (rows, columns)
         })
     }
 

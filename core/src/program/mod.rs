@@ -260,7 +260,7 @@ impl<'a> Program<'a> {
     /// Columns of the widest matrix, a multiple of a group.
     #[must_use]
     pub fn widest_input(&self) -> u64 {
-        let matrices = self.tensors().filter(|t| t.format != Format::Vector);
+        let matrices = self.tensors().filter(Tensor::is_matrix);
         let widest = matrices.map(|t| t.columns).max().unwrap_or(0);
         u64::from(widest).next_multiple_of(GROUP as u64)
     }
@@ -268,7 +268,7 @@ impl<'a> Program<'a> {
     /// Bytes of the longest unit that a page's edge may cut.
     #[must_use]
     pub fn longest_unit(&self) -> u64 {
-        self.tensors().map(|t| t.format.unit_bytes() as u64).max().unwrap_or(0)
+        self.tensors().map(|t| t.unit_bytes() as u64).max().unwrap_or(0)
     }
 
     /// True if some matrix has a residual plane.

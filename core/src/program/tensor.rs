@@ -1,6 +1,6 @@
 //! The tensor table: what a program reads of the paged space.
 
-use crate::quant::Format;
+use crate::quant::{Format, channel_bytes};
 
 /// A row of the tensor table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,21 @@ impl Tensor {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.format.tensor_bytes(self.rows, self.columns)
+    }
+
+    /// Bytes that a page's edge may cut, but no reader.
+    #[must_use]
+    pub fn unit_bytes(&self) -> usize {
+        match self.format {
+            Format::Channels => channel_bytes(self.columns) as usize,
+            format => format.unit_bytes(),
+        }
+    }
+
+    /// True if it is multiplied with quantized or float activations, panel by panel.
+    #[must_use]
+    pub fn is_matrix(&self) -> bool {
+        !matches!(self.format, Format::Vector | Format::Channels)
     }
 
     /// The table row.

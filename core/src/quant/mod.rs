@@ -36,7 +36,13 @@ pub enum Format {
     Int8 = 3,
     /// A matrix of 4-bit integers with one f16 scale for each row of a group: 4.5 bits a weight.
     Int4 = 4,
+    /// A row for each output channel of an integer operation: bias, multiplier and shift (i32 each),
+    /// then signed bytes, filled up with zeros to a multiple of 4.
+    Channels = 5,
 }
+
+/// Bytes of a row of [`Format::Channels`] before its weights.
+pub const CHANNEL_HEAD: usize = 12;
 
 impl Format {
     /// The format with this number in a tensor table.
@@ -48,15 +54,17 @@ impl Format {
             2 => Self::F16,
             3 => Self::Int8,
             4 => Self::Int4,
+            5 => Self::Channels,
             _ => return None,
         })
     }
 
-    /// Bytes that can't be cut: a block, or one element of a vector.
+    /// Bytes that can't be cut: a block, or one element of a vector. Of channels it is the row, which
+    /// is as long as there are columns.
     #[must_use]
     pub const fn unit_bytes(self) -> usize {
         match self {
-            Self::Vector => 4,
+            Self::Vector | Self::Channels => 4,
             Self::F32 => float32::BLOCK_BYTES,
             Self::F16 => float16::BLOCK_BYTES,
             Self::Int8 => int8::BLOCK_BYTES,
@@ -69,6 +77,7 @@ impl Format {
     pub const fn tensor_bytes(self, rows: u32, columns: u32) -> u64 {
         let units = match self {
             Self::Vector => rows as u64 * columns as u64,
+            Self::Channels => rows as u64 * channel_bytes(columns) / 4,
             _ => rows.div_ceil(PANEL as u32) as u64 * columns.div_ceil(GROUP as u32) as u64,
         };
         units.saturating_mul(self.unit_bytes() as u64)
@@ -79,6 +88,12 @@ impl Format {
     pub const fn is_integer(self) -> bool {
         matches!(self, Self::Int8 | Self::Int4)
     }
+}
+
+/// Bytes of a row of [`Format::Channels`] with so many weights.
+#[must_use]
+pub const fn channel_bytes(columns: u32) -> u64 {
+    CHANNEL_HEAD as u64 + (columns as u64).next_multiple_of(4)
 }
 
 /// A group of 32 activations as signed bytes in [-127, 127] with one scale.
@@ -172,7 +187,7 @@ pub(crate) fn panel_dot<const BYTES: usize, X>(
 pub fn dequantize_row(format: Format, block: &[u8], lane: usize, out: &mut FloatGroup) {
     out.fill(0.0);
     match format {
-        Format::Vector => {}
+        Format::Vector | Format::Channels => {}
         Format::F32 => float32::dequantize_row(block, lane, out),
         Format::F16 => float16::dequantize_row(block, lane, out),
         Format::Int8 => int8::dequantize_row(block, lane, out),

@@ -64,6 +64,8 @@ pub enum Role {
     Vector,
     /// Multiplied with activations.
     Matrix,
+    /// Rows of an integer operation, which are stored as they are.
+    Channels,
     /// One of the first and last matrices of a model, with a row for each token or position:
     /// rounding it costs most.
     Outer,
@@ -76,6 +78,8 @@ pub enum Data {
     Stored(Vec<Source>),
     /// Numbers that follow from the hyperparameters.
     Computed(Vec<f32>),
+    /// The tensor's bytes.
+    Raw(Vec<u8>),
 }
 
 /// A stored tensor whose numbers go into a tensor of the package.
@@ -130,7 +134,7 @@ impl TensorPlan {
     pub fn sources(&self) -> &[Source] {
         match &self.data {
             Data::Stored(sources) => sources,
-            Data::Computed(_) => &[],
+            Data::Computed(_) | Data::Raw(_) => &[],
         }
     }
 

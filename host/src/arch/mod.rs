@@ -22,6 +22,7 @@ mod mistral;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod tflite;
 #[cfg(test)]
 mod tests;
 
@@ -93,6 +94,7 @@ pub fn blueprint(container: &dyn Container) -> Result<Blueprint> {
         SourceFormat::HuggingFace => hugging_face(container)?,
         SourceFormat::Gguf => gguf::blueprint(container)?,
         SourceFormat::Llama2c => llama2c::blueprint(container)?,
+        SourceFormat::Tflite => tflite::blueprint(container)?,
     };
     blueprint.check(container)?;
     Ok(blueprint)

@@ -52,7 +52,7 @@ pub(super) fn check_scales(
 fn range(format: Format) -> (f32, f32) {
     let most = f16::MAX.to_f32();
     match format {
-        Format::F32 | Format::Vector => (f32::MIN, f32::MAX),
+        Format::F32 | Format::Vector | Format::Channels => (f32::MIN, f32::MAX),
         Format::F16 => (-most, most),
         Format::Int8 => (-127.0 * most, 127.0 * most),
         Format::Int4 => (-8.0 * most, 7.0 * most),

@@ -22,6 +22,9 @@ pub(super) fn write_tensor(
     if let Data::Computed(numbers) = &tensor.plan.data {
         return put(&little_endian(numbers), 1);
     }
+    if let Data::Raw(bytes) = &tensor.plan.data {
+        return put(bytes, tensor.plan.rows.into());
+    }
     if tensor.format == Format::Vector {
         return put(&little_endian(&read_vector(container, &tensor.plan)?), 1);
     }

@@ -181,6 +181,7 @@ const ALIGNMENT: u64 = 64;
 fn precision_of(format: Format) -> Precision {
     match format {
         Format::Vector => Precision::Vector,
+        Format::Channels => Precision::Channels,
         Format::F32 => Precision::F32,
         Format::F16 => Precision::F16,
         Format::Int8 => Precision::Int8,
@@ -195,6 +196,7 @@ fn format_of(source: &dyn Container, precision: Option<Precision>, plan: &Tensor
     let encoding = first.map(|info| info.encoding);
     match (plan.role, precision) {
         (Role::Vector, _) => Format::Vector,
+        (Role::Channels, _) => Format::Channels,
         (_, None) => kept_format(encoding),
         (Role::Outer, Some(Precision::Int4)) if encoding != Some(Encoding::Q4_0) => Format::Int8,
         (Role::Matrix | Role::Outer, Some(precision)) => precision.into(),

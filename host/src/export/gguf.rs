@@ -82,7 +82,7 @@ impl Tensor {
     /// ggml's number of the type.
     fn kind(&self) -> u32 {
         match self.format {
-            Format::Vector | Format::F32 => 0,
+            Format::Vector | Format::F32 | Format::Channels => 0,
             Format::F16 => 1,
             Format::Int4 => 2,
             Format::Int8 => 8,
@@ -92,7 +92,7 @@ impl Tensor {
     fn row_bytes(&self) -> u64 {
         let columns = u64::from(self.columns);
         match self.format {
-            Format::Vector | Format::F32 => 4 * columns,
+            Format::Vector | Format::F32 | Format::Channels => 4 * columns,
             Format::F16 => 2 * columns,
             Format::Int8 => columns / GROUP as u64 * (2 + GROUP as u64),
             Format::Int4 => columns / GROUP as u64 * (2 + GROUP as u64 / 2),
@@ -146,7 +146,7 @@ fn append_row(format: Format, panel: &[u8], lane: usize, out: &mut Vec<u8>) {
     let (scale, bytes) = match format {
         Format::Int4 | Format::Int8 => (2, 4),
         Format::F16 => (0, 2),
-        Format::F32 | Format::Vector => (0, 4),
+        Format::F32 | Format::Vector | Format::Channels => (0, 4),
     };
     for block in panel.chunks_exact(format.unit_bytes()) {
         let (scales, vectors) = block.split_at(PANEL * scale);

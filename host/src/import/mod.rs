@@ -11,6 +11,7 @@ pub mod hugging_face;
 pub mod llama2c;
 mod safetensors;
 mod stored;
+pub mod tflite;
 
 use crate::{Error, Result, tokenizer::GgufVocabulary};
 use serde_json::{Map, Value};
@@ -98,12 +99,14 @@ pub enum SourceFormat {
     Gguf,
     /// A llama2.c file, the legacy export.
     Llama2c,
+    /// A TensorFlow Lite file.
+    Tflite,
 }
 
 /// A name that is no [`SourceFormat`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "source format: found {0:?}, expected huggingface, gguf or llama2c; use one of these names"
+    "source format: found {0:?}, expected huggingface, gguf, llama2c or tflite; use one of these names"
 )]
 pub struct UnknownSourceFormat(String);
 
@@ -113,6 +116,7 @@ impl fmt::Display for SourceFormat {
             SourceFormat::HuggingFace => "huggingface",
             SourceFormat::Gguf => "gguf",
             SourceFormat::Llama2c => "llama2c",
+            SourceFormat::Tflite => "tflite",
         })
     }
 }
@@ -121,7 +125,7 @@ impl FromStr for SourceFormat {
     type Err = UnknownSourceFormat;
 
     fn from_str(name: &str) -> Result<Self, UnknownSourceFormat> {
-        [SourceFormat::HuggingFace, SourceFormat::Gguf, SourceFormat::Llama2c]
+        [SourceFormat::HuggingFace, SourceFormat::Gguf, SourceFormat::Llama2c, SourceFormat::Tflite]
             .into_iter()
             .find(|format| format.to_string() == name)
             .ok_or_else(|| UnknownSourceFormat(name.to_owned()))
@@ -138,11 +142,19 @@ pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Contain
         Some(format) => format,
         None => detect(path)?,
     };
-    Ok(Box::new(match format {
-        SourceFormat::HuggingFace => hugging_face::open(path)?,
-        SourceFormat::Gguf => gguf::open(path)?,
-        SourceFormat::Llama2c => llama2c::open(path)?,
-    }))
+    Ok(match format {
+        SourceFormat::HuggingFace => Box::new(hugging_face::open(path)?),
+        SourceFormat::Gguf => Box::new(gguf::open(path)?),
+        SourceFormat::Llama2c => Box::new(llama2c::open(path)?),
+        SourceFormat::Tflite => Box::new(tflite::open(path)?),
+    })
+}
+
+/// The bytes by which a FlatBuffer is known.
+fn identifier(file: &SourceFile) -> Result<[u8; 4]> {
+    let mut bytes = [0; 4];
+    file.read("the format", 4, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// The format that the model at `path` looks to be in.
@@ -160,6 +172,8 @@ pub fn detect(path: &Path) -> Result<SourceFormat> {
     }
     if magic == gguf::MAGIC {
         Ok(SourceFormat::Gguf)
+    } else if file.length >= 8 && identifier(&file)? == tflite::IDENTIFIER {
+        Ok(SourceFormat::Tflite)
     } else if llama2c::is_plausible(&file)? {
         Ok(SourceFormat::Llama2c)
     } else {
@@ -167,7 +181,7 @@ pub fn detect(path: &Path) -> Result<SourceFormat> {
             path,
             "the format",
             format!("bytes {magic:02x?} at the start"),
-            "a Hugging Face folder, a GGUF file or a llama2.c file",
+            "a Hugging Face folder, a GGUF file, a llama2.c file or a TensorFlow Lite file",
             "for safetensors, give the folder that holds config.json",
         ))
     }

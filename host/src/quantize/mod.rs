@@ -22,6 +22,8 @@ pub enum Precision {
     Int8,
     /// 4-bit integers, 32 a scale.
     Int4,
+    /// Rows of integer operations: bias, multiplier, shift, and signed bytes.
+    Channels,
 }
 
 impl From<Precision> for Format {
@@ -32,6 +34,7 @@ impl From<Precision> for Format {
             Precision::F16 => Self::F16,
             Precision::Int8 => Self::Int8,
             Precision::Int4 => Self::Int4,
+            Precision::Channels => Self::Channels,
         }
     }
 }
@@ -63,7 +66,7 @@ pub fn quantize(format: Format, x: &FloatGroup) -> Group {
     match format {
         Format::Int8 => best_scale(x, -127, 127, &[1.0]),
         Format::Int4 => best_scale(x, -8, 7, &INT4_RANGES),
-        Format::F32 | Format::F16 | Format::Vector => Group::Floats(*x),
+        Format::F32 | Format::F16 | Format::Vector | Format::Channels => Group::Floats(*x),
     }
 }
 
@@ -145,7 +148,7 @@ pub fn write_panel(format: Format, rows: &[Vec<Group>], out: &mut Vec<u8>) {
                 for_floats(lanes, |lane, x| float16::write_row(&mut block, lane, x));
                 out.extend_from_slice(&block);
             }
-            Format::F32 | Format::Vector => {
+            Format::F32 | Format::Vector | Format::Channels => {
                 let mut block = [0; float32::BLOCK_BYTES];
                 for_floats(lanes, |lane, x| float32::write_row(&mut block, lane, x));
                 out.extend_from_slice(&block);

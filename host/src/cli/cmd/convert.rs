@@ -131,7 +131,8 @@ fn convert_to(args: &Args, output: &Path) -> Result<Package> {
         },
         force: args.force,
     };
-    if source.tokenizer().is_none() && args.tokenizer.is_none() {
+    let takes_text = format != SourceFormat::Tflite;
+    if takes_text && source.tokenizer().is_none() && args.tokenizer.is_none() {
         output::note(
             "note: no tokenizer found; the package takes token ids only (see --tokenizer)",
         );

@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod demo;
 mod draft;
 pub(crate) mod eval;
+pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod layer_inspect;
 pub(crate) mod logits;

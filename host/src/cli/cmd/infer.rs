@@ -1,0 +1,96 @@
+//! `omex infer`.
+
+use super::Machine;
+use crate::cli::output;
+use omex::infer::{Input, infer};
+use omex::npy::{Array, Element};
+use omex::Result;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Run a model that takes arrays, as an image or sound classifier does.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex convert --model-path kws.tflite --output-dir kws.omex
+  omex infer kws.omex --input spectrogram.npy               (the five largest outputs)
+  omex infer kws.omex --input spectrogram.npy -o scores.npy
+  omex infer two.omex --input left=a.npy --input right=b.npy --json")]
+pub(crate) struct Args {
+    /// A package, or a flash image
+    model: PathBuf,
+    /// An array in NumPy's format; NAME= where the model has several inputs
+    #[arg(long = "input", value_name = "[NAME=]FILE.npy", required = true)]
+    inputs: Vec<String>,
+    /// Write the output into a file in NumPy's format; several go to OUT.NAME.npy each
+    #[arg(short, long, value_name = "OUT.npy")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    machine: Machine,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    name: String,
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let paths: Vec<(Option<&str>, PathBuf)> = args.inputs.iter().map(|input| parse(input)).collect();
+    let arrays = paths.iter().map(|(name, path)| {
+        Ok(Input { name: *name, path, array: Array::read(path)? })
+    });
+    let inputs = arrays.collect::<Result<Vec<_>>>()?;
+    let mut session = args.machine.open(&args.model, 1)?;
+    let outputs = infer(&mut session, &inputs)?;
+    if let Some(path) = &args.output {
+        for (name, array) in &outputs {
+            let path = if outputs.len() == 1 { path.clone() } else { named(path, name) };
+            array.write(&path)?;
+        }
+    }
+    if args.json {
+        let outputs: Vec<_> = outputs.iter().map(|(name, array)| shown(name, array)).collect();
+        return output::json(&serde_json::json!({ "outputs": outputs }));
+    }
+    if args.output.is_some() {
+        return Ok(());
+    }
+    outputs.iter().try_for_each(|(name, array)| output::text(&largest(&shown(name, array))))
+}
+
+/// `name=file`, or a file.
+fn parse(input: &str) -> (Option<&str>, PathBuf) {
+    match input.split_once('=') {
+        Some((name, path)) => (Some(name), path.into()),
+        None => (None, input.into()),
+    }
+}
+
+fn named(path: &std::path::Path, name: &str) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
+    path.with_file_name(format!("{stem}.{name}.npy"))
+}
+
+fn shown(name: &str, array: &Array) -> Output {
+    let values = match array.element {
+        Element::F32 => {
+            array.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+        }
+        Element::I8 => array.bytes.iter().map(|byte| f32::from(byte.cast_signed())).collect(),
+    };
+    Output { name: name.to_owned(), shape: array.shape.clone(), values }
+}
+
+/// The five largest values of an output.
+fn largest(output: &Output) -> String {
+    let mut order: Vec<_> = output.values.iter().enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(a.1));
+    let best: Vec<_> = order.iter().take(5).map(|(at, value)| format!("{at} {value}")).collect();
+    format!("{} {:?}: {}\n", output.name, output.shape, best.join(", "))
+}
