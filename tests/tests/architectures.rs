@@ -35,6 +35,8 @@ fn equals_the_reference(model: &Path, configs: &[&str]) {
         let what = format!("{} with {config}", model.file_name().unwrap().display());
         let found = logits(&package.path, &prompt, &Setting::default());
         let worst = worst_error(&found, &read_npy(&model.join("logits.npy")).rows);
+        let cut = Setting { chunks: &[3, 1, 5], ..Setting::default() };
+        assert!(found == logits(&package.path, &prompt, &cut), "{what}: passes of 3, 1, 5 tokens");
         let (ids, rows) = greedy_logits(&package.path, &prompt, greedy.len(), &Setting::default());
         let greedily = worst_error(&rows, &read_npy(&model.join("logits_with_greedy.npy")).rows);
         println!("{what}: largest relative error {worst:.2e}, greedily {greedily:.2e}");
