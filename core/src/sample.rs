@@ -10,8 +10,8 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: u32,
-    /// Keeps the fewest most likely tokens whose probabilities reach this sum (arXiv:1904.09751);
-    /// 1 keeps all.
+    /// Keeps the fewest most likely tokens, at least one, whose probabilities reach this sum
+    /// (arXiv:1904.09751); 1 keeps all.
     pub top_p: f32,
     /// Keeps tokens at least this fraction as likely as the most likely one (arXiv:2407.01082);
     /// 0 keeps all.
@@ -80,7 +80,8 @@ impl Sampler {
     fn penalize(&self, logits: &mut [f32]) {
         let penalty = self.sampling.repetition_penalty;
         let recent = self.recent.get(..self.seen.min(RECENT_TOKENS)).unwrap_or_default();
-        if penalty == 1.0 {
+        let changes = penalty > 0.0 && penalty.is_finite() && penalty != 1.0;
+        if !changes {
             return;
         }
         for (i, token) in recent.iter().enumerate() {
@@ -88,15 +89,18 @@ impl Sampler {
             if let Some(logit) = logits.get_mut(*token as usize)
                 && !earlier.contains(token)
             {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                let penalized = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                // Two infinite logits have no difference.
+                *logit = penalized.clamp(f32::MIN, f32::MAX);
             }
         }
     }
 
     fn draw(&mut self, logits: &mut [f32]) -> u32 {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let temperature = self.sampling.temperature.min(f32::MAX);
         for x in logits.iter_mut() {
-            *x = exp((*x - largest) / self.sampling.temperature);
+            *x = exp((*x - largest) / temperature);
         }
         let weights = logits;
         let Sampling { top_k, top_p, min_p, .. } = self.sampling;
@@ -105,11 +109,12 @@ impl Sampler {
         }
         if top_p < 1.0 {
             let wanted = f64::from(top_p.max(0.0)) * sum(weights);
-            keep(weights, |_, mass| mass >= wanted);
+            keep(weights, |count, mass| count > 0 && mass >= wanted);
         }
         if min_p > 0.0 {
-            // The largest weight is exp(0) = 1.
-            weights.iter_mut().filter(|w| **w < min_p).for_each(|w| *w = 0.0);
+            // The largest weight is exp(0) = 1, and stays.
+            let least = min_p.min(1.0);
+            weights.iter_mut().filter(|w| **w < least).for_each(|w| *w = 0.0);
         }
         let mut left = self.random.unit() * sum(weights);
         let mut chosen = 0;

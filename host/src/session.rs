@@ -218,10 +218,10 @@ impl Session {
         tokenizer::encode(&mut tokenizer, text, options).map_err(|error| self.bad_tokenizer(&error))
     }
 
-    /// The text of some tokens.
+    /// The text of some tokens; one outside of the vocabulary has none.
     ///
     /// # Errors
-    /// A token outside of the vocabulary, a model without a tokenizer, or damaged tables.
+    /// A model without a tokenizer, or damaged tables.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let mut tokenizer = self.tokenizer()?;
         let (mut decoder, mut text) = (Decoder::new(false), String::new());

@@ -3,6 +3,8 @@
 use omex::arch::blueprint;
 use omex::convert::{Calibration, Options, convert};
 use omex::import::open;
+use omex::pager::PageSource;
+use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex_core::engine::Wanted;
 use omex_tests::{
@@ -35,6 +37,8 @@ fn equals_the_reference(model: &Path, configs: &[&str]) {
         let what = format!("{} with {config}", model.file_name().unwrap().display());
         let found = logits(&package.path, &prompt, &Setting::default());
         let worst = worst_error(&found, &read_npy(&model.join("logits.npy")).rows);
+        let cut = Setting { chunks: &[3, 1, 5], ..Setting::default() };
+        assert!(found == logits(&package.path, &prompt, &cut), "{what}: passes of 3, 1, 5 tokens");
         let (ids, rows) = greedy_logits(&package.path, &prompt, greedy.len(), &Setting::default());
         let greedily = worst_error(&rows, &read_npy(&model.join("logits_with_greedy.npy")).rows);
         println!("{what}: largest relative error {worst:.2e}, greedily {greedily:.2e}");
@@ -79,6 +83,24 @@ fn gpt2() {
 fn lfm2_also_as_published() {
     let configs = [BOTH[0], BOTH[1], "config_hub.json"];
     equals_the_reference(&require_shared!("golden/lfm2"), &configs);
+}
+
+#[test]
+fn images_and_streamed_weights_give_the_same_bits() {
+    for name in ["llama_bias", "mistral_sw", "qwen2", "qwen3", "gemma3_text", "gpt2", "lfm2"] {
+        let model = require_shared!(&format!("golden/{name}"));
+        let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
+        let package = convert_from(&model, Some(Precision::Int8));
+        for kv in [Kv::F16, Kv::Int8] {
+            let one = Setting { chunks: &[1], kv: Some(kv), ..Setting::default() };
+            let expected = logits(&package.path, &prompt, &one);
+            let image = package.image_with(512, 4, 64, Some(kv));
+            let of_image = Setting { chunks: &[1], ..Setting::default() };
+            assert!(logits(&image, &prompt, &of_image) == expected, "{name}'s image, {kv:?}");
+            let streamed = Setting { pages: Some(PageSource::Read), ..one };
+            assert!(logits(&package.path, &prompt, &streamed) == expected, "{name}, {kv:?}");
+        }
+    }
 }
 
 #[test]

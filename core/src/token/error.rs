@@ -41,8 +41,6 @@ pub enum DecodeError {
     Source,
     /// The tables hold an offset that is out of range.
     Corrupt,
-    /// The id is not in the vocabulary.
-    Id,
 }
 
 /// A sink that takes no more.
@@ -79,7 +77,6 @@ impl fmt::Display for DecodeError {
         f.write_str(match self {
             Self::Source => "the tokenizer's tables cannot be read",
             Self::Corrupt => "the tokenizer's tables are corrupt",
-            Self::Id => "the id is not in the vocabulary",
         })
     }
 }

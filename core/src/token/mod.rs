@@ -141,10 +141,11 @@ impl<S: TableSource> Tokenizer<S> {
         })
     }
 
-    /// Decodes one more id of the text that `decoder` is at, giving whole characters to `emit`.
+    /// Decodes one more id of the text that `decoder` is at, giving whole characters to `emit`. An id outside the
+    /// vocabulary has no text.
     ///
     /// # Errors
-    /// [`DecodeError::Id`] for an id outside the vocabulary; otherwise the storage failed or the tables are corrupt.
+    /// The storage failed, or the tables are corrupt.
     pub fn decode(
         &mut self,
         decoder: &mut Decoder,

@@ -1,7 +1,7 @@
 //! Gemma 3, text only: local and global layers, norms behind layers, too (arXiv:2503.19786).
 
 use super::blueprint::Blueprint;
-use super::builder::{FREQUENCIES, Stored, all, stored};
+use super::builder::{Builder, FREQUENCIES, Stored, all, stored};
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::rope::Rope;
@@ -44,29 +44,28 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     decoder.angles(&mut graph, ["local_angles", "rotary.local_frequencies"], &local, config)?;
     graph.embed("residual");
     graph.scale("residual", (decoder.sizes.hidden as f32).sqrt());
-    graph.layers(&windows, "model.layers", |graph, &window| {
-        let angles = if window == 0 { "angles" } else { "local_angles" };
-        decoder.norm(graph, "attention_norm", "input_layernorm", ["residual", "normed"]);
-        decoder.project(graph, bias);
-        decoder.head_norms(graph, ["self_attn.q_norm", "self_attn.k_norm"]);
-        decoder.attend(graph, angles, window);
-        let output = Stored { bias, ..stored("self_attn.o_proj") };
-        graph.linear("attention.output", output, "attended", &all("branch"));
-        decoder.norm(graph, "after_attention_norm", "post_attention_layernorm", ["branch"; 2]);
-        graph.add("branch", "residual");
-        decoder.norm(
-            graph,
-            "feed_forward_norm",
-            "pre_feedforward_layernorm",
-            ["residual", "normed"],
-        );
-        let gate = ["mlp.gate_proj", "mlp.up_proj"].map(stored);
-        decoder.gate(graph, Activation::GeluTanh, gate);
-        graph.linear("feed_forward.down", stored("mlp.down_proj"), "gated", &all("branch"));
-        decoder.norm(graph, "after_feed_forward_norm", "post_feedforward_layernorm", ["branch"; 2]);
-        graph.add("branch", "residual");
-    });
+    graph.layers(&windows, "model.layers", |graph, window| layer(&decoder, graph, *window, bias));
     Ok(decoder.finish("gemma3", graph, "model.norm"))
+}
+
+/// One block: what a branch adds to the residual stream is normalized before it is added.
+fn layer(decoder: &Decoder, graph: &mut Builder, window: u32, bias: bool) {
+    let angles = if window == 0 { "angles" } else { "local_angles" };
+    let into_branch = ["residual", "normed"];
+    decoder.norm(graph, "attention_norm", "input_layernorm", into_branch);
+    decoder.project(graph, bias);
+    decoder.head_norms(graph, ["self_attn.q_norm", "self_attn.k_norm"]);
+    decoder.attend(graph, angles, window);
+    let output = Stored { bias, ..stored("self_attn.o_proj") };
+    graph.linear("attention.output", output, "attended", &all("branch"));
+    decoder.norm(graph, "after_attention_norm", "post_attention_layernorm", ["branch"; 2]);
+    graph.add("branch", "residual");
+    decoder.norm(graph, "feed_forward_norm", "pre_feedforward_layernorm", into_branch);
+    let gate = ["mlp.gate_proj", "mlp.up_proj"].map(stored);
+    decoder.gate(graph, Activation::GeluTanh, gate);
+    graph.linear("feed_forward.down", stored("mlp.down_proj"), "gated", &all("branch"));
+    decoder.norm(graph, "after_feed_forward_norm", "post_feedforward_layernorm", ["branch"; 2]);
+    graph.add("branch", "residual");
 }
 
 /// The RoPE of global layers and that of local ones.

@@ -13,7 +13,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     config.only("scale_attn_weights", true)?;
     config.only("scale_attn_by_inverse_layer_idx", false)?;
     let sizes = read_sizes(config)?;
-    let (hidden, width) = (sizes.hidden, sizes.head_width);
+    let hidden = sizes.hidden;
     let vocabulary = config.size("vocab_size", 50257, MAX_VOCABULARY)?;
     let positions = config.size("n_positions", 1024, MAX_CONTEXT)?;
     let tied = config.boolean("tie_word_embeddings", true)?;
@@ -23,8 +23,6 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         epsilon: config.epsilon("layer_norm_epsilon", 1e-5)?,
         group: 0,
     };
-    let norm = |name| Stored { bias: true, ..stored(name) };
-    let matrix = |name| Stored { bias: true, order: Order::Transposed, ..stored(name) };
     let mut graph = Builder::new(vocabulary, positions);
     graph.values([
         ("residual", hidden),
@@ -34,28 +32,10 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         ("wide", sizes.intermediate),
     ]);
     graph.embed("residual");
-    graph.embed_onto(
-        "positions",
-        stored("transformer.wpe"),
-        positions,
-        Index::Position,
-        "residual",
-    );
-    let parts = [0, 1, 2].map(|part| ValueRef::rows("qkv", part * hidden, (part + 1) * hidden));
-    graph.layers(&vec![(); sizes.layers as usize], "transformer.h", |graph, ()| {
-        let [residual, normed] = ["residual", "normed"].map(all);
-        graph.norm("attention_norm", norm("ln_1"), of, [&residual, &normed]);
-        graph.linear("attention.qkv", matrix("attn.c_attn"), "normed", &all("qkv"));
-        let state = graph.cache("kv", sizes.heads, width, 0);
-        let [query, key, value] = &parts;
-        let scale = 1.0 / (width as f32).sqrt();
-        graph.attention(&state, [query, key, value], None, scale, "attended");
-        graph.linear_onto("attention.output", matrix("attn.c_proj"), "attended", "residual");
-        graph.norm("feed_forward_norm", norm("ln_2"), of, [&residual, &normed]);
-        graph.linear("feed_forward.up", matrix("mlp.c_fc"), "normed", &all("wide"));
-        graph.activate(Activation::GeluTanh, "wide");
-        graph.linear_onto("feed_forward.down", matrix("mlp.c_proj"), "wide", "residual");
-    });
+    let from = stored("transformer.wpe");
+    graph.embed_onto("positions", from, positions, Index::Position, "residual");
+    let layers = vec![(); sizes.layers as usize];
+    graph.layers(&layers, "transformer.h", |graph, ()| layer(graph, &sizes, of));
     graph.selected_values([("selected", hidden), ("final", hidden), ("logits", vocabulary)]);
     graph.select("residual", "selected");
     graph.norm("norm", norm("transformer.ln_f"), of, [&all("selected"), &all("final")]);
@@ -64,6 +44,31 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mut derived = vec![".attn.bias", ".attn.masked_bias"];
     derived.extend(tied.then_some("lm_head.weight"));
     Ok(graph.finish("gpt2", sizes, tokens, derived))
+}
+
+/// One block.
+fn layer(graph: &mut Builder, sizes: &Sizes, of: NormOf) {
+    let [residual, normed] = ["residual", "normed"].map(all);
+    graph.norm("attention_norm", norm("ln_1"), of, [&residual, &normed]);
+    graph.linear("attention.qkv", matrix("attn.c_attn"), "normed", &all("qkv"));
+    let state = graph.cache("kv", sizes.heads, sizes.head_width, 0);
+    let [query, key, value] =
+        [0, 1, 2].map(|part| ValueRef::rows("qkv", part * sizes.hidden, (part + 1) * sizes.hidden));
+    let scale = 1.0 / (sizes.head_width as f32).sqrt();
+    graph.attention(&state, [&query, &key, &value], None, scale, "attended");
+    graph.linear_onto("attention.output", matrix("attn.c_proj"), "attended", "residual");
+    graph.norm("feed_forward_norm", norm("ln_2"), of, [&residual, &normed]);
+    graph.linear("feed_forward.up", matrix("mlp.c_fc"), "normed", &all("wide"));
+    graph.activate(Activation::GeluTanh, "wide");
+    graph.linear_onto("feed_forward.down", matrix("mlp.c_proj"), "wide", "residual");
+}
+
+fn norm(name: &str) -> Stored<'_> {
+    Stored { bias: true, ..stored(name) }
+}
+
+fn matrix(name: &str) -> Stored<'_> {
+    Stored { bias: true, order: Order::Transposed, ..stored(name) }
 }
 
 fn read_sizes(config: &Config<'_>) -> Result<Sizes> {

@@ -1,5 +1,6 @@
 //! Other programs' models into packages.
 
+mod ends;
 mod fuse;
 mod range;
 mod rows;
@@ -15,6 +16,7 @@ use crate::scratch::ScratchFolder;
 use crate::session::{self, Session};
 use crate::tokenizer::Spec;
 use crate::{Error, Result, calibrate, input};
+use ends::end_tokens;
 use omex_core::quant::Format;
 #[cfg(test)]
 pub(crate) use rows::read_vector;
@@ -123,15 +125,17 @@ impl Job<'_> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
         let vocabulary = self.blueprint.graph.vocab_size as usize;
-        if let Some(spec) = tokenizer(self.source, vocabulary, self.options.tokenizer)? {
+        let spec = tokenizer(self.source, vocabulary, self.options.tokenizer)?;
+        if let Some(spec) = &spec {
             spec.write_package(&path.join("tokenizer"))?;
         }
+        let ends = end_tokens(self.source, &self.blueprint.eos, spec.as_ref(), vocabulary as u32)?;
         let index = layout.write(self.source, compensations, &path.join("weights"), progress)?;
         let file = path.join("graph.json");
         let text = layout.graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
         std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
         write_json(&path.join("weights/quantization.json"), &index)?;
-        metadata(self.blueprint, self.source_format, self.name, layout).write(path)
+        metadata(self.blueprint, ends, self.source_format, self.name, layout).write(path)
     }
 
     /// Runs the model at int8 to see what its int4 matrices will be multiplied with.
@@ -221,9 +225,13 @@ fn tokenizer(
         }
         (None, None) => return Ok(None),
     };
-    if spec.pieces.len() > vocabulary {
+    // Added tokens may lie beyond the embedding: a prompt that has one is refused, others are not.
+    let added: BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
+    let surplus = (0..spec.pieces.len() as u32).skip(vocabulary);
+    let always = spec.before.iter().chain(&spec.after).any(|id| *id as usize >= vocabulary);
+    if always || surplus.into_iter().any(|id| !added.contains(&id)) {
         let found = format!("{} tokens", spec.pieces.len());
-        let expected = format!("at most the model's {vocabulary}");
+        let expected = format!("at most the model's {vocabulary}, but for added tokens");
         return Err(Error::malformed(
             &spec.origin,
             "vocabulary",
@@ -244,6 +252,7 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 
 fn metadata(
     blueprint: &Blueprint,
+    eos: Vec<u32>,
     source_format: &str,
     name: &str,
     layout: &WeightLayout,
@@ -277,7 +286,7 @@ fn metadata(
             head_width: sizes.head_width,
         },
         source_format: source_format.into(),
-        tokens: TokenIds { bos: blueprint.bos, eos: blueprint.eos.clone() },
+        tokens: TokenIds { bos: blueprint.bos, eos },
         files: BTreeMap::new(),
         crc32c: String::new(),
     }

@@ -133,6 +133,13 @@ pub fn encode<S: TableSource>(
 }
 
 impl Spec {
+    /// The id of the token with this text.
+    pub(crate) fn id_of(&self, text: &str) -> Option<u32> {
+        let added = self.added.iter().find(|token| token.content == text).map(|token| token.id);
+        let piece = || self.pieces.iter().position(|piece| piece == text.as_bytes());
+        added.or_else(|| piece().and_then(|id| u32::try_from(id).ok()))
+    }
+
     fn malformed(
         &self,
         field: impl Into<String>,
