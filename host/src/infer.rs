@@ -79,7 +79,8 @@ fn form(program: &Program<'_>, port: &Port<'_>) -> (Element, Vec<usize>) {
 fn check(program: &Program<'_>, port: &Port<'_>, input: &Input<'_>) -> Result<()> {
     let (element, shape) = form(program, port);
     let array = &input.array;
-    if (array.element, array.bytes.len()) == (element, port.value.width as usize * element.bytes()) {
+    if (array.element, array.bytes.len()) == (element, port.value.width as usize * element.bytes())
+    {
         return Ok(());
     }
     Err(Error::malformed(

@@ -91,8 +91,11 @@ impl Array {
         let sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
         let shape: Vec<usize> = sides.map(|side| side.parse().ok()).collect::<Option<_>>()?;
         let count = shape.iter().try_fold(1usize, |count, side| count.checked_mul(*side))?;
-        (count.checked_mul(element.bytes())? == data.len())
-            .then(|| Self { element, shape, bytes: data.to_vec() })
+        (count.checked_mul(element.bytes())? == data.len()).then(|| Self {
+            element,
+            shape,
+            bytes: data.to_vec(),
+        })
     }
 
     /// Writes a file.

@@ -4,8 +4,9 @@ use half::f16;
 use omex_core::arena::Plan;
 use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, CODES, Correction, Embed, Gated, Index, Linear,
-    Mask, Norm, NormKind, Op, Pairing, Rotary, Scale, Select, ShortConv, SoftCap, Store,
+    Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Conv2d, Correction, Embed,
+    Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Scale, Select, ShortConv,
+    SoftCap, Softmax, Store,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PORT_BYTES, Per,
@@ -157,7 +158,10 @@ fn formats_have_these_numbers_and_sizes() {
         assert_says(&format!("\n| {} | `{name}` | {unit} |", format as u32));
         assert_eq!(Format::from_number(format as u32), Some(format));
     }
-    assert_eq!(Format::from_number(5), None);
+    assert_says("| 5 | `channels` | 12 + ⌈columns / 4⌉ · 4 (a row) | a signed byte |");
+    assert_eq!(Format::from_number(5), Some(Format::Channels));
+    assert_eq!(Format::Channels.tensor_bytes(3, 5), 3 * (12 + 8));
+    assert_eq!(Format::from_number(6), None);
     assert_eq!((PANEL, GROUP), (8, 32));
     assert_eq!(Format::Int8.tensor_bytes(9, 33), 2 * 2 * 272);
     assert_eq!(Format::Vector.tensor_bytes(1, 33), 4 * 33);
@@ -274,6 +278,30 @@ fn examples() -> Vec<Op> {
         SoftCap { value: a, cap: 1.0 }.into(),
         Select { input: a, output: b }.into(),
         ShortConv { state: weight, weight, input: a, output: b, taps: 3 }.into(),
+        Conv2d {
+            weight,
+            input: a,
+            output: b,
+            kernel: [3, 4],
+            stride: [2, 1],
+            pad: [1, 1],
+            input_zero: -1,
+            output_zero: 2,
+            clamp: [-128, 127],
+            depthwise: true,
+        }
+        .into(),
+        AveragePool {
+            input: a,
+            output: b,
+            kernel: [3, 4],
+            stride: [2, 1],
+            pad: [1, 1],
+            clamp: [-128, 127],
+        }
+        .into(),
+        Softmax { input: a, output: b, multiplier: 1 << 30, shift: 20, least_difference: -8 }
+            .into(),
     ]
 }
 

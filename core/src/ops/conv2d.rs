@@ -159,7 +159,11 @@ impl Conv2d {
                     let count = kx1.saturating_sub(kx0) * each;
                     let weights = weights.get(at..at + count).unwrap_or_default();
                     let input = input.get(pixels..).unwrap_or_default();
-                    sum = sum.wrapping_add(self.dot(input, weights, if each == 1 { inputs } else { 1 }));
+                    sum = sum.wrapping_add(self.dot(
+                        input,
+                        weights,
+                        if each == 1 { inputs } else { 1 },
+                    ));
                 }
                 let scaled = multiply_by_quantized_multiplier(sum, multiplier, shift);
                 let value = scaled.saturating_add(self.output_zero).clamp(low, high);
@@ -171,7 +175,8 @@ impl Conv2d {
     }
 
     fn dot(&self, input: &[i8], weights: &[u8], step: usize) -> i32 {
-        let product = |x: &i8, w: &u8| (i32::from(*x) - self.input_zero) * i32::from(w.cast_signed());
+        let product =
+            |x: &i8, w: &u8| (i32::from(*x) - self.input_zero) * i32::from(w.cast_signed());
         if step == 1 {
             return input.iter().zip(weights).map(|(x, w)| product(x, w)).sum();
         }

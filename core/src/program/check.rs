@@ -167,9 +167,7 @@ impl Check<'_> {
     }
 
     pub(crate) fn matrix(&self, weight: PerLayer, rows: u32, columns: u32) -> Result<(), Fault> {
-        self.tensors(weight, |t| {
-            t.is_matrix() && (t.rows, t.columns) == (rows, columns)
-        })
+        self.tensors(weight, |t| t.is_matrix() && (t.rows, t.columns) == (rows, columns))
     }
 
     pub(crate) fn vector(&self, weight: PerLayer, length: u32) -> Result<(), Fault> {

@@ -22,9 +22,9 @@ mod mistral;
 mod qwen2;
 mod qwen3;
 mod rope;
-mod tflite;
 #[cfg(test)]
 mod tests;
+mod tflite;
 
 pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
 pub(crate) use builder::FREQUENCIES;

@@ -72,7 +72,8 @@ impl<'m> Drawing<'m> {
             AVERAGE_POOL => self.average_pool(operator, input, output),
             SOFTMAX => self.softmax(operator, input, output),
             RESHAPE => {
-                let count = |index: usize| self.model.tensors[index].shape.iter().product::<usize>();
+                let count =
+                    |index: usize| self.model.tensors[index].shape.iter().product::<usize>();
                 if count(input) != count(output) {
                     return Err(self.bad("a reshape to another size", "as many elements"));
                 }
@@ -94,8 +95,7 @@ impl<'m> Drawing<'m> {
         }
         let name = format!("t{}", self.same_as[index]);
         let dims = [1, dims[0] as u16, dims[1] as u16, dims[2] as u16];
-        let shape =
-            ValueShape { width: width as u32, per: Per::Pass, dtype: Dtype::I8, dims };
+        let shape = ValueShape { width: width as u32, per: Per::Pass, dtype: Dtype::I8, dims };
         self.graph.values.insert(name.clone(), shape);
         Ok(ValueRef::all(&name))
     }
@@ -105,7 +105,9 @@ impl<'m> Drawing<'m> {
         match self.model.tensors[index].shape[..] {
             [1, height, width, channels] => Ok([height, width, channels]),
             [1, channels] => Ok([1, 1, channels]),
-            ref other => Err(self.bad(format!("a tensor {other:?}"), "[1, height, width, channels]")),
+            ref other => {
+                Err(self.bad(format!("a tensor {other:?}"), "[1, height, width, channels]"))
+            }
         }
     }
 
@@ -113,7 +115,9 @@ impl<'m> Drawing<'m> {
     fn quantization(&self, index: usize) -> Result<(f32, i32)> {
         let tensor = &self.model.tensors[index];
         match (&tensor.scales[..], &tensor.zero_points[..]) {
-            ([scale], [zero]) if *scale > 0.0 && scale.is_finite() && (-128..=127).contains(zero) => {
+            ([scale], [zero])
+                if *scale > 0.0 && scale.is_finite() && (-128..=127).contains(zero) =>
+            {
                 Ok((*scale, *zero as i32))
             }
             _ => Err(self.bad(format!("the scales of \"{}\"", tensor.name), "one scale, int8")),
@@ -155,8 +159,17 @@ impl<'m> Drawing<'m> {
             true => at * inner + channel,
             false => channel * height * width * inner + at,
         };
-        let weight = self.channels(operator, weights, [rows, height * width * each], per_channel)?;
-        self.push_conv(weight, [(input, from), (output, to)], kernel, stride, pad, activation, depthwise)
+        let weight =
+            self.channels(operator, weights, [rows, height * width * each], per_channel)?;
+        self.push_conv(
+            weight,
+            [(input, from), (output, to)],
+            kernel,
+            stride,
+            pad,
+            activation,
+            depthwise,
+        )
     }
 
     fn fully_connected(&mut self, operator: &Operator, input: usize, output: usize) -> Result<()> {
@@ -224,7 +237,8 @@ impl<'m> Drawing<'m> {
     }
 
     fn softmax(&mut self, operator: &Operator, input: usize, output: usize) -> Result<()> {
-        let beta = operator.options.first().map_or(1.0, |bits| f32::from_bits(bits.cast_unsigned()));
+        let beta =
+            operator.options.first().map_or(1.0, |bits| f32::from_bits(bits.cast_unsigned()));
         let (scale, _) = self.quantization(input)?;
         if self.quantization(output)? != (1.0 / 256.0, -128) {
             return Err(self.bad("another scale of the result", "1/256 and zero point -128"));
@@ -282,9 +296,8 @@ impl<'m> Drawing<'m> {
     /// The least and the largest output of a fused activation.
     fn clamp(&self, activation: i32, output: usize) -> Result<[i8; 2]> {
         let (scale, zero) = self.quantization(output)?;
-        let quantized = |x: f32| {
-            (zero.saturating_add((x / scale).round() as i32)).clamp(-128, 127) as i8
-        };
+        let quantized =
+            |x: f32| (zero.saturating_add((x / scale).round() as i32)).clamp(-128, 127) as i8;
         match activation {
             0 => Ok([-128, 127]),
             1 => Ok([quantized(0.0), 127]),

@@ -97,7 +97,9 @@ impl Measure<'_> {
             Precision::Int4 => self.of_kernel(kernels.int4, integers),
             Precision::Int8 => self.of_kernel(kernels.int8, integers),
             Precision::F16 => self.of_kernel(kernels.float16, floats),
-            Precision::F32 | Precision::Vector | Precision::Channels => self.of_kernel(kernels.float32, floats),
+            Precision::F32 | Precision::Vector | Precision::Channels => {
+                self.of_kernel(kernels.float32, floats)
+            }
         }
     }
 
@@ -159,7 +161,8 @@ pub(super) fn seconds(
     columns: u32,
     threads: usize,
 ) -> f64 {
-    let format = if matches!(format, Format::Vector | Format::Channels) { Format::F32 } else { format };
+    let format =
+        if matches!(format, Format::Vector | Format::Channels) { Format::F32 } else { format };
     let cached = bytes <= (CACHED_BYTES * threads) as u64;
     let gib = bytes as f64 / GIB;
     let columns = f64::from(columns.max(1));

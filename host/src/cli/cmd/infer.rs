@@ -2,9 +2,9 @@
 
 use super::Machine;
 use crate::cli::output;
+use omex::Result;
 use omex::infer::{Input, infer};
 use omex::npy::{Array, Element};
-use omex::Result;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -40,10 +40,10 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let paths: Vec<(Option<&str>, PathBuf)> = args.inputs.iter().map(|input| parse(input)).collect();
-    let arrays = paths.iter().map(|(name, path)| {
-        Ok(Input { name: *name, path, array: Array::read(path)? })
-    });
+    let paths: Vec<(Option<&str>, PathBuf)> =
+        args.inputs.iter().map(|input| parse(input)).collect();
+    let arrays =
+        paths.iter().map(|(name, path)| Ok(Input { name: *name, path, array: Array::read(path)? }));
     let inputs = arrays.collect::<Result<Vec<_>>>()?;
     let mut session = args.machine.open(&args.model, 1)?;
     let outputs = infer(&mut session, &inputs)?;

@@ -1,0 +1,222 @@
+//! Integer graphs give TensorFlow Lite's bytes, wherever pages end and however they come.
+
+use omex::compile::compile;
+use omex::convert::{Options, convert};
+use omex::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
+use omex::import;
+use omex::infer::{Input, infer};
+use omex::npy::{Array, Element};
+use omex::pager::PageSource;
+use omex_core::arena::Plan;
+use omex_core::engine::{Engine, Model};
+use omex_core::ops::{AveragePool, Conv2d};
+use omex_core::program::{Dtype, Per, Program, Tensor};
+use omex_core::quant::{Format, channel_bytes};
+use omex_core::simd::PORTABLE;
+use omex_core::state::kv::KvFormat;
+use omex_hal::Serial;
+use omex_hal_adapters::SlicePager;
+use omex_tests::{Setting, omex, require_shared, run};
+use std::path::Path;
+use zerocopy::IntoBytes;
+
+/// An array of signed bytes in an `.npz` file.
+fn array(npz: &Path, name: &str) -> Array {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(npz).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("array.npy");
+    let mut file = std::fs::File::create(&path).unwrap();
+    std::io::copy(&mut archive.by_name(&format!("{name}.npy")).unwrap(), &mut file).unwrap();
+    Array::read(&path).unwrap()
+}
+
+fn converted(model: &Path, folder: &Path) {
+    let source = import::open(model, None).unwrap();
+    convert(&*source, "tflite", "kws", folder, &Options::default(), &mut |_, _| {}).unwrap();
+}
+
+#[test]
+fn keyword_spotting_is_bit_equal_to_the_reference() {
+    let model = require_shared!("models/mlperf_tiny/kws_ref_model.tflite");
+    let references = require_shared!("refs/tflite/kws_ref_model.npz");
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("kws.omex");
+    converted(&model, &package);
+    let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+    let (samples, size) = (inputs.shape[0], inputs.bytes.len() / inputs.shape[0]);
+    let ways = [(None, None), (Some(PageSource::Read), Some(300_000))];
+    for (pages, memory) in ways {
+        let setting = Setting { pages, memory, ..Setting::default() };
+        let mut session = setting.open(&package, 1).unwrap();
+        for (sample, expected) in outputs.bytes.chunks(outputs.bytes.len() / samples).enumerate() {
+            let bytes = inputs.bytes[sample * size..][..size].to_vec();
+            let array = Array { element: Element::I8, shape: inputs.shape[1..].to_vec(), bytes };
+            let input = Input { name: None, path: Path::new("sample.npy"), array };
+            let found = infer(&mut session, &[input]).unwrap();
+            assert_eq!(found[0].1.bytes, expected, "sample {sample}, {pages:?}");
+        }
+    }
+
+    // The command, and what it says of an input that does not fit.
+    let files = [folder.path().join("in.npy"), folder.path().join("out.npy")];
+    let bytes = inputs.bytes[..size].to_vec();
+    Array { element: Element::I8, shape: vec![49, 10], bytes }.write(&files[0]).unwrap();
+    let arguments = ["infer", package.to_str().unwrap(), "--input", files[0].to_str().unwrap()];
+    let written = run(omex(arguments).arg("-o").arg(&files[1])).orderly();
+    assert_eq!(written.code, Some(0), "{written:?}");
+    let out = Array::read(&files[1]).unwrap();
+    assert_eq!((out.shape, &out.bytes[..]), (vec![1, 1, 1, 12], &outputs.bytes[..12]));
+    Array { element: Element::F32, shape: vec![3], bytes: vec![0; 12] }.write(&files[0]).unwrap();
+    let refused = run(&mut omex(arguments)).orderly();
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("<f4 [3]") && refused.err.contains("|i1 [1, 49, 10, 1]"),
+        "{refused:?}"
+    );
+}
+
+/// Numbers that look random.
+fn noise(seed: u32) -> impl FnMut() -> u8 {
+    let mut state = seed;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 24) as u8
+    }
+}
+
+/// A convolution and a pooling of shapes at which nothing is a multiple of anything.
+fn small(depthwise: bool) -> (Graph, Vec<u8>, Tensor) {
+    let (outputs, columns) = if depthwise { (6, 6) } else { (5, 18) };
+    let mut next = noise(7 + u32::from(depthwise));
+    let mut weights = vec![];
+    for channel in 0..outputs {
+        let words = [100 * channel - 200, 0x5000_0000 + 0x0123_4567 * channel, -6];
+        weights.extend(words.iter().flat_map(|word: &i32| word.to_le_bytes()));
+        weights.extend((0..columns).map(|_| next()));
+        weights.resize(weights.len().next_multiple_of(4), 0);
+    }
+    let image = |height: u16, width: u16, channels: u16| ValueShape {
+        width: u32::from(height * width * channels),
+        per: Per::Pass,
+        dtype: Dtype::I8,
+        dims: [1, height, width, channels],
+    };
+    let channels = outputs as u16;
+    let conv = Conv2d::<Names> {
+        weight: "conv".into(),
+        input: ValueRef::all("in"),
+        output: ValueRef::all("conv"),
+        kernel: [2, 3],
+        stride: [2, 1],
+        pad: [1, 1],
+        input_zero: -3,
+        output_zero: 5,
+        clamp: [-100, 127],
+        depthwise,
+    };
+    let pool = AveragePool::<Names> {
+        input: ValueRef::all("conv"),
+        output: ValueRef::all("out"),
+        kernel: [2, 2],
+        stride: [1, 2],
+        pad: [0, 1],
+        clamp: [-128, 127],
+    };
+    let graph = Graph {
+        format: FORMAT,
+        inputs: vec![Port::of("in")],
+        outputs: vec![Port::of("conv"), Port::of("out")],
+        values: [
+            ("in".to_owned(), image(7, 5, 3)),
+            ("conv".to_owned(), image(4, 5, channels)),
+            ("out".to_owned(), image(4, 3, channels)),
+        ]
+        .into(),
+        nodes: vec![Node::from(conv), pool.into()],
+        ..Graph::default()
+    };
+    let (rows, columns) = (outputs as u32, columns as u32);
+    assert_eq!(weights.len() as u64, u64::from(rows) * channel_bytes(columns));
+    (graph, weights, Tensor { format: Format::Channels, rows, columns, address: 0 })
+}
+
+/// The same convolution with 64-bit integers and every tap looked at.
+fn by_hand(input: &[i8], weights: &[u8], depthwise: bool) -> Vec<i8> {
+    let (outputs, columns) = if depthwise { (6, 6) } else { (5, 18) };
+    let row_bytes = channel_bytes(columns as u32) as usize;
+    let mut out = vec![0; 4 * 5 * outputs];
+    for (y, x, o) in
+        (0..4).flat_map(|y| (0..5).flat_map(move |x| (0..outputs).map(move |o| (y, x, o))))
+    {
+        let row = &weights[o * row_bytes..][..row_bytes];
+        let word = |n: usize| i64::from(i32::from_le_bytes(row[4 * n..][..4].try_into().unwrap()));
+        let mut sum = word(0);
+        for (ky, kx, i) in
+            (0..2).flat_map(|ky| (0..3).flat_map(move |kx| (0..3).map(move |i| (ky, kx, i))))
+        {
+            let (row_in, column_in) = (2 * y as i64 + ky - 1, x as i64 + kx - 1);
+            if !(0..7).contains(&row_in) || !(0..5).contains(&column_in) {
+                continue;
+            }
+            if depthwise && i != o as i64 / 2 {
+                continue;
+            }
+            let tap = if depthwise { ky * 3 + kx } else { (ky * 3 + kx) * 3 + i };
+            let weight = i64::from(row[12 + tap as usize].cast_signed());
+            let pixel = input[((row_in * 5 + column_in) * 3 + i) as usize];
+            sum += (i64::from(pixel) + 3) * weight;
+        }
+        // Twice rounded half away from zero.
+        let product = sum * word(1);
+        let high = (product + if product >= 0 { 1 << 30 } else { 1 - (1 << 30) }) / (1 << 31);
+        let scaled = (high.abs() + 32) / 64 * high.signum();
+        out[(y * 5 + x) * outputs + o] = (scaled + 5).clamp(-100, 127) as i8;
+    }
+    out
+}
+
+#[test]
+fn convolutions_are_right_wherever_a_page_ends() {
+    for depthwise in [false, true] {
+        let (graph, weights, tensor) = small(depthwise);
+        let compiled = compile(&graph, &[], |_, plane| (plane == 0).then_some(tensor)).unwrap();
+        let mut next = noise(99);
+        let input: Vec<u8> = (0..7 * 5 * 3).map(|_| next()).collect();
+        let signed: Vec<i8> = input.iter().map(|x| x.cast_signed()).collect();
+        let expected = by_hand(&signed, &weights, depthwise);
+        assert!(
+            expected.iter().any(|x| *x > 5) && expected.iter().any(|x| *x < 5),
+            "not all alike"
+        );
+        for page_size in [8, 16, 64, 512] {
+            let checksums: Vec<_> = weights
+                .chunks(page_size as usize)
+                .map(|p| crc32c::crc32c(p).to_le_bytes())
+                .collect();
+            let program =
+                Program::parse(&compiled.program, &compiled.tensors, 0..weights.len() as u64);
+            let plan = Plan {
+                columns: 1,
+                logit_columns: 1,
+                kv_capacity: 1,
+                kv_sinks: 0,
+                kv_format: KvFormat::Half,
+                sequences: 1,
+            };
+            let end = weights.len() as u64;
+            let (program, first_checked) = (program.unwrap(), 0);
+            let model = Model { program, plan, end, checksums: &checksums, first_checked };
+            let mut pager = SlicePager::new(&weights, page_size).unwrap();
+            let mut memory =
+                vec![0u128; model.layout(&pager).unwrap().total().div_ceil(16) as usize];
+            let memory = memory.as_mut_bytes();
+            let mut engine = Engine::new(model, memory, &mut pager, &PORTABLE, &Serial).unwrap();
+            engine.input_mut("in").copy_from_slice(&input);
+            engine.infer().unwrap();
+            let ports: Vec<_> = engine.program().outputs().collect();
+            assert_eq!(engine.output_i8(&ports[0], 0), expected, "pages of {page_size}");
+        }
+    }
+}
