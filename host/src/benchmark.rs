@@ -4,7 +4,6 @@ use crate::forecast::{kv_bytes_per_position, weight_bytes_per_token};
 use crate::profile::{Profile, cores, peak_bytes};
 use crate::session::{Options, Session};
 use crate::{Error, Result, dispatch, interrupt};
-use clap::ValueEnum;
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
 use serde::Serialize;
@@ -282,11 +281,11 @@ fn startup_ms(model: &Path, options: &Options, vocabulary: u32, omex: &Path) -> 
     for (name, number) in numbers {
         command.args(number.into_iter().flat_map(|number| [name.to_owned(), number.to_string()]));
     }
-    if let Some(name) = options.pages.as_ref().and_then(ValueEnum::to_possible_value) {
-        command.args(["--pages", name.get_name()]);
+    if let Some(pages) = options.pages {
+        command.args(["--pages", pages.name()]);
     }
-    if let Some(name) = options.kv.as_ref().and_then(ValueEnum::to_possible_value) {
-        command.args(["--kv", name.get_name()]);
+    if let Some(kv) = options.kv {
+        command.args(["--kv", &kv.to_string()]);
     }
     let failed = |e| Error::io(omex, "run", e);
     let start = Instant::now();

@@ -1,18 +1,19 @@
-//! Ctrl-C: long work looks here, and cleans up before it ends.
+//! Asked to stop: long work looks here, and cleans up before it ends.
 
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// From now on Ctrl-C is noted instead of ending the process at once.
-pub fn install() {
-    // A second handler can't be installed; then the first one does.
-    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+/// The flag that stops long work once it is set, as by a signal handler.
+#[must_use]
+pub fn flag() -> Arc<AtomicBool> {
+    Arc::clone(&INTERRUPTED)
 }
 
 /// # Errors
-/// [`Error::Interrupted`] once Ctrl-C was pressed.
+/// [`Error::Interrupted`] once the flag is set.
 pub fn check() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }

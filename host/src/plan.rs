@@ -53,7 +53,7 @@ pub struct Request {
 }
 
 /// How keys and values are stored, by the names that users know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kv {
     /// 16-bit floats.
@@ -66,7 +66,7 @@ pub enum Kv {
 }
 
 /// Which planes are read of weights that have a residual plane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunPrecision {
     /// The base planes only: fewer bytes, coarser weights.

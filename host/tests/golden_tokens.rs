@@ -215,3 +215,21 @@ fn what_is_not_supported_is_refused() {
         assert!(message.contains(reason), "{message}");
     }
 }
+
+/// Added tokens that are sought in normalized text, beside such that are not.
+#[test]
+fn normalized_added_tokens() {
+    for case in ["06-added-tokens-normalized", "32-added-tokens-in-two-passes"] {
+        let Some(folder) = shared(&format!("bugs/{case}")) else { return };
+        let spec = Spec::from_hf_json(&folder.join("model/tokenizer.json")).unwrap();
+        let section = compile(&spec).unwrap();
+        let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+        let cases: Value =
+            serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+        for case in cases.as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let found = ids(&mut tokenizer, text, Options::default());
+            assert_eq!(found, numbers(&case["ids"]), "{text}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ pub fn omex_binary() -> &'static Path {
     BINARY.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "--package", "omex", "--bin", "omex", "--message-format", "json"]);
+        build.args(["build", "--package", "omex-cli", "--bin", "omex", "--message-format", "json"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }

@@ -41,11 +41,12 @@ fn ours_of(package: &Value) -> BTreeSet<String> {
 
 #[test]
 fn arrows_point_down_only() {
-    let allowed: [(&str, &[&str]); 4] = [
+    let allowed: [(&str, &[&str]); 5] = [
         ("omex-hal", &[]),
         ("omex-hal-adapters", &["omex-hal"]),
         ("omex-core", &["omex-hal"]),
         ("omex", &["omex-core", "omex-hal", "omex-hal-adapters"]),
+        ("omex-cli", &["omex", "omex-core"]),
     ];
     let packages = packages("Cargo.toml");
     for (name, allowed) in allowed {
@@ -54,6 +55,16 @@ fn arrows_point_down_only() {
         let allowed: BTreeSet<_> = allowed.iter().map(|n| (*n).to_owned()).collect();
         let found = ours_of(package);
         assert!(found.is_subset(&allowed), "{name} knows {found:?}, may know {allowed:?}");
+    }
+}
+
+#[test]
+fn the_library_parses_no_arguments_draws_no_bars_and_handles_no_signals() {
+    let packages = packages("Cargo.toml");
+    let library = packages.iter().find(|p| p["name"] == "omex").unwrap();
+    let (known, _): (Vec<_>, Vec<_>) = dependencies(library).into_iter().unzip();
+    for of_the_command in ["clap", "indicatif", "ctrlc", "signal-hook"] {
+        assert!(!known.iter().any(|k| k == of_the_command), "the library knows {of_the_command}");
     }
 }
 

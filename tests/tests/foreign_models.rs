@@ -4,9 +4,12 @@ use omex::convert::Options;
 use omex::import::open;
 use omex::quantize::Precision;
 use omex::session::{self, Session};
+use omex_core::engine::Wanted;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
-use omex_tests::{Converted, json, require_shared};
+use omex_tests::{
+    Converted, Setting, json, logits, numbers, read_npy, require_shared, worst_error,
+};
 use std::path::Path;
 
 fn converted(model: &Path) -> Converted {
@@ -24,7 +27,7 @@ fn greedy(package: &Converted, prompt: &[u32], most: usize) -> Vec<u32> {
 
 fn ends(package: &Converted) -> Vec<u32> {
     let metadata = json(&package.path.join("metadata.json"));
-    omex_tests::numbers(&metadata["tokens"]["eos"])
+    numbers(&metadata["tokens"]["eos"])
 }
 
 /// A copy of a model, whose files may be changed.
@@ -91,4 +94,36 @@ fn rows_beyond_the_vocabulary_print_nothing() {
     let session = Session::open(&package.path, &session::Options::default()).unwrap();
     assert_eq!(session.decode(&ids).unwrap(), session.decode(&ids[1..]).unwrap());
     assert_eq!(session.decode(&[1, 260, 261, 272]).unwrap(), "ab");
+}
+
+#[test]
+fn blocks_of_several_types_in_one_file() {
+    let folder = require_shared!("bugs/05-q4_0-file-with-q6_k-output");
+    let source = open(&folder.join("model.gguf"), None).unwrap();
+    let expected = json(&folder.join("expected.json"));
+    let ids = numbers(&expected["ids"]);
+    let last = expected["last_logits"].as_array().unwrap();
+    let last: Vec<f32> = last.iter().map(|x| x.as_f64().unwrap() as f32).collect();
+    for (precision, bar) in [(Some(Precision::F32), 1e-3), (None, 0.1)] {
+        let package = Converted::new(&*source, precision);
+        let mut session = Session::open(&package.path, &session::Options::default()).unwrap();
+        let mut engine = session.engine().unwrap();
+        engine.forward(&ids, Wanted::Last).unwrap();
+        let largest = last.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let found = engine.logits(0);
+        assert_eq!(found.len(), last.len());
+        for (found, expected) in found.iter().zip(&last) {
+            assert!((found - expected).abs() <= bar * largest, "{found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn blocks_of_every_k_type_equal_the_reference() {
+    let model = require_shared!("golden/gguf_kquant");
+    let package = converted(&model.join("model.gguf"));
+    let prompt = numbers(&json(&model.join("ref.json"))["input_ids"]);
+    let found = logits(&package.path, &prompt, &Setting::default());
+    let worst = worst_error(&found, &read_npy(&model.join("logits.npy")).rows);
+    assert!(worst <= 1e-4, "{worst:e}");
 }

@@ -234,7 +234,7 @@ fn aarch64() -> Result<()> {
         test.args(["--package", "omex-core", "--test", "kernels", "--", "--nocapture"]);
         run(test.env("QEMU_CPU", cpu))?;
     }
-    run(cargo_for_arm("build").args(["--package", "omex", "--bin", "omex"]))?;
+    run(cargo_for_arm("build").args(["--package", "omex-cli", "--bin", "omex"]))?;
     let omex = folder.join(AARCH64).join("debug/omex");
     let mut test = cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "arm_"]);
     run(test.env("OMEX_AARCH64", omex))

@@ -5,7 +5,7 @@ use super::error::{EncodeError, Full};
 use super::layout::{Kind, MAX_ADDED, added, flag};
 use super::merge::{Symbol, merge};
 use super::source::{SourceError, TableSource};
-use super::tables::{Added, Tables};
+use super::tables::{Added, Header, Pass, Tables};
 use super::{Encoded, Options};
 use core::iter;
 
@@ -21,35 +21,109 @@ struct Match {
     token: Added,
     start: usize,
     end: usize,
+    /// It covers the space that is put before the text, too.
+    with_prefix: bool,
+}
+
+/// How added tokens are compared with a text.
+#[derive(Clone, Copy)]
+struct Search {
+    pass: Pass,
+    /// Tokens begin with a space that they are stored without.
+    spaced: bool,
+    /// U+2581 and a space are the same.
+    marked: bool,
+}
+
+impl Search {
+    fn new(header: &Header, pass: Pass) -> Self {
+        let normalized = pass == Pass::Second && header.has(flag::SECOND_IN_NORMALIZED);
+        let spaced = normalized && header.has(flag::PREFIX_ALWAYS);
+        Self { pass, spaced, marked: normalized && header.has(flag::SPACE_MARK) }
+    }
+
+    /// The byte of a text that is next to be compared, and how many bytes it stands for.
+    fn next(self, text: &[u8]) -> Option<(u8, usize)> {
+        if self.marked && text.starts_with("\u{2581}".as_bytes()) {
+            return Some((b' ', SPACE_MARK.len_utf8()));
+        }
+        text.first().map(|&byte| (byte, 1))
+    }
+
+    /// White space that a token takes, as the text has it where tokens are sought.
+    fn is_blank(self, c: char) -> bool {
+        c.is_whitespace() && !(self.marked && c == ' ')
+    }
 }
 
 impl<S: TableSource> Tables<S> {
-    /// The first added token in `text` at or after byte `from`: of several at one place, the longest.
-    fn find_added(&mut self, text: &str, from: usize) -> Result<Option<Match>, SourceError> {
-        if self.header.added_count == 0 {
+    /// The first added token in `text` at or after byte `from`: of several at one place, the longest. A space is put
+    /// before the text if it is `prefixed`.
+    fn find_added(
+        &mut self,
+        search: Search,
+        text: &str,
+        from: usize,
+        prefixed: bool,
+    ) -> Result<Option<Match>, SourceError> {
+        let (first, end) = self.header.sought(search.pass);
+        if first >= end {
             return Ok(None);
+        }
+        if search.spaced
+            && prefixed
+            && let Some((token, end)) = self.added_at(search, text, 0)?
+        {
+            return Ok(Some(Match { token, start: 0, end, with_prefix: true }));
         }
         let first_bytes = self.header.first_bytes;
         let starts = |b: u8| {
             first_bytes.get(usize::from(b >> 3)).is_some_and(|bits| bits >> (b & 7) & 1 == 1)
         };
-        for (start, &b) in text.as_bytes().iter().enumerate().skip(from) {
-            if starts(b)
-                && let Some(here) = text.as_bytes().get(start..)
-                && let Some((token, length)) = self.longest_added(here)?
-                && text.is_char_boundary(start + length)
-            {
-                return Ok(Some(Match { token, start, end: start + length }));
+        for start in from..text.len() {
+            let Some((byte, width)) = search.next(text.as_bytes().get(start..).unwrap_or_default())
+            else {
+                break;
+            };
+            let space = match byte {
+                b' ' if search.spaced => width,
+                byte if !search.spaced && starts(byte) => 0,
+                _ => continue,
+            };
+            if let Some((token, end)) = self.added_at(search, text, start + space)? {
+                return Ok(Some(Match { token, start, end, with_prefix: false }));
             }
         }
         Ok(None)
     }
 
-    /// The longest added token that `text` starts with. The table is sorted, so each byte narrows a range of it.
-    fn longest_added(&mut self, text: &[u8]) -> Result<Option<(Added, usize)>, SourceError> {
-        let (mut low, mut high) = (0, self.header.added_count);
-        let mut found = None;
-        for (depth, &b) in text.iter().enumerate().take(MAX_ADDED) {
+    /// The longest added token at a place of a text, and where it ends.
+    fn added_at(
+        &mut self,
+        search: Search,
+        text: &str,
+        start: usize,
+    ) -> Result<Option<(Added, usize)>, SourceError> {
+        let here = text.as_bytes().get(start..).unwrap_or_default();
+        let found = self.longest_added(search, here)?;
+        let end = |(token, length)| (token, start + length);
+        let whole = |at: usize| text.is_char_boundary(at);
+        Ok(found.map(end).filter(|(_, end)| whole(start) && whole(*end)))
+    }
+
+    /// The longest added token that `text` starts with, and its bytes there. The table is sorted, so each byte narrows
+    /// a range of it.
+    fn longest_added(
+        &mut self,
+        search: Search,
+        text: &[u8],
+    ) -> Result<Option<(Added, usize)>, SourceError> {
+        let (mut low, mut high) = self.header.sought(search.pass);
+        let (mut found, mut at) = (None, 0);
+        for depth in 0..MAX_ADDED {
+            let rest = text.get(at..).unwrap_or_default();
+            let Some((b, width)) = search.next(rest) else { break };
+            at += width;
             let byte = Some(b);
             let (first, last) = (self.added(low)?, self.added(high.saturating_sub(1))?);
             let (least, most) = (self.added_byte(first, depth)?, self.added_byte(last, depth)?);
@@ -68,7 +142,7 @@ impl<S: TableSource> Tables<S> {
             }
             let token = self.added(low)?;
             if self.added_byte(token, depth + 1)?.is_none() {
-                found = Some((token, depth + 1));
+                found = Some((token, at));
             }
         }
         Ok(found)
@@ -151,29 +225,67 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         if options.add_special {
             self.template(0, before)?;
         }
-        let (mut plain, mut search) = (0, 0);
-        while let Some(Match { token, start, end }) = self.tables.find_added(text, search)? {
-            search = end;
-            if token.special() && !options.parse_special {
-                continue;
-            }
-            let mut between = text.get(plain..start).unwrap_or("");
-            if token.is(added::STRIP_LEFT) {
-                between = between.trim_end();
-            }
-            self.stretch(between, plain == 0)?;
-            self.emit(token.id)?;
-            if token.is(added::STRIP_RIGHT) {
-                let rest = text.get(end..).unwrap_or("");
-                search += rest.len() - rest.trim_start().len();
-            }
-            plain = search;
-        }
-        self.stretch(text.get(plain..).unwrap_or(""), plain == 0)?;
+        self.around(Pass::First, text, true, options)?;
         if options.add_special {
             self.template(before, after)?;
         }
         Ok(self.done)
+    }
+
+    /// Encodes a text around the added tokens of a pass; `first` if it begins the whole text.
+    fn around(
+        &mut self,
+        pass: Pass,
+        text: &str,
+        first: bool,
+        options: Options,
+    ) -> Result<(), EncodeError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let search = Search::new(&self.tables.header, pass);
+        let (mut plain, mut from) = (0, 0);
+        while let Some(found) = self.tables.find_added(search, text, from, from == 0)? {
+            let Match { token, start, end, with_prefix } = found;
+            from = end;
+            if token.special() && !options.parse_special {
+                continue;
+            }
+            let mut between = text.get(plain..start).unwrap_or("");
+            // The prefix is a space itself, where spaces are not marked.
+            let mut prefix = plain == 0 && !with_prefix;
+            if token.is(added::STRIP_LEFT) {
+                between = between.trim_end_matches(|c| search.is_blank(c));
+                prefix &= search.marked || !between.is_empty();
+            }
+            self.between(search, between, first && plain == 0, prefix, options)?;
+            self.emit(token.id)?;
+            plain = end;
+            // A token may begin with white space that this one takes.
+            if token.is(added::STRIP_RIGHT) {
+                let rest = text.get(end..).unwrap_or("");
+                plain += rest.len() - rest.trim_start_matches(|c| search.is_blank(c)).len();
+            }
+        }
+        let rest = text.get(plain..).unwrap_or("");
+        self.between(search, rest, first && plain == 0, plain == 0, options)
+    }
+
+    /// Encodes what a pass left between added tokens; a space is put before it only if it has its `prefix` still.
+    fn between(
+        &mut self,
+        search: Search,
+        text: &str,
+        first: bool,
+        prefix: bool,
+        options: Options,
+    ) -> Result<(), EncodeError> {
+        match search.pass {
+            Pass::First => self.around(Pass::Second, text, first, options),
+            Pass::Second if search.spaced => self.stretch(text, first, prefix),
+            Pass::Second if text.is_empty() => Ok(()),
+            Pass::Second => self.stretch(text, first, true),
+        }
     }
 
     fn template(&mut self, from: u16, count: u16) -> Result<(), EncodeError> {
@@ -193,15 +305,12 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         Ok(())
     }
 
-    /// Encodes text between added tokens; `first` if it begins the whole text.
-    fn stretch(&mut self, text: &str, first: bool) -> Result<(), EncodeError> {
+    /// Encodes text between added tokens; `first` if it begins the whole text, `prefix` if a space may be put before it.
+    fn stretch(&mut self, text: &str, first: bool, prefix: bool) -> Result<(), EncodeError> {
         self.after_unknown = false;
-        if text.is_empty() {
-            return Ok(());
-        }
         match self.tables.header.kind {
             Kind::Bytes => self.words_of_bytes(text),
-            Kind::Characters => self.words_of_characters(text, first),
+            Kind::Characters => self.words_of_characters(text, first, prefix),
         }
     }
 
@@ -220,12 +329,17 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         Ok(())
     }
 
-    fn words_of_characters(&mut self, mut text: &str, first: bool) -> Result<(), EncodeError> {
+    fn words_of_characters(
+        &mut self,
+        mut text: &str,
+        first: bool,
+        prefix: bool,
+    ) -> Result<(), EncodeError> {
         let header = self.tables.header;
         let space = if header.has(flag::SPACE_MARK) { SPACE_MARK } else { ' ' };
         let marked = |c| if c == ' ' { space } else { c };
-        let prefixed = (header.has(flag::PREFIX_ALWAYS)
-            || (first && header.has(flag::PREFIX_FIRST)))
+        let prefixed = prefix
+            && (header.has(flag::PREFIX_ALWAYS) || (first && header.has(flag::PREFIX_FIRST)))
             && !(header.has(flag::PREFIX_UNLESS_SPACE)
                 && text.chars().next().map(marked) == Some(space));
         if prefixed {

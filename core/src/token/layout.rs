@@ -91,8 +91,11 @@ pub mod flag {
     pub const STRIP_START: u32 = 1 << 7;
     /// The text must be in Unicode's normalization form C.
     pub const NFC: u32 = 1 << 8;
+    /// Added tokens of the second pass are sought in text that has its prefix and its marked spaces, and begin with
+    /// the prefix themselves.
+    pub const SECOND_IN_NORMALIZED: u32 = 1 << 9;
     /// All the flags of this version.
-    pub const ALL: u32 = (1 << 9) - 1;
+    pub const ALL: u32 = (1 << 10) - 1;
 }
 
 /// Bits of an added token's flags.
@@ -149,6 +152,8 @@ pub mod field {
     pub const AFTER: usize = 70;
     /// u32: where the 256 ids of single bytes are.
     pub const BYTES: usize = 72;
+    /// u32: number of added tokens, the last ones, that are sought in a second pass.
+    pub const SECOND_COUNT: usize = 76;
     /// 32 bytes: a bit for every byte that some added token starts with.
     pub const FIRST_BYTES: usize = 80;
 }

@@ -47,6 +47,13 @@ impl Added {
     }
 }
 
+/// Added tokens are sought in the whole text first, others in what is left between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    First,
+    Second,
+}
+
 /// Where a hash table is, and how many buckets it has: none if it is empty.
 #[derive(Clone, Copy, Debug)]
 struct HashTable {
@@ -70,7 +77,8 @@ pub(super) struct Header {
     class_count: u32,
     words: HashTable,
     added: u32,
-    pub(super) added_count: u32,
+    added_count: u32,
+    second_count: u32,
     template: u32,
     pub(super) before: u16,
     pub(super) after: u16,
@@ -126,6 +134,7 @@ impl Header {
             },
             added: u32_at(bytes, field::ADDED),
             added_count: u32_at(bytes, field::ADDED_COUNT),
+            second_count: u32_at(bytes, field::SECOND_COUNT),
             template: u32_at(bytes, field::TEMPLATE),
             before: u16_at(bytes, field::BEFORE),
             after: u16_at(bytes, field::AFTER),
@@ -157,6 +166,7 @@ impl Header {
             && inside(self.template, u32::from(self.before) + u32::from(self.after), 4)
             && inside(self.bytes, 256, 4);
         let counts = self.vocabulary < CHARACTER
+            && self.second_count <= self.added_count
             && (self.unknown == NONE || self.unknown < self.vocabulary)
             && self.before <= MAX_TEMPLATE
             && self.after <= MAX_TEMPLATE;
@@ -165,6 +175,15 @@ impl Header {
 
     pub(super) fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The added tokens that are sought in a pass: the first, and the one behind the last.
+    pub(super) fn sought(&self, pass: Pass) -> (u32, u32) {
+        let middle = self.added_count.saturating_sub(self.second_count);
+        match pass {
+            Pass::First => (0, middle),
+            Pass::Second => (middle, self.added_count),
+        }
     }
 }
 

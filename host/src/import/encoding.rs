@@ -1,9 +1,12 @@
 //! How files store numbers.
 
-use half::{bf16, f16};
+use super::blocks;
+use half::bf16;
 
-/// Values in a block of Q8_0 and of Q4_0.
-const BLOCK: usize = 32;
+/// Values in a block of most formats.
+const BLOCK: u32 = 32;
+/// Values in a block of the formats whose names have a K or an XS.
+const SUPER_BLOCK: u32 = 256;
 
 /// How a file stores the numbers of a tensor.
 ///
@@ -21,6 +24,28 @@ pub enum Encoding {
     /// GGUF Q4_0: 32 values a block, f16 scale then 16 bytes, value = (nibble - 8) * scale; low
     /// nibbles hold values 0 to 15, high nibbles 16 to 31.
     Q4_0,
+    /// GGUF Q4_1: as Q4_0, with a least value in place of the 8.
+    Q4_1,
+    /// GGUF Q5_0: as Q4_0, with a fifth bit.
+    Q5_0,
+    /// GGUF Q5_1: as Q4_1, with a fifth bit.
+    Q5_1,
+    /// GGUF Q2_K: 256 values a block, in parts of 16 with scales of their own, as all that end in K.
+    Q2K,
+    /// GGUF Q3_K.
+    Q3K,
+    /// GGUF Q4_K, in parts of 32.
+    Q4K,
+    /// GGUF Q5_K, in parts of 32.
+    Q5K,
+    /// GGUF Q6_K.
+    Q6K,
+    /// GGUF IQ4_NL: nibbles that stand for uneven steps.
+    Iq4Nl,
+    /// GGUF IQ4_XS: the same, 256 values a block, in parts of 32.
+    Iq4Xs,
+    /// GGUF MXFP4: floats of four bits with an exponent.
+    Mxfp4,
     /// Numbers that no weight is stored as, which are not read: the format's name for them, and
     /// their bytes.
     Other(&'static str, u32),
@@ -31,7 +56,13 @@ impl Encoding {
     pub const fn block_values(self) -> u32 {
         match self {
             Encoding::F32 | Encoding::F16 | Encoding::Bf16 | Encoding::Other(..) => 1,
-            Encoding::Q8_0 | Encoding::Q4_0 => BLOCK as u32,
+            Encoding::Q2K
+            | Encoding::Q3K
+            | Encoding::Q4K
+            | Encoding::Q5K
+            | Encoding::Q6K
+            | Encoding::Iq4Xs => SUPER_BLOCK,
+            _ => BLOCK,
         }
     }
 
@@ -40,8 +71,18 @@ impl Encoding {
         match self {
             Encoding::F32 => 4,
             Encoding::F16 | Encoding::Bf16 => 2,
-            Encoding::Q8_0 => 2 + BLOCK as u32,
-            Encoding::Q4_0 => 2 + BLOCK as u32 / 2,
+            Encoding::Q8_0 => 34,
+            Encoding::Q4_0 | Encoding::Iq4Nl => 18,
+            Encoding::Q4_1 => 20,
+            Encoding::Q5_0 => 22,
+            Encoding::Q5_1 => 24,
+            Encoding::Q2K => 84,
+            Encoding::Q3K => 110,
+            Encoding::Q4K => 144,
+            Encoding::Q5K => 176,
+            Encoding::Q6K => 210,
+            Encoding::Iq4Xs => 136,
+            Encoding::Mxfp4 => 17,
             Encoding::Other(_, bytes) => bytes,
         }
     }
@@ -63,45 +104,39 @@ impl Encoding {
         assert!(
             out.len().is_multiple_of(values) && bytes.len() == out.len() / values * block_bytes
         );
+        let decode = self.decoder();
         let blocks = bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(values));
+        blocks.for_each(|(block, values)| decode(block, values));
+    }
+
+    /// What turns a block into its values.
+    fn decoder(self) -> fn(&[u8], &mut [f32]) {
         match self {
-            Encoding::F32 => {
-                blocks.for_each(|(b, v)| v[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            }
-            Encoding::F16 => blocks.for_each(|(b, v)| v[0] = scale(b)),
-            Encoding::Bf16 => {
-                blocks.for_each(|(b, v)| v[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32());
-            }
-            Encoding::Q8_0 => blocks.for_each(|(b, v)| decode_q8_0(b, v)),
-            Encoding::Q4_0 => blocks.for_each(|(b, v)| decode_q4_0(b, v)),
+            Encoding::F32 => |b, v| v[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+            Encoding::F16 => |b, v| v[0] = blocks::half(b, 0),
+            Encoding::Bf16 => |b, v| v[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+            Encoding::Q8_0 => blocks::q8_0,
+            Encoding::Q4_0 => blocks::q4_0,
+            Encoding::Q4_1 => blocks::q4_1,
+            Encoding::Q5_0 => blocks::q5_0,
+            Encoding::Q5_1 => blocks::q5_1,
+            Encoding::Q2K => blocks::q2_k,
+            Encoding::Q3K => blocks::q3_k,
+            Encoding::Q4K => blocks::q4_k,
+            Encoding::Q5K => blocks::q5_k,
+            Encoding::Q6K => blocks::q6_k,
+            Encoding::Iq4Nl => blocks::iq4_nl,
+            Encoding::Iq4Xs => blocks::iq4_xs,
+            Encoding::Mxfp4 => blocks::mxfp4,
             Encoding::Other(name, _) => panic!("{name} is not read"),
         }
-    }
-}
-
-fn scale(block: &[u8]) -> f32 {
-    f16::from_le_bytes([block[0], block[1]]).to_f32()
-}
-
-fn decode_q8_0(block: &[u8], out: &mut [f32]) {
-    let scale = scale(block);
-    for (value, &byte) in out.iter_mut().zip(&block[2..]) {
-        *value = f32::from(byte.cast_signed()) * scale;
-    }
-}
-
-fn decode_q4_0(block: &[u8], out: &mut [f32]) {
-    let scale = scale(block);
-    let (low, high) = out.split_at_mut(BLOCK / 2);
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(&block[2..]) {
-        *low = (f32::from(byte & 15) - 8.0) * scale;
-        *high = (f32::from(byte >> 4) - 8.0) * scale;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
 
     #[test]
     fn row_lengths() {
@@ -117,7 +152,7 @@ mod tests {
     fn q4_0_nibbles_are_halves_of_the_block() {
         let mut block = f16::from_f32(0.5).to_le_bytes().to_vec();
         block.extend((0..16).map(|i| i | (15 - i) << 4));
-        let mut row = [0.0; BLOCK];
+        let mut row = [0.0; BLOCK as usize];
         Encoding::Q4_0.decode(&block, &mut row);
         for i in 0..16 {
             assert_eq!(row[i], (i as f32 - 8.0) * 0.5);
@@ -129,7 +164,7 @@ mod tests {
     fn q8_0_bytes_are_signed() {
         let mut block = f16::from_f32(2.0).to_le_bytes().to_vec();
         block.extend((0..32u8).map(|i| i.wrapping_sub(16)));
-        let mut row = [0.0; BLOCK];
+        let mut row = [0.0; BLOCK as usize];
         Encoding::Q8_0.decode(&block, &mut row);
         assert_eq!((row[0], row[16], row[31]), (-32.0, 0.0, 30.0));
     }

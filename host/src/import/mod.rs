@@ -5,6 +5,7 @@
 //! Files are read a row at a time, and are not trusted: what is checked when a model is opened
 //! holds from then on.
 
+mod blocks;
 mod encoding;
 pub mod gguf;
 pub mod hugging_face;

@@ -62,7 +62,7 @@ impl Space {
 }
 
 /// Where pages come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PageSource {
     /// Mapped files.
@@ -74,6 +74,19 @@ pub enum PageSource {
     Direct,
     /// Reads through the system's cache, which keeps nothing.
     Read,
+}
+
+impl PageSource {
+    /// The name by which it is chosen.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mmap => "mmap",
+            Self::Uring => "uring",
+            Self::Direct => "direct",
+            Self::Read => "read",
+        }
+    }
 }
 
 impl fmt::Display for PageSource {

@@ -8,6 +8,7 @@ use omex_core::token::layout::{
 };
 use omex_core::token::{MIN_SCRATCH, Options, Symbol, Tokenizer};
 use regex_syntax::hir::{Class, HirKind};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Compiles a tokenizer into a section.
@@ -26,7 +27,7 @@ fn compile_with(spec: &Spec, words: &[Entry]) -> Result<Vec<u8>> {
     let words = if words.is_empty() { vec![] } else { buckets(words) };
     let classes =
         if spec.pre_tokenizer == PreTokenizer::None { Vec::new() } else { classes(spec)? };
-    let (added, first_bytes) = added_tokens(spec)?;
+    let (added, second, first_bytes) = added_tokens(spec)?;
     let template = [&spec.before[..], &spec.after[..]];
     if template.iter().any(|ids| ids.len() > usize::from(MAX_TEMPLATE)) {
         return Err(too_long(spec, "template", format!("more than {MAX_TEMPLATE} ids on a side")));
@@ -48,6 +49,7 @@ fn compile_with(spec: &Spec, words: &[Entry]) -> Result<Vec<u8>> {
     section.word(field::UNKNOWN, spec.unknown.unwrap_or(NONE));
     section.put(field::BEFORE, &(spec.before.len() as u16).to_le_bytes());
     section.put(field::AFTER, &(spec.after.len() as u16).to_le_bytes());
+    section.word(field::SECOND_COUNT, second);
     section.put(field::FIRST_BYTES, &first_bytes);
     let length = section.bytes.len();
     section.word(
@@ -142,7 +144,7 @@ fn pieces(spec: &Spec) -> Result<(Vec<u32>, Vec<u8>)> {
             offset(&bytes)? | if token.is_some_and(|token| token.special) { SPECIAL } else { 0 },
         );
         match token {
-            Some(token) => bytes.extend_from_slice(token.content.as_bytes()),
+            Some(token) => bytes.extend_from_slice(sought(spec, token).as_bytes()),
             None => bytes.extend(decoded(spec, piece)),
         }
     }
@@ -265,7 +267,10 @@ fn classes(spec: &Spec) -> Result<Vec<u32>> {
 
 /// Words that are one token: those that merging makes one, and, if merges are ignored, all that are a piece.
 fn whole_words(spec: &Spec) -> Result<Vec<Entry>> {
-    let not_plain = flag::PREFIX_ALWAYS | flag::PREFIX_FIRST | flag::PREFIX_UNLESS_SPACE;
+    let not_plain = flag::SECOND_IN_NORMALIZED
+        | flag::PREFIX_ALWAYS
+        | flag::PREFIX_FIRST
+        | flag::PREFIX_UNLESS_SPACE;
     let plain = Spec {
         pre_tokenizer: PreTokenizer::None,
         added: vec![],
@@ -321,18 +326,28 @@ fn whole_words(spec: &Spec) -> Result<Vec<Entry>> {
     Ok(words.into_iter().map(|(key, (_, id))| Entry { key, id, rank: 0 }).collect())
 }
 
-/// Added tokens by their bytes: id and flags of each; and the set of bytes that they start with.
-fn added_tokens(spec: &Spec) -> Result<(Vec<u32>, [u8; 32])> {
-    let mut tokens: BTreeMap<&[u8], &Added> = BTreeMap::new();
+/// An added token as it is compared with text: where spaces are marked in both, they are spaces in both.
+fn sought<'t>(spec: &Spec, token: &'t Added) -> Cow<'t, str> {
+    let marked = flag::SPACE_MARK | flag::SECOND_IN_NORMALIZED;
+    match token.normalized && spec.flags & marked == marked {
+        true => token.content.replace('\u{2581}', " ").into(),
+        false => token.content.as_str().into(),
+    }
+}
+
+/// Added tokens by pass and bytes: id and flags of each; how many are of the second pass; and the set of bytes that
+/// they start with.
+fn added_tokens(spec: &Spec) -> Result<(Vec<u32>, u32, [u8; 32])> {
+    let mut tokens: BTreeMap<(bool, Vec<u8>), &Added> = BTreeMap::new();
     let mut first_bytes = [0; 32];
     for token in &spec.added {
-        let content = token.content.as_bytes();
+        let content = sought(spec, token).into_owned().into_bytes();
         let Some(&first) = content.first().filter(|_| content.len() <= MAX_ADDED) else {
             let found = format!("{} bytes", content.len());
             return Err(too_long(spec, &format!("added token {}", token.id), found));
         };
         first_bytes[usize::from(first >> 3)] |= 1 << (first & 7);
-        tokens.insert(content, token);
+        tokens.insert((token.normalized, content), token);
     }
     let flags = |token: &Added| {
         let bits = [
@@ -342,7 +357,9 @@ fn added_tokens(spec: &Spec) -> Result<(Vec<u32>, [u8; 32])> {
         ];
         bits.into_iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum()
     };
-    Ok((tokens.into_values().flat_map(|token| [token.id, flags(token)]).collect(), first_bytes))
+    let second = tokens.keys().filter(|(normalized, _)| *normalized).count() as u32;
+    let entries = tokens.into_values().flat_map(|token| [token.id, flags(token)]).collect();
+    Ok((entries, second, first_bytes))
 }
 
 /// The id that stands for each byte.

@@ -198,6 +198,7 @@ fn added(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<Added>> {
         special: kind != token_type::USER_DEFINED,
         strip_left: false,
         strip_right: false,
+        normalized: false,
     };
     Ok(kinds
         .filter(|((kind, _), _)| {

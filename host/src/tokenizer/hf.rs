@@ -1,6 +1,6 @@
 //! Reading Hugging Face's `tokenizer.json` (the format is that of the `tokenizers` library's serializers).
 
-use super::{Added, Kind, Merge, PreTokenizer, Spec, gguf};
+use super::{Added, Kind, Merge, PreTokenizer, Spec, gguf, nfc};
 use crate::{Error, Result, input};
 use omex_core::token::layout::{CHARACTER, flag};
 use serde::Deserialize;
@@ -196,9 +196,13 @@ impl Reader<'_> {
         let file = self.file;
         let ids = self.vocabulary()?;
         let (kind, pre_tokenizer, pre_flags) = self.pre_tokenizer()?;
-        let flags = pre_flags | self.normalizer(kind)? | self.decoder(kind)?;
+        let normalizer = self.normalizer(kind)?;
+        let flags = pre_flags | normalizer | self.decoder(kind)?;
         let flags = flags | if file.model.fuse_unk { flag::FUSE_UNKNOWN } else { 0 };
-        let added = self.added(flags)?;
+        let added = self.added(normalizer)?;
+        let marked = normalizer & (flag::PREFIX_ALWAYS | flag::SPACE_MARK) != 0;
+        let second = marked && added.iter().any(|token| token.normalized);
+        let flags = flags | if second { flag::SECOND_IN_NORMALIZED } else { 0 };
         let texts = self.texts(ids, &added)?;
         let pieces = match kind {
             Kind::Characters => texts.into_iter().map(String::into_bytes).collect(),
@@ -459,9 +463,7 @@ impl Reader<'_> {
         Ok((before, after))
     }
 
-    fn added(&self, flags: u32) -> Result<Vec<Added>> {
-        let prefixed = flags & (flag::PREFIX_ALWAYS | flag::SPACE_MARK) != 0
-            && !self.file.normalizer.is_null();
+    fn added(&self, normalizer: u32) -> Result<Vec<Added>> {
         let token = |token: &AddedToken| {
             let field = format!("added_tokens, id {}", token.id);
             if token.id >= CHARACTER {
@@ -474,13 +476,12 @@ impl Reader<'_> {
                     "tokens that match inside words",
                 ));
             }
-            if token.normalized
-                && (prefixed || (flags & flag::NFC != 0 && !token.content.is_ascii()))
-            {
+            let composed = normalizer & flag::NFC == 0 || nfc(&token.content) == token.content;
+            if token.normalized && !composed {
                 return Err(self.unsupported(
                     &field,
-                    "normalized",
-                    "tokens that are matched before normalization",
+                    &token.content,
+                    "a token in Unicode's normalization form C",
                 ));
             }
             Ok(Added {
@@ -489,6 +490,7 @@ impl Reader<'_> {
                 special: token.special,
                 strip_left: token.lstrip,
                 strip_right: token.rstrip,
+                normalized: token.normalized,
             })
         };
         self.file.added_tokens.iter().filter(|token| !token.content.is_empty()).map(token).collect()

@@ -22,7 +22,7 @@ pub(super) fn json(spec: &Spec) -> Value {
         spec.merges.iter().map(|m| json!([text(m.left), text(m.right)])).collect();
     let added_tokens: Vec<Value> = spec.added.iter().map(|token| json!({
         "id": token.id, "content": token.content, "single_word": false, "lstrip": token.strip_left,
-        "rstrip": token.strip_right, "normalized": false, "special": token.special,
+        "rstrip": token.strip_right, "normalized": token.normalized, "special": token.special,
     })).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_tokens,

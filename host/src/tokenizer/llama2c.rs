@@ -51,6 +51,7 @@ impl Spec {
             special: true,
             strip_left: false,
             strip_right: false,
+            normalized: false,
         };
         Ok(Self {
             origin: path.to_owned(),

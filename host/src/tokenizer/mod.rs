@@ -83,6 +83,8 @@ pub struct Added {
     pub strip_left: bool,
     /// Takes the whitespace after it.
     pub strip_right: bool,
+    /// Sought only in what other added tokens leave, in the form that normalization gives text and token.
+    pub normalized: bool,
 }
 
 /// `text` in Unicode's normalization form C, which some tokenizers ask for

@@ -377,7 +377,7 @@ fn gguf_metadata_that_is_not_supported_is_refused() {
 fn gguf_tensors_that_are_not_supported_are_refused() {
     let error = |extra| gguf_error(&gguf_with(&metadata(), Some(extra)).0);
     assert!(error(("blk.0.attn_q.bias", &[32], 0, 128)).contains("attn_q.bias"));
-    assert!(error(("output.weight", &[6, 32], 14, 999)).contains("Q6_K (type 14)"));
+    assert!(error(("output.weight", &[6, 32], 16, 999)).contains("IQ2_XXS (type 16)"));
     assert!(error(("output.weight", &[6, 33], 8, 999)).contains("whole blocks"));
     assert!(error(("output.weight", &[6, 31], 0, 999)).contains("shape [6, 32]"));
     assert!(error(("output.weight", &[2, 6, 32], 0, 1536)).contains("shape [12, 32]"));

@@ -22,7 +22,7 @@ const MAX_ARRAY: usize = 4096;
 /// # Errors
 ///
 /// When the file cannot be read or is malformed, is one of several parts, or when a tensor's type
-/// is not F32, F16, BF16, Q8_0 or Q4_0.
+/// is none of [`Encoding`]'s.
 pub fn open(path: &Path) -> Result<StoredModel> {
     Gguf::open(path)?.into_model()
 }
@@ -193,25 +193,26 @@ fn encoding(file: &SourceFile, entry: &Entry) -> Result<Encoding> {
         1 => return Ok(Encoding::F16),
         2 => return Ok(Encoding::Q4_0),
         8 => return Ok(Encoding::Q8_0),
+        3 => return Ok(Encoding::Q4_1),
+        6 => return Ok(Encoding::Q5_0),
+        7 => return Ok(Encoding::Q5_1),
+        10 => return Ok(Encoding::Q2K),
+        11 => return Ok(Encoding::Q3K),
+        12 => return Ok(Encoding::Q4K),
+        13 => return Ok(Encoding::Q5K),
+        14 => return Ok(Encoding::Q6K),
+        20 => return Ok(Encoding::Iq4Nl),
+        23 => return Ok(Encoding::Iq4Xs),
+        39 => return Ok(Encoding::Mxfp4),
         30 => return Ok(Encoding::Bf16),
-        3 => "Q4_1",
-        6 => "Q5_0",
-        7 => "Q5_1",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
@@ -220,11 +221,12 @@ fn encoding(file: &SourceFile, entry: &Entry) -> Result<Encoding> {
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
         _ => "a type that is not known",
     };
     let found = format!("{name} (type {})", entry.kind);
     let remedy = "convert the original model to one of these types";
     let field = format!("type of {}", entry.name);
-    Err(file.malformed(field, found, "F32, F16, BF16, Q8_0 or Q4_0", remedy))
+    let expected =
+        "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS or MXFP4";
+    Err(file.malformed(field, found, expected, remedy))
 }

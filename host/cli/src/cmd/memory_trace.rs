@@ -1,7 +1,7 @@
 //! `omex memory-trace`.
 
 use super::{Machine, parse_ids, prompt_ids};
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
 use omex::trace::{Sample, Summary, Trace, Use, trace};
 use omex::{Result, interrupt};

@@ -1,7 +1,7 @@
 //! Which drafts `omex run` takes.
 
 use super::{Machine, parse_ids};
-use crate::cli::bytes;
+use crate::bytes;
 use omex::draft::{Drafter, Drafting, ModelDrafter, Recorded, check_vocabularies};
 use omex::plan::Residency;
 use omex::session::{Options, Session, Tables};

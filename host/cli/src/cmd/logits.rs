@@ -1,7 +1,7 @@
 //! `omex logits`.
 
 use super::{Machine, parse_ids};
-use crate::cli::output;
+use crate::output;
 use omex::{Result, interrupt};
 use omex_core::engine::Wanted;
 use serde::Serialize;

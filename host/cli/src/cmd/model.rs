@@ -1,7 +1,7 @@
 //! Which model is planned: one that can be run, or one that is to be converted.
 
 use super::convert::{Quantization, parse_quantization};
-use crate::cli::output;
+use crate::output;
 use omex::quantize::Precision;
 use omex::session::Tables;
 use omex::{Error, Result};

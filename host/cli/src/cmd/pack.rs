@@ -1,6 +1,6 @@
 //! `omex pack`.
 
-use crate::cli::{bytes, output};
+use crate::{bytes, choices, output};
 use omex::Result;
 use omex::pack::{Target, pack};
 use omex::package::Package;
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     context: Option<u32>,
     /// Format of the KV cache [default: f16, or f32 for a model in f32]
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    #[arg(long, value_parser = choices::kv(), value_name = "FORMAT")]
     kv: Option<Kv>,
     /// Print one JSON object
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `omex validate`.
 
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::package::renew_checksums;
 use omex::package::validate::{Report, validate};
 use omex::{Error, Result};

@@ -1,6 +1,6 @@
 //! `omex inspect`.
 
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::pack::Image;
 use omex::package::{Metadata, Package, TensorEntry};
 use omex::{Error, Result};

@@ -1,6 +1,6 @@
 //! `omex convert`.
 
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::convert::{Calibration, Options, convert};
 use omex::import::{self, SourceFormat};
 use omex::package::Package;

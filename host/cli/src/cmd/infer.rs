@@ -1,7 +1,7 @@
 //! `omex infer`.
 
 use super::Machine;
-use crate::cli::output;
+use crate::output;
 use omex::Result;
 use omex::infer::{Input, infer};
 use omex::npy::{Array, Element};

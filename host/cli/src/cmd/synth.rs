@@ -1,7 +1,7 @@
 //! `omex synth`.
 
 use super::convert::{Converted, parse_precision};
-use crate::cli::output;
+use crate::output;
 use clap::builder::PossibleValuesParser;
 use omex::quantize::Precision;
 use omex::synth::{SHAPES, write};

@@ -3,7 +3,7 @@
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
 use super::{Machine, parse_ids, prompt_ids};
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::draft::{Counts, Drafting};
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};

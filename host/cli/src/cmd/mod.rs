@@ -23,7 +23,7 @@ pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 
-use super::bytes;
+use crate::{bytes, choices};
 use clap::Args;
 use omex::Result;
 use omex::pager::PageSource;
@@ -43,16 +43,16 @@ pub(crate) struct Machine {
     context: Option<u32>,
     /// Format of the KV cache [default: f16, or int8 where the memory is too small for it; f32 for
     /// models in f32]
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    #[arg(long, value_parser = choices::kv(), value_name = "FORMAT")]
     kv: Option<Kv>,
     /// Threads to compute on [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Where weights come from [default: mapped if they fit the budget, else read]
-    #[arg(long, value_enum, value_name = "SOURCE")]
+    #[arg(long, value_parser = choices::pages(), value_name = "SOURCE")]
     pages: Option<PageSource>,
     /// Planes to read of weights that have two (see omex convert --quantization)
-    #[arg(long, value_enum, value_name = "PRECISION", default_value_t = RunPrecision::Full)]
+    #[arg(long, value_parser = choices::precision(), value_name = "PRECISION", default_value_t = RunPrecision::Full)]
     precision: RunPrecision,
 }
 

@@ -4,7 +4,7 @@ use super::Machine;
 use super::draft::with_drafts;
 use super::model::ModelArgs;
 use super::storage::{self, StorageArgs};
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::Result;
 use omex::forecast::{Cost, Forecast, forecast};
 use omex::layers::{Layer, layers};

@@ -1,6 +1,6 @@
 //! Which machine a forecast is for: this one, and the storage that the model lies on.
 
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::Result;
 use omex::forecast::Forecast;
 use omex::plan::MemoryPlan;

@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::benchmark::WorkArgs;
-use crate::cli::output;
+use crate::output;
 use omex::compare::{Comparison, Given, Peers, Rate, compare};
 use omex::plan::Residency;
 use omex::{Error, Result};

@@ -1,7 +1,7 @@
 //! `omex profile`.
 
 use super::{Machine, storage};
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::Result;
 use omex::forecast::{Forecast, forecast};
 use omex::profile::{Profile, storage_bandwidth};

@@ -1,7 +1,7 @@
 //! `omex tokenize`.
 
 use super::{Machine, parse_ids};
-use crate::cli::output;
+use crate::output;
 use omex::Result;
 use serde::Serialize;
 use std::path::PathBuf;

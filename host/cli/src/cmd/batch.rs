@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::sampling::SamplingArgs;
-use crate::cli::output;
+use crate::output;
 use omex::batch::{self, Defaults, Event, Prompts, Summary};
 use omex::session::{Options, Session, Tables};
 use omex::{Error, Result};

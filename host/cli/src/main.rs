@@ -1,16 +1,18 @@
-//! Arguments, output and exit codes; each command is one file in `cmd`.
+//! The `omex` command: arguments, output and exit codes; each command is one file in `cmd`.
 
 mod bytes;
+mod choices;
 mod cmd;
 mod output;
+mod signals;
 
 use clap::{Parser, Subcommand};
-use omex::{Error, interrupt};
+use omex::Error;
 use std::process::ExitCode;
 
 /// Run AI models on hardware that is too small for them.
 ///
-/// Without a command: runs the model that ships in the repository.
+/// Without a command: runs the model that ships with it.
 #[derive(Parser)]
 #[command(name = "omex", version, after_help = EXAMPLES, arg_required_else_help = false)]
 struct Args {
@@ -50,9 +52,9 @@ enum Command {
     Synth(cmd::synth::Args),
 }
 
-pub(crate) fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
-    interrupt::install();
+    signals::install();
     let result = match &args.command {
         None => cmd::demo::main(),
         Some(Command::Convert(args)) => cmd::convert::main(args),

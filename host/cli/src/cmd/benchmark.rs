@@ -1,7 +1,7 @@
 //! `omex benchmark`.
 
 use super::Machine;
-use crate::cli::{bytes, output};
+use crate::{bytes, output};
 use omex::benchmark::{Report, Spread, Work, benchmark, fit};
 use omex::profile::Profile;
 use omex::session::Session;

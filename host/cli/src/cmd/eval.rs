@@ -1,7 +1,7 @@
 //! `omex eval`.
 
 use super::{Machine, logits::COLUMNS};
-use crate::cli::output;
+use crate::output;
 use omex::plan::RunPrecision;
 use omex::{Error, Result, input, interrupt};
 use omex_core::engine::Wanted;

@@ -1,0 +1,66 @@
+//! Options that are one of a few names.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use omex::pager::PageSource;
+use omex::plan::{Kv, RunPrecision};
+
+/// Names, what they mean, and what they stand for.
+type Table<T> = &'static [(&'static str, &'static str, T)];
+
+const KV: Table<Kv> = &[
+    ("f16", "16-bit floats", Kv::F16),
+    ("f32", "32-bit floats", Kv::F32),
+    ("int8", "Signed bytes with a scale for each head of a position", Kv::Int8),
+];
+
+const PAGES: Table<PageSource> = &[
+    ("mmap", "Mapped files", PageSource::Mmap),
+    ("uring", "Direct reads through io_uring (Linux)", PageSource::Uring),
+    ("direct", "Direct reads by threads", PageSource::Direct),
+    ("read", "Reads through the system's cache, which keeps nothing", PageSource::Read),
+];
+
+const PRECISIONS: Table<RunPrecision> = &[
+    ("base", "The base planes only: fewer bytes, coarser weights", RunPrecision::Base),
+    ("full", "All planes", RunPrecision::Full),
+    (
+        "auto",
+        "All planes, or the base planes where only these fit the memory; fewer in some layers while \
+         memory is short",
+        RunPrecision::Auto,
+    ),
+];
+
+/// Parses a format of the KV cache.
+pub(crate) fn kv() -> impl TypedValueParser<Value = Kv> {
+    one_of(KV)
+}
+
+/// Parses where weights come from.
+pub(crate) fn pages() -> impl TypedValueParser<Value = PageSource> {
+    one_of(PAGES)
+}
+
+/// Parses which planes are read.
+pub(crate) fn precision() -> impl TypedValueParser<Value = RunPrecision> {
+    one_of(PRECISIONS)
+}
+
+fn one_of<T: Copy + Send + Sync>(table: Table<T>) -> impl TypedValueParser<Value = T> {
+    let names = table.iter().map(|(name, help, _)| PossibleValue::new(*name).help(*help));
+    PossibleValuesParser::new(names).try_map(move |name| {
+        let found = table.iter().find(|(known, ..)| *known == name);
+        found.map(|(.., value)| *value).ok_or("unknown name")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KV, PAGES};
+
+    #[test]
+    fn names_are_those_that_the_library_shows() {
+        assert!(KV.iter().all(|(name, _, kv)| *name == kv.to_string()));
+        assert!(PAGES.iter().all(|(name, _, pages)| *name == pages.name()));
+    }
+}
