@@ -106,8 +106,7 @@ impl Session {
         let plan = tables.plan(options)?;
         let (pager, source) = tables.source(&plan, options)?;
         let cores = crate::profile::cores();
-        let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
-            .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
+        let pool = Pool::new(options.threads.unwrap_or(cores).max(1));
         let spill = tables.spill(&plan)?;
         let kv = if spill.is_some() { 0 } else { plan.bytes.kv_cache };
         let memory = zeros((kv + plan.bytes.activations).div_ceil(16), &tables.path)?;
