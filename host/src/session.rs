@@ -283,7 +283,9 @@ impl Session {
     pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
         let (path, space) = (self.tables.path.clone(), self.tables.space.clone());
         let folder = self.spill.as_ref().map(|spill| spill.folder().to_owned());
+        let format = self.plan.kv_format;
         move |error| match (error, &folder) {
+            (RunError::NotFinite, _) => Error::NotFinite { path: path.clone(), format },
             (RunError::Kv(error), Some(folder)) => Error::Kv { folder: folder.clone(), error },
             (error, _) => failure_of(&path, &space, error),
         }
