@@ -57,6 +57,18 @@ pub enum Error {
         /// Why.
         error: RunError,
     },
+    /// A pass came to a value that is no number.
+    #[error(
+        "{path}: a value is infinite or not a number; weights may be damaged (omex validate), or keys \
+         out of the range of the cache's format, {format}: try another one with --kv",
+        path = path.display()
+    )]
+    NotFinite {
+        /// The package or image.
+        path: PathBuf,
+        /// Of the KV cache.
+        format: crate::plan::Kv,
+    },
     /// A page of weights could not be had.
     #[error(
         "{file}: at byte {offset}: {error}; the file is damaged or can't be read: copy it again, or \

@@ -40,11 +40,9 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool that uses `threads` threads, the caller's included.
-    ///
-    /// # Errors
-    /// The operating system can't start a thread.
-    pub fn new(threads: usize) -> std::io::Result<Self> {
+    /// A pool that uses `threads` threads, the caller's included, or as many as can be started.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             generation: AtomicUsize::new(0),
             job: Mutex::new(None),
@@ -58,9 +56,10 @@ impl Pool {
             let shared = Arc::clone(&pool.shared);
             let builder =
                 std::thread::Builder::new().name(format!("omex-{i}")).stack_size(256 << 10);
-            pool.workers.push(builder.spawn(move || work(&shared))?);
+            let Ok(worker) = builder.spawn(move || work(&shared)) else { break };
+            pool.workers.push(worker);
         }
-        Ok(pool)
+        pool
     }
 
     fn submit(&self, job: Option<Job>) {

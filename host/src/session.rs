@@ -106,8 +106,7 @@ impl Session {
         let plan = tables.plan(options)?;
         let (pager, source) = tables.source(&plan, options)?;
         let cores = crate::profile::cores();
-        let pool = Pool::new(options.threads.unwrap_or(cores).max(1))
-            .map_err(|e| Error::io(Path::new("threads"), "start", e))?;
+        let pool = Pool::new(options.threads.unwrap_or(cores).max(1));
         let spill = tables.spill(&plan)?;
         let kv = if spill.is_some() { 0 } else { plan.bytes.kv_cache };
         let memory = zeros((kv + plan.bytes.activations).div_ceil(16), &tables.path)?;
@@ -284,7 +283,9 @@ impl Session {
     pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
         let (path, space) = (self.tables.path.clone(), self.tables.space.clone());
         let folder = self.spill.as_ref().map(|spill| spill.folder().to_owned());
+        let format = self.plan.kv_format;
         move |error| match (error, &folder) {
+            (RunError::NotFinite, _) => Error::NotFinite { path: path.clone(), format },
             (RunError::Kv(error), Some(folder)) => Error::Kv { folder: folder.clone(), error },
             (error, _) => failure_of(&path, &space, error),
         }

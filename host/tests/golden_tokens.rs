@@ -233,3 +233,28 @@ fn normalized_added_tokens() {
         }
     }
 }
+
+#[test]
+fn sentencepiece_models() {
+    for (file, reference) in [
+        ("llama2_tokenizer/tokenizer.model", "sp_llama2"),
+        ("tokenizers/mistral_sp_v3/tokenizer.model", "sp_mistral_sp_v3"),
+        ("stories260K/tok512.model", "sp_stories260K_tok512"),
+    ] {
+        let Some(path) = shared(&format!("models/{file}")) else { return };
+        let spec = Spec::from_sentencepiece(&path).unwrap();
+        let section = compile(&spec).unwrap();
+        let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+        let plain = Options { add_special: false, parse_special: false };
+        for case in cases(reference) {
+            let text = case["text"].as_str().unwrap();
+            let found = ids(&mut tokenizer, text, plain);
+            assert_eq!(found, numbers(&case["ids"]), "{file}: {text:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        spec.write_package(folder.path()).unwrap();
+    }
+    let Some(path) = shared("models/tokenizers/sp_unigram_test/tokenizer.model") else { return };
+    let refused = Spec::from_sentencepiece(&path).unwrap_err().to_string();
+    assert!(refused.contains("model_type: found unigram, expected BPE"), "{refused}");
+}

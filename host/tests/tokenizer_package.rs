@@ -47,6 +47,8 @@ fn llama2c_files() {
         let Some(path) = shared(file) else { return };
         check(&Spec::from_llama2c(&path, size).unwrap());
         assert!(Spec::from_llama2c(&path, size + 1).is_err());
+        // What is not read would be cut silently.
+        assert!(Spec::from_llama2c(&path, size - 1).is_err());
     }
 }
 

@@ -174,7 +174,8 @@ fn a_flipped_weight_is_reported_by_validate_and_by_run() {
         for pages in ["mmap", "read"] {
             let path = package.path.to_str().unwrap();
             let refused = run(&mut omex(["run", path, "--ids", "1,2", "--pages", pages, "--json"]));
-            assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""), "{refused:?}");
+            assert_eq!(refused.code, Some(1), "{refused:?}");
+            assert!(refused.out.starts_with("{\"error\":"), "{refused:?}");
             assert!(refused.err.contains(&format!("at byte {}", page * page_size)), "{refused:?}");
             assert!(refused.err.contains("checksum"), "{refused:?}");
             let validated = run(&mut omex(["validate", path]));

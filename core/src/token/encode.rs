@@ -179,6 +179,12 @@ impl<S: TableSource> Tables<S> {
     }
 }
 
+/// The text from the last of the spaces on that it begins with.
+fn last_space(text: &str) -> &str {
+    let spaces = text.len() - text.trim_start_matches(' ').len();
+    text.get(spaces.saturating_sub(1)..).unwrap_or("")
+}
+
 /// One call of encode: the caller's memory and sink, and what has been done.
 pub(super) struct Encoder<'a, S, F> {
     tables: &'a mut Tables<S>,
@@ -342,6 +348,9 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             && (header.has(flag::PREFIX_ALWAYS) || (first && header.has(flag::PREFIX_FIRST)))
             && !(header.has(flag::PREFIX_UNLESS_SPACE)
                 && text.chars().next().map(marked) == Some(space));
+        if header.has(flag::COLLAPSE_SPACES) {
+            return self.collapsed(text, prefixed, space);
+        }
         if prefixed {
             // The word with this space is not the word as it stands in the text: neither cache nor table has it.
             let length = self.tables.first_marked_word(text, true);
@@ -353,6 +362,32 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             let length = self.tables.first_marked_word(text, false);
             text = self
                 .word(text, length, |encoder, word| encoder.characters(word.chars().map(marked)))?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the words between runs of spaces, with one space before each, but before the first only if there is a
+    /// prefix.
+    fn collapsed(&mut self, text: &str, prefixed: bool, space: char) -> Result<(), EncodeError> {
+        let marked = |c| if c == ' ' { space } else { c };
+        let words = text.split(' ').filter(|word| !word.is_empty());
+        if !self.tables.header.has(flag::SPLIT_WORDS) {
+            let spaces = iter::once(prefixed).chain(iter::repeat(true));
+            let marks = spaces.map(|spaced| spaced.then_some(space).into_iter());
+            let words = marks.zip(words);
+            return self.characters(words.flat_map(|(mark, word)| mark.chain(word.chars())));
+        }
+        let text = text.trim_matches(' ');
+        let (word, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+        if !word.is_empty() {
+            self.characters(prefixed.then_some(space).into_iter().chain(word.chars()))?;
+        }
+        let mut rest = last_space(rest);
+        while let Some(behind) = rest.get(1..) {
+            let length = 1 + behind.find(' ').unwrap_or(behind.len());
+            let characters =
+                |encoder: &mut Self, word: &str| encoder.characters(word.chars().map(marked));
+            rest = last_space(self.word(rest, length, characters)?);
         }
         Ok(())
     }

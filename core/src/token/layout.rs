@@ -94,8 +94,10 @@ pub mod flag {
     /// Added tokens of the second pass are sought in text that has its prefix and its marked spaces, and begin with
     /// the prefix themselves.
     pub const SECOND_IN_NORMALIZED: u32 = 1 << 9;
+    /// Runs of spaces are one space, and those around a stretch of text are none.
+    pub const COLLAPSE_SPACES: u32 = 1 << 10;
     /// All the flags of this version.
-    pub const ALL: u32 = (1 << 10) - 1;
+    pub const ALL: u32 = (1 << 11) - 1;
 }
 
 /// Bits of an added token's flags.

@@ -1,10 +1,12 @@
 //! The `omex` command: arguments, output and exit codes; each command is one file in `cmd`.
 
+mod arguments;
 mod bytes;
 mod choices;
 mod cmd;
 mod output;
 mod signals;
+mod standard_input;
 
 use clap::{Parser, Subcommand};
 use omex::Error;
@@ -27,7 +29,8 @@ Examples:
   omex plan tinyllama.omex --memory 64MB
   omex pack stories.omex --ram 64K -o card.img
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.";
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130, 129 and 143 interrupted by
+Ctrl-C, SIGHUP and SIGTERM. With --json, an error is also an object on standard output.";
 
 /// What each does is said in its file.
 #[derive(Subcommand)]
@@ -53,7 +56,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let given = arguments::with_prompt_last(std::env::args_os().collect());
+    let as_json = arguments::ask_for_json(&given);
+    let args = match Args::try_parse_from(given) {
+        Ok(args) => args,
+        Err(error) => return arguments::refuse(error, as_json),
+    };
     signals::install();
     let result = match &args.command {
         None => cmd::demo::main(),
@@ -82,11 +90,31 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             output::error(&error);
+            if let Some(kind) = kind(&error).filter(|_| as_json) {
+                output::json_error(kind, &error.to_string());
+            }
             ExitCode::from(match error {
                 Error::Usage(_) => 2,
-                Error::Interrupted => 130,
+                Error::Interrupted => signals::exit_code(),
                 _ => 1,
             })
         }
     }
+}
+
+/// What kind of error it is, by a name for programs; `None` if a report has been printed already.
+fn kind(error: &Error) -> Option<&'static str> {
+    Some(match error {
+        Error::Invalid { .. } => return None,
+        Error::Io { .. } => "io",
+        Error::Malformed(_) => "malformed",
+        Error::Usage(_) => "usage",
+        Error::Budget { .. } => "budget",
+        Error::Load { .. } => "load",
+        Error::Run { .. } => "run",
+        Error::Page { .. } => "page",
+        Error::Kv { .. } => "kv",
+        Error::Interrupted => "interrupted",
+        _ => "other",
+    })
 }

@@ -22,18 +22,25 @@ fn output_error(source: std::io::Error) -> Error {
     Error::io(Path::new("standard output"), "write", source)
 }
 
-/// Writes a message to standard error.
+/// Writes a message to standard error. What can't be written is lost: work does not depend on it.
 pub(crate) fn note(message: &str) {
-    eprintln!("{message}");
+    let _ = writeln!(std::io::stderr(), "{message}");
 }
 
 /// Writes an error to standard error, red on a terminal.
 pub(crate) fn error(error: &Error) {
     if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        eprintln!("\x1b[31merror:\x1b[0m {error}");
+        note(&format!("\x1b[31merror:\x1b[0m {error}"));
     } else {
-        eprintln!("error: {error}");
+        note(&format!("error: {error}"));
     }
+}
+
+/// Writes an error to standard output as a JSON object, for programs.
+pub(crate) fn json_error(kind: &str, message: &str) {
+    let error = serde_json::json!({ "error": { "kind": kind, "message": message } });
+    // Whoever closed standard output reads the exit code.
+    let _ = json(&error);
 }
 
 /// A progress bar on standard error; nothing where that is no terminal.

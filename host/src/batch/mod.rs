@@ -166,6 +166,11 @@ impl Batch<'_> {
             if self.journal.has(line) {
                 continue;
             }
+            // Editors leave blank lines; they ask for nothing.
+            if text.trim_ascii().is_empty() {
+                self.summary.requests -= 1;
+                continue;
+            }
             match self.requests.read(line, &text) {
                 Ok(request) => self.slots.begin(request),
                 Err(error) => self.fail(line, None, &error)?,

@@ -1,6 +1,6 @@
 //! A file of prompts, or standard input, line by line.
 
-use crate::{Error, Result, input};
+use crate::{Error, Result, input, interrupt};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,12 @@ pub(super) const MAX_LINE_BYTES: usize = 16 << 20;
 /// The most bytes and lines of prompts.
 const MAX_BYTES: u64 = 4 << 30;
 const MAX_LINES: u64 = 1 << 24;
+
+/// What messages call standard input.
+const STDIN: &str = "standard input";
+
+/// A byte order mark, which some editors put before a text.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Lines of prompts.
 pub struct Prompts {
@@ -27,10 +33,12 @@ impl Prompts {
     /// # Errors
     /// A file that can't be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let path = if path == Path::new("-") { Path::new("standard input") } else { path };
+        let path = if path == Path::new("-") { Path::new(STDIN) } else { path };
         let failed = |error| Error::io(path, "read", error);
-        let file = if path == Path::new("standard input") {
-            keep(io::stdin().lock()).map_err(failed)?
+        let file = if path == Path::new(STDIN) {
+            let stdin =
+                || keep(io::stdin().lock()).map_err(|e| Error::io(Path::new(STDIN), "read", e));
+            interrupt::unless_interrupted(stdin)?
         } else {
             input::open(path)?
         };
@@ -74,6 +82,9 @@ impl Prompts {
             line.pop();
         } else if line.len() > MAX_LINE_BYTES {
             self.reader.skip_until(b'\n').map_err(failed)?;
+        }
+        if self.read == 0 && line.starts_with(MARK) {
+            line.drain(..MARK.len());
         }
         self.read += 1;
         Ok(Some(self.read))

@@ -213,13 +213,14 @@ fn tokenizer(
 ) -> Result<Option<Spec>> {
     let from_file = |path: &Path| match path.extension().and_then(|e| e.to_str()) {
         Some("bin") => Spec::from_llama2c(path, vocabulary),
+        Some("model") => Spec::from_sentencepiece(path),
         _ => Spec::from_hf_json(path),
     };
     let spec = match (given, source.tokenizer()) {
         (Some(path), _) => from_file(path)?,
-        (None, Some(TokenizerSource::HuggingFace(path) | TokenizerSource::Llama2c(path))) => {
-            from_file(path)?
-        }
+        (None, Some(TokenizerSource::HuggingFace(path))) => Spec::from_hf_json(path)?,
+        (None, Some(TokenizerSource::SentencePiece(path))) => Spec::from_sentencepiece(path)?,
+        (None, Some(TokenizerSource::Llama2c(path))) => Spec::from_llama2c(path, vocabulary)?,
         (None, Some(TokenizerSource::Gguf(vocabulary))) => {
             Spec::from_gguf(Path::new("tokenizer.ggml"), vocabulary.clone())?
         }

@@ -217,10 +217,15 @@ fn encode(
     };
     let share = panels.len().div_ceil(cores).max(1);
     std::thread::scope(|scope| {
+        let start =
+            |panels| std::thread::Builder::new().spawn_scoped(scope, move || encode(panels));
+        // Where no thread can be started, its share is done here.
         let threads: Vec<_> =
-            panels.chunks(share).map(|panels| scope.spawn(move || encode(panels))).collect();
-        let parts =
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
+            panels.chunks(share).map(|panels| start(panels).map_err(|_| encode(panels))).collect();
+        let parts = threads.into_iter().map(|started| match started {
+            Ok(thread) => thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)),
+            Err(done) => done,
+        });
         Ok(parts.collect::<Result<Vec<_>>>()?.concat())
     })
 }

@@ -27,13 +27,34 @@ const INDEX: &str = "model.safetensors.index.json";
 ///
 /// When files are missing or malformed.
 pub fn open(folder: &Path) -> Result<StoredModel> {
+    check_kind(folder)?;
     let path = folder.join("config.json");
     let config = read_config(&path)?;
     let (files, tensors) = open_weights(folder)?;
-    let tokenizer = folder.join("tokenizer.json");
-    let tokenizer = tokenizer.is_file().then_some(TokenizerSource::HuggingFace(tokenizer));
+    let tokenizer = tokenizer(folder);
     let format = SourceFormat::HuggingFace;
     Ok(StoredModel { format, path, config, files, tensors, tokenizer })
+}
+
+/// The tokenizer in a folder.
+fn tokenizer(folder: &Path) -> Option<TokenizerSource> {
+    let [json, model] = ["tokenizer.json", "tokenizer.model"].map(|name| folder.join(name));
+    match (json.is_file(), model.is_file()) {
+        (true, _) => Some(TokenizerSource::HuggingFace(json)),
+        (false, true) => Some(TokenizerSource::SentencePiece(model)),
+        (false, false) => None,
+    }
+}
+
+/// Says what to do with a folder in the form in which Meta publishes Llamas.
+fn check_kind(folder: &Path) -> Result<()> {
+    if folder.join("config.json").exists() || !folder.join("params.json").exists() {
+        return Ok(());
+    }
+    let (found, expected) = ("params.json, as Meta stores models", "config.json and safetensors");
+    let remedy = "convert it with transformers' convert_llama_weights_to_hf.py, or get the same \
+                  model for transformers";
+    Err(Error::malformed(folder, "the folder", found, expected, remedy))
 }
 
 /// The fields of a `config.json`.

@@ -85,6 +85,8 @@ pub trait Container: fmt::Debug + Send + Sync {
 pub enum TokenizerSource {
     /// A `tokenizer.json`.
     HuggingFace(PathBuf),
+    /// SentencePiece's `tokenizer.model`.
+    SentencePiece(PathBuf),
     /// A `tokenizer.bin`.
     Llama2c(PathBuf),
     /// The metadata of a GGUF file.

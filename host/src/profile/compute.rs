@@ -1,6 +1,6 @@
 //! How long products with weights take.
 
-use super::memory::{pool, uncached};
+use super::memory::uncached;
 use crate::pool::Pool;
 use crate::quantize::Precision;
 use crate::{Result, dispatch, interrupt};
@@ -63,7 +63,7 @@ const GIB: f64 = (1 << 30) as f64;
 /// # Errors
 /// Threads or memory that can't be had, Ctrl-C.
 pub(super) fn products(cores: usize) -> Result<Vec<Product>> {
-    let (weights, one, all) = (uncached()?, pool(1)?, pool(cores)?);
+    let (weights, one, all) = (uncached()?, Pool::new(1), Pool::new(cores));
     let mut products = vec![];
     for format in [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4] {
         for columns in COLUMNS {

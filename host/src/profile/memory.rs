@@ -18,7 +18,7 @@ const READING: Duration = Duration::from_secs(1);
 /// # Errors
 /// Threads or memory that can't be had, Ctrl-C.
 pub fn read_bandwidth(threads: usize) -> Result<f64> {
-    let (pool, buffer) = (pool(threads)?, uncached()?);
+    let (pool, buffer) = (Pool::new(threads), uncached()?);
     // Some more pieces than threads: one that is held up leaves the rest to others.
     let pieces: Vec<_> = buffer.chunks(buffer.len().div_ceil(8 * pool.cores())).collect();
     let (start, mut best) = (Instant::now(), Duration::MAX);
@@ -31,10 +31,6 @@ pub fn read_bandwidth(threads: usize) -> Result<f64> {
         interrupt::check()?;
     }
     Ok(buffer.len() as f64 / best.as_secs_f64())
-}
-
-pub(super) fn pool(threads: usize) -> Result<Pool> {
-    Pool::new(threads.max(1)).map_err(|e| Error::io(Path::new("threads"), "start", e))
 }
 
 /// A buffer that no cache can hold.

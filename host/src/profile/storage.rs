@@ -82,10 +82,12 @@ fn read(file: &File, length: u64, block: usize) -> std::io::Result<f64> {
         Ok(bytes)
     };
     let bytes = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..DEPTH).map(|_| scope.spawn(reader)).collect();
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, reader).ok();
+        let readers: Vec<_> = (1..DEPTH).filter_map(start).collect();
+        let here = reader();
         let panicked = |_| Err(ErrorKind::Other.into());
         let read = readers.into_iter().map(|reader| reader.join().unwrap_or_else(panicked));
-        read.sum::<std::io::Result<u64>>()
+        read.chain([here]).sum::<std::io::Result<u64>>()
     })?;
     Ok(bytes as f64 / start.elapsed().as_secs_f64())
 }

@@ -267,7 +267,8 @@ fn classes(spec: &Spec) -> Result<Vec<u32>> {
 
 /// Words that are one token: those that merging makes one, and, if merges are ignored, all that are a piece.
 fn whole_words(spec: &Spec) -> Result<Vec<Entry>> {
-    let not_plain = flag::SECOND_IN_NORMALIZED
+    let not_plain = flag::COLLAPSE_SPACES
+        | flag::SECOND_IN_NORMALIZED
         | flag::PREFIX_ALWAYS
         | flag::PREFIX_FIRST
         | flag::PREFIX_UNLESS_SPACE;

@@ -13,6 +13,9 @@ pub(super) const MARK: &str = "\u{2581}";
 /// ByteFallback decoder, whose unknown fields its reader passes over.
 pub(super) const EQUAL_RANKS: &str = "omex_equal_rank_runs";
 
+/// Replacements, in this order, that leave one space of each run, and none around a text.
+pub(super) const COLLAPSING: [(&str, &str); 2] = [(r"\A +| +\z", ""), (" {2,}", " ")];
+
 /// Regular expressions that the core has scanners for.
 pub(super) const EXPRESSIONS: [(&str, PreTokenizer); 3] = [
     (
@@ -162,6 +165,15 @@ fn is_replace(value: &Value, from: &str, to: &str) -> bool {
         && text(value, "content") == to
 }
 
+/// Whether parts begin with those that [`COLLAPSING`] says.
+fn is_collapsing(parts: &[&Value]) -> bool {
+    let replaces = |(part, (pattern, content)): (&&Value, (&str, &str))| {
+        let found = part.pointer("/pattern/Regex").and_then(Value::as_str);
+        type_of(part) == "Replace" && found == Some(pattern) && text(part, "content") == content
+    };
+    parts.len() >= COLLAPSING.len() && parts.iter().zip(COLLAPSING).all(replaces)
+}
+
 /// Whether a Metaspace part puts a space before the text: "always", "first" or "never".
 fn prepend_scheme(value: &Value) -> &str {
     match value.get("prepend_scheme").and_then(Value::as_str) {
@@ -278,7 +290,12 @@ impl Reader<'_> {
     fn normalizer(&self, kind: Kind) -> Result<u32> {
         let mut flags = 0;
         let mut prefix = None;
-        for part in parts(&self.file.normalizer, "normalizers") {
+        let mut found = parts(&self.file.normalizer, "normalizers");
+        if kind == Kind::Characters && is_collapsing(&found) {
+            flags |= flag::COLLAPSE_SPACES;
+            found.drain(..COLLAPSING.len());
+        }
+        for part in found {
             match type_of(part).as_str() {
                 "NFC" => flags |= flag::NFC,
                 "Prepend" if kind == Kind::Characters => prefix = Some(text(part, "prepend")),

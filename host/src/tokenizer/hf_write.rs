@@ -1,6 +1,6 @@
 //! Writing Hugging Face's `tokenizer.json` for tokenizers that were read from other formats.
 
-use super::hf::{EQUAL_RANKS, EXPRESSIONS, MARK};
+use super::hf::{COLLAPSING, EQUAL_RANKS, EXPRESSIONS, MARK};
 use super::{Kind, PreTokenizer, Spec, byte_level};
 use omex_core::token::layout::flag;
 use serde_json::{Value, json};
@@ -40,6 +40,11 @@ pub(super) fn json(spec: &Spec) -> Value {
 fn normalizer_json(spec: &Spec) -> Value {
     let marked = spec.flags & flag::SPACE_MARK != 0;
     let mut parts = Vec::new();
+    if spec.flags & flag::COLLAPSE_SPACES != 0 {
+        parts.extend(COLLAPSING.map(|(pattern, content)| {
+            json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": content })
+        }));
+    }
     if spec.flags & flag::PREFIX_ALWAYS != 0 {
         parts.push(json!({ "type": "Prepend", "prepend": if marked { MARK } else { " " } }));
     }

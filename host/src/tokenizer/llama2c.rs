@@ -122,5 +122,14 @@ fn read(path: &Path, file: &[u8], count: usize) -> Result<(Vec<Vec<u8>>, Vec<f32
         pieces.push(piece.to_vec());
         scores.push(f32::from_le_bytes(score));
     }
+    if !rest.is_empty() {
+        return Err(Error::malformed(
+            path,
+            "tokens",
+            format!("{} bytes behind token {}", rest.len(), count - 1),
+            format!("the model's {count} tokens"),
+            "give the tokenizer that the model was trained with",
+        ));
+    }
     Ok((pieces, scores))
 }

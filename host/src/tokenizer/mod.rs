@@ -12,6 +12,7 @@ mod hf_write;
 mod llama2c;
 mod package;
 mod scores;
+mod sentencepiece;
 
 pub use compile::compile;
 pub use gguf::GgufVocabulary;

@@ -32,7 +32,7 @@ pub(super) fn merges(pieces: &[Vec<u8>], scores: &[f32]) -> Option<Vec<Merge>> {
 }
 
 /// The same merges with ranks 0, 1, 2… and no gaps, which a list of merges can give back.
-fn dense(mut merges: Vec<Merge>) -> Vec<Merge> {
+pub(super) fn dense(mut merges: Vec<Merge>) -> Vec<Merge> {
     let mut last = None;
     let mut next = 0;
     for merge in &mut merges {

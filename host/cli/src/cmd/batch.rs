@@ -33,11 +33,11 @@ pub(crate) struct Args {
     #[arg(long)]
     restart: bool,
     /// Texts under way at once, at most: fewer where the memory is too small for their KV caches
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: u32,
     /// Tokens to generate at most
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
     #[command(flatten)]
     sampling: SamplingArgs,

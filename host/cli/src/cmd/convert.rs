@@ -76,7 +76,8 @@ pub(super) fn parse_precision(text: &str) -> Result<Precision, String> {
 /// A package that was written, for people and as JSON.
 #[derive(serde::Serialize)]
 pub(super) struct Converted {
-    path: PathBuf,
+    /// Lossy, where a path is no UTF-8: what was written can be named in JSON all the same.
+    path: String,
     parameters: u64,
     quantization: String,
     weight_bytes: u64,
@@ -86,7 +87,7 @@ impl Converted {
     pub(super) fn new(package: &Package, path: &Path) -> Self {
         let architecture = &package.metadata.model_architecture;
         Self {
-            path: path.to_owned(),
+            path: path.display().to_string(),
             parameters: architecture.parameters,
             quantization: architecture.quantization.clone(),
             weight_bytes: package.index.space(),
@@ -99,7 +100,7 @@ impl Converted {
         }
         output::text(&format!(
             "{}: {} parameters, {}, {} of weights\n",
-            self.path.display(),
+            self.path,
             self.parameters,
             self.quantization,
             bytes::show(self.weight_bytes)

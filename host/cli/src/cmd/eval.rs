@@ -1,7 +1,7 @@
 //! `omex eval`.
 
 use super::{Machine, logits::COLUMNS};
-use crate::output;
+use crate::{output, standard_input};
 use omex::plan::RunPrecision;
 use omex::{Error, Result, input, interrupt};
 use omex_core::engine::Wanted;
@@ -20,7 +20,7 @@ Examples:
 pub(crate) struct Args {
     /// A package, or a flash image
     model: PathBuf,
-    /// A file of text
+    /// A file of text; - reads standard input
     #[arg(long, value_name = "TEXTFILE")]
     data: PathBuf,
     #[command(flatten)]
@@ -38,7 +38,10 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let text = input::read_text(&args.data)?;
+    let text = match args.data.as_os_str() {
+        dash if dash == "-" => standard_input::read()?,
+        _ => input::read_text(&args.data)?,
+    };
     let mut session = args.machine.open(&args.model, COLUMNS)?;
     let ids = session.encode(&text)?;
     if ids.len() < 2 {

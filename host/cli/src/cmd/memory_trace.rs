@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with = "prompt")]
     ids: Option<::std::vec::Vec<u32>>,
     /// Tokens to generate at most
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 32)]
     max_tokens: u32,
     #[command(flatten)]
     machine: Machine,

@@ -3,15 +3,16 @@
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
 use super::{Machine, parse_ids, prompt_ids};
-use crate::{bytes, output};
+use crate::{bytes, output, standard_input};
 use omex::draft::{Counts, Drafting};
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::saved_session::SavedSession;
 use omex::session::Session;
-use omex::{Error, Result, input, interrupt};
-use omex_core::engine::Engine;
+use omex::{Error, Result, interrupt};
+use omex_core::arena::Plan;
+use omex_core::engine::{Engine, Wanted};
 use omex_core::generate::Generation;
 use omex_core::program::Planes;
 use omex_core::sample::{Sampler, Sampling};
@@ -46,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     session: Option<PathBuf>,
     /// Tokens to generate at most
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -95,7 +96,7 @@ pub(crate) struct Stats {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let prompt = match args.prompt.as_str() {
-        "-" => read_stdin()?,
+        "-" => standard_input::read()?,
         text => text.to_owned(),
     };
     let start = Instant::now();
@@ -129,10 +130,6 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         output.stats.print();
     }
     Ok(())
-}
-
-fn read_stdin() -> Result<String> {
-    input::read_text_from(std::io::stdin().lock(), "standard input")
 }
 
 /// What to generate.
@@ -174,7 +171,7 @@ pub(crate) fn generate(
     let tables = session.tokenizer_tables();
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let mut tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
-    let plan = session.plan();
+    let plan = *session.plan();
     let (planned_bytes, kv_format, precision) = (plan.total, plan.kv_format, plan.precision);
     let pages = session.source();
     let mut stats = Stats { planned_bytes, kv_format, precision, pages, ..Stats::default() };
@@ -185,9 +182,10 @@ pub(crate) fn generate(
     };
     let failed = session.failure();
     let columns = plan.prefill_chunk as usize;
+    let keys_only = session.program()?.uniform_cache().is_some();
     let mut watch = session.pressure_watch()?;
     let mut engine = session.engine()?;
-    let (mut ids, sampler) = request.begin(&mut engine)?;
+    let (mut ids, mut sampler) = request.begin(&mut engine)?;
     let held = engine.position() as usize;
     let mut text = Text { decoder: Decoder::new(false), all: String::new() };
     if let Some(tokenizer) = &mut tokenizer {
@@ -197,32 +195,57 @@ pub(crate) fn generate(
         text.all.clear();
     }
     let (prefill, prompt) = (Instant::now(), ids.len());
+    note_forgotten(prompt, engine.plan());
+    // All passes but the last here, to be able to stop between them.
+    let last = held + (prompt - held).saturating_sub(1) / columns.max(1) * columns;
+    for tokens in ids[held..last].chunks(columns.max(1)) {
+        engine.forward(tokens, Wanted::Last).map_err(&failed)?;
+        interrupt::check()?;
+    }
+    ids[held..last].iter().for_each(|token| sampler.observe(*token));
     let mut generation =
-        Generation::prefill(&mut engine, sampler, &ids[held..]).map_err(&failed)?;
+        Generation::prefill(&mut engine, sampler, &ids[last..]).map_err(&failed)?;
     stats.prefill_tok_s = rate(prompt - held, prefill);
     drafting.begin(&ids, held, columns, prefill.elapsed())?;
     stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
     let (decode, before, most) = (Instant::now(), read(), request.max_tokens as usize);
-    let mut interrupted = Ok(());
-    while ids.len() < prompt + most && interrupted.is_ok() {
+    let mut stopped = Ok(());
+    while ids.len() < prompt + most && stopped.is_ok() {
         if let Some(watch) = &mut watch {
             let planes = watch.planes();
             generation.set_planes(planes);
             stats.reduced_passes += u64::from(planes != Planes::FULL);
         }
         let left = prompt + most - ids.len();
-        drafting.run(&mut generation, &ids, left, &failed)?;
-        let Some(id) = generation.next_token().map_err(&failed)? else { break };
+        let next = drafting
+            .run(&mut generation, &ids, left, &failed)
+            .and_then(|_| generation.next_token().map_err(&failed));
+        let id = match next {
+            Ok(Some(id)) => id,
+            Ok(None) => break,
+            Err(error) => {
+                stopped = Err(error);
+                break;
+            }
+        };
         ids.push(id);
         if let Some(tokenizer) = &mut tokenizer {
             text.push(tokenizer, id, emit)?;
+        } else {
+            let comma = if ids.len() > prompt + 1 { "," } else { "" };
+            emit(&format!("{comma}{id}"))?;
         }
-        interrupted = interrupt::check();
+        stopped = interrupt::check();
     }
     text.finish(emit)?;
     let seed = generation.finish().map_err(&failed)?.seed();
-    request.saved.map_or(Ok(()), |saved| saved.save(&mut engine, &ids, seed))?;
-    interrupted?;
+    // What a failed pass stored of its token in KV caches is stored anew when the text goes on;
+    // another state may be half changed.
+    let whole = keys_only || matches!(stopped, Ok(()) | Err(Error::Interrupted));
+    if let Some(saved) = request.saved.filter(|_| whole) {
+        saved.save(&mut engine, &ids, seed)?;
+    }
+    stopped?;
     stats.drafts = drafting.finish(ids.len());
     ids.drain(..prompt);
     // The first token came from the prompt's last pass.
@@ -236,6 +259,18 @@ pub(crate) fn generate(
     }
     stats.peak_bytes = peak_bytes();
     Ok(Output { ids, text: text.all, stats })
+}
+
+/// Says so if the cache has no room for the whole prompt.
+fn note_forgotten(prompt: usize, plan: &Plan) {
+    let (context, sinks) = (plan.kv_capacity as usize, plan.kv_sinks as usize);
+    if prompt > context {
+        output::note(&format!(
+            "note: the prompt has {prompt} tokens, the context {context}: all but the first {sinks} and \
+             the last {} are forgotten; --context {prompt} keeps them",
+            context - sinks.min(context)
+        ));
+    }
 }
 
 fn rate(tokens: usize, since: Instant) -> f64 {

@@ -6,22 +6,22 @@ use omex_core::sample::Sampling;
 #[derive(clap::Args)]
 pub(super) struct SamplingArgs {
     /// Randomness; 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    #[arg(long, allow_negative_numbers = true, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
     temperature: f32,
     /// Keep only the K most likely tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, allow_negative_numbers = true, value_name = "K", default_value_t = 0)]
     top_k: u32,
     /// Keep the most likely tokens that make up this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = 1.0, value_parser = probability)]
     top_p: f32,
     /// Keep tokens at least this fraction as likely as the most likely one
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     min_p: f32,
     /// Make recent tokens less likely; 1 does nothing
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = penalty)]
+    #[arg(long, allow_negative_numbers = true, value_name = "R", default_value_t = 1.0, value_parser = penalty)]
     repetition_penalty: f32,
     /// Where the random numbers begin
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(long, allow_negative_numbers = true, value_name = "SEED", default_value_t = 0)]
     seed: u64,
 }
 

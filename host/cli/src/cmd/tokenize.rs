@@ -1,7 +1,7 @@
 //! `omex tokenize`.
 
 use super::{Machine, parse_ids};
-use crate::output;
+use crate::{output, standard_input};
 use omex::Result;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ Examples:
 pub(crate) struct Args {
     /// A package, or a flash image
     model: PathBuf,
-    /// The text
+    /// The text; - reads it from standard input
     #[arg(required_unless_present = "ids", default_value = "", hide_default_value = true)]
     text: String,
     /// Token ids to turn into text
@@ -38,6 +38,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let session = args.machine.open(&args.model, 1)?;
     let ids = match &args.ids {
         Some(ids) => ids.clone(),
+        None if args.text == "-" => session.encode(&standard_input::read()?)?,
         None => session.encode(&args.text)?,
     };
     let text = session.decode(&ids)?;
