@@ -4,16 +4,17 @@ use crate::firmware::BOARDS;
 use crate::toolchain::{self, Toolchain};
 use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, Tool, VALGRIND};
 use crate::{Result, instructions, root, run, size, target_dir};
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
 Usage: cargo xtask test [OPTIONS]
 
-Runs everything that is tested, goes on after a failure, and ends with a table.
+Runs everything that is tested, goes on after a failure, and ends with a table. Where apt-get can be
+used, as root, it installs what is missing; elsewhere it says the command that does.
 
   --only STEP   run this step alone; may be given several times
-  --install     install what is missing (needs root and apt-get; CI=true does the same)
 
 Steps:";
 
@@ -91,10 +92,8 @@ const STEPS: &[Step] = &[
 /// # Errors
 /// Wrong arguments, or a step that failed.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
-    let Some((steps, install)) = parse(arguments)? else { return Ok(()) };
-    if tools::may_install(install) {
-        install_for(&steps);
-    }
+    let Some(steps) = parse(arguments)? else { return Ok(()) };
+    install_for(&steps);
     let mut results = vec![];
     for step in steps {
         eprintln!("\n== {}: {}", step.name, step.about);
@@ -109,9 +108,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     table(&results)
 }
 
-/// The steps to run, and whether to install; `None` if help was asked for.
-fn parse(arguments: &[String]) -> Result<Option<(Vec<&'static Step>, bool)>> {
-    let (mut only, mut install) = (vec![], false);
+/// The steps to run; `None` if help was asked for.
+fn parse(arguments: &[String]) -> Result<Option<Vec<&'static Step>>> {
+    let mut only = vec![];
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -120,7 +119,6 @@ fn parse(arguments: &[String]) -> Result<Option<(Vec<&'static Step>, bool)>> {
                 STEPS.iter().for_each(|step| println!("  {:<13} {}", step.name, step.about));
                 return Ok(None);
             }
-            "--install" => install = true,
             "--only" => {
                 let name = arguments.next().ok_or("--only needs the name of a step")?;
                 let step = STEPS.iter().find(|step| step.name == name);
@@ -129,15 +127,26 @@ fn parse(arguments: &[String]) -> Result<Option<(Vec<&'static Step>, bool)>> {
             other => return Err(format!("no option {other}; --help lists them")),
         }
     }
-    Ok(Some((if only.is_empty() { STEPS.iter().collect() } else { only }, install)))
+    Ok(Some(if only.is_empty() { STEPS.iter().collect() } else { only }))
 }
 
-/// Installs what the steps need. A failure is not the end: the step says what it lacks.
+/// Installs what the steps need, or says the command that does. A failure is not the end: the step
+/// says what it lacks.
 fn install_for(steps: &[&Step]) {
-    let missing = steps.iter().flat_map(|step| step.tools).filter(|tool| tool.find().is_err());
+    let tools = steps.iter().flat_map(|step| step.tools);
+    let missing: Vec<_> = tools.filter(|tool| tool.find().is_err()).collect();
     let mut targets = steps.iter().flat_map(|step| step.targets);
     let no_compiler = targets.any(|target| Toolchain::find(target).is_err());
-    if missing.clone().next().is_none() && !no_compiler {
+    if missing.is_empty() && !no_compiler {
+        return;
+    }
+    if !tools::may_install() {
+        let compiler = if no_compiler { toolchain::packages() } else { &[] };
+        let packages = missing.iter().flat_map(|tool| tool.packages()).chain(compiler);
+        let packages: BTreeSet<_> = packages.copied().collect();
+        let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
+        eprintln!("some steps need what is not installed here; on Debian, this installs it:");
+        eprintln!("  sudo apt-get install {packages}");
         return;
     }
     let report = |installed: Result<()>| {
@@ -146,7 +155,7 @@ fn install_for(steps: &[&Step]) {
         }
     };
     report(tools::update());
-    missing.for_each(|tool| report(tool.install()));
+    missing.iter().for_each(|tool| report(tool.install()));
     if no_compiler {
         report(toolchain::install());
     }

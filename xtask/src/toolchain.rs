@@ -71,6 +71,11 @@ impl Toolchain {
     }
 }
 
+/// The Debian packages that [`install`] installs.
+pub(crate) fn packages() -> &'static [&'static str] {
+    &DEBIAN_PACKAGES
+}
+
 /// Installs Debian's compiler.
 ///
 /// # Errors

@@ -33,6 +33,11 @@ pub(crate) const VALGRIND: Tool =
 pub(crate) const NODE: Tool = Tool { program: "node", packages: &["nodejs"], site: "nodejs.org" };
 
 impl Tool {
+    /// The Debian packages that it comes with.
+    pub(crate) fn packages(&self) -> &'static [&'static str] {
+        self.packages
+    }
+
     /// Where it is.
     ///
     /// # Errors
@@ -67,12 +72,10 @@ impl Tool {
     }
 }
 
-/// True if packages may be installed: asked for, or on a machine that is there for tests, and
-/// possible.
-pub(crate) fn may_install(asked: bool) -> bool {
-    let on_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+/// True if packages may be installed: for root, on Debian and its kin.
+pub(crate) fn may_install() -> bool {
     let is_root = output_of(Command::new("id").arg("-u")).is_ok_and(|id| id == "0");
-    (asked || on_ci) && is_root && Path::new("/usr/bin/apt-get").exists()
+    is_root && Path::new("/usr/bin/apt-get").exists()
 }
 
 /// Brings the list of packages up to date.
