@@ -9,7 +9,7 @@ use crate::plan::MemoryPlan;
 use crate::profile::{CACHED_BYTES, Profile};
 use omex_core::ops::{Op, Operand, Reads};
 use omex_core::program::{Per, Planes, Program, Tensor};
-use omex_core::quant::{Format, PANEL};
+use omex_core::quant::Format;
 use omex_core::state::State;
 use serde::Serialize;
 use std::fmt;
@@ -224,13 +224,23 @@ impl<'f> Forecaster<'f> {
         steps.flat_map(move |(op, layer)| {
             let columns = if per(program, &op) == Per::Token { columns } else { 1 };
             let mut matrices = vec![];
-            if op.reads() == Reads::Whole {
+            // Rows that are looked up are not multiplied.
+            if op.reads() == Reads::Whole || op.multiply_adds(program, layer) != (0, 0) {
                 op.weights(&mut |weight| matrices.extend(program.tensor(weight.at(layer))));
             }
             matrices.retain(|tensor| tensor.format != Format::Vector);
-            matrices.into_iter().map(move |tensor| (tensor, columns))
+            matrices.into_iter().map(move |tensor| share(&op, tensor, columns))
         })
     }
+}
+
+/// The part of a matrix that some columns are multiplied with, and how many meet each row, as if
+/// they chose rows evenly.
+fn share(op: &Op, tensor: Tensor, columns: u32) -> (Tensor, u32) {
+    let (rows, of_one) = (u64::from(tensor.rows), u64::from(op.part_per_token(&tensor).rows));
+    let met = (of_one * u64::from(columns)).min(rows);
+    let width = (of_one * u64::from(columns)).div_ceil(met.max(1));
+    (Tensor { rows: met as u32, ..tensor }, width as u32)
 }
 
 /// How many columns an operation is played over, by what it writes.
@@ -254,20 +264,21 @@ pub(crate) fn kv_caches(program: &Program<'_>) -> u64 {
 #[must_use]
 pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
     let whole = program.ranges_in_order(planes).map(|range| range.end - range.start);
-    let embedded = embeddings(program, planes);
-    whole.chain(embedded.map(|t| t.format.tensor_bytes(PANEL as u32, t.columns))).sum()
+    let chosen = chosen(program, planes).map(|(_, part)| part.bytes());
+    whole.chain(chosen).sum()
 }
 
-/// The matrices of which a pass reads the rows that its tokens choose.
-pub(crate) fn embeddings<'p>(
+/// The matrices of which a pass reads the rows that its tokens choose, each with the part that one
+/// token chooses.
+pub(crate) fn chosen<'p>(
     program: &'p Program<'_>,
     planes: Planes,
-) -> impl Iterator<Item = Tensor> + 'p {
+) -> impl Iterator<Item = (Tensor, Tensor)> + 'p {
     let steps = program.steps(planes).filter(|(op, _)| op.reads() == Reads::Rows);
     steps.flat_map(|(op, layer)| {
         let mut found = vec![];
         op.weights(&mut |weight| found.extend(program.tensor(weight.at(layer))));
-        found
+        found.into_iter().map(move |tensor| (tensor, op.part_per_token(&tensor)))
     })
 }
 

@@ -8,7 +8,6 @@ use crate::profile::Profile;
 use crate::session::Tables;
 use omex_core::ops::{Op, Operand, Reads};
 use omex_core::program::{Planes, Program, Record, Records, Tensor};
-use omex_core::quant::PANEL;
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -167,8 +166,7 @@ impl Inspector<'_> {
                     }
                     (Reads::Whole, _) => layer.base_bytes += self.place(Some(tensor), layer),
                     (Reads::Rows, _) => {
-                        layer.base_bytes +=
-                            tensor.format.tensor_bytes(PANEL as u32, tensor.columns);
+                        layer.base_bytes += op.part_per_token(&tensor).bytes();
                         if self.tiles.is_none() && !self.whole.contains(&tensor.address) {
                             layer.resident_bytes += tensor.bytes();
                         }

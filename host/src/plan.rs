@@ -481,9 +481,9 @@ fn mapped_bytes(size: &ModelSize<'_>, precision: RunPrecision) -> u64 {
         return all;
     }
     let (program, planes) = (size.program, precision.planes());
-    let embeddings = crate::forecast::embeddings(program, planes);
-    let embeddings = embeddings.map(|t| t.address..t.address + t.bytes());
-    let mut ranges: Vec<_> = program.ranges_in_order(planes).chain(embeddings).collect();
+    let chosen = crate::forecast::chosen(program, planes);
+    let chosen = chosen.map(|(t, _)| t.address..t.address + t.bytes());
+    let mut ranges: Vec<_> = program.ranges_in_order(planes).chain(chosen).collect();
     ranges.sort_by_key(|range| range.start);
     let (mut bytes, mut end) = (0, 0);
     for range in ranges {

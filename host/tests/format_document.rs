@@ -5,8 +5,8 @@ use omex_core::arena::Plan;
 use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Conv2d, Correction, Embed,
-    Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Scale, Select, ShortConv,
-    SoftCap, Softmax, Store,
+    Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route, Scale, Select,
+    ShortConv, SoftCap, Softmax, Store,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PORT_BYTES, Per,
@@ -302,6 +302,20 @@ fn examples() -> Vec<Op> {
         .into(),
         Softmax { input: a, output: b, multiplier: 1 << 30, shift: 20, least_difference: -8 }
             .into(),
+        Route { input: a, output: b }.into(),
+        Experts {
+            gate_up: weight,
+            down: weight,
+            experts: 8,
+            activation: Activation::Silu,
+            input: a,
+            route: b,
+            gathered: c,
+            wide: a,
+            gated: b,
+            output: c,
+        }
+        .into(),
     ]
 }
 

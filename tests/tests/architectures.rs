@@ -4,9 +4,13 @@ use omex::arch::blueprint;
 use omex::convert::{Calibration, Options, convert};
 use omex::import::open;
 use omex::pager::PageSource;
-use omex::plan::Kv;
+use omex::plan::{Kv, Residency};
 use omex::quantize::Precision;
+use omex::session::{self, Tables, plan_model};
+use omex::synth::RandomModel;
+use omex::{Error, forecast::weight_bytes_per_token};
 use omex_core::engine::Wanted;
+use omex_core::program::Planes;
 use omex_tests::{
     Converted, Setting, convert_from, greedy_logits, json, logits, numbers, read_npy,
     require_shared, worst_error,
@@ -21,8 +25,12 @@ const TOLERANCE: f32 = 1e-4;
 fn with_config(model: &Path, config: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(model.join(config), folder.path().join("config.json")).unwrap();
-    let weights = "model.safetensors";
-    std::fs::copy(model.join(weights), folder.path().join(weights)).unwrap();
+    for file in std::fs::read_dir(model).unwrap().map(Result::unwrap) {
+        let name = file.file_name();
+        if name.to_str().unwrap().contains(".safetensors") {
+            std::fs::copy(file.path(), folder.path().join(name)).unwrap();
+        }
+    }
     folder
 }
 
@@ -86,8 +94,15 @@ fn lfm2_also_as_published() {
 }
 
 #[test]
+fn mixtral() {
+    equals_the_reference(&require_shared!("golden/mixtral"), &BOTH);
+}
+
+#[test]
 fn images_and_streamed_weights_give_the_same_bits() {
-    for name in ["llama_bias", "mistral_sw", "qwen2", "qwen3", "gemma3_text", "gpt2", "lfm2"] {
+    for name in
+        ["llama_bias", "mistral_sw", "qwen2", "qwen3", "gemma3_text", "gpt2", "lfm2", "mixtral"]
+    {
         let model = require_shared!(&format!("golden/{name}"));
         let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
         let package = convert_from(&model, Some(Precision::Int8));
@@ -101,6 +116,73 @@ fn images_and_streamed_weights_give_the_same_bits() {
             assert!(logits(&package.path, &prompt, &streamed) == expected, "{name}, {kv:?}");
         }
     }
+}
+
+/// A model of many experts, whose weights come from a hash.
+fn many_experts() -> Converted {
+    let config = serde_json::json!({
+        "model_type": "mixtral", "hidden_size": 128, "intermediate_size": 256, "vocab_size": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "num_local_experts": 24, "num_experts_per_tok": 3, "max_position_embeddings": 64,
+        "bos_token_id": null, "eos_token_id": null,
+    });
+    let config = config.as_object().unwrap().clone();
+    let model = RandomModel::with_config(Path::new("config.json"), config).unwrap();
+    let precision = Some(Precision::Int8);
+    let options = Options { precision, calibration: Calibration::Off, ..Options::default() };
+    Converted::with(&model, &options)
+}
+
+#[test]
+fn experts_that_memory_does_not_hold_give_the_same_bits() {
+    let package = many_experts();
+    let prompt: Vec<u32> = (0..40).map(|i| i * 7 % 96).collect();
+    let one = Setting { chunks: &[1], kv: Some(Kv::F16), ..Setting::default() };
+    let expected = logits(&package.path, &prompt, &one);
+    assert!(expected.iter().flatten().all(|x| x.is_finite()));
+    let asked = session::Options { memory: Some(1), kv: one.kv, ..session::Options::default() };
+    let least = match plan_model(&package.path, &asked) {
+        Err(Error::Budget { needed, .. }) => needed,
+        other => panic!("{other:?} with a byte of memory"),
+    };
+    let asked = session::Options { memory: Some(least + (64 << 10)), ..asked };
+    let plan = plan_model(&package.path, &asked).unwrap();
+    assert!(matches!(plan.residency, Residency::Streamed { .. }), "{plan:?}");
+    let weights = std::fs::metadata(package.path.join("weights/layer_0.bin")).unwrap().len();
+    assert!(plan.bytes.weights + plan.bytes.ring < weights / 2, "{plan:?}");
+    for chunks in [&[1][..], &[5, 2]] {
+        let streamed = Setting { memory: asked.memory, chunks, ..one };
+        assert!(logits(&package.path, &prompt, &streamed) == expected, "passes of {chunks:?}");
+    }
+    let whole = Setting { chunks: &[16], threads: Some(3), ..one };
+    assert!(logits(&package.path, &prompt, &whole) == expected, "three threads");
+}
+
+#[test]
+fn a_token_reads_the_experts_that_it_is_sent_to_and_no_others() {
+    let package = many_experts();
+    let tables = Tables::open(&package.path).unwrap();
+    let program = tables.program().unwrap();
+    let of_token = weight_bytes_per_token(&program, Planes::FULL);
+    let all: u64 = program.tensors().map(|tensor| tensor.bytes()).sum();
+    // 3 of 24 experts, which are nearly all of the weights.
+    assert!(of_token * 5 < all, "{of_token} of {all}");
+}
+
+#[test]
+fn int4_experts_have_no_residual_planes() {
+    let model = require_shared!("golden/mixtral");
+    let source = open(&model, None).unwrap();
+    let package = Converted::in_planes(&*source);
+    let index = json(&package.path.join("weights/quantization.json"));
+    let tensors = index["tensors"].as_array().unwrap();
+    let residuals: Vec<_> = tensors.iter().filter(|t| t["plane"] == 1).collect();
+    assert!(!residuals.is_empty());
+    assert!(residuals.iter().all(|t| !t["name"].as_str().unwrap().contains("experts")));
+    let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
+    let found = logits(&package.path, &prompt, &Setting::default());
+    let worst = worst_error(&found, &read_npy(&model.join("logits.npy")).rows);
+    assert!(worst > TOLERANCE && worst < 1.0, "{worst:e}");
 }
 
 #[test]
@@ -298,6 +380,13 @@ fn what_an_architecture_does_not_compute_is_refused_by_name() {
         ("lfm2", "layer_types", vec!["conv", "mamba", "conv", "conv"].into()),
         ("mistral_sw", "layer_types", vec!["full_attention"].into()),
         ("mistral_sw", "sliding_window", 0.into()),
+        ("mixtral", "norm_topk_prob", false.into()),
+        ("mixtral", "scoring_func", "sigmoid".into()),
+        ("mixtral", "n_shared_experts", 1.into()),
+        ("mixtral", "routed_scaling_factor", 2.5.into()),
+        ("mixtral", "num_experts_per_tok", 5.into()),
+        ("mixtral", "intermediate_size", 124.into()),
+        ("mistral_sw", "num_local_experts", 4.into()),
     ] {
         let model = require_shared!(&format!("golden/{model}"));
         let mut config: Value = json(&model.join("config.json"));

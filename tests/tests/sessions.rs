@@ -168,6 +168,21 @@ fn ctrl_c_saves_the_session() {
     assert_eq!(numbers(&json_of(&run_in(folder, &more))["ids"]).len(), 3);
 }
 
+/// A reader that goes away, as `head` does, takes no text with it.
+#[test]
+fn a_closed_output_loses_no_text() {
+    let model = Converted::new(&Synthetic::odd(), Some(Precision::Int8));
+    let folder = model.folder.path();
+    let args = ["run", "model.omex", "--ids", "7,3", "--session", "text.session"];
+    let mut command = omex(args.into_iter().chain(["--max-tokens", "10000000"]));
+    let mut child = command.current_dir(folder).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let more = ["run", "model.omex", "--session", "text.session", "--max-tokens", "3", "--json"];
+    let more = [&more[..], &["--ids", "5"]].concat();
+    assert_eq!(numbers(&json_of(&run_in(folder, &more))["ids"]).len(), 3);
+}
+
 #[test]
 fn of_two_runs_with_one_file_the_second_is_told() {
     let model = Converted::new(&Synthetic::odd(), Some(Precision::Int8));

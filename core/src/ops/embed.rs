@@ -86,6 +86,10 @@ impl Operation for Embed {
     fn reads(&self) -> Reads {
         Reads::Rows
     }
+
+    fn rows_per_token(&self, tensor: &Tensor) -> u32 {
+        tensor.rows.min(PANEL as u32)
+    }
 }
 
 impl Embed {

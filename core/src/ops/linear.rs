@@ -4,7 +4,7 @@ use super::{Columns, ColumnsMut, Form, Numbers, Operation, operands};
 use crate::engine::{Player, stream};
 use crate::error::{Fault, RunError};
 use crate::page::Stream;
-use crate::program::{Check, Program};
+use crate::program::{Check, Program, Tensor, Value};
 use crate::quant::{FloatGroup, Format, GROUP, PANEL};
 use crate::rows::{TaskRows, share_rows};
 use crate::simd::{MAX_COLUMNS, MAX_PANELS, PanelDot};
@@ -56,41 +56,49 @@ impl Operation for Linear {
             accumulate = true;
         }
         let matrix = player.tensor(self.weight, layer)?;
-        let Player { memory, program, inputs, pages, carry, staging, kernels, parallel, .. } =
-            player;
-        let ([input], output) =
-            memory.split(program, inputs.counts(), [self.input], self.output)?;
-        let columns = output.count;
         if let Some(observer) = &mut player.observer {
+            let input = player.memory.read(&player.program, self.input)?;
+            let per = player.program.slot(self.output.slot).ok_or(RunError::Program)?.per;
+            let columns = player.inputs.counts().of(per);
             (0..columns).for_each(|c| observer(self.weight.at(layer), input.column(c)));
         }
-        let unit = matrix.unit_bytes();
-        let stream = stream(pages, carry, &matrix);
-        let groups = (matrix.columns as usize).div_ceil(GROUP);
-        let parallel = *parallel;
-        let product = Product { stream, parallel, output, columns, groups, unit, accumulate };
-        match matrix.format {
-            Format::Int4 => {
-                product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize))
-            }
-            Format::Int8 => {
-                product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
-            }
-            Format::F16 => {
-                product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x))
-            }
-            Format::F32 => {
-                product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x))
-            }
-            Format::Vector | Format::Channels => Ok(()),
-        }?;
-        Ok(())
+        multiply(player, &matrix, [self.input, self.output], None, accumulate)
     }
 
     fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
         let matrix = program.tensor(self.weight.at(layer));
         (matrix.map_or(0, |m| u64::from(m.rows) * u64::from(m.columns)), 0)
     }
+}
+
+/// Multiplies a matrix with the first `columns` columns of an input, or with all that the pass has.
+pub(super) fn multiply(
+    player: &mut Player<'_>,
+    matrix: &Tensor,
+    [input, output]: [Value; 2],
+    columns: Option<usize>,
+    accumulate: bool,
+) -> Result<(), RunError> {
+    let Player { memory, program, inputs, pages, carry, staging, kernels, parallel, .. } = player;
+    let ([input], output) = memory.split(program, inputs.counts(), [input], output)?;
+    let columns = columns.unwrap_or(output.count);
+    let unit = matrix.unit_bytes();
+    let stream = stream(pages, carry, matrix);
+    let groups = (matrix.columns as usize).div_ceil(GROUP);
+    let parallel = *parallel;
+    let product = Product { stream, parallel, output, columns, groups, unit, accumulate };
+    match matrix.format {
+        Format::Int4 => {
+            product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize))
+        }
+        Format::Int8 => {
+            product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
+        }
+        Format::F16 => product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x)),
+        Format::F32 => product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x)),
+        Format::Vector | Format::Channels => Ok(()),
+    }?;
+    Ok(())
 }
 
 /// Arranges activations in tiles of up to [`MAX_COLUMNS`] columns: in each tile, all columns of a

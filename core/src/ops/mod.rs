@@ -14,10 +14,12 @@ mod average_pool;
 mod conv2d;
 mod correction;
 mod embed;
+mod experts;
 mod gated;
 mod linear;
 mod norm;
 mod rotary;
+mod route;
 mod scale;
 mod select;
 mod short_conv;
@@ -33,10 +35,12 @@ pub use average_pool::AveragePool;
 pub use conv2d::Conv2d;
 pub use correction::Correction;
 pub use embed::{Embed, Index};
+pub use experts::Experts;
 pub use gated::Gated;
 pub use linear::Linear;
 pub use norm::{Norm, NormKind};
 pub use rotary::{Pairing, Rotary};
+pub use route::Route;
 pub use scale::Scale;
 pub use select::Select;
 pub use short_conv::ShortConv;
@@ -46,7 +50,7 @@ pub use store::Store;
 
 use crate::engine::Player;
 use crate::error::{Fault, RunError};
-use crate::program::{Check, PerLayer, Program, Value, get, put};
+use crate::program::{Check, PerLayer, Program, Tensor, Value, get, put};
 use core::fmt::Debug;
 
 /// Calls a macro with the list of operations: code in a program, name, and the feature that has a build
@@ -73,6 +77,8 @@ macro_rules! for_each_op {
             16 Conv2d "int8",
             17 AveragePool "int8",
             18 Softmax "int8",
+            20 Route "float",
+            21 Experts "float",
         }
     };
 }
@@ -142,7 +148,7 @@ pub trait Resolve<F: Form> {
 pub enum Reads {
     /// All, in order.
     Whole,
-    /// Rows that tokens choose.
+    /// Rows that tokens choose, or what is computed from them.
     Rows,
 }
 
@@ -163,6 +169,11 @@ pub(crate) trait Operation {
     /// Which bytes of its weights it reads.
     fn reads(&self) -> Reads {
         Reads::Whole
+    }
+
+    /// How many rows of a tensor it reads for one token, at most.
+    fn rows_per_token(&self, tensor: &Tensor) -> u32 {
+        tensor.rows
     }
 }
 
@@ -312,6 +323,13 @@ macro_rules! op_enum {
             #[must_use]
             pub fn reads(&self) -> Reads {
                 match self { $(Self::$op(op) => op.reads(),)* }
+            }
+
+            /// What the operation reads of a tensor for one token, at most.
+            #[must_use]
+            pub fn part_per_token(&self, tensor: &Tensor) -> Tensor {
+                let rows = match self { $(Self::$op(op) => op.rows_per_token(tensor),)* };
+                Tensor { rows, ..*tensor }
             }
         }
     };

@@ -104,6 +104,18 @@ impl Check<'_> {
         result
     }
 
+    /// Values of which no two lie in slots that overlap.
+    pub(crate) fn apart(&self, values: &[Value]) -> Result<(), Fault> {
+        let mut rest = values;
+        while let Some((first, others)) = rest.split_first() {
+            if others.iter().any(|other| self.overlap(*first, *other)) {
+                return Err(Fault::Value);
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
     fn overlap(&self, a: Value, b: Value) -> bool {
         let slots = self.program.slot(a.slot).zip(self.program.slot(b.slot));
         slots.is_none_or(|(a, b)| a.overlaps(&b))

@@ -66,6 +66,8 @@ pub enum Role {
     Matrix,
     /// Rows of an integer operation, which are stored as they are.
     Channels,
+    /// Matrices one below the other, of which tokens choose some.
+    Experts,
     /// One of the first and last matrices of a model, with a row for each token or position:
     /// rounding it costs most.
     Outer,

@@ -4,8 +4,8 @@
 use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
 use crate::graph::{FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, Embed, Gated, Index, Linear, Mask, Norm, NormKind,
-    Pairing, Rotary, Scale, Select, ShortConv, SoftCap, Store,
+    Activate, Activation, Add, Angles, Attend, Embed, Experts, Gated, Index, Linear, Mask, Norm,
+    NormKind, Pairing, Rotary, Route, Scale, Select, ShortConv, SoftCap, Store,
 };
 use omex_core::program::Per;
 use std::mem;
@@ -320,6 +320,43 @@ impl Builder {
         self.push(Gated { activation, gate, up, output });
     }
 
+    /// Sends tokens to those of the experts that score highest.
+    pub(super) fn route(&mut self, scores: &str, output: &str) {
+        self.push(Route { input: all(scores), output: all(output) });
+    }
+
+    /// What the experts that `route` names make of `input`, added to `output`. An expert's matrices
+    /// are called `of` and its number, then `gate`, `up` and `down`.
+    pub(super) fn experts(
+        &mut self,
+        experts: u32,
+        activation: Activation,
+        (of, [gate, up, down]): (&str, [&str; 3]),
+        [input, route, output]: [&str; 3],
+    ) {
+        let [gathered, wide, gated] = ["gathered", "gate_up", "gated"].map(all);
+        let (hidden, width) = (self.width(&gathered), self.width(&gated));
+        let names = |parts: &[&str]| {
+            let of_one = |number| parts.iter().map(move |part| format!("{of}.{number}.{part}"));
+            (0..experts).flat_map(of_one).collect::<Vec<_>>()
+        };
+        let gate_up = self.stack("experts.gate_up", &names(&[gate, up]), [width, hidden]);
+        let down = self.stack("experts.down", &names(&[down]), [hidden, width]);
+        let [input, route, output] = [input, route, output].map(all);
+        self.push(Experts {
+            gate_up,
+            down,
+            experts,
+            activation,
+            input,
+            route,
+            gathered,
+            wide,
+            gated,
+            output,
+        });
+    }
+
     /// The activation of a value, in place.
     pub(super) fn activate(&mut self, activation: Activation, value: &str) {
         self.push(Activate { activation, value: all(value) });
@@ -419,12 +456,28 @@ impl Builder {
         plan.map(|from| self.plan_part(&name, Role::Vector, "bias", from, [1, columns]))
     }
 
+    /// Plans stored matrices of one shape as one, one below the other.
+    fn stack(&mut self, name: &str, from: &[String], shape: [u32; 2]) -> String {
+        let [rows, columns] = shape;
+        let plan = |name: String, place: String| {
+            let source = |from: &String| Source {
+                tensor: format!("{place}{from}.weight"),
+                shape,
+                order: Order::Plain,
+                plus: 0.0,
+            };
+            let data = Data::Stored(from.iter().map(source).collect());
+            let rows = rows * from.len() as u32;
+            TensorPlan { name, role: Role::Experts, rows, columns, data }
+        };
+        self.place_plan(name, Role::Experts, plan)
+    }
+
     fn plan(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
         self.plan_part(name, role, "weight", from, shape)
     }
 
-    /// Plans a tensor in the files of the layers that are drawn, or in the last, and says what the
-    /// graph calls it.
+    /// Plans the tensor whose stored name ends with `part`.
     fn plan_part(
         &mut self,
         name: &str,
@@ -441,6 +494,17 @@ impl Builder {
                 if role == Role::Vector { [1, shape[0] * shape[1]] } else { shape };
             TensorPlan { name, role, rows, columns, data }
         };
+        self.place_plan(name, role, plan)
+    }
+
+    /// Plans a tensor in the files of the layers that are drawn, or in the last, and says what the
+    /// graph calls it. `plan` is told its name, and what names of stored tensors begin with.
+    fn place_plan(
+        &mut self,
+        name: &str,
+        role: Role,
+        plan: impl Fn(String, String) -> TensorPlan,
+    ) -> String {
         let Place::Layers { number, .. } = self.place else {
             // What is read before the layers lies before them, but for matrices of which some rows
             // are read.

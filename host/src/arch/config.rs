@@ -231,7 +231,7 @@ impl<'a> Config<'a> {
 }
 
 /// Fields by which models differ in what they compute, each with the value that changes nothing.
-fn neutral_values() -> [(&'static str, Value); 23] {
+fn neutral_values() -> [(&'static str, Value); 25] {
     let (off, none) = (|| Value::from(false), || Value::Null);
     let (one, zero) = (|| Value::from(1.0), || Value::from(0.0));
     [
@@ -255,6 +255,8 @@ fn neutral_values() -> [(&'static str, Value); 23] {
         ("num_local_experts", zero()),
         ("num_experts", zero()),
         ("n_routed_experts", zero()),
+        ("n_shared_experts", zero()),
+        ("routed_scaling_factor", one()),
         ("alibi", off()),
         ("add_cross_attention", off()),
         ("quantization_config", none()),

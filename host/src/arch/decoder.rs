@@ -273,6 +273,22 @@ impl Decoder {
         graph.gated(activation, [&gated, &plain], "gated");
     }
 
+    /// A feed-forward layer of this many experts, of which each token of `normed` meets some, added
+    /// to the residual stream.
+    pub(super) fn experts(
+        &self,
+        graph: &mut Builder,
+        activation: Activation,
+        [experts, chosen]: [u32; 2],
+    ) {
+        let hidden = self.sizes.hidden;
+        graph.values([("scores", experts), ("route", 2 * chosen), ("gathered", hidden)]);
+        graph.linear("router", stored("block_sparse_moe.gate"), "normed", &all("scores"));
+        graph.route("scores", "route");
+        let names = ("block_sparse_moe.experts", ["w1", "w3", "w2"]);
+        graph.experts(experts, activation, names, ["normed", "route", "residual"]);
+    }
+
     /// The usual feed-forward layer of `normed`, added to the residual stream.
     pub(super) fn feed_forward(&self, graph: &mut Builder, activation: Activation, bias: bool) {
         let from = |name| Stored { bias, ..stored(name) };

@@ -19,6 +19,7 @@ mod lfm2;
 mod llama;
 mod llama2c;
 mod mistral;
+mod mixtral;
 mod qwen2;
 mod qwen3;
 mod rope;
@@ -56,9 +57,10 @@ const LLAMA: Architecture = Architecture {
     blueprint: llama::blueprint,
 };
 
-const ARCHITECTURES: [Architecture; 8] = [
+const ARCHITECTURES: [Architecture; 9] = [
     LLAMA,
     Architecture::new("mistral", &["MistralForCausalLM"], "model.", mistral::blueprint),
+    Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint),
     Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint),

@@ -69,12 +69,15 @@ impl WeightLayout {
         layout
     }
 
-    /// Puts a residual plane behind every int4 matrix of the layers that some layer has to round.
+    /// Puts a residual plane behind every int4 matrix of the layers that some layer has to round, but
+    /// for experts, whose products are not corrected.
     /// The layers share one subgraph, so all get one or none.
     fn add_residuals(&mut self, source: &dyn Container) {
         // What follows on "layers.0." in the name.
         let part = |t: &Planned| t.plan.name.splitn(3, '.').nth(2).map(str::to_owned);
-        let rounded = self.files.iter().flatten().filter(|t| t.is_rounded_to_int4(source));
+        let corrected = |t: &&Planned| t.plan.role != Role::Experts;
+        let rounded = self.files.iter().flatten().filter(corrected);
+        let rounded = rounded.filter(|t| t.is_rounded_to_int4(source));
         let parts: BTreeSet<_> = rounded.filter_map(part).collect();
         for file in &mut self.files {
             let planes = file.drain(..).flat_map(|base| {
@@ -199,7 +202,7 @@ fn format_of(source: &dyn Container, precision: Option<Precision>, plan: &Tensor
         (Role::Channels, _) => Format::Channels,
         (_, None) => kept_format(encoding),
         (Role::Outer, Some(Precision::Int4)) if encoding != Some(Encoding::Q4_0) => Format::Int8,
-        (Role::Matrix | Role::Outer, Some(precision)) => precision.into(),
+        (Role::Matrix | Role::Experts | Role::Outer, Some(precision)) => precision.into(),
     }
 }
 

@@ -209,7 +209,8 @@ pub(crate) fn generate(
     drafting.begin(&ids, held, columns, prefill.elapsed())?;
     stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
     let (decode, before, most) = (Instant::now(), read(), request.max_tokens as usize);
-    let mut stopped = Ok(());
+    // What is told of the text may fail, and the text is saved all the same.
+    let (mut stopped, mut pass_failed) = (Ok(()), false);
     while ids.len() < prompt + most && stopped.is_ok() {
         if let Some(watch) = &mut watch {
             let planes = watch.planes();
@@ -224,25 +225,24 @@ pub(crate) fn generate(
             Ok(Some(id)) => id,
             Ok(None) => break,
             Err(error) => {
-                stopped = Err(error);
+                (stopped, pass_failed) = (Err(error), true);
                 break;
             }
         };
         ids.push(id);
-        if let Some(tokenizer) = &mut tokenizer {
-            text.push(tokenizer, id, emit)?;
+        let told = if let Some(tokenizer) = &mut tokenizer {
+            text.push(tokenizer, id, emit)
         } else {
             let comma = if ids.len() > prompt + 1 { "," } else { "" };
-            emit(&format!("{comma}{id}"))?;
-        }
-        stopped = interrupt::check();
+            emit(&format!("{comma}{id}"))
+        };
+        stopped = told.and_then(|()| interrupt::check());
     }
-    text.finish(emit)?;
+    stopped = stopped.and(text.finish(emit));
     let seed = generation.finish().map_err(&failed)?.seed();
     // What a failed pass stored of its token in KV caches is stored anew when the text goes on;
     // another state may be half changed.
-    let whole = keys_only || matches!(stopped, Ok(()) | Err(Error::Interrupted));
-    if let Some(saved) = request.saved.filter(|_| whole) {
+    if let Some(saved) = request.saved.filter(|_| keys_only || !pass_failed) {
         saved.save(&mut engine, &ids, seed)?;
     }
     stopped?;

@@ -36,6 +36,10 @@ fn small(model_type: &str) -> Map<String, Value> {
     } else if model_type != "gemma3_text" {
         fields.remove("final_logit_softcapping");
     }
+    if model_type == "mixtral" {
+        fields.insert("num_local_experts".into(), 4.into());
+        fields.insert("num_experts_per_tok".into(), 2.into());
+    }
     fields
 }
 
