@@ -378,7 +378,8 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             return self.characters(words.flat_map(|(mark, word)| mark.chain(word.chars())));
         }
         let text = text.trim_matches(' ');
-        let (word, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+        let first = text.find(' ').unwrap_or(text.len());
+        let (word, rest) = text.split_at_checked(first).unwrap_or((text, ""));
         if !word.is_empty() {
             self.characters(prefixed.then_some(space).into_iter().chain(word.chars()))?;
         }
