@@ -113,15 +113,11 @@ impl fmt::Display for LoadError {
         match self {
             Self::Magic => write!(f, "not an OMEX image"),
             Self::Version(v) => write!(f, "image version {v} is not supported"),
-            Self::Lack(Lack::Op(code)) => {
-                write!(f, "the image needs operation {code}, which this build does not have")
-            }
-            Self::Lack(Lack::Format(number)) => {
-                write!(f, "the image needs weight format {number}, which this build does not have")
-            }
+            Self::Lack(lack) => write!(f, "the image needs {lack}, which this build does not have"),
             Self::Section(s) => write!(f, "{s:?} section is damaged or outside of the image"),
             Self::Record { fault: Fault::Unknown(code), .. } => {
-                write!(f, "the program needs operation {code}, which this build does not have")
+                let lack = Lack::Op(*code);
+                write!(f, "the program needs {lack}, which this build does not have")
             }
             Self::Record { index, fault } => write!(f, "operation {index}: bad {fault:?}"),
             Self::Tensor(i) => {

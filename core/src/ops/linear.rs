@@ -94,9 +94,13 @@ pub(super) fn multiply(
         Format::Int8 => {
             product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
         }
-        Format::F16 => product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x)),
-        Format::F32 => product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x)),
-        Format::Vector | Format::Channels => Ok(()),
+        Format::F16 if Format::F16.is_played() => {
+            product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x))
+        }
+        Format::F32 if Format::F32.is_played() => {
+            product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x))
+        }
+        _ => return Err(RunError::Program),
     }?;
     Ok(())
 }

@@ -6,6 +6,8 @@
 
 use crate::error::Fault;
 use crate::ops::Op;
+use postcard::Deserializer;
+use postcard::de_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -67,12 +69,48 @@ pub(crate) fn put(code: u8, fields: &impl Serialize, out: &mut [u8]) -> Option<u
 
 /// Reads fields that take all of `bytes`; those behind its end have their defaults.
 pub(crate) fn get<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    // Room behind the fields for the zeros of those that are left out.
-    let mut padded = [0; 2 * MAX_FIELD_BYTES];
-    padded
-        .get_mut(..bytes.len())
-        .filter(|_| bytes.len() <= MAX_FIELD_BYTES)?
-        .copy_from_slice(bytes);
-    let (fields, rest) = postcard::take_from_bytes(&padded).ok()?;
-    (rest.len() <= padded.len() - bytes.len()).then_some(fields)
+    let bytes = Some(bytes).filter(|bytes| bytes.len() <= MAX_FIELD_BYTES)?;
+    let mut fields = Deserializer::from_flavor(Fields { bytes, float: [0; 4] });
+    let read = T::deserialize(&mut fields).ok()?;
+    fields.finalize().is_ok().then_some(read)
+}
+
+/// The bytes of fields, with the zeros of those that are left out behind them.
+struct Fields<'b> {
+    bytes: &'b [u8],
+    /// The float that was taken last, which may end in such zeros.
+    float: [u8; 4],
+}
+
+impl<'b> Flavor<'b> for Fields<'b> {
+    type Remainder = ();
+    type Source = &'b [u8];
+
+    fn pop(&mut self) -> postcard::Result<u8> {
+        let Some((first, rest)) = self.bytes.split_first() else { return Ok(0) };
+        self.bytes = rest;
+        Ok(*first)
+    }
+
+    /// No field borrows bytes.
+    fn try_take_n(&mut self, _count: usize) -> postcard::Result<&'b [u8]> {
+        Err(postcard::Error::WontImplement)
+    }
+
+    fn try_take_n_temp<'a>(&'a mut self, count: usize) -> postcard::Result<&'a [u8]>
+    where
+        'b: 'a,
+    {
+        let (now, later) = self.bytes.split_at(count.min(self.bytes.len()));
+        self.bytes = later;
+        let float = self.float.get_mut(..count).ok_or(postcard::Error::WontImplement)?;
+        float.fill(0);
+        float.iter_mut().zip(now).for_each(|(byte, given)| *byte = *given);
+        Ok(float)
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        // What is left belongs to no field.
+        if self.bytes.is_empty() { Ok(()) } else { Err(postcard::Error::WontImplement) }
+    }
 }
