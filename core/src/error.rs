@@ -79,6 +79,22 @@ pub enum Fault {
     Unknown(u8),
 }
 
+impl Fault {
+    /// What is wrong, in a word: shorter in firmware than a derived form, which formats fields.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Encoding => "Encoding",
+            Self::Value => "Value",
+            Self::Tensor => "Tensor",
+            Self::Shape => "Shape",
+            Self::State => "State",
+            Self::Repeat => "Repeat",
+            Self::Order => "Order",
+            Self::Unknown(_) => "Unknown",
+        }
+    }
+}
+
 /// Why a pass failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -119,7 +135,7 @@ impl fmt::Display for LoadError {
                 let lack = Lack::Op(*code);
                 write!(f, "the program needs {lack}, which this build does not have")
             }
-            Self::Record { index, fault } => write!(f, "operation {index}: bad {fault:?}"),
+            Self::Record { index, fault } => write!(f, "operation {index}: bad {}", fault.name()),
             Self::Tensor(i) => {
                 write!(f, "tensor {i} has an unknown format or lies outside of the pages")
             }

@@ -86,6 +86,7 @@ impl<'b> Flavor<'b> for Fields<'b> {
     type Remainder = ();
     type Source = &'b [u8];
 
+    #[inline]
     fn pop(&mut self) -> postcard::Result<u8> {
         let Some((first, rest)) = self.bytes.split_first() else { return Ok(0) };
         self.bytes = rest;
@@ -97,6 +98,7 @@ impl<'b> Flavor<'b> for Fields<'b> {
         Err(postcard::Error::WontImplement)
     }
 
+    #[inline]
     fn try_take_n_temp<'a>(&'a mut self, count: usize) -> postcard::Result<&'a [u8]>
     where
         'b: 'a,
