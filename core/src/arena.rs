@@ -68,6 +68,7 @@ impl Layout {
         if no_room
             || too_large
             || plan.sequences > MAX_SEQUENCES
+            || has_kv && !plan.kv_format.is_played()
             || has_kv && plan.kv_sinks >= plan.kv_capacity
         {
             return Err(LoadError::Plan);

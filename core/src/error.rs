@@ -79,6 +79,22 @@ pub enum Fault {
     Unknown(u8),
 }
 
+impl Fault {
+    /// What is wrong, in a word: shorter in firmware than a derived form, which formats fields.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Encoding => "Encoding",
+            Self::Value => "Value",
+            Self::Tensor => "Tensor",
+            Self::Shape => "Shape",
+            Self::State => "State",
+            Self::Repeat => "Repeat",
+            Self::Order => "Order",
+            Self::Unknown(_) => "Unknown",
+        }
+    }
+}
+
 /// Why a pass failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,17 +129,13 @@ impl fmt::Display for LoadError {
         match self {
             Self::Magic => write!(f, "not an OMEX image"),
             Self::Version(v) => write!(f, "image version {v} is not supported"),
-            Self::Lack(Lack::Op(code)) => {
-                write!(f, "the image needs operation {code}, which this build does not have")
-            }
-            Self::Lack(Lack::Format(number)) => {
-                write!(f, "the image needs weight format {number}, which this build does not have")
-            }
+            Self::Lack(lack) => write!(f, "the image needs {lack}, which this build does not have"),
             Self::Section(s) => write!(f, "{s:?} section is damaged or outside of the image"),
             Self::Record { fault: Fault::Unknown(code), .. } => {
-                write!(f, "the program needs operation {code}, which this build does not have")
+                let lack = Lack::Op(*code);
+                write!(f, "the program needs {lack}, which this build does not have")
             }
-            Self::Record { index, fault } => write!(f, "operation {index}: bad {fault:?}"),
+            Self::Record { index, fault } => write!(f, "operation {index}: bad {}", fault.name()),
             Self::Tensor(i) => {
                 write!(f, "tensor {i} has an unknown format or lies outside of the pages")
             }

@@ -6,7 +6,7 @@
 use crate::arena::Plan;
 use crate::engine::Model;
 use crate::error::{LoadError, Section};
-use crate::program::{Needs, Program};
+use crate::program::{Lack, Needs, Program};
 use crate::state::kv::KvFormat;
 use omex_hal::Pager;
 
@@ -127,6 +127,9 @@ impl Header {
         }
         if let Some(lack) = needs.lack() {
             return Err(LoadError::Lack(lack));
+        }
+        if !kv_format.is_played() {
+            return Err(LoadError::Lack(Lack::Kv(kv_format)));
         }
         Ok(Self {
             page_size,

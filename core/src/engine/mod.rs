@@ -8,7 +8,7 @@ mod player;
 
 pub(crate) use memory::Counts;
 use memory::{Element, Memory, Region};
-pub(crate) use player::{Player, Stored, stream};
+pub(crate) use player::{Combine, Player, Stored, stream};
 
 use crate::arena::{Arena, Layout, Plan};
 use crate::error::{LoadError, RunError};

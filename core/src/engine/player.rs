@@ -31,6 +31,14 @@ pub(crate) struct Player<'a> {
     pub(crate) pending: Option<Stored>,
 }
 
+/// What an element becomes with one of a vector.
+#[derive(Clone, Copy)]
+pub(crate) enum Combine {
+    Set,
+    Add,
+    Multiply,
+}
+
 /// Keys and values on their way into a cache.
 #[derive(Clone, Copy)]
 pub(crate) struct Stored {
@@ -68,14 +76,14 @@ impl Player<'_> {
         self.program.tensor(weight.at(layer)).ok_or(RunError::Program)
     }
 
-    /// Combines each column of a value, in pieces of the vector's length, with a vector.
+    /// Combines each column of a value, in pieces of this length, with a vector of as many elements.
     pub(crate) fn with_vector(
         &mut self,
         vector: PerLayer,
         layer: u32,
         value: Value,
         piece: usize,
-        combine: fn(&mut f32, f32),
+        combine: Combine,
     ) -> Result<(), RunError> {
         let tensor = self.tensor(vector, layer)?;
         let Self { memory, program, inputs, pages, carry, .. } = self;
@@ -86,8 +94,12 @@ impl Player<'_> {
             let (elements, _) = bytes.as_chunks::<4>();
             for c in 0..value.count {
                 for piece in value.column(c).chunks_mut(piece.max(1)) {
-                    for (x, element) in piece.iter_mut().skip(done).zip(elements) {
-                        combine(x, f32::from_le_bytes(*element));
+                    let pairs = piece.get_mut(done..).unwrap_or_default().iter_mut().zip(elements);
+                    let number = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
+                    match combine {
+                        Combine::Set => pairs.for_each(|(x, y)| *x = number(y)),
+                        Combine::Add => pairs.for_each(|(x, y)| *x += number(y)),
+                        Combine::Multiply => pairs.for_each(|(x, y)| *x *= number(y)),
                     }
                 }
             }

@@ -7,9 +7,10 @@ use crate::error::{Fault, RunError};
 use crate::pass::Run;
 use crate::program::{Check, MAX_HEAD_WIDTH, Program};
 use crate::rows::{TaskRows, share_rows};
-use crate::simd::{Attend as Kernel, Kernels, KvHead, MAX_QUERIES, Query, Softmax};
+use crate::simd::{Kernels, MAX_QUERIES, Query, Softmax};
 use crate::state::State;
 use crate::state::kv::{Cache, Window};
+use core::ops::Range;
 use omex_hal::Parallel;
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +128,29 @@ impl Operation for Attend {
     }
 }
 
+/// A cache that queries are shown, in whatever format it is: code for each would be three times as
+/// long.
+struct Shown<'c> {
+    cache: &'c Cache<'c>,
+    kernels: &'c Kernels,
+    scale: f32,
+}
+
+impl Shown<'_> {
+    /// Shows some places of a head to queries.
+    fn to(&self, queries: &mut [Query<'_>], head: usize, places: Range<usize>) {
+        let (kernels, scale) = (self.kernels, self.scale);
+        match self.cache {
+            Cache::Half(cache) => (kernels.attend_half)(&cache.head(head), places, scale, queries),
+            Cache::Int8(cache) => (kernels.attend_int8)(&cache.head(head), places, scale, queries),
+            #[cfg(feature = "unquantized")]
+            Cache::Single(cache) => {
+                (kernels.attend_single)(&cache.head(head), places, scale, queries);
+            }
+        }
+    }
+}
+
 /// An attention under way.
 struct Attention<'i> {
     /// Query heads that share a key.
@@ -154,16 +178,8 @@ impl Attention<'_> {
     ) {
         let rows = 0..output.width;
         let rows_per_task = self.heads_per_task(parallel, run) * self.width;
-        share_rows(parallel, output, rows, rows_per_task, &|rows| match cache {
-            Cache::Half(cache) => {
-                self.attend_rows(kernels.attend_half, |h| cache.head(h), rows, run);
-            }
-            Cache::Single(cache) => {
-                self.attend_rows(kernels.attend_single, |h| cache.head(h), rows, run);
-            }
-            Cache::Int8(cache) => {
-                self.attend_rows(kernels.attend_int8, |h| cache.head(h), rows, run);
-            }
+        share_rows(parallel, output, rows, rows_per_task, &|rows| {
+            self.attend_rows(&Shown { cache, kernels, scale: self.scale }, rows, run);
         });
     }
 
@@ -181,13 +197,7 @@ impl Attention<'_> {
     }
 
     /// Computes the output rows of one task for a batch of columns.
-    fn attend_rows<'c, T: 'c>(
-        &self,
-        attend: Kernel<T>,
-        kv_head: impl Fn(usize) -> KvHead<'c, T>,
-        mut rows: TaskRows<'_>,
-        batch: &Run,
-    ) {
+    fn attend_rows(&self, shown: &Shown<'_>, mut rows: TaskRows<'_>, batch: &Run) {
         let (width, group) = (self.width.max(1), self.group.max(1));
         let first = rows.range().start / width;
         for c in batch.columns.clone() {
@@ -208,11 +218,11 @@ impl Attention<'_> {
                     // There is room: `count` is at most `MAX_QUERIES`.
                     let _ = tile.push(Query { query, out, softmax: Softmax::EMPTY });
                 }
-                let kv_head = kv_head(head / group);
-                let seen = self.see_sinks(attend, &kv_head, position, c, &mut tile);
+                let kv_head = head / group;
+                let seen = self.see_sinks(shown, kv_head, position, c, &mut tile);
                 for places in self.window.ranges(position, seen as u32) {
                     if !places.is_empty() {
-                        attend(&kv_head, places, self.scale, &mut tile);
+                        shown.to(&mut tile, kv_head, places);
                     }
                 }
                 for query in &mut tile {
@@ -226,10 +236,10 @@ impl Attention<'_> {
 
     /// Shows the sinks to queries that are turned for it; returns how many places they have seen:
     /// none while the text is no longer than the cache.
-    fn see_sinks<T>(
+    fn see_sinks(
         &self,
-        attend: Kernel<T>,
-        kv_head: &KvHead<'_, T>,
+        shown: &Shown<'_>,
+        kv_head: usize,
         position: u32,
         column: usize,
         queries: &mut [Query<'_>],
@@ -248,7 +258,7 @@ impl Attention<'_> {
             rotate(turned, angles, self.pairing);
             let softmax = query.softmax;
             let mut turned = [Query { query: turned, out: &mut *query.out, softmax }];
-            attend(kv_head, 0..sinks, self.scale, &mut turned);
+            shown.to(&mut turned, kv_head, 0..sinks);
             let [turned] = turned;
             query.softmax = turned.softmax;
         }

@@ -1,7 +1,7 @@
 //! A matrix times activations, with the matrix streamed block by block.
 
 use super::{Columns, ColumnsMut, Form, Numbers, Operation, operands};
-use crate::engine::{Player, stream};
+use crate::engine::{Combine, Player, stream};
 use crate::error::{Fault, RunError};
 use crate::page::Stream;
 use crate::program::{Check, Program, Tensor, Value};
@@ -48,10 +48,7 @@ impl Operation for Linear {
         let mut accumulate = self.accumulate;
         if let Some(bias) = self.bias {
             let width = self.output.width as usize;
-            let add: fn(&mut f32, f32) = match accumulate {
-                true => |y, b| *y += b,
-                false => |y, b| *y = b,
-            };
+            let add = if accumulate { Combine::Add } else { Combine::Set };
             player.with_vector(bias, layer, self.output, width, add)?;
             accumulate = true;
         }
@@ -94,9 +91,13 @@ pub(super) fn multiply(
         Format::Int8 => {
             product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
         }
-        Format::F16 => product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x)),
-        Format::F32 => product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x)),
-        Format::Vector | Format::Channels => Ok(()),
+        Format::F16 if Format::F16.is_played() => {
+            product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x))
+        }
+        Format::F32 if Format::F32.is_played() => {
+            product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x))
+        }
+        _ => return Err(RunError::Program),
     }?;
     Ok(())
 }

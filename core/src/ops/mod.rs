@@ -243,6 +243,15 @@ macro_rules! op_enum {
             }
         }
 
+        /// The name of the operation with this code, whether or not this build plays it.
+        #[must_use]
+        pub const fn name(code: u8) -> Option<&'static str> {
+            match code {
+                $($code => Some(stringify!($op)),)*
+                _ => None,
+            }
+        }
+
         /// The codes of all operations.
         pub const CODES: &[u8] = &[$($code),*];
 

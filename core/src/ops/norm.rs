@@ -1,7 +1,7 @@
 //! Normalization: RMSNorm (arXiv:1910.07467) and LayerNorm (arXiv:1607.06450).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::{Combine, Player};
 use crate::error::{Fault, RunError};
 use crate::math::{sqrt, sum_lanes};
 use crate::program::Check;
@@ -77,9 +77,9 @@ impl Operation for Norm {
             }
             y.chunks_mut(piece).for_each(|piece| normalize(piece, self.kind, self.epsilon));
         }
-        player.with_vector(self.weight, layer, self.output, piece, |y, w| *y *= w)?;
+        player.with_vector(self.weight, layer, self.output, piece, Combine::Multiply)?;
         match self.bias {
-            Some(bias) => player.with_vector(bias, layer, self.output, piece, |y, b| *y += b),
+            Some(bias) => player.with_vector(bias, layer, self.output, piece, Combine::Add),
             None => Ok(()),
         }
     }

@@ -323,7 +323,8 @@ impl<'a> Program<'a> {
     fn check_tensors(&self, space: &Range<u64>) -> Result<(), LoadError> {
         for (index, record) in self.tensors.iter().enumerate() {
             let fits = Tensor::from_record(record).is_some_and(|t| {
-                (1..=MAX_WIDTH).contains(&t.rows)
+                t.format.is_played()
+                    && (1..=MAX_WIDTH).contains(&t.rows)
                     && (1..=MAX_WIDTH).contains(&t.columns)
                     && t.address.is_multiple_of(4)
                     && t.address.checked_add(t.bytes()).is_some_and(|end| end <= space.end)

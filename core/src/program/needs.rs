@@ -2,6 +2,9 @@
 
 use super::{Program, Record};
 use crate::ops;
+use crate::quant::Format;
+use crate::state::kv::KvFormat;
+use core::fmt;
 
 /// Operations and formats of weights, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,23 @@ pub enum Lack {
     Op(u8),
     /// The format of weights of this number.
     Format(u8),
+    /// KV caches of this format.
+    Kv(KvFormat),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, number, name) = match *self {
+            Self::Op(code) => ("operation", code, ops::name(code)),
+            Self::Format(number) => {
+                let format = Format::from_number(u32::from(number));
+                ("weight format", number, format.map(Format::name))
+            }
+            Self::Kv(format) => ("KV cache format", format as u8, Some(format.name())),
+        };
+        write!(f, "{what} {number}")?;
+        name.map_or(Ok(()), |name| write!(f, " ({name})"))
+    }
 }
 
 impl Needs {
@@ -58,7 +78,7 @@ impl Needs {
                 return Some(Lack::Op(code as u8));
             }
         }
-        let known = |number| crate::quant::Format::from_number(number).is_some();
+        let known = |number| Format::from_number(number).is_some_and(Format::is_played);
         let missing = (0..u32::BITS).find(|n| self.formats >> n & 1 == 1 && !known(*n));
         missing.map(|number| Lack::Format(number as u8))
     }

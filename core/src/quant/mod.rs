@@ -59,6 +59,29 @@ impl Format {
         })
     }
 
+    /// The format's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vector => "vector",
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+            Self::Channels => "channels",
+        }
+    }
+
+    /// True if this build multiplies with weights of this format.
+    #[must_use]
+    pub const fn is_played(self) -> bool {
+        match self {
+            Self::Vector | Self::Int8 | Self::Int4 => true,
+            Self::F32 | Self::F16 => cfg!(feature = "unquantized"),
+            Self::Channels => cfg!(feature = "int8"),
+        }
+    }
+
     /// Bytes that can't be cut: a block, or one element of a vector. Of channels it is the row, which
     /// is as long as there are columns.
     #[must_use]

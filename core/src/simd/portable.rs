@@ -2,15 +2,16 @@
 
 use super::attend::attend_singly;
 use super::{Kernels, LANES};
-use crate::quant::{float16, float32, int4, int8, quantize_group};
+use crate::quant::{Format, float16, float32, int4, int8, quantize_group};
+use crate::state::kv::KvFormat;
 
 /// Works everywhere.
 pub static PORTABLE: Kernels = Kernels {
     name: "portable",
     int4: int4::dot,
     int8: int8::dot,
-    float16: float16::dot,
-    float32: float32::dot,
+    float16: if Format::F16.is_played() { float16::dot } else { |_, _, _, _| () },
+    float32: if Format::F32.is_played() { float32::dot } else { |_, _, _, _| () },
     quantize: |x| quantize_group(x),
     // SAFETY: plain Rust needs no instruction set; so it is for all of these.
     attend_half: |head, places, scale, queries| unsafe {
@@ -18,7 +19,9 @@ pub static PORTABLE: Kernels = Kernels {
     },
     // SAFETY: as above.
     attend_single: |head, places, scale, queries| unsafe {
-        attend_singly::<[f32; LANES], _>(head, places, scale, queries);
+        if KvFormat::Single.is_played() {
+            attend_singly::<[f32; LANES], _>(head, places, scale, queries);
+        }
     },
     // SAFETY: as above.
     attend_int8: |head, places, scale, queries| unsafe {

@@ -93,6 +93,25 @@ impl KvFormat {
         }
     }
 
+    /// The format's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Half => "f16",
+            Self::Single => "f32",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// True if this build has caches of this format.
+    #[must_use]
+    pub const fn is_played(self) -> bool {
+        match self {
+            Self::Half | Self::Int8 => true,
+            Self::Single => cfg!(feature = "unquantized"),
+        }
+    }
+
     /// Bytes of a cache for `capacity` positions of `heads` heads with `width` numbers in all; a
     /// multiple of 16.
     #[must_use]
@@ -161,6 +180,7 @@ impl Shape {
 /// A cache, by the format of its numbers.
 pub(crate) enum Cache<'a> {
     Half(Numbers<'a, u16>),
+    #[cfg(feature = "unquantized")]
     Single(Numbers<'a, f32>),
     Int8(Numbers<'a, i8>),
 }
@@ -182,7 +202,10 @@ impl<'a> Cache<'a> {
         let of_numbers = (heads, width, window);
         match shape.format {
             KvFormat::Half => Numbers::new(of_numbers, bytes, &mut []).map(Self::Half),
+            #[cfg(feature = "unquantized")]
             KvFormat::Single => Numbers::new(of_numbers, bytes, &mut []).map(Self::Single),
+            #[cfg(not(feature = "unquantized"))]
+            KvFormat::Single => None,
             KvFormat::Int8 => {
                 let places = (window.places as usize).next_multiple_of(LANES);
                 let scales = heads.checked_mul(places)?.checked_mul(2 * size_of::<f32>())?;
@@ -198,6 +221,7 @@ impl<'a> Cache<'a> {
         let (from, to) = (from as usize, to as usize);
         match self {
             Self::Half(cache) => cache.copy(from, to),
+            #[cfg(feature = "unquantized")]
             Self::Single(cache) => cache.copy(from, to),
             Self::Int8(cache) => cache.copy(from, to),
         }
@@ -209,6 +233,7 @@ impl<'a> Cache<'a> {
             Self::Half(cache) => {
                 cache.append(position, key, value, |x, _| half::f16::from_f32(x).to_bits());
             }
+            #[cfg(feature = "unquantized")]
             Self::Single(cache) => cache.append(position, key, value, |x, _| x),
             Self::Int8(cache) => cache.append(position, key, value, |x, inverse| {
                 crate::math::round_ties_even(x * inverse) as i8
