@@ -4,11 +4,14 @@ use omex::compile::compile;
 use omex::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::{Fault, LoadError, Section};
+use omex_core::image::{self, Extent};
 use omex_core::ops::{Angles, Attend, Mask, Norm, NormKind, Op, Pairing, Store};
 use omex_core::program::{
-    Dtype, Header, MAX_LAYERS, MAX_WIDTH, Per, PerLayer, Program, Record, Slot, Tensor, Value,
+    Dtype, Header, Lack, MAX_LAYERS, MAX_WIDTH, Needs, Per, PerLayer, Program, Record, Slot,
+    Tensor, Value,
 };
 use omex_core::quant::Format;
+use omex_core::simd::PORTABLE;
 use omex_core::state::State;
 use omex_core::state::kv::KvFormat;
 
@@ -138,6 +141,40 @@ fn bytes_behind_a_program_are_refused() {
     program.push(0);
     let refused = Program::parse(&program, &[], 0..0).err();
     assert_eq!(refused, Some(LoadError::Section(Section::Program)));
+}
+
+/// What an image needs and this build lacks is named from the header, before anything else is read.
+#[test]
+fn what_a_build_lacks_is_named() {
+    let plan = Plan {
+        columns: 1,
+        logit_columns: 1,
+        kv_capacity: 1,
+        kv_sinks: 0,
+        kv_format: KvFormat::Half,
+        sequences: 1,
+    };
+    let none = Extent::default();
+    let header = |needs| image::Header {
+        page_size: 512,
+        plan,
+        ram_bytes: 0,
+        needs,
+        program: none,
+        tensors: none,
+        tokenizer: none,
+        checksums: none,
+        pages: none,
+    };
+    let crc32c = PORTABLE.crc32c;
+    let read = |needs| image::Header::parse(&header(needs).to_bytes(crc32c), crc32c).err();
+    assert_eq!(read(Needs::default()), None);
+    let op = Needs { ops: [0, 0, 0, 1 << 8], formats: 0 };
+    let format = Needs { ops: [0; 4], formats: 1 << 31 };
+    assert_eq!(read(op), Some(LoadError::Lack(Lack::Op(200))));
+    assert_eq!(read(format), Some(LoadError::Lack(Lack::Format(31))));
+    let message = read(op).map(|error| error.to_string()).unwrap_or_default();
+    assert!(message.contains("needs operation 200"), "{message}");
 }
 
 /// A graph of `repeats` repetitions of a subgraph of `length` norms.
