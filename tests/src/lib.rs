@@ -5,6 +5,7 @@
 
 mod fault;
 mod models;
+mod naive;
 mod play;
 mod process;
 mod shared;
@@ -12,6 +13,7 @@ mod synthetic;
 
 pub use fault::{Fault, FaultyPager};
 pub use models::{Converted, convert_from, mix, pack_with, shipped_model};
+pub use naive::Naive;
 pub use play::{Rows, Setting, checksum, greedy, greedy_logits, logits, perplexity, worst_error};
 pub use process::{Finished, json_of, omex, omex_binary, run, run_in};
 pub use shared::{Npy, json, numbers, read_npy, shared};
