@@ -7,11 +7,14 @@ use omex_core::quant::{Format, GROUP, PANEL, dequantize_row, quantize_group};
 use omex_core::state::State;
 use std::collections::BTreeMap;
 
+/// A key and a value.
+type Pair = (Vec<f32>, Vec<f32>);
+
 /// A text: what its states hold, and how long it is.
 #[derive(Clone, Default)]
 struct Text {
     /// Keys and values of every position, by state.
-    past: BTreeMap<u32, Vec<(Vec<f32>, Vec<f32>)>>,
+    past: BTreeMap<u32, Vec<Pair>>,
     /// The inputs of short convolutions of every position, by state.
     convolved: BTreeMap<u32, Vec<Vec<f32>>>,
     length: usize,
