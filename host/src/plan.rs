@@ -203,7 +203,7 @@ pub struct Bytes {
     pub kv_cache: u64,
     /// Activations, logits included.
     pub activations: u64,
-    /// Program, tensor table, checksums, tokenizer.
+    /// Program, tensor table, checksums, tokenizer, where pinned weights lie.
     pub tables: u64,
 }
 
@@ -298,8 +298,9 @@ fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> Memor
         let tiles = tiles(size.program, size.space, plan.precision, tile_pages, plan.room_to_pin);
         let (pinned, streamed) = tiles.bytes();
         plan.bytes.weights = pinned;
+        plan.bytes.tables += tiles.pinned_bytes() - pinned;
         plan.streamed_bytes = streamed;
-        plan.total += pinned;
+        plan.total += tiles.pinned_bytes();
     }
     if let Some(KvSpill { caches, .. }) = plan.kv_spill {
         let (shape, left) = (cache_shape(size, &plan.plan), left(&plan));

@@ -36,7 +36,7 @@ use zerocopy::IntoBytes;
 /// How a model is to be run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Bytes that may be used; if `None`, all, or what is available where weights are more than that.
+    /// Bytes that may be used; if `None`, all, or what is available where the plan needs more.
     pub memory: Option<u64>,
     /// Positions of the KV cache; the planner chooses if `None`. An image was packed for some.
     pub context: Option<u32>,
@@ -517,12 +517,10 @@ impl Tables {
             .map_err(|error| Error::load(&self.path, error))
     }
 
-    /// The budget where none is asked for: weights that would take nearly all of what is available
-    /// leave a part of it to others; smaller ones need no bound.
-    fn budget(&self, options: &Options) -> Option<u64> {
+    /// The most that a plan may need where no budget is given: nearly all of what is available.
+    fn most(options: &Options) -> Option<u64> {
         let most = crate::memory::available()? / 10 * 9;
-        let mapped = options.pages == Some(PageSource::Mmap);
-        (!mapped && self.space.length() > most).then_some(most)
+        (options.pages != Some(PageSource::Mmap)).then_some(most)
     }
 
     /// A plan for the model.
@@ -530,6 +528,15 @@ impl Tables {
     /// # Errors
     /// A budget that is too small, or what an image was not packed with.
     pub fn plan(&self, options: &Options) -> Result<MemoryPlan> {
+        let planned = self.plan_within(options.memory, options)?;
+        match (options.memory, Self::most(options)) {
+            (None, Some(most)) if planned.total > most => self.plan_within(Some(most), options),
+            _ => Ok(planned),
+        }
+    }
+
+    /// As [`Self::plan`], within these bytes.
+    fn plan_within(&self, memory: Option<u64>, options: &Options) -> Result<MemoryPlan> {
         let program = self.program()?;
         let tokenizer =
             self.tokenizer.as_ref().map_or(0, |tables| tables.len() + tokenizer::ENCODING_BYTES);
@@ -539,7 +546,7 @@ impl Tables {
         }
         let size = ModelSize { program: &program, space: &self.space, tables: tables as u64 };
         let request = Request {
-            memory: options.memory.or_else(|| self.budget(options)),
+            memory,
             context: options.context,
             kv: options.kv,
             logit_columns: options.logit_columns,

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "a counting allocator")]
 
 use omex::Error;
-use omex::pager::PageSource;
+use omex::pager::{PageSource, Space, Tiles};
 use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex::session::{Options, Session, plan_model};
@@ -59,6 +59,7 @@ static ALLOCATOR: Counting = Counting;
 fn decoding_allocates_nothing_and_encoding_what_was_planned() {
     let package = convert_from(&shipped_model(), Some(Precision::Int8));
     encoding_allocates_what_was_planned(&package.path);
+    tables_of_tiles_do_not_grow_with_the_model();
     let spilled = Options { context: Some(900), kv: Some(Kv::F16), ..Options::default() };
     let spilled = Options { memory: Some(least(&package.path, &spilled)), ..spilled };
     for (pages, threads, options) in [
@@ -134,4 +135,22 @@ fn encoding_allocates_what_was_planned(model: &Path) {
     let long = 20_000;
     let peak = peak(&format!("{words}{}", "x".repeat(long)));
     assert!(peak <= ENCODING_BYTES + ids + 96 * long && peak > 24 * long, "{peak}");
+}
+
+/// What no plan counts is not needed, however large the model.
+fn tables_of_tiles_do_not_grow_with_the_model() {
+    let peak = |layer: u64| {
+        let files = (0..80).map(|i| (format!("layer_{i}.bin").into(), layer)).collect();
+        let space = Space { files, page_size: 4096, open: vec![] };
+        let tensors = (0..space.length()).step_by(layer as usize / 8);
+        let used = tensors.map(|start| start..start + layer / 8);
+        let before = BYTES.load(Ordering::SeqCst);
+        PEAK.store(before, Ordering::SeqCst);
+        let mut tiles = Tiles::new(&space, 16, used);
+        tiles.pin(1 << 30);
+        assert_eq!(tiles.bytes(), (tiles.bytes().0, space.length() - tiles.bytes().0));
+        PEAK.load(Ordering::SeqCst) - before
+    };
+    let (small, large) = (peak(64 << 20), peak(8 << 30));
+    assert_eq!(small, large, "for 5 GB and for 640 GB");
 }

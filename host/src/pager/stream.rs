@@ -1,8 +1,9 @@
 //! Weights that are larger than memory: some tiles are pinned, the others stream through a ring of
 //! buffers that is read ahead, always as far as there are buffers.
 
+use super::Space;
 use super::reader::{ALIGNMENT, Buffer, Read, Reader, buffer};
-use super::{Space, Tiles};
+use super::tiles::{Place, Tile, Tiles};
 use crate::{Error, Result};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
 use std::collections::VecDeque;
@@ -20,17 +21,20 @@ pub(crate) fn aside_bytes(page_size: u32) -> usize {
     (64 << 10).max(page_size as usize + ALIGNMENT)
 }
 
+/// What a pinned tile takes besides its bytes.
+pub(super) const ENTRY_BYTES: usize = size_of::<Option<Buffer>>();
+
 /// Pages that are pinned or stream through a ring.
 pub struct StreamPager {
     geometry: PageGeometry,
     tiles: Tiles,
-    /// What is pinned and was read, by tile.
+    /// What is pinned and was read, by the tiles' numbers among pinned ones.
     resident: Vec<Option<Buffer>>,
     /// Consecutive tiles of the order, the one in use first; pinned ones only until they were read.
     ring: VecDeque<Entry>,
     depth: usize,
     /// Where in the order the ring ends.
-    next: usize,
+    next: Place,
     spare: Vec<Buffer>,
     aside: Aside,
     /// The tile asked for last.
@@ -113,7 +117,7 @@ struct Aside {
 }
 
 /// Where a page is.
-enum Place {
+enum Found {
     Resident(u32),
     Ring,
     Aside,
@@ -139,7 +143,7 @@ impl StreamPager {
         let aside = Aside { first: 0, bytes: 0, capacity, state };
         let mut pager = Self {
             geometry: PageGeometry { page_size: space.page_size, pages: space.pages() },
-            resident: tiles.tiles.iter().map(|_| None).collect(),
+            resident: (0..tiles.pinned_count()).map(|_| None).collect(),
             tiles,
             // One more for a pinned tile that has to be read anew.
             ring: VecDeque::with_capacity(depth + 1),
@@ -172,7 +176,7 @@ impl StreamPager {
     }
 
     fn tile_length(&self, tile: u32) -> u64 {
-        self.tiles.tiles.get(tile as usize).map_or(0, |tile| tile.length as u64)
+        self.tiles.tile(tile).map_or(0, |tile| tile.length as u64)
     }
 
     /// Says what the ring holds.
@@ -204,16 +208,23 @@ impl StreamPager {
     }
 
     /// The next tile in order that is not in memory for good.
-    fn next_to_read(&self) -> Option<(usize, u32)> {
-        let order = &self.tiles.order;
-        let places = (self.next..order.len()).chain(0..self.next.min(order.len()));
-        let mut tiles = places.filter_map(|place| Some((place, *order.get(place)?)));
-        tiles.find(|(_, tile)| self.resident.get(*tile as usize).is_some_and(Option::is_none))
+    fn next_to_read(&self) -> Option<(Place, u32)> {
+        self.tiles.next_where(self.next, |tile| self.resident(tile).is_none())
+    }
+
+    /// A pinned tile that was read.
+    fn resident(&self, tile: u32) -> Option<&Buffer> {
+        self.resident.get(self.tiles.pinned_number(tile)?)?.as_ref()
+    }
+
+    /// Where a pinned tile lies once it is read.
+    fn resident_mut(&mut self, tile: u32) -> Option<&mut Option<Buffer>> {
+        self.resident.get_mut(self.tiles.pinned_number(tile)?)
     }
 
     fn buffer_for(&mut self, tile: u32) -> Option<Buffer> {
         if self.is_pinned(tile)
-            && let Ok(own) = buffer(self.tiles.tiles.get(tile as usize)?.length)
+            && let Ok(own) = buffer(self.tiles.tile(tile)?.length)
         {
             return Some(own);
         }
@@ -221,12 +232,12 @@ impl StreamPager {
     }
 
     fn is_pinned(&self, tile: u32) -> bool {
-        self.tiles.pinned.get(tile as usize) == Some(&true)
+        self.tiles.pinned_number(tile).is_some()
     }
 
     /// Begins to read a tile.
     fn submit(&mut self, tile: u32, buffer: Buffer) -> u64 {
-        let tile = self.tiles.tiles.get(tile as usize);
+        let tile = self.tiles.tile(tile);
         let (file, offset, needed) = tile.map_or((0, 0, 0), |t| (t.file, t.offset, t.length));
         self.begin(file, offset, needed, buffer)
     }
@@ -295,7 +306,7 @@ impl StreamPager {
         match state {
             State::Ready(buffer) if pinned => {
                 self.progress.pinned.fetch_add(self.tile_length(tile), Ordering::Relaxed);
-                if let Some(resident) = self.resident.get_mut(tile as usize) {
+                if let Some(resident) = self.resident_mut(tile) {
                     *resident = Some(buffer);
                 }
             }
@@ -306,7 +317,7 @@ impl StreamPager {
     }
 
     /// Makes the ring begin with this tile of the order.
-    fn seek(&mut self, place: usize) {
+    fn seek(&mut self, place: Place) {
         while !self.ring.is_empty() {
             self.retire();
         }
@@ -315,11 +326,11 @@ impl StreamPager {
     }
 
     /// Makes a page resident.
-    fn ensure(&mut self, page: u32) -> Result<Place, PageErrorKind> {
+    fn ensure(&mut self, page: u32) -> Result<Found, PageErrorKind> {
         let tile = self.tiles.at(page).ok_or(PageErrorKind::OutOfRange)?;
         let last = self.last.replace(tile);
-        if self.resident.get(tile as usize).is_some_and(Option::is_some) {
-            return Ok(Place::Resident(tile));
+        if self.resident(tile).is_some() {
+            return Ok(Found::Resident(tile));
         }
         if self.ring.iter().take(2).all(|entry| entry.tile != tile) {
             match self.resumes_at(page, tile, last) {
@@ -337,18 +348,16 @@ impl StreamPager {
     /// Where in the order to go on from a tile that is not the next one: at the beginning, where
     /// every pass begins, or behind the tile asked for last, where one goes on after an error.
     /// Other tiles are out of order.
-    fn resumes_at(&self, page: u32, tile: u32, last: Option<u32>) -> Option<usize> {
-        let order = &self.tiles.order;
-        if order.first() == Some(&tile) {
+    fn resumes_at(&self, page: u32, tile: u32, last: Option<u32>) -> Option<Place> {
+        if self.tiles.is_first(tile) {
             return Some(0);
         }
-        let is_first_page = self.tiles.tiles.get(tile as usize).is_some_and(|t| t.page == page);
-        let last = last.filter(|_| is_first_page)?;
-        order.windows(2).position(|pair| pair == [last, tile]).map(|place| place + 1)
+        let is_first_page = self.tiles.tile(tile).is_some_and(|t| t.page == page);
+        self.tiles.place_behind(last.filter(|_| is_first_page)?, tile)
     }
 
     /// Waits until `tile`, the first of the ring, is read; if that failed, it is tried anew.
-    fn ready(&mut self, tile: u32) -> Result<Place, PageErrorKind> {
+    fn ready(&mut self, tile: u32) -> Result<Found, PageErrorKind> {
         let front = self.ring.front_mut().filter(|entry| entry.tile == tile);
         let entry = front.ok_or(PageErrorKind::Device)?;
         let state = std::mem::replace(&mut entry.state, State::Reading(0));
@@ -365,14 +374,14 @@ impl StreamPager {
             }
         }
         match self.ring.front().map(|entry| &entry.state) {
-            Some(State::Ready(_)) => Ok(Place::Ring),
+            Some(State::Ready(_)) => Ok(Found::Ring),
             Some(State::Failed(kind, _)) => Err(*kind),
             _ => Err(PageErrorKind::Device),
         }
     }
 
     /// Reads a page out of order, and some behind it.
-    fn read_aside(&mut self, page: u32, tile: u32) -> Result<Place, PageErrorKind> {
+    fn read_aside(&mut self, page: u32, tile: u32) -> Result<Found, PageErrorKind> {
         if !self.aside.holds(page, self.geometry.page_size) {
             self.submit_aside(page, tile)?;
         }
@@ -383,12 +392,12 @@ impl StreamPager {
         }
         match &self.aside.state {
             State::Failed(kind, _) => Err(*kind),
-            _ => Ok(Place::Aside),
+            _ => Ok(Found::Aside),
         }
     }
 
     fn submit_aside(&mut self, page: u32, tile: u32) -> Result<(), PageErrorKind> {
-        let tile = self.tiles.tiles.get(tile as usize).ok_or(PageErrorKind::OutOfRange)?;
+        let tile = self.tiles.tile(tile).ok_or(PageErrorKind::OutOfRange)?;
         let page_size = u64::from(self.geometry.page_size);
         let offset = tile.offset + u64::from(page - tile.page) * page_size;
         let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
@@ -430,16 +439,15 @@ impl Pager for StreamPager {
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         let failed = |kind| PageError { page, kind };
         let place = self.ensure(page).map_err(failed)?;
-        let of_tile = |tile: u32| self.tiles.tiles.get(tile as usize).map(|t| (t.page, t.length));
+        let of_tile =
+            |tile: u32| self.tiles.tile(tile).map(|Tile { page, length, .. }| (page, length));
         let found = match place {
-            Place::Resident(tile) => {
-                self.resident.get(tile as usize).and_then(Option::as_ref).zip(of_tile(tile))
-            }
-            Place::Ring => {
+            Found::Resident(tile) => self.resident(tile).zip(of_tile(tile)),
+            Found::Ring => {
                 let entry = self.ring.front();
                 entry.and_then(|entry| entry.state.buffer().zip(of_tile(entry.tile)))
             }
-            Place::Aside => {
+            Found::Aside => {
                 self.aside.state.buffer().zip(Some((self.aside.first, self.aside.bytes)))
             }
         };
@@ -455,7 +463,7 @@ impl Pager for StreamPager {
         if self.aside.holds(page, self.geometry.page_size) {
             self.aside.bytes = 0;
         }
-        if let Some(buffer) = self.resident.get_mut(tile as usize).and_then(Option::take) {
+        if let Some(buffer) = self.resident_mut(tile).and_then(Option::take) {
             self.progress.pinned.fetch_sub(self.tile_length(tile), Ordering::Relaxed);
             let state = State::Failed(PageErrorKind::Checksum, buffer);
             self.ring.push_front(Entry { tile, state });

@@ -6,8 +6,12 @@
 //! what it keeps is wanted last). So what counts is only where pinned tiles lie: evenly spread, the
 //! time between two reads is the same all along, and a short ring is enough to overlap them with
 //! computing.
+//!
+//! Nothing here grows with the number of tiles, which would be memory that no plan counts: a model
+//! larger than memory has millions. Tiles are numbers, in runs.
 
 use super::Space;
+use super::reader::ALIGNMENT;
 use std::ops::Range;
 
 /// Consecutive pages of a file that are read at once.
@@ -22,19 +26,51 @@ pub(super) struct Tile {
     pub(super) length: usize,
 }
 
+/// A file's part of the space.
+#[derive(Clone, Debug)]
+struct Part {
+    pages: Range<u32>,
+    tiles: Range<u32>,
+    length: u64,
+}
+
+/// Tiles that follow one another in a pass.
+#[derive(Clone, Debug)]
+struct Run {
+    tiles: Range<u32>,
+    /// How many come before them.
+    before: u32,
+}
+
+impl Run {
+    /// How many have come when it ends.
+    fn end(&self) -> u32 {
+        self.before.saturating_add(self.tiles.len() as u32)
+    }
+
+    /// The place of one of its tiles.
+    fn place(&self, tile: u32) -> Place {
+        self.before.saturating_add(tile - self.tiles.start)
+    }
+}
+
+/// A place in the order of use, as [`Tiles`] counts them.
+pub(super) type Place = u32;
+
 /// The tiles of a space, in what order a pass uses them, and which are pinned.
 #[derive(Clone, Debug)]
 pub struct Tiles {
-    pub(super) tiles: Vec<Tile>,
+    parts: Vec<Part>,
     /// Tiles in the order of use.
-    pub(super) order: Vec<u32>,
-    /// By tile.
-    pub(super) pinned: Vec<bool>,
+    order: Vec<Run>,
+    /// The same, each tile only where it is first used, by rising numbers of the tiles.
+    distinct: Vec<Run>,
+    /// How many different tiles a pass uses, and how many of them are pinned.
+    count: u32,
+    pinned: u32,
     /// Bytes of a whole tile.
     pub(super) tile_bytes: usize,
     page_size: u32,
-    /// Pages and first tile of each file.
-    files: Vec<(Range<u32>, u32)>,
 }
 
 impl Tiles {
@@ -44,57 +80,109 @@ impl Tiles {
     pub fn new(space: &Space, tile_pages: u32, used: impl Iterator<Item = Range<u64>>) -> Self {
         let page_bytes = u64::from(space.page_size);
         let tile_bytes = page_bytes * u64::from(tile_pages.max(1));
-        let (mut tiles, mut files, mut page) = (vec![], vec![], 0u32);
-        for (file, (_, length)) in space.files.iter().enumerate() {
-            let pages = u32::try_from(length.div_ceil(page_bytes)).unwrap_or(u32::MAX);
-            let end = page.saturating_add(pages);
-            files.push((page..end, tiles.len() as u32));
-            for offset in (0..*length).step_by(tile_bytes as usize) {
-                let first = page + (offset / page_bytes) as u32;
-                let length = tile_bytes.min(length - offset) as usize;
-                tiles.push(Tile { page: first, file, offset, length });
-            }
-            page = end;
-        }
-        let pinned = vec![false; tiles.len()];
+        let parts = parts(space, tile_bytes);
+        let (order, distinct, page_size) = (vec![], vec![], space.page_size);
         let tile_bytes = tile_bytes as usize;
-        let (order, page_size) = (vec![], space.page_size);
-        let mut tiles = Self { tiles, order, pinned, tile_bytes, page_size, files };
+        let mut tiles = Self { parts, order, distinct, count: 0, pinned: 0, tile_bytes, page_size };
         for range in used {
             let (first, last) =
                 (range.start / page_bytes, range.end.saturating_sub(1) / page_bytes);
             let tile = |page: u64| u32::try_from(page).ok().and_then(|page| tiles.at(page));
             let (Some(first), Some(last)) = (tile(first), tile(last)) else { continue };
-            let seen = tiles.order.last() == Some(&first);
-            tiles.order.extend(first + u32::from(seen)..=last);
+            tiles.follow(first, last);
         }
+        tiles.find_distinct();
         tiles
     }
 
-    /// Pins as many tiles as fit into `bytes`, evenly spread over a pass.
-    pub fn pin(&mut self, bytes: u64) {
-        let distinct = self.distinct();
-        let (count, fit) = (distinct.len() as u64, bytes / self.tile_bytes.max(1) as u64);
-        let fit = fit.min(count);
-        self.pinned.fill(false);
-        for (i, tile) in (0u64..).zip(distinct) {
-            if (i + 1) * fit / count > i * fit / count
-                && let Some(pinned) = self.pinned.get_mut(tile as usize)
-            {
-                *pinned = true;
+    /// Has two tiles and those between them used next.
+    fn follow(&mut self, first: u32, last: u32) {
+        let before = match self.order.last_mut() {
+            // It goes on where the last run ended, with the tile that this one ended in or the next.
+            Some(run) if run.tiles.end == first || run.tiles.end == first + 1 => {
+                run.tiles.end = run.tiles.end.max(last + 1);
+                return;
+            }
+            Some(run) => run.end(),
+            None => 0,
+        };
+        self.order.push(Run { tiles: first..last + 1, before });
+    }
+
+    /// Finds where each tile is first used.
+    fn find_distinct(&mut self) {
+        let mut distinct: Vec<Run> = vec![];
+        for run in &self.order {
+            let mut at = run.tiles.start;
+            while at < run.tiles.end {
+                let next = distinct.partition_point(|seen| seen.tiles.end <= at);
+                let seen = distinct.get(next).map_or(u32::MAX..u32::MAX, |seen| seen.tiles.clone());
+                if seen.contains(&at) {
+                    at = seen.end;
+                    continue;
+                }
+                let tiles = at..run.tiles.end.min(seen.start);
+                at = tiles.end;
+                let run = Run { tiles, before: self.count };
+                self.count = run.end();
+                distinct.insert(next, run);
             }
         }
+        self.distinct = distinct;
+    }
+
+    /// Pins as many tiles as fit into `bytes` with what is kept of each, evenly spread over a pass.
+    pub fn pin(&mut self, bytes: u64) {
+        let fit = bytes / self.pinned_tile_bytes();
+        self.pinned = u32::try_from(fit).unwrap_or(u32::MAX).min(self.count);
+    }
+
+    /// Bytes that a pinned tile takes, with its entry in the pager's table.
+    fn pinned_tile_bytes(&self) -> u64 {
+        (self.tile_bytes.next_multiple_of(ALIGNMENT) + super::stream::ENTRY_BYTES) as u64
+    }
+
+    /// Bytes of memory that pinned tiles take.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> u64 {
+        u64::from(self.pinned) * self.pinned_tile_bytes()
+    }
+
+    /// How many tiles are pinned.
+    pub(super) fn pinned_count(&self) -> usize {
+        self.pinned as usize
+    }
+
+    /// A pinned tile's number among those that are pinned.
+    pub(super) fn pinned_number(&self, tile: u32) -> Option<usize> {
+        let place = u64::from(self.first_use(tile)?);
+        let before = |place: u64| place * u64::from(self.pinned) / u64::from(self.count.max(1));
+        (before(place + 1) > before(place)).then(|| before(place) as usize)
     }
 
     /// Bytes of the tiles that a pass uses: those pinned, and those read anew every time.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
-        let sum = |wanted: bool| {
-            let tiles = self.distinct().into_iter().map(|tile| tile as usize);
-            let tiles = tiles.filter(|tile| self.pinned.get(*tile) == Some(&wanted));
-            tiles.filter_map(|tile| self.tiles.get(tile)).map(|tile| tile.length as u64).sum()
-        };
-        (sum(true), sum(false))
+        let all = |count: u32| u64::from(count) * self.tile_bytes as u64;
+        let (mut pinned, mut streamed) = (all(self.pinned), all(self.count - self.pinned));
+        // Only the last tile of a file is shorter.
+        for part in &self.parts {
+            let Some(last) = part.tiles.end.checked_sub(1) else { continue };
+            let missing = self.tile(last).map_or(0, |tile| (self.tile_bytes - tile.length) as u64);
+            match self.pinned_number(last) {
+                Some(_) => pinned -= missing,
+                None if self.first_use(last).is_some() => streamed -= missing,
+                None => {}
+            }
+        }
+        (pinned, streamed)
+    }
+
+    /// How many different tiles a pass uses before this one; `None` if it never uses this one.
+    fn first_use(&self, tile: u32) -> Option<u32> {
+        let run = self.distinct.partition_point(|run| run.tiles.end <= tile);
+        let run = self.distinct.get(run).filter(|run| run.tiles.contains(&tile))?;
+        Some(run.place(tile))
     }
 
     /// Bytes of a range of addresses: those in pinned tiles, and those in the others.
@@ -105,37 +193,97 @@ impl Tiles {
         while at < range.end {
             let page = u32::try_from(at / page_bytes).ok();
             let Some(number) = page.and_then(|page| self.at(page)) else { break };
-            let Some(tile) = self.tiles.get(number as usize) else { break };
+            let Some(tile) = self.tile(number) else { break };
             let end = (u64::from(tile.page) * page_bytes + tile.length as u64).min(range.end);
-            let is_pinned = self.pinned.get(number as usize) == Some(&true);
+            let is_pinned = self.pinned_number(number).is_some();
             *(if is_pinned { &mut pinned } else { &mut streamed }) += end.saturating_sub(at);
             at = end.max(at + 1);
         }
         (pinned, streamed)
     }
 
-    /// Tiles that a pass uses, each once.
-    fn distinct(&self) -> Vec<u32> {
-        let mut seen = vec![false; self.tiles.len()];
-        let first_time = |tile: &u32| match seen.get_mut(*tile as usize) {
-            Some(seen) => !std::mem::replace(seen, true),
-            None => false,
-        };
-        self.order.iter().copied().filter(first_time).collect()
+    /// The tile with this number.
+    pub(super) fn tile(&self, number: u32) -> Option<Tile> {
+        let file = self.parts.partition_point(|part| part.tiles.end <= number);
+        let part = self.parts.get(file).filter(|part| part.tiles.contains(&number))?;
+        let index = number - part.tiles.start;
+        let offset = u64::from(index) * self.tile_bytes as u64;
+        let page = part.pages.start + index * self.tile_pages();
+        let length = (part.length - offset).min(self.tile_bytes as u64) as usize;
+        Some(Tile { page, file, offset, length })
     }
 
     /// The tile that a page lies in.
     pub(super) fn at(&self, page: u32) -> Option<u32> {
-        let file = self.files.partition_point(|(pages, _)| pages.end <= page);
-        let (pages, first) = self.files.get(file).filter(|(pages, _)| pages.contains(&page))?;
-        let tile_pages = (self.tile_bytes as u32 / self.page_size).max(1);
-        Some(first + (page - pages.start) / tile_pages)
+        let file = self.parts.partition_point(|part| part.pages.end <= page);
+        let part = self.parts.get(file).filter(|part| part.pages.contains(&page))?;
+        Some(part.tiles.start + (page - part.pages.start) / self.tile_pages())
+    }
+
+    fn tile_pages(&self) -> u32 {
+        (self.tile_bytes as u32 / self.page_size).max(1)
+    }
+
+    /// The first place from `place` on, or else from the beginning, whose tile is `wanted`.
+    pub(super) fn next_where(
+        &self,
+        place: Place,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Option<(Place, u32)> {
+        let from = self.order.partition_point(|run| run.end() <= place);
+        let later = self.order.iter().skip(from).chain(self.order.iter().take(from + 1));
+        let mut skip = place.saturating_sub(self.order.get(from).map_or(place, |run| run.before));
+        for run in later {
+            for tile in run.tiles.clone().skip(std::mem::take(&mut skip) as usize) {
+                if wanted(tile) {
+                    return Some((run.place(tile), tile));
+                }
+            }
+        }
+        None
+    }
+
+    /// True if a pass begins with this tile.
+    pub(super) fn is_first(&self, tile: u32) -> bool {
+        self.order.first().is_some_and(|run| run.tiles.start == tile)
+    }
+
+    /// The first place at which `tile` follows `last`.
+    pub(super) fn place_behind(&self, last: u32, tile: u32) -> Option<Place> {
+        let mut before: Option<u32> = None;
+        for run in &self.order {
+            if run.tiles.start == tile && before == Some(last) {
+                return Some(run.before);
+            }
+            if last.checked_add(1) == Some(tile)
+                && run.tiles.contains(&last)
+                && run.tiles.contains(&tile)
+            {
+                return Some(run.place(tile));
+            }
+            before = run.tiles.end.checked_sub(1);
+        }
+        None
     }
 
     /// Bytes of a file's end that `offset` leaves.
     pub(super) fn rest_of_file(&self, file: usize, offset: u64) -> u64 {
-        let last = self.tiles.partition_point(|tile| tile.file <= file).checked_sub(1);
-        let last = last.and_then(|last| self.tiles.get(last));
-        last.map_or(0, |last| (last.offset + last.length as u64).saturating_sub(offset))
+        self.parts.get(file).map_or(0, |part| part.length.saturating_sub(offset))
     }
+}
+
+/// The files of a space, cut into tiles.
+fn parts(space: &Space, tile_bytes: u64) -> Vec<Part> {
+    let (mut page, mut tile) = (0u32, 0u32);
+    let next = |at: &mut u32, length: u64, bytes: u64| {
+        let count = u32::try_from(length.div_ceil(bytes)).unwrap_or(u32::MAX);
+        let start = std::mem::replace(at, at.saturating_add(count));
+        start..*at
+    };
+    let part = |(_, length): &(_, u64)| Part {
+        pages: next(&mut page, *length, u64::from(space.page_size)),
+        tiles: next(&mut tile, *length, tile_bytes),
+        length: *length,
+    };
+    space.files.iter().map(part).collect()
 }
