@@ -1,12 +1,14 @@
 //! The flash image: writing one from a package, and opening one on the host.
 
 use crate::durable::{create_beside, persist};
+use crate::import::unconverted;
 use crate::package::validate::Report;
 use crate::package::{CONVERT_AGAIN, Package, TensorEntry};
 use crate::page_writer::PageWriter;
 use crate::plan::{Kv, kv_format};
 use crate::{Error, Result, dispatch, input};
 use omex_core::arena::{Layout, Plan};
+use omex_core::error::LoadError;
 use omex_core::image::{Extent, HEADER_BYTES, Header};
 use omex_core::program::{Needs, Program};
 use omex_core::simd::LANES;
@@ -350,13 +352,23 @@ impl Image {
         let mut file = input::open(path)?;
         let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
         let mut bytes = [0; HEADER_BYTES];
+        let foreign = |error| unconverted(path).unwrap_or(error);
         let read = file.read_exact(&mut bytes).map(|()| Header::parse(&bytes, crc32c));
         let header = match read {
+            Ok(Err(LoadError::Magic)) => {
+                return Err(foreign(Error::load(path, LoadError::Magic)));
+            }
             Ok(header) => header.map_err(|error| Error::load(path, error))?,
             Err(_) => {
                 let (found, expected) =
                     (format!("{length} bytes"), format!("{HEADER_BYTES} at least"));
-                return Err(Error::malformed(path, "header", found, expected, NOT_A_MODEL));
+                return Err(foreign(Error::malformed(
+                    path,
+                    "header",
+                    found,
+                    expected,
+                    NOT_A_MODEL,
+                )));
             }
         };
         let mut section = |name: &str, extent: Extent| -> Result<Vec<u8>> {

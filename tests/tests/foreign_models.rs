@@ -8,9 +8,11 @@ use omex_core::engine::Wanted;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
 use omex_tests::{
-    Converted, Setting, json, logits, numbers, read_npy, require_shared, worst_error,
+    Converted, Setting, json, logits, numbers, omex, omex_binary, read_npy, require_shared, run,
+    run_in, shipped_model, worst_error,
 };
 use std::path::Path;
+use std::process::Command;
 
 fn converted(model: &Path) -> Converted {
     let source = open(model, None).unwrap();
@@ -62,6 +64,79 @@ fn end_tokens_of_generation_config_end_a_text() {
     let refused =
         omex::convert::convert(&*source, "test", "test", &output, &options, &mut |_, _| {});
     assert!(refused.unwrap_err().to_string().contains("generation_config.json: eos_token_id"));
+}
+
+#[test]
+fn more_end_tokens_than_a_program_holds_are_refused() {
+    let folder = copy(&shipped_model());
+    let settings = folder.path().join("generation_config.json");
+    let said = |most: u32| {
+        let ids: Vec<_> = (2..2 + most).collect();
+        let text = serde_json::json!({ "eos_token_id": ids }).to_string();
+        std::fs::write(&settings, text).unwrap();
+        let output = folder.path().join(format!("{most}.omex"));
+        run(omex(["convert", "--quantization", "f32"])
+            .arg("--model-path")
+            .arg(folder.path())
+            .arg("--output-dir")
+            .arg(output))
+    };
+    assert_eq!(said(60).code, Some(0));
+    let refused = said(70);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let words = "tokens that end a text: found 70 of them, expected at most 64";
+    assert!(refused.err.contains(words), "{refused:?}");
+}
+
+#[test]
+fn models_of_other_programs_are_named_with_the_command_that_converts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |args: &[&str]| run_in(folder.path(), args);
+    let source = folder.path().join("My Llama-3.2");
+    std::fs::create_dir(&source).unwrap();
+    omex_tests::Synthetic::odd().write_hugging_face(&source);
+    std::fs::write(folder.path().join("model.q8.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    omex_tests::Synthetic::odd().write_llama2c(&folder.path().join("stories.bin"));
+    std::fs::write(folder.path().join("consolidated.00.pth"), b"PK\x03\x04rest").unwrap();
+    std::fs::write(folder.path().join("lines.jsonl"), "{\"ids\": [1]}\n").unwrap();
+    let convert =
+        |from: &str, to: &str| format!("omex convert --model-path {from} --output-dir {to}");
+    let whole = convert("'My Llama-3.2'", "'My Llama-3.2.omex'");
+    let models = [
+        ("My Llama-3.2", "found a Hugging Face folder", &whole[..]),
+        ("My Llama-3.2/model.safetensors", "found weights of a Hugging Face folder", &whole),
+        ("model.q8.gguf", "found a GGUF file", &convert("model.q8.gguf", "model.q8.omex")),
+        ("stories.bin", "found a llama2.c file", &convert("stories.bin", "stories.omex")),
+        ("consolidated.00.pth", "found a PyTorch file", "get the model as safetensors or GGUF"),
+    ];
+    for (model, found, remedy) in models {
+        let commands: [&[&str]; 12] = [
+            &["run", model, "--ids", "1"],
+            &["inspect", model],
+            &["validate", model],
+            &["pack", model, "--ram", "64K", "-o", "card.img"],
+            &["tokenize", model, "text"],
+            &["logits", model, "--ids", "1"],
+            &["eval", model, "--data", "lines.jsonl"],
+            &["benchmark", model],
+            &["profile", model],
+            &["memory-trace", model, "--ids", "1"],
+            &["compare", model],
+            &["batch", model, "lines.jsonl", "-o", "out.jsonl"],
+        ];
+        for command in commands {
+            let said = here(command);
+            let named = said.err.contains(found) && said.err.contains(remedy);
+            assert!(said.code == Some(1) && named, "{command:?}: {said:?}");
+            assert!(!said.err.contains("damaged"), "{command:?}: {said:?}");
+        }
+    }
+    let said = run(Command::new("sh")
+        .args(["-c", &whole.replacen("omex", "\"$0\"", 1)])
+        .arg(omex_binary())
+        .current_dir(folder.path()));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(here(&["inspect", "My Llama-3.2.omex"]).code, Some(0));
 }
 
 #[test]

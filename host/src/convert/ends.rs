@@ -52,11 +52,17 @@ pub(super) fn end_tokens(
     let mut seen = Vec::new();
     // An id without a row can't be chosen, so it ends nothing.
     for id in ends.into_iter().filter(|id| *id < vocabulary) {
-        if !seen.contains(&id) && seen.len() < MAX_STOP_TOKENS {
+        if !seen.contains(&id) {
             seen.push(id);
         }
     }
-    Ok(seen)
+    if seen.len() <= MAX_STOP_TOKENS {
+        return Ok(seen);
+    }
+    let (found, most) = (format!("{} of them", seen.len()), format!("at most {MAX_STOP_TOKENS}"));
+    let remedy =
+        "leave those out of eos_token_id, here and in generation_config.json, that end no text";
+    Err(Error::malformed(source.path(), "tokens that end a text", found, most, remedy))
 }
 
 fn names_ends(config: &crate::import::Fields) -> bool {

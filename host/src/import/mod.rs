@@ -13,6 +13,7 @@ pub mod llama2c;
 mod safetensors;
 mod stored;
 pub mod tflite;
+mod unconverted;
 
 use crate::{Error, Result, tokenizer::GgufVocabulary};
 use serde_json::{Map, Value};
@@ -25,6 +26,8 @@ use stored::SourceFile;
 
 pub use encoding::Encoding;
 pub use stored::StoredModel;
+pub use unconverted::model_name;
+pub(crate) use unconverted::unconverted;
 
 /// The shape and encoding of a tensor. A vector is one row; of more than two dimensions, the last
 /// is the columns and the others make the rows.

@@ -11,6 +11,7 @@ pub use metadata::{Architecture, Metadata, TokenIds};
 
 use crate::compile::{Compiled, compile};
 use crate::graph::Graph;
+use crate::import::unconverted;
 use crate::{Error, Result, input};
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -51,6 +52,10 @@ impl Package {
     }
 
     fn read(path: &Path) -> Result<Self> {
+        let foreign = if path.join("metadata.json").exists() { None } else { unconverted(path) };
+        if let Some(error) = foreign {
+            return Err(error);
+        }
         let metadata = Metadata::read(path)?;
         let graph_path = path.join("graph.json");
         let graph: Graph = metadata.read_json(path, "graph.json")?;

@@ -119,8 +119,7 @@ fn convert_to(args: &Args, output: &Path) -> Result<Package> {
         None => import::detect(&args.model_path)?,
     };
     let source = import::open(&args.model_path, Some(format))?;
-    let name = args.model_path.canonicalize().unwrap_or_else(|_| args.model_path.clone());
-    let name = name.file_stem().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
+    let name = import::model_name(&args.model_path);
     let options = Options {
         precision: args.quantization.map(|(precision, _)| precision),
         residual: args.quantization.is_some_and(|(_, residual)| residual),

@@ -1,0 +1,113 @@
+//! Models of other programs, named where a package or an image is expected.
+
+use super::{SourceFormat, detect};
+use crate::{Error, input};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// What is wrong with a path that holds a model of another program: it has to be converted, and how.
+/// `None` if there is no such model.
+pub(crate) fn unconverted(path: &Path) -> Option<Error> {
+    let (found, model) = if path.is_dir() { in_folder(path)? } else { in_file(path)? };
+    let remedy = match model {
+        Some(model) => {
+            let (from, to) = (quoted(&model.to_string_lossy()), quoted(&package_of(&model)));
+            format!("convert it first: omex convert --model-path {from} --output-dir {to}")
+        }
+        None => "get the model as safetensors or GGUF, and convert that (omex convert)".to_owned(),
+    };
+    let expected = "a package or a flash image";
+    Some(Error::malformed(path, "the model", found, expected, remedy))
+}
+
+/// What a folder is, and what of it can be converted.
+fn in_folder(folder: &Path) -> Option<(&'static str, Option<PathBuf>)> {
+    let with = |extension: &str| {
+        let files = folder.read_dir().into_iter().flatten().flatten().map(|file| file.path());
+        files.filter(|file| file.extension().is_some_and(|e| e == extension)).min()
+    };
+    if folder.join("config.json").is_file() {
+        return Some(("a Hugging Face folder", Some(folder.to_owned())));
+    }
+    if folder.join("params.json").is_file() {
+        return Some(("a folder as Meta stores models", None));
+    }
+    let gguf = with("gguf").map(|file| ("a folder with a GGUF file", Some(file)));
+    gguf.or_else(|| with("safetensors").map(|_| ("safetensors without a config.json", None)))
+}
+
+/// What a file is, and what of it, or around it, can be converted.
+fn in_file(file: &Path) -> Option<(&'static str, Option<PathBuf>)> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).to_owned();
+    let folder = folder.join("config.json").exists().then_some(folder);
+    match (file.extension().and_then(|extension| extension.to_str()), folder) {
+        (Some("safetensors"), folder) => return Some(("weights of a Hugging Face folder", folder)),
+        (Some("json"), Some(folder)) => {
+            return Some(("a file of a Hugging Face folder", Some(folder)));
+        }
+        _ => {}
+    }
+    let mut start = [0; 4];
+    input::open(file).ok()?.read_exact(&mut start).ok()?;
+    if start == *b"PK\x03\x04" {
+        return Some(("a PyTorch file, or another zip archive", None));
+    }
+    let what = match detect(file).ok()? {
+        SourceFormat::Gguf => "a GGUF file",
+        SourceFormat::Tflite => "a TensorFlow Lite file",
+        SourceFormat::Llama2c => "a llama2.c file",
+        SourceFormat::HuggingFace => return None,
+    };
+    Some((what, Some(file.to_owned())))
+}
+
+/// The package that a model becomes, by convention.
+fn package_of(model: &Path) -> String {
+    format!("{}.omex", model_name(model))
+}
+
+/// What a model is called: its folder's name, or its file's without the extension.
+#[must_use]
+pub fn model_name(model: &Path) -> String {
+    let path = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.and_then(|name| name.to_str()).unwrap_or("model").to_owned()
+}
+
+/// A word as it is typed into a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,=:@%".contains(c);
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let word = if word.starts_with('-') { format!("./{word}") } else { word.to_owned() };
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_typed_so_that_a_shell_gives_them_back() {
+        for (word, typed) in [
+            ("models/a-1.gguf", "models/a-1.gguf"),
+            ("my models/a", "'my models/a'"),
+            ("it's", r"'it'\''s'"),
+            ("-x.gguf", "'./-x.gguf'"),
+        ] {
+            assert_eq!(quoted(word), typed);
+        }
+    }
+
+    #[test]
+    fn a_folder_is_called_by_its_whole_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("Llama-3.2-1B");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(model.join("w.q8.gguf"), "").unwrap();
+        assert_eq!(model_name(&model), "Llama-3.2-1B");
+        assert_eq!(model_name(&model.join("w.q8.gguf")), "w.q8");
+    }
+}
