@@ -112,7 +112,8 @@ pub enum RunError {
     Sequence(u32),
     /// A position that is too far on, or too far back for a cache that is full.
     Position(u32),
-    /// Inputs branch, and the cache has no spare place for each of them behind the last position.
+    /// Inputs branch, and the cache has no spare place for each of them behind the last position, or
+    /// the build does not play branches.
     Branches,
     /// A page of weights could not be had.
     Page(PageError),

@@ -118,8 +118,9 @@ impl<'a> Inputs<'a> {
         self.iter().enumerate().filter_map(|(column, input)| input.logits.then_some(column))
     }
 
+    /// Where spare places begin; only a build that plays branches has any use for them.
     pub(crate) fn spare(&self) -> Option<u32> {
-        self.spare
+        self.spare.filter(|_| cfg!(feature = "branches"))
     }
 
     /// The run that begins with this column.
@@ -182,6 +183,7 @@ impl<'a> Inputs<'a> {
             }
         }
         match self.spare {
+            Some(_) if !cfg!(feature = "branches") => Err(RunError::Branches),
             Some(spare) if self.count as u64 + u64::from(spare) > reach.rewinds.into() => {
                 Err(RunError::Branches)
             }

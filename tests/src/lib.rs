@@ -15,6 +15,6 @@ pub use fault::{Fault, FaultyPager};
 pub use models::{Converted, convert_from, mix, pack_with, shipped_model};
 pub use naive::Naive;
 pub use play::{Rows, Setting, checksum, greedy, greedy_logits, logits, perplexity, worst_error};
-pub use process::{Finished, json_of, omex, omex_binary, run, run_in};
+pub use process::{Finished, board, check_memory, json_of, omex, omex_binary, run, run_in};
 pub use shared::{Npy, json, numbers, read_npy, shared};
 pub use synthetic::Synthetic;

@@ -1,5 +1,6 @@
 //! The `omex` command as a process.
 
+use omex_core::engine::STACK_BYTES;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +33,34 @@ pub fn omex<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Com
     let mut command = Command::new(omex_binary());
     command.args(args).env_remove("OMEX_KERNELS").stdin(Stdio::null());
     command
+}
+
+/// `cargo xtask board` with a flash image on an emulated board of 64 KB; `None`, with a line that says
+/// so, where boards are not to be tested.
+#[must_use]
+pub fn board(image: &Path) -> Option<Command> {
+    if std::env::var_os("OMEX_BOARD").is_none() {
+        println!(
+            "skipped: OMEX_BOARD is not set (cargo xtask test sets it where QEMU is installed)"
+        );
+        return None;
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut board = Command::new(cargo);
+    board.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent()?);
+    board.args(["xtask", "board", "lm3s6965evb"]).arg(image).arg("--json");
+    Some(board)
+}
+
+/// Checks that a board's memory held what its summary says was used, with 1 KB of stack to spare beyond
+/// what the engine is said to need.
+pub fn check_memory(said: &Value) {
+    let number = |name| said[name].as_u64().unwrap_or_else(|| panic!("no {name}: {said}"));
+    let (stack, room) = (number("stack_bytes"), number("stack_room_bytes"));
+    println!("on the board: {} bytes of memory, {stack} of them stack", number("ram_bytes"));
+    assert!(number("ram_bytes") <= 65536, "{said}");
+    assert!(stack <= STACK_BYTES as u64, "{stack} bytes of stack, {STACK_BYTES} documented");
+    assert!(room >= STACK_BYTES as u64 + 1024, "{room} bytes for the stack");
 }
 
 /// What a process left behind.

@@ -6,6 +6,7 @@ use omex::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
 use omex::import;
 use omex::infer::{Input, infer};
 use omex::npy::{Array, Element};
+use omex::pack::Target;
 use omex::pager::PageSource;
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
@@ -16,7 +17,7 @@ use omex_core::simd::PORTABLE;
 use omex_core::state::kv::KvFormat;
 use omex_hal::Serial;
 use omex_hal_adapters::SlicePager;
-use omex_tests::{Setting, omex, require_shared, run};
+use omex_tests::{Setting, board, check_memory, json_of, omex, pack_with, require_shared, run};
 use std::path::Path;
 use zerocopy::IntoBytes;
 
@@ -73,6 +74,37 @@ fn keyword_spotting_is_bit_equal_to_the_reference() {
         refused.err.contains("<f4 [3]") && refused.err.contains("|i1 [1, 49, 10, 1]"),
         "{refused:?}"
     );
+}
+
+/// The firmware in QEMU, with the model on an SD card; `cargo xtask test` says when it can run.
+#[test]
+fn keyword_spotting_on_a_board_with_64_kb_is_bit_equal_to_the_reference() {
+    let model = require_shared!("models/mlperf_tiny/kws_ref_model.tflite");
+    let references = require_shared!("refs/tflite/kws_ref_model.npz");
+    let folder = tempfile::tempdir().unwrap();
+    let [package, image, file] = ["kws.omex", "card.img", "in.npy"].map(|n| folder.path().join(n));
+    let Some(mut board) = board(&image) else { return };
+    converted(&model, &package);
+    let target = Target {
+        ram: 64 << 10,
+        reserve: 11 << 10,
+        page_size: None,
+        columns: None,
+        context: None,
+        kv: None,
+    };
+    pack_with(&package, &target, &image);
+    let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+    inputs.write(&file).unwrap();
+    let said = json_of(&run(board.arg("--input").arg(&file)));
+    let samples = said["outputs"].as_array().unwrap();
+    assert_eq!((samples.len(), outputs.shape[0]), (13, 13), "{said}");
+    for (sample, expected) in samples.iter().zip(outputs.bytes.chunks(outputs.shape[1])) {
+        let values = sample["values"].as_array().unwrap().iter().map(|x| x.as_i64().unwrap());
+        let expected = expected.iter().map(|x| i64::from(x.cast_signed()));
+        assert_eq!(values.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+    check_memory(&said);
 }
 
 /// Numbers that look random.

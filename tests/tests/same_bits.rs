@@ -6,8 +6,8 @@ use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::quantize::Precision;
 use omex_tests::{
-    Converted, Rows, Setting, Synthetic, checksum, greedy_logits, json_of, logits, mix, omex,
-    pack_with, require_shared, run, shipped_model,
+    Converted, Rows, Setting, Synthetic, board, check_memory, checksum, greedy_logits, json_of,
+    logits, mix, omex, pack_with, require_shared, run, shipped_model,
 };
 use std::path::Path;
 use std::process::Command;
@@ -265,12 +265,6 @@ fn web_assembly_computes_the_same_bits() {
 /// The firmware in QEMU; `cargo xtask test` says when it can run.
 #[test]
 fn a_board_with_64_kb_computes_the_same_bits() {
-    if std::env::var_os("OMEX_BOARD").is_none() {
-        println!(
-            "skipped: OMEX_BOARD is not set (cargo xtask test sets it where QEMU is installed)"
-        );
-        return;
-    }
     let source = match omex_tests::shared("models/stories260K/stories260K.bin") {
         Some(path) => path,
         None => shipped_model(),
@@ -287,12 +281,8 @@ fn a_board_with_64_kb_computes_the_same_bits() {
             kv: None,
         };
         pack_with(&package.path, &target, &image);
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut board = Command::new(cargo);
-        board.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
-        board.args(["xtask", "board", "lm3s6965evb"]).arg(&image);
-        board.args(["--ids", "1,403,407", "--max-tokens", "24", "--json"]);
-        let said = json_of(&run(&mut board));
+        let Some(mut board) = board(&image) else { return };
+        let said = json_of(&run(board.args(["--ids", "1,403,407", "--max-tokens", "24"])));
         let (ids, rows) = greedy_logits(&image, &[1, 403, 407], 24, &Setting::default());
         assert_eq!(omex_tests::numbers(&said["ids"]), ids, "{precision:?}: {said}");
         assert_eq!(
@@ -300,8 +290,6 @@ fn a_board_with_64_kb_computes_the_same_bits() {
             Some(checksum(&rows).into()),
             "{precision:?}: {said}"
         );
-        let used = said["ram_bytes"].as_u64().unwrap();
-        println!("{precision:?} on the board: {used} bytes of memory, {}", said["stack_bytes"]);
-        assert!(used <= 65536, "{used} bytes of memory");
+        check_memory(&said);
     }
 }

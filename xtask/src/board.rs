@@ -1,7 +1,8 @@
 //! `cargo xtask board`: a flash image on a board, in QEMU.
 
+use crate::arrays::{Inputs, Output};
 use crate::card::Card;
-use crate::firmware::Board;
+use crate::firmware::{Board, Kind};
 use crate::{Result, json, tools};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,11 +13,13 @@ use std::time::Duration;
 const USAGE: &str = "\
 Usage: cargo xtask board NAME IMAGE [OPTIONS]
 
-Runs a flash image (omex pack) on a board in QEMU, and prints the text as it comes.
+Runs a flash image (omex pack) on a board in QEMU, and prints the text or the outputs as they come.
 
   --prompt TEXT     what the text begins with [default: Once upon a time]
   --ids 1,2,3       the same, as token ids
   --max-tokens N    tokens to generate at most [default: 64]
+  --input FILE      inputs of a model that takes no tokens, as often as they follow one another: a
+                    NumPy file, or plain bytes
   --sdhc            on a 4 GiB card, which is addressed by blocks instead of bytes
   --json            print one JSON object on standard output, all else on standard error";
 
@@ -26,11 +29,36 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Arguments {
     board: &'static Board,
     image: PathBuf,
-    /// `ids` or `text`, and what follows.
-    prompt: (&'static str, String),
-    max_tokens: u32,
+    asked: Asked,
     high_capacity: bool,
     json: bool,
+}
+
+/// What the board is to do.
+enum Asked {
+    /// To generate so many tokens at most: `ids` or `text`, and what follows.
+    Text(u32, &'static str, String),
+    /// To play the model over these inputs.
+    Outputs(Inputs),
+}
+
+impl Asked {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Text(..) => Kind::Text,
+            Self::Outputs(_) => Kind::Int8,
+        }
+    }
+
+    /// The words of the firmware's command line.
+    fn words(&self) -> Vec<String> {
+        match self {
+            Self::Text(max_tokens, form, prompt) => {
+                vec![max_tokens.to_string(), (*form).to_owned(), prompt.clone()]
+            }
+            Self::Outputs(inputs) => vec![inputs.path().to_string_lossy().into_owned()],
+        }
+    }
 }
 
 /// Runs the command.
@@ -44,7 +72,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     }
     let arguments = parse(arguments)?;
     tools::QEMU_ARM.find()?;
-    let firmware = arguments.board.build()?;
+    let firmware = arguments.board.build(arguments.asked.kind())?;
     let card = Card::new(&arguments.image, arguments.high_capacity)?;
     let said = play(&arguments, &firmware, card.path())?;
     if arguments.json {
@@ -58,7 +86,8 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 fn parse(arguments: &[String]) -> Result<Arguments> {
     let mut places = vec![];
     let mut prompt = ("text", "Once upon a time".to_owned());
-    let (mut max_tokens, mut high_capacity, mut json) = (64, false, false);
+    let (mut max_tokens, mut input) = (64, None);
+    let (mut high_capacity, mut json) = (false, false);
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut value =
@@ -71,6 +100,7 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
                 max_tokens =
                     value.parse().map_err(|_| format!("--max-tokens {value}: no number"))?;
             }
+            "--input" => input = Some(Inputs::new(Path::new(&value()?))?),
             "--sdhc" => high_capacity = true,
             "--json" => json = true,
             flag if flag.starts_with('-') => return Err(format!("no option {flag}\n\n{USAGE}")),
@@ -79,7 +109,11 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
     }
     let [board, image] = places[..] else { return Err(USAGE.to_owned()) };
     let (board, image) = (Board::find(board)?, PathBuf::from(image));
-    Ok(Arguments { board, image, prompt, max_tokens, high_capacity, json })
+    let asked = match input {
+        Some(inputs) => Asked::Outputs(inputs),
+        None => Asked::Text(max_tokens, prompt.0, prompt.1),
+    };
+    Ok(Arguments { board, image, asked, high_capacity, json })
 }
 
 /// What the board said.
@@ -87,6 +121,7 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
 struct Said {
     ids: Vec<u32>,
     text: String,
+    outputs: Vec<Output>,
     /// `name=number`
     summary: Vec<String>,
     error: Option<String>,
@@ -114,10 +149,9 @@ fn play(arguments: &Arguments, firmware: &Path, card: &Path) -> Result<Said> {
 }
 
 fn qemu(arguments: &Arguments, firmware: &Path, card: &Path) -> Command {
-    let (kind, prompt) = &arguments.prompt;
-    let line = ["omex", &arguments.max_tokens.to_string(), kind, prompt];
+    let words = std::iter::once("omex".to_owned()).chain(arguments.asked.words());
     // A comma ends a value of QEMU's options, unless there are two.
-    let line = line.map(|word| format!(",arg={}", word.replace(',', ",,"))).concat();
+    let line: String = words.map(|word| format!(",arg={}", word.replace(',', ",,"))).collect();
     let card = card.to_string_lossy().replace(',', ",,");
     let mut qemu = Command::new(tools::QEMU_ARM.program);
     qemu.args(arguments.board.machine);
@@ -137,10 +171,11 @@ fn listen(qemu: &mut Child, json: bool) -> Result<Said> {
     loop {
         match lines.recv_timeout(PATIENCE) {
             Ok(line) => {
-                let before = said.text.len();
+                let (text, outputs) = (said.text.len(), said.outputs.len());
                 said.hear(&line)?;
                 // A reader that went away is no reason to stop.
-                let _ = out.write_all(&said.text.as_bytes()[before..]).and_then(|()| out.flush());
+                let _ = out.write_all(&said.text.as_bytes()[text..]).and_then(|()| out.flush());
+                said.outputs[outputs..].iter().for_each(|output| _ = writeln!(out, "{output}"));
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(said),
             Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -174,6 +209,7 @@ impl Said {
                 self.ids.push(id.parse().map_err(|_| not_understood())?);
                 unescape(text, &mut self.text);
             }
+            "output" => self.outputs.push(Output::parse(rest).ok_or_else(not_understood)?),
             "end" => unescape(rest, &mut self.text),
             "summary" => self.summary = rest.split(' ').map(str::to_owned).collect(),
             "error" => self.error = Some(rest.to_owned()),
@@ -182,27 +218,26 @@ impl Said {
         Ok(())
     }
 
-    fn number(&self, name: &str) -> Result<u64> {
-        let numbers = self.summary.iter().filter_map(|pair| pair.split_once('='));
-        let number = numbers.clone().find(|(n, _)| *n == name).and_then(|(_, n)| n.parse().ok());
-        number.ok_or_else(|| format!("the board's summary has no {name}"))
-    }
-
     fn to_json(&self) -> Result<String> {
         let ids: Vec<_> = self.ids.iter().map(u32::to_string).collect();
+        let outputs: Vec<_> = self.outputs.iter().map(Output::to_json).collect();
         let mut fields = vec![
             format!("\"ids\":[{}]", ids.join(",")),
             format!("\"text\":{}", json::string(&self.text)),
+            format!("\"outputs\":[{}]", outputs.join(",")),
         ];
-        for name in ["logits_checksum", "ram_bytes", "stack_bytes", "sd_bytes_per_token"] {
-            fields.push(format!("\"{name}\":{}", self.number(name)?));
+        for pair in &self.summary {
+            let number = pair.split_once('=').and_then(|(name, n)| Some((name, n.parse().ok()?)));
+            let (name, number): (_, u64) =
+                number.ok_or_else(|| format!("the board's summary has no number: {pair}"))?;
+            fields.push(format!("\"{name}\":{number}"));
         }
         Ok(format!("{{{}}}", fields.join(",")))
     }
 }
 
 /// Appends text whose line feeds, carriage returns and backslashes are escaped.
-fn unescape(escaped: &str, text: &mut String) {
+pub(crate) fn unescape(escaped: &str, text: &mut String) {
     let mut chars = escaped.chars();
     while let Some(c) = chars.next() {
         text.push(match c {
@@ -226,19 +261,20 @@ mod tests {
         for line in ["token 5  a\\n", "token 7 \\\\n", "token 9 ", "end é"] {
             said.hear(line).unwrap();
         }
-        let summary = "summary logits_checksum=1 ram_bytes=2 stack_bytes=3 sd_bytes_per_token=4";
-        said.hear(summary).unwrap();
-        let expected = "{\"ids\":[5,7,9],\"text\":\" a\\n\\\\né\",\"logits_checksum\":1,\
-                        \"ram_bytes\":2,\"stack_bytes\":3,\"sd_bytes_per_token\":4}";
+        said.hear("output i8 01ff a b").unwrap();
+        said.hear("summary logits_checksum=1 ram_bytes=2").unwrap();
+        let expected = "{\"ids\":[5,7,9],\"text\":\" a\\n\\\\né\",\
+                        \"outputs\":[{\"name\":\"a b\",\"values\":[1,-1]}],\
+                        \"logits_checksum\":1,\"ram_bytes\":2}";
         assert_eq!(said.to_json().unwrap(), expected);
         assert!(said.hear("token x y").is_err());
         assert!(said.hear("").is_err());
     }
 
     #[test]
-    fn an_incomplete_summary_is_an_error() {
+    fn a_damaged_summary_is_an_error() {
         let mut said = Said::default();
-        said.hear("summary logits_checksum=1").unwrap();
-        assert_eq!(said.to_json().unwrap_err(), "the board's summary has no ram_bytes");
+        said.hear("summary ram_bytes=x").unwrap();
+        assert_eq!(said.to_json().unwrap_err(), "the board's summary has no number: ram_bytes=x");
     }
 }

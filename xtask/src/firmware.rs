@@ -26,6 +26,28 @@ pub(crate) const BOARDS: &[Board] = &[Board {
     machine: &["-M", "lm3s6965evb", "-cpu", "cortex-m3", "-icount", "shift=7"],
 }];
 
+/// What a build of firmware plays: only one kind of model, so that it fits small flash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Language models.
+    Text,
+    /// Int8 graphs.
+    Int8,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Text, Self::Int8];
+
+    /// The feature of each board's crate that links what it needs.
+    pub(crate) fn feature(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
 impl Board {
     /// The board of this name.
     ///
@@ -38,30 +60,31 @@ impl Board {
         })
     }
 
-    /// Builds the firmware and returns its file.
+    /// Builds the firmware that plays models of a kind, and returns its file.
     ///
     /// # Errors
     /// What to install, or the compiler's.
-    pub(crate) fn build(&self) -> Result<PathBuf> {
-        self.build_with(&[])
+    pub(crate) fn build(&self, kind: Kind) -> Result<PathBuf> {
+        self.build_with(kind.feature())
     }
 
     /// Builds the firmware in a way that links only if no panic can be reached.
     ///
     /// # Errors
     /// As [`Self::build`]; a function that can panic.
-    pub(crate) fn build_without_panics(&self) -> Result<()> {
-        let built = self.build_with(&["--features", "assert-no-panic"]);
+    pub(crate) fn build_without_panics(&self, kind: Kind) -> Result<()> {
+        let built = self.build_with(&format!("{},assert-no-panic", kind.feature()));
         built.map(|_| ()).map_err(|error| {
             format!("{error}\nif `omex_panic_is_reachable` is undefined, some code can panic")
         })
     }
 
-    fn build_with(&self, flags: &[&str]) -> Result<PathBuf> {
+    fn build_with(&self, features: &str) -> Result<PathBuf> {
         let toolchain = Toolchain::find(self.target)?;
         let folder = target_dir(toolchain.folder()).join("boards");
         let mut cargo = toolchain.cargo("build");
-        cargo.args(["--release", "--quiet", "--package", self.name]).args(flags);
+        cargo.args(["--release", "--quiet", "--package", self.name]);
+        cargo.args(["--no-default-features", "--features", features]);
         cargo.arg("--target-dir").arg(&folder).current_dir(root().join("boards"));
         run(&mut cargo)?;
         Ok(folder.join(self.target).join("release").join(self.name))

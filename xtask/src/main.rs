@@ -1,5 +1,6 @@
 //! The project's own chores: `cargo xtask board`, `cargo xtask test`, `cargo xtask size`.
 
+mod arrays;
 mod board;
 mod card;
 mod elf;

@@ -2,12 +2,13 @@
 
 use crate::Result;
 use crate::elf::Elf;
-use crate::firmware::{BOARDS, Board};
+use crate::firmware::{BOARDS, Board, Kind};
 
 const USAGE: &str = "\
 Usage: cargo xtask size [NAME]
 
-Shows what the firmware of a board, or of all, takes of flash and memory, section by section.";
+Shows what the firmware of a board, or of all, takes of flash and memory, section by section: that for
+language models, and that for int8 graphs.";
 
 /// Runs the command.
 ///
@@ -15,27 +16,31 @@ Shows what the firmware of a board, or of all, takes of flash and memory, sectio
 /// Tools that are missing, or firmware that does not fit.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
     match arguments {
-        [] => BOARDS.iter().try_for_each(check),
+        [] => BOARDS.iter().try_for_each(check_all),
         [flag] if flag == "--help" || flag == "-h" => {
             println!("{USAGE}");
             Ok(())
         }
-        [name] => check(Board::find(name)?),
+        [name] => check_all(Board::find(name)?),
         _ => Err(USAGE.to_owned()),
     }
+}
+
+fn check_all(board: &Board) -> Result<()> {
+    Kind::ALL.iter().try_for_each(|kind| check(board, *kind))
 }
 
 /// Builds a board's firmware, prints what it takes, and checks that it fits.
 ///
 /// # Errors
 /// Tools that are missing, or firmware that does not fit.
-pub(crate) fn check(board: &Board) -> Result<()> {
-    let elf = Elf::read(&board.build()?)?;
+pub(crate) fn check(board: &Board, kind: Kind) -> Result<()> {
+    let elf = Elf::read(&board.build(kind)?)?;
     let symbol = |name| elf.symbol(name).ok_or(format!("the firmware has no symbol {name}"));
     let stack = symbol("_stack_start")? - symbol("_stack_end")?;
     let data = symbol("__sdata")?;
     let (mut flash, mut ram) = (0, stack);
-    println!("{:<16} {:>8} {:>8}", board.name, "flash", "RAM");
+    println!("{:<16} {:>8} {:>8}", format!("{}, {}", board.name, kind.feature()), "flash", "RAM");
     for section in &elf.sections {
         let in_ram = if section.address >= data { section.size } else { 0 };
         // What is in memory with its contents is copied there from flash.

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that is tested, step by step.
 
-use crate::firmware::BOARDS;
+use crate::firmware::{BOARDS, Kind};
 use crate::toolchain::{self, Toolchain};
 use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, Tool, VALGRIND};
 use crate::{Result, instructions, root, run, size, target_dir};
@@ -194,9 +194,9 @@ fn host() -> Result<()> {
 const FIRMWARE: [&str; 1] = ["thumbv7m-none-eabi"];
 
 fn firmware() -> Result<()> {
-    for board in BOARDS {
-        board.build_without_panics()?;
-        size::check(board)?;
+    for (board, kind) in BOARDS.iter().flat_map(|board| Kind::ALL.map(|kind| (board, kind))) {
+        board.build_without_panics(kind)?;
+        size::check(board, kind)?;
     }
     Ok(())
 }

@@ -6,14 +6,10 @@ use omex_core::token::{DecodeError, EncodeError, OpenError};
 use omex_hal::PageError;
 use omex_hal_adapters::{SdCardError, SetupError, StorageError};
 
-/// Why there is no text.
+/// Why there is no output.
 pub enum Failure {
-    /// The command line is missing, too long, or no command.
-    CommandLine,
-    /// The prompt has a word that is no token id.
-    Prompt,
-    /// The prompt is text, but the image has no tokenizer.
-    NoTokenizer,
+    /// What is asked for can't be done: why, or what was expected.
+    Task(&'static str),
     /// The card does not work.
     Card(SdCardError),
     /// A block of the card can't be read.
@@ -53,11 +49,7 @@ fn first_byte(error: &PageError, page_size: u32) -> u64 {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CommandLine => {
-                f.write_str("expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT")
-            }
-            Self::Prompt => f.write_str("the prompt has a word that is no token id"),
-            Self::NoTokenizer => f.write_str("the image has no tokenizer: give token ids"),
+            Self::Task(reason) => f.write_str(reason),
             Self::Card(error) => error.fmt(f),
             Self::Block(StorageError::End) => f.write_str("the SD card is smaller than the image"),
             Self::Block(StorageError::Device) => f.write_str("the SD card fails to read a block"),

@@ -1,19 +1,26 @@
-//! OMEX on the LM3S6965 evaluation board: a language model on an SD card talks through 64 KB.
+//! OMEX on the LM3S6965 evaluation board: a model on an SD card is played in 64 KB.
 //!
-//! The flash image begins with the card. `generate` is the main path: `command` says what is
-//! wanted, `card` and `spi` read, `text` knows the tokenizer, `report` prints, `memory` knows what
-//! was used, and `host` is the computer at the other end of the debugger.
+//! The flash image begins with the card. `play` opens it; `generate` makes text of a language model,
+//! `infer` outputs of inputs. `command` says what text is wanted, `card` and `spi` read, `text` knows
+//! the tokenizer, `report` prints, `memory` knows what was used, and `host` is the computer at the
+//! other end of the debugger.
 #![no_std]
 #![no_main]
 
 mod card;
+#[cfg(feature = "text")]
 mod command;
 mod failure;
+#[cfg(feature = "text")]
 mod generate;
 mod host;
+#[cfg(feature = "int8")]
+mod infer;
 mod memory;
+mod play;
 mod report;
 mod spi;
+#[cfg(feature = "text")]
 mod text;
 
 use core::arch::naked_asm;
@@ -29,7 +36,7 @@ fn main() -> ! {
     static mut ARENA: Arena = Arena([0; ARENA_BYTES]);
     memory::guard_stack();
     let mut output = Output::open();
-    let result = generate::run(&mut ARENA.0, &mut output);
+    let result = play::run(&mut ARENA.0, &mut output);
     if let Err(failure) = &result {
         let _ = writeln!(output, "error {failure}");
     }

@@ -45,6 +45,11 @@ pub fn static_bytes() -> usize {
     (&raw const __euninit).addr() - (&raw const __sdata).addr()
 }
 
+/// Bytes that there are for the stack.
+pub fn stack_room() -> usize {
+    (&raw const _stack_start).addr() - (&raw const _stack_end).addr()
+}
+
 /// The most bytes of the stack that were ever in use: below them, the paint of the reset is whole.
 pub fn stack_bytes() -> usize {
     let (mut place, start) = (&raw const _stack_end, &raw const _stack_start);

@@ -1,7 +1,8 @@
-//! What the board prints: a line for each token, and a summary. `cargo xtask board` reads it.
+//! What the board prints: a line for each token or output, and a summary. `cargo xtask board` reads it.
 
 use crate::host::Output;
 use crate::memory;
+#[cfg(feature = "text")]
 use crate::text::Text;
 use core::fmt::Write;
 use omex_core::simd::PORTABLE;
@@ -9,9 +10,11 @@ use omex_core::simd::PORTABLE;
 /// What happened so far.
 pub struct Report<'o> {
     output: &'o mut Output,
-    tokens: u32,
-    logits_crc32c: u32,
-    /// Bytes read when the first token was there.
+    /// Tokens, or how often the outputs were printed.
+    results: u32,
+    /// Of all logits or outputs.
+    crc32c: u32,
+    /// Bytes read when the first result was there.
     read_at_first: u64,
     /// Bytes of the arena that hold the image's tables, the engine's memory, and pages.
     tables: u64,
@@ -22,7 +25,7 @@ pub struct Report<'o> {
 impl<'o> Report<'o> {
     /// Nothing yet, but the image's tables in the arena.
     pub fn new(output: &'o mut Output, tables: u64) -> Self {
-        Self { output, tokens: 0, logits_crc32c: 0, read_at_first: 0, tables, engine: 0, ring: 0 }
+        Self { output, results: 0, crc32c: 0, read_at_first: 0, tables, engine: 0, ring: 0 }
     }
 
     /// Notes how many bytes of the arena the engine and the pages have.
@@ -30,16 +33,42 @@ impl<'o> Report<'o> {
         (self.engine, self.ring) = (engine, ring);
     }
 
-    /// Begins the line of a token that was chosen from `logits`.
-    pub fn begin_token(&mut self, token: u32, logits: &[f32], bytes_read: u64) {
-        for logit in logits {
-            self.logits_crc32c = (PORTABLE.crc32c)(self.logits_crc32c, &logit.to_le_bytes());
-        }
-        if self.tokens == 0 {
+    /// Counts a result, for which so much was read since the start.
+    pub fn count(&mut self, bytes_read: u64) {
+        if self.results == 0 {
             self.read_at_first = bytes_read;
         }
-        self.tokens += 1;
+        self.results += 1;
+    }
+
+    /// Begins the line of a token that was chosen from `logits`.
+    #[cfg(feature = "text")]
+    pub fn begin_token(&mut self, token: u32, logits: &[f32], bytes_read: u64) {
+        for logit in logits {
+            self.crc32c = (PORTABLE.crc32c)(self.crc32c, &logit.to_le_bytes());
+        }
+        self.count(bytes_read);
         let _ = write!(self.output, "token {token} ");
+    }
+
+    /// A line with an output: the type of its values, their bytes in hexadecimal, and its name.
+    #[cfg(feature = "int8")]
+    pub fn output<const N: usize>(
+        &mut self,
+        name: &str,
+        dtype: &str,
+        values: impl Iterator<Item = [u8; N]>,
+    ) {
+        let _ = write!(self.output, "output {dtype} ");
+        for value in values {
+            self.crc32c = (PORTABLE.crc32c)(self.crc32c, &value);
+            for byte in value {
+                let _ = write!(self.output, "{byte:02x}");
+            }
+        }
+        self.output.write(b" ");
+        self.text(name);
+        self.end_line();
     }
 
     /// Writes text on one line: line feeds, carriage returns and backslashes are escaped.
@@ -64,27 +93,30 @@ impl<'o> Report<'o> {
     }
 
     /// Writes what the last token left unfinished.
+    #[cfg(feature = "text")]
     pub fn finish(&mut self, text: &mut Text<'_>) {
         self.output.write(b"end ");
         text.finish(|piece| self.text(piece));
         self.end_line();
     }
 
-    /// The last line. Bytes a token are those of the passes after the first token.
-    pub fn summary(&mut self, bytes_read: u64) {
+    /// The last line, with these names for the checksum and for the bytes a result, which are those
+    /// of the passes after the first result.
+    pub fn summary(&mut self, [checksum, per_result]: [&str; 2], bytes_read: u64) {
         let (static_bytes, stack_bytes) = (memory::static_bytes(), memory::stack_bytes());
-        let passes = u64::from(self.tokens.saturating_sub(1));
-        let per_token = bytes_read.saturating_sub(self.read_at_first).checked_div(passes);
+        let passes = u64::from(self.results.saturating_sub(1));
+        let bytes_a_result = bytes_read.saturating_sub(self.read_at_first).checked_div(passes);
         let numbers = [
-            ("logits_checksum", u64::from(self.logits_crc32c)),
+            (checksum, u64::from(self.crc32c)),
             ("ram_bytes", (static_bytes + stack_bytes) as u64),
             ("stack_bytes", stack_bytes as u64),
+            ("stack_room_bytes", memory::stack_room() as u64),
             ("static_bytes", static_bytes as u64),
             ("tables_bytes", self.tables),
             ("engine_bytes", self.engine as u64),
             ("ring_bytes", self.ring as u64),
             ("sd_bytes", bytes_read),
-            ("sd_bytes_per_token", per_token.unwrap_or(0)),
+            (per_result, bytes_a_result.unwrap_or(0)),
         ];
         self.output.write(b"summary");
         for (name, number) in numbers {

@@ -16,6 +16,8 @@ use omex_hal_adapters::{BLOCK_BYTES, Block, StorageError};
 const PROMPT_TOKENS: usize = 128;
 /// The tokens of a prompt.
 pub type Ids = Vec<u32, PROMPT_TOKENS>;
+const NO_ID: &str = "the prompt has a word that is no token id";
+const NO_TOKENIZER: &str = "the image has no tokenizer: give token ids";
 /// Memory for the longest word of a prompt: more characters are cut into several words.
 const WORD_SYMBOLS: usize = 48;
 
@@ -51,12 +53,12 @@ impl<'c> Text<'c> {
         match prompt {
             Prompt::Ids(list) => {
                 for id in list.split(|byte| *byte == b',') {
-                    let id = command::number(id).ok_or(Failure::Prompt)?;
+                    let id = command::number(id).ok_or(Failure::Task(NO_ID))?;
                     ids.push(id).map_err(|_| Failure::Encode(EncodeError::Full))?;
                 }
             }
             Prompt::Text(text) => {
-                let tokenizer = self.tokenizer.as_mut().ok_or(Failure::NoTokenizer)?;
+                let tokenizer = self.tokenizer.as_mut().ok_or(Failure::Task(NO_TOKENIZER))?;
                 let mut scratch = [Symbol::EMPTY; WORD_SYMBOLS];
                 let sink = |id| ids.push(id).map_err(|_| Full);
                 tokenizer.encode(text, Options::default(), &mut scratch, sink)?;

@@ -49,6 +49,10 @@ impl Model<'_> {
     }
 }
 
+/// Bytes of stack that an engine, a tokenizer and what a firmware calls them with get by with, on 32-bit
+/// Arm, optimized for size; give them 1 KB more, for interrupts. The firmware in `boards/` is held to it.
+pub const STACK_BYTES: usize = 9 << 10;
+
 /// Which tokens' logits a pass computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {

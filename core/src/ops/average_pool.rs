@@ -70,7 +70,7 @@ impl Operation for AveragePool {
                 }
             }
             let half = if sum > 0 { count / 2 } else { -(count / 2) };
-            *out = ((sum + half) / count.max(1)).clamp(low, high) as i8;
+            *out = ((sum + half) / count.max(1)).max(low).min(high) as i8;
         }
         Ok(())
     }

@@ -166,7 +166,7 @@ impl Conv2d {
                     ));
                 }
                 let scaled = multiply_by_quantized_multiplier(sum, multiplier, shift);
-                let value = scaled.saturating_add(self.output_zero).clamp(low, high);
+                let value = scaled.saturating_add(self.output_zero).max(low).min(high);
                 if let Some(out) = output.get_mut((y * columns + x) * outputs + channel) {
                     *out = value as i8;
                 }

@@ -35,10 +35,11 @@ impl Default for CachedWord {
 pub(super) struct Key([u64; 2]);
 
 impl Key {
-    /// The key of the first `length` bytes of `text`; none if they are not a word that can be kept.
+    /// The key of the first `length` bytes of `text`; none if they are not a word that can be kept, as none is in
+    /// a build without a cache.
     #[inline]
     pub(super) fn new(text: &[u8], length: usize) -> Option<Self> {
-        if !(1..=MAX_WORD).contains(&length) {
+        if !cfg!(feature = "word-cache") || !(1..=MAX_WORD).contains(&length) {
             return None;
         }
         let mut bytes = [0; MAX_WORD + 1];

@@ -108,7 +108,8 @@ impl<S: TableSource> Tokenizer<S> {
     /// As [`Tokenizer::encode`], and the same ids, but `cache` saves most of the work on words that come again.
     ///
     /// A cache may be kept from text to text, for this tokenizer alone: it starts as [`CachedWord::EMPTY`], 32 bytes
-    /// an entry. Some thousand entries hold the words of most texts.
+    /// an entry. Some thousand entries hold the words of most texts. A build without the feature `word-cache` leaves
+    /// it alone.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].

@@ -64,7 +64,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         ("tables".to_owned(), plan.tables),
     ];
     let mut text = String::new();
-    for (what, size) in &rows {
+    // A model without caches has no use for a line about them.
+    let needed = |(_, size): &&(String, u64)| *size > 0;
+    for (what, size) in rows.iter().filter(needed) {
         text.push_str(&format!("{what:40} {size:>8}\n"));
     }
     let used: u64 = rows.iter().map(|(_, size)| size).sum();
