@@ -83,7 +83,7 @@ fn keyword_spotting_on_a_board_with_64_kb_is_bit_equal_to_the_reference() {
     let references = require_shared!("refs/tflite/kws_ref_model.npz");
     let folder = tempfile::tempdir().unwrap();
     let [package, image, file] = ["kws.omex", "card.img", "in.npy"].map(|n| folder.path().join(n));
-    let Some(mut board) = board(&image) else { return };
+    let Some(mut board) = board("lm3s6965evb", &image) else { return };
     converted(&model, &package);
     let target = Target {
         ram: 64 << 10,
@@ -104,7 +104,7 @@ fn keyword_spotting_on_a_board_with_64_kb_is_bit_equal_to_the_reference() {
         let expected = expected.iter().map(|x| i64::from(x.cast_signed()));
         assert_eq!(values.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     }
-    check_memory(&said);
+    check_memory(&said, 64 << 10);
 }
 
 /// Numbers that look random.

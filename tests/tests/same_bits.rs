@@ -262,6 +262,28 @@ fn web_assembly_computes_the_same_bits() {
     }
 }
 
+/// A board that plays pages where they lie, with a floating point unit.
+#[test]
+fn a_board_with_the_model_in_flash_computes_the_same_bits() {
+    let package = Converted::new(&*open(&shipped_model(), None).unwrap(), Some(Precision::Int8));
+    let image = package.folder.path().join("flash.img");
+    let target = omex::pack::Target {
+        ram: 128 << 10,
+        reserve: 11 << 10,
+        page_size: None,
+        columns: None,
+        context: None,
+        kv: None,
+    };
+    let Some(mut board) = board("netduinoplus2", &image) else { return };
+    pack_with(&package.path, &target, &image);
+    let said = json_of(&run(board.args(["--ids", "1,403,407", "--max-tokens", "24"])));
+    let (ids, rows) = greedy_logits(&image, &[1, 403, 407], 24, &Setting::default());
+    assert_eq!(omex_tests::numbers(&said["ids"]), ids, "{said}");
+    assert_eq!(said["logits_checksum"].as_u64(), Some(checksum(&rows).into()), "{said}");
+    check_memory(&said, 128 << 10);
+}
+
 /// The firmware in QEMU; `cargo xtask test` says when it can run.
 #[test]
 fn a_board_with_64_kb_computes_the_same_bits() {
@@ -281,7 +303,7 @@ fn a_board_with_64_kb_computes_the_same_bits() {
             kv: None,
         };
         pack_with(&package.path, &target, &image);
-        let Some(mut board) = board(&image) else { return };
+        let Some(mut board) = board("lm3s6965evb", &image) else { return };
         let said = json_of(&run(board.args(["--ids", "1,403,407", "--max-tokens", "24"])));
         let (ids, rows) = greedy_logits(&image, &[1, 403, 407], 24, &Setting::default());
         assert_eq!(omex_tests::numbers(&said["ids"]), ids, "{precision:?}: {said}");
@@ -290,6 +312,6 @@ fn a_board_with_64_kb_computes_the_same_bits() {
             Some(checksum(&rows).into()),
             "{precision:?}: {said}"
         );
-        check_memory(&said);
+        check_memory(&said, 64 << 10);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::arrays::{Inputs, Output};
 use crate::card::Card;
-use crate::firmware::{Board, Kind};
+use crate::firmware::{Board, Kind, Place};
 use crate::{Result, json, tools};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ Runs a flash image (omex pack) on a board in QEMU, and prints the text or the ou
   --max-tokens N    tokens to generate at most [default: 64]
   --input FILE      inputs of a model that takes no tokens, as often as they follow one another: a
                     NumPy file, or plain bytes
-  --sdhc            on a 4 GiB card, which is addressed by blocks instead of bytes
+  --sdhc            of a board with an SD card: on a 4 GiB card, which is addressed by blocks instead of bytes
   --json            print one JSON object on standard output, all else on standard error";
 
 /// A board that says nothing for so long hangs.
@@ -73,8 +73,8 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let arguments = parse(arguments)?;
     tools::QEMU_ARM.find()?;
     let firmware = arguments.board.build(arguments.asked.kind())?;
-    let card = Card::new(&arguments.image, arguments.high_capacity)?;
-    let said = play(&arguments, &firmware, card.path())?;
+    let drive = Drive::new(&arguments)?;
+    let said = play(&arguments, &firmware, &drive)?;
     if arguments.json {
         println!("{}", said.to_json()?);
     } else {
@@ -116,6 +116,50 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
     Ok(Arguments { board, image, asked, high_capacity, json })
 }
 
+/// What holds the image while QEMU runs.
+enum Drive {
+    Card(Card),
+    Memory(u64, PathBuf),
+}
+
+impl Drive {
+    fn new(arguments: &Arguments) -> Result<Self> {
+        let Arguments { board, image, high_capacity, .. } = arguments;
+        match board.image {
+            Place::Card => Card::new(image, *high_capacity).map(Self::Card),
+            Place::Memory(..) if *high_capacity => {
+                Err(format!("--sdhc: the {} has no SD card", board.name))
+            }
+            Place::Memory(address, room) => {
+                let found = image.metadata().map_err(|e| format!("{}: {e}", image.display()))?;
+                let length = found.len();
+                if length > room {
+                    let name = board.name;
+                    return Err(format!(
+                        "{}: {length} bytes, and the {name} has room for {room}",
+                        image.display()
+                    ));
+                }
+                Ok(Self::Memory(address, image.clone()))
+            }
+        }
+    }
+
+    fn options(&self) -> [String; 2] {
+        let quoted = |path: &Path| path.to_string_lossy().replace(',', ",,");
+        let (option, value) = match self {
+            Self::Card(card) => {
+                ("-drive", format!("if=sd,format=raw,file={}", quoted(card.path())))
+            }
+            Self::Memory(address, image) => {
+                let place = format!("addr={address:#x},force-raw=on");
+                ("-device", format!("loader,{place},file={}", quoted(image)))
+            }
+        };
+        [option.to_owned(), value]
+    }
+}
+
 /// What the board said.
 #[derive(Default)]
 struct Said {
@@ -128,8 +172,8 @@ struct Said {
 }
 
 /// Runs QEMU to its end, and prints the text meanwhile.
-fn play(arguments: &Arguments, firmware: &Path, card: &Path) -> Result<Said> {
-    let mut qemu = qemu(arguments, firmware, card).spawn().map_err(|e| format!("QEMU: {e}"))?;
+fn play(arguments: &Arguments, firmware: &Path, drive: &Drive) -> Result<Said> {
+    let mut qemu = qemu(arguments, firmware, drive).spawn().map_err(|e| format!("QEMU: {e}"))?;
     let said = listen(&mut qemu, arguments.json);
     if said.is_err() {
         // It hangs, or says what nobody understands: what it would answer does not matter.
@@ -148,16 +192,15 @@ fn play(arguments: &Arguments, firmware: &Path, card: &Path) -> Result<Said> {
     }
 }
 
-fn qemu(arguments: &Arguments, firmware: &Path, card: &Path) -> Command {
+fn qemu(arguments: &Arguments, firmware: &Path, drive: &Drive) -> Command {
     let words = std::iter::once("omex".to_owned()).chain(arguments.asked.words());
     // A comma ends a value of QEMU's options, unless there are two.
     let line: String = words.map(|word| format!(",arg={}", word.replace(',', ",,"))).collect();
-    let card = card.to_string_lossy().replace(',', ",,");
     let mut qemu = Command::new(tools::QEMU_ARM.program);
     qemu.args(arguments.board.machine);
     qemu.args(["-nographic", "-serial", "null", "-monitor", "none"]);
     qemu.arg("-semihosting-config").arg(format!("enable=on,target=native{line}"));
-    qemu.arg("-drive").arg(format!("if=sd,format=raw,file={card}"));
+    qemu.args(drive.options());
     qemu.arg("-kernel").arg(firmware);
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     qemu
@@ -199,7 +242,7 @@ fn lines(stdout: ChildStdout) -> Receiver<String> {
 }
 
 impl Said {
-    /// Takes in a line; `boards/lm3s6965evb/src/report.rs` writes them.
+    /// Takes in a line; `boards/common/src/report.rs` writes them.
     fn hear(&mut self, line: &str) -> Result<()> {
         let not_understood = || format!("the board says what is not understood: {line}");
         let (kind, rest) = line.split_once(' ').ok_or_else(not_understood)?;

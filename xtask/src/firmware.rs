@@ -9,22 +9,44 @@ pub(crate) struct Board {
     /// Its name, its crate's and its folder's.
     pub(crate) name: &'static str,
     target: &'static str,
-    /// Bytes of flash and of memory.
+    /// Bytes of flash for the firmware.
     pub(crate) flash: u64,
     /// Bytes of memory.
     pub(crate) ram: u64,
+    /// Where its firmware expects the image.
+    pub(crate) image: Place,
     /// How QEMU calls it, with everything that its firmware relies on.
     pub(crate) machine: &'static [&'static str],
 }
 
+/// Where a board's image lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At the beginning of an SD card.
+    Card,
+    /// In memory, flash usually, from this address on, with room for so many bytes.
+    Memory(u64, u64),
+}
+
 /// All of them.
-pub(crate) const BOARDS: &[Board] = &[Board {
-    name: "lm3s6965evb",
-    target: "thumbv7m-none-eabi",
-    flash: 256 << 10,
-    ram: 64 << 10,
-    machine: &["-M", "lm3s6965evb", "-cpu", "cortex-m3", "-icount", "shift=7"],
-}];
+pub(crate) const BOARDS: &[Board] = &[
+    Board {
+        name: "lm3s6965evb",
+        target: "thumbv7m-none-eabi",
+        flash: 256 << 10,
+        ram: 64 << 10,
+        image: Place::Card,
+        machine: &["-M", "lm3s6965evb", "-cpu", "cortex-m3", "-icount", "shift=7"],
+    },
+    Board {
+        name: "netduinoplus2",
+        target: "thumbv7em-none-eabihf",
+        flash: 256 << 10,
+        ram: 128 << 10,
+        image: Place::Memory(0x0804_0000, 768 << 10),
+        machine: &["-M", "netduinoplus2", "-icount", "shift=7"],
+    },
+];
 
 /// What a build of firmware plays: only one kind of model, so that it fits small flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

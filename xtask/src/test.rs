@@ -191,7 +191,7 @@ fn host() -> Result<()> {
 }
 
 /// What boards are built for.
-const FIRMWARE: [&str; 1] = ["thumbv7m-none-eabi"];
+const FIRMWARE: [&str; 2] = ["thumbv7m-none-eabi", "thumbv7em-none-eabihf"];
 
 fn firmware() -> Result<()> {
     for (board, kind) in BOARDS.iter().flat_map(|board| Kind::ALL.map(|kind| (board, kind))) {

@@ -2,31 +2,32 @@
 
 use cortex_m_rt::STACK_PAINT_VALUE;
 
-/// Bytes of the arena: what the stack and the other static variables leave of the chip's 64 KB.
-pub const ARENA_BYTES: usize = 54 << 10;
-
-/// The arena's bytes, aligned as the engine wants them.
+/// Bytes of the arena, aligned as the engine wants them.
 #[repr(align(16))]
-pub struct Arena(pub [u8; ARENA_BYTES]);
+pub struct Arena<const N: usize>(pub [u8; N]);
 
 const MPU_CONTROL: usize = 0xe000_ed94;
 const MPU_ENABLE_WITH_DEFAULTS: u32 = 0b101;
 const MPU_REGION_BASE: usize = 0xe000_ed9c;
 const MPU_REGION_ATTRIBUTES: usize = 0xe000_eda0;
-/// Region 0: the 4 KB below the memory, no access.
-const GUARD_BASE: u32 = 0x1fff_f000 | 1 << 4;
+/// The guard is region 0.
+const GUARD_NUMBER: usize = 1 << 4;
+/// It lies below the stack.
+const GUARD_BYTES: usize = 4 << 10;
+/// 4 KB, no access.
 const GUARD_ATTRIBUTES: u32 = 1 << 28 | 11 << 1 | 1;
 
 /// Makes a stack overflow a fault.
 pub fn guard_stack() {
+    let guard = (&raw const _stack_end).addr().wrapping_sub(GUARD_BYTES);
     let registers = [
-        (MPU_REGION_BASE, GUARD_BASE),
+        (MPU_REGION_BASE, (guard | GUARD_NUMBER) as u32),
         (MPU_REGION_ATTRIBUTES, GUARD_ATTRIBUTES),
         (MPU_CONTROL, MPU_ENABLE_WITH_DEFAULTS),
     ];
     for (register, value) in registers {
         // SAFETY: these registers of the memory protection unit forbid access to addresses at
-        // which there is no memory, and change nothing else.
+        // which the board has no memory, and change nothing else.
         unsafe { (register as *mut u32).write_volatile(value) }
     }
     cortex_m::asm::dsb();

@@ -2,8 +2,6 @@
 
 use crate::host::Output;
 use crate::memory;
-#[cfg(feature = "text")]
-use crate::text::Text;
 use core::fmt::Write;
 use omex_core::simd::PORTABLE;
 
@@ -14,8 +12,8 @@ pub struct Report<'o> {
     results: u32,
     /// Of all logits or outputs.
     crc32c: u32,
-    /// Bytes read when the first result was there.
-    read_at_first: u64,
+    /// Bytes read when the first result was there, if pages are read.
+    read_at_first: Option<u64>,
     /// Bytes of the arena that hold the image's tables, the engine's memory, and pages.
     tables: u64,
     engine: usize,
@@ -25,7 +23,7 @@ pub struct Report<'o> {
 impl<'o> Report<'o> {
     /// Nothing yet, but the image's tables in the arena.
     pub fn new(output: &'o mut Output, tables: u64) -> Self {
-        Self { output, results: 0, crc32c: 0, read_at_first: 0, tables, engine: 0, ring: 0 }
+        Self { output, results: 0, crc32c: 0, read_at_first: None, tables, engine: 0, ring: 0 }
     }
 
     /// Notes how many bytes of the arena the engine and the pages have.
@@ -34,7 +32,7 @@ impl<'o> Report<'o> {
     }
 
     /// Counts a result, for which so much was read since the start.
-    pub fn count(&mut self, bytes_read: u64) {
+    pub fn count(&mut self, bytes_read: Option<u64>) {
         if self.results == 0 {
             self.read_at_first = bytes_read;
         }
@@ -43,7 +41,7 @@ impl<'o> Report<'o> {
 
     /// Begins the line of a token that was chosen from `logits`.
     #[cfg(feature = "text")]
-    pub fn begin_token(&mut self, token: u32, logits: &[f32], bytes_read: u64) {
+    pub fn begin_token(&mut self, token: u32, logits: &[f32], bytes_read: Option<u64>) {
         for logit in logits {
             self.crc32c = (PORTABLE.crc32c)(self.crc32c, &logit.to_le_bytes());
         }
@@ -92,35 +90,37 @@ impl<'o> Report<'o> {
         self.output.write(b"\n");
     }
 
-    /// Writes what the last token left unfinished.
+    /// Begins the line of what the last token left unfinished.
     #[cfg(feature = "text")]
-    pub fn finish(&mut self, text: &mut Text<'_>) {
+    pub fn begin_end(&mut self) {
         self.output.write(b"end ");
-        text.finish(|piece| self.text(piece));
-        self.end_line();
     }
 
-    /// The last line, with these names for the checksum and for the bytes a result, which are those
+    /// The last line, without what the board has none of, and with these names for the checksum and for the bytes a result, which are those
     /// of the passes after the first result.
-    pub fn summary(&mut self, [checksum, per_result]: [&str; 2], bytes_read: u64) {
+    pub fn summary(&mut self, [checksum, per_result]: [&str; 2], bytes_read: Option<u64>) {
         let (static_bytes, stack_bytes) = (memory::static_bytes(), memory::stack_bytes());
         let passes = u64::from(self.results.saturating_sub(1));
-        let bytes_a_result = bytes_read.saturating_sub(self.read_at_first).checked_div(passes);
+        let after_first = bytes_read.zip(self.read_at_first);
+        let bytes_a_result =
+            after_first.and_then(|(all, first)| all.saturating_sub(first).checked_div(passes));
         let numbers = [
-            (checksum, u64::from(self.crc32c)),
-            ("ram_bytes", (static_bytes + stack_bytes) as u64),
-            ("stack_bytes", stack_bytes as u64),
-            ("stack_room_bytes", memory::stack_room() as u64),
-            ("static_bytes", static_bytes as u64),
-            ("tables_bytes", self.tables),
-            ("engine_bytes", self.engine as u64),
-            ("ring_bytes", self.ring as u64),
+            (checksum, Some(self.crc32c.into())),
+            ("ram_bytes", Some((static_bytes + stack_bytes) as u64)),
+            ("stack_bytes", Some(stack_bytes as u64)),
+            ("stack_room_bytes", Some(memory::stack_room() as u64)),
+            ("static_bytes", Some(static_bytes as u64)),
+            ("tables_bytes", Some(self.tables)),
+            ("engine_bytes", Some(self.engine as u64)),
+            ("ring_bytes", Some(self.ring as u64)),
             ("sd_bytes", bytes_read),
-            (per_result, bytes_a_result.unwrap_or(0)),
+            (per_result, bytes_a_result),
         ];
         self.output.write(b"summary");
         for (name, number) in numbers {
-            let _ = write!(self.output, " {name}={number}");
+            if let Some(number) = number {
+                let _ = write!(self.output, " {name}={number}");
+            }
         }
         self.end_line();
     }

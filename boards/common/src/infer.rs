@@ -5,6 +5,7 @@
 
 use crate::failure::Failure;
 use crate::host::{self, File};
+use crate::medium::Medium;
 use crate::play::Image;
 use crate::report::Report;
 use core::ffi::CStr;
@@ -18,11 +19,11 @@ const CUT: Failure = Failure::Task("the file ends before all inputs are whole");
 /// Plays the model for all inputs in the file, and prints its outputs.
 ///
 /// # Errors
-/// A file that can't be read or ends too early, or a card or an image that is damaged, or does not
+/// A file that can't be read or ends too early, or a device or an image that is damaged, or does not
 /// fit the board.
 #[inline(never)]
-pub fn run(
-    image: &Image<'_>,
+pub fn run<M: Medium>(
+    image: &Image<'_, M>,
     model: &Model<'_>,
     memory: &mut [u8],
     report: &mut Report<'_>,
@@ -31,9 +32,9 @@ pub fn run(
     image.with_engine(model, memory, report, |engine, report| {
         while read(engine, &mut file)? {
             engine.infer().map_err(|error| Failure::run(error, image.header.page_size))?;
-            print(engine, image.card.bytes_read(), report);
+            print(engine, image.medium.bytes_read(), report);
         }
-        report.summary(["outputs_checksum", "sd_bytes_per_pass"], image.card.bytes_read());
+        report.summary(["outputs_checksum", "sd_bytes_per_pass"], image.medium.bytes_read());
         Ok(())
     })
 }
@@ -63,7 +64,7 @@ fn read(engine: &mut Engine<'_>, file: &mut File) -> Result<bool, Failure> {
 }
 
 /// Prints all outputs.
-fn print(engine: &Engine<'_>, bytes_read: u64, report: &mut Report<'_>) {
+fn print(engine: &Engine<'_>, bytes_read: Option<u64>, report: &mut Report<'_>) {
     report.count(bytes_read);
     let program = engine.program();
     for port in program.outputs() {

@@ -1,20 +1,20 @@
 //! From the card to a model that is ready; what it takes says how it is played.
 
-use crate::card::Card;
 use crate::failure::Failure;
 #[cfg(feature = "text")]
 use crate::generate;
 use crate::host::Output;
 #[cfg(feature = "int8")]
 use crate::infer;
+use crate::medium::Medium;
 use crate::report::Report;
-use omex_core::arena::{ALIGNMENT, Layout};
+use omex_core::arena::ALIGNMENT;
 use omex_core::engine::{Engine, Model};
 use omex_core::error::LoadError;
-use omex_core::image::{self, Header};
+use omex_core::image::{self, HEADER_BYTES, Header};
 use omex_core::simd::PORTABLE;
 use omex_hal::Serial;
-use omex_hal_adapters::{Blocks, BufferedPager, SetupError};
+use omex_hal_adapters::{BLOCK_BYTES, SetupError};
 
 /// Why an image is refused whose operations this firmware has, but not what the image takes.
 #[cfg(not(all(feature = "text", feature = "int8")))]
@@ -24,17 +24,16 @@ const OTHER_KIND: &str = if cfg!(feature = "text") {
     "the image takes tokens: build the firmware with the feature text"
 };
 
-/// Plays the image on the card within `arena`, as the command line asks.
+/// Plays the image on `medium` within `arena`, as the command line asks.
 ///
 /// The arena holds, front to back: the image's tables, a block of the tokenizer's tables, the
 /// engine's memory, and pages of weights, as many as fit. Each step is a function that is never
 /// inlined, so that what it needs of the stack is free again before the next.
 ///
 /// # Errors
-/// A command that is none, a card or an image that is damaged, or does not fit the board.
-pub fn run(arena: &mut [u8], output: &mut Output) -> Result<(), Failure> {
-    let card = Card::start()?;
-    let image = Image { header: card.header()?, card: &card };
+/// A command that is none, a device or an image that is damaged, or does not fit the board.
+pub fn run(medium: &impl Medium, arena: &mut [u8], output: &mut Output) -> Result<(), Failure> {
+    let image = Image { header: header(medium, arena)?, medium };
     let tables_bytes = image.header.resident_bytes();
     let (tables, rest) = split(arena, tables_bytes).map_err(|e| image.load(e))?;
     let model = image.open(tables, rest)?;
@@ -49,15 +48,25 @@ pub fn run(arena: &mut [u8], output: &mut Output) -> Result<(), Failure> {
     }
 }
 
-/// The image on the card.
-pub struct Image<'c> {
-    /// The card.
-    pub card: &'c Card,
-    /// What the image begins with.
+/// The header of the image, read through memory that is free afterwards.
+#[inline(never)]
+fn header(medium: &impl Medium, memory: &mut [u8]) -> Result<Header, Failure> {
+    let mut pager = medium.pager(memory, BLOCK_BYTES as u32, BLOCK_BYTES as u64)?;
+    let mut bytes = [0; HEADER_BYTES];
+    let read = image::read(&mut pager, 0, &mut bytes);
+    let header = read.and_then(|()| Header::parse(&bytes, PORTABLE.crc32c));
+    header.map_err(|error| Failure::load(error, BLOCK_BYTES as u32))
+}
+
+/// An image.
+pub struct Image<'i, M> {
+    /// Where it lies.
+    pub medium: &'i M,
+    /// What it begins with.
     pub header: Header,
 }
 
-impl<'c> Image<'c> {
+impl<M: Medium> Image<'_, M> {
     /// A failure to load.
     pub fn load(&self, error: LoadError) -> Failure {
         Failure::load(error, self.header.page_size)
@@ -66,19 +75,16 @@ impl<'c> Image<'c> {
     /// Loads the tables, through pages in memory that is free afterwards.
     #[inline(never)]
     fn open<'a>(&self, tables: &'a mut [u8], free: &mut [u8]) -> Result<Model<'a>, Failure> {
-        let mut pager = self.pages(free)?;
+        let mut pager = self.pager(free)?;
         let opened = image::open(&mut pager, PORTABLE.crc32c, tables);
         opened.map(|(_, model, _)| model).map_err(|error| self.load(error))
     }
 
     /// The pages, read through `ring`.
-    fn pages<'m>(
-        &self,
-        ring: &'m mut [u8],
-    ) -> Result<BufferedPager<'m, Blocks<&'c Card>>, SetupError> {
+    fn pager<'m>(&'m self, ring: &'m mut [u8]) -> Result<M::Pager<'m>, SetupError> {
         let pages = self.header.pages;
         let length = pages.offset.saturating_add(pages.length);
-        BufferedPager::new(Blocks(self.card), ring, self.header.page_size, length)
+        self.medium.pager(ring, self.header.page_size, length)
     }
 
     /// Has `play` use an engine in `memory`; what the engine leaves is for pages.
@@ -93,15 +99,15 @@ impl<'c> Image<'c> {
         play: impl FnOnce(&mut Engine<'_>, &mut Report<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let load = |error| self.load(error);
-        let layout = Layout::new(&model.program, &model.plan, 0).map_err(load)?;
-        let needed = layout.total() + u64::from(self.header.page_size);
-        let given = memory.len() as u64;
+        let layout = model.layout(&self.pager(memory)?).map_err(load)?;
+        let page = if M::COPIES { self.header.page_size.into() } else { 0 };
+        let (needed, given) = (layout.total() + page, memory.len() as u64);
         if given < needed {
             return Err(load(LoadError::Memory { needed, given }));
         }
         let (memory, ring) = split(memory, layout.total()).map_err(load)?;
         report.memory(memory.len(), ring.len());
-        let mut pager = self.pages(ring)?;
+        let mut pager = self.pager(ring)?;
         let engine = Engine::new(model.clone(), memory, &mut pager, &PORTABLE, &Serial);
         play(&mut engine.map_err(load)?, report)
     }

@@ -1,16 +1,17 @@
-//! Text to tokens and back, with the tokenizer's tables left on the card.
+//! Text to tokens and back, with the tokenizer's tables left where they lie.
 
-use crate::card::Card;
 use crate::command::{self, Prompt};
 use crate::failure::Failure;
+use crate::medium::Medium;
 use heapless::Vec;
 use omex_core::error::{LoadError, Section};
-use omex_core::image::Extent;
+use omex_core::image::{self, Extent};
 use omex_core::simd::PORTABLE;
 use omex_core::token::{
     DecodeError, Decoder, EncodeError, Full, Options, SourceError, Symbol, TableSource, Tokenizer,
 };
-use omex_hal_adapters::{BLOCK_BYTES, Block, StorageError};
+use omex_hal::Pager;
+use omex_hal_adapters::BLOCK_BYTES;
 
 /// The longest prompt, in tokens.
 const PROMPT_TOKENS: usize = 128;
@@ -22,24 +23,31 @@ const NO_TOKENIZER: &str = "the image has no tokenizer: give token ids";
 const WORD_SYMBOLS: usize = 48;
 
 /// Encodes prompts and decodes tokens; without a tokenizer in the image, only ids.
-pub struct Text<'c> {
-    tokenizer: Option<Tokenizer<Tables<'c>>>,
+pub struct Text<P> {
+    tokenizer: Option<Tokenizer<Tables<P>>>,
     decoder: Decoder,
 }
 
-impl<'c> Text<'c> {
-    /// The tokenizer that lies at `extent` of the card, read through `block`.
+impl<P: Pager> Text<P> {
+    /// The tokenizer that lies at `extent` of the image, read through `block`.
     ///
     /// # Errors
     /// Tables that can't be read, or are damaged.
-    pub fn open(card: &'c Card, extent: Extent, block: &'c mut [u8]) -> Result<Self, Failure> {
-        let block = block.as_chunks_mut().0;
-        let mut tables = Tables { card, extent, block, number: u32::MAX };
+    #[inline(never)]
+    pub fn open<'m, M: Medium<Pager<'m> = P>>(
+        medium: &'m M,
+        extent: Extent,
+        block: &'m mut [u8],
+    ) -> Result<Self, Failure> {
         let decoder = Decoder::new(false);
         if extent.length == 0 {
             return Ok(Self { tokenizer: None, decoder });
         }
-        if tables.crc32c()? != extent.crc32c {
+        let end = extent.offset.saturating_add(extent.length);
+        let pager = medium.pager(block, BLOCK_BYTES as u32, end)?;
+        let mut tables = Tables { pager, extent };
+        let crc = tables.crc32c().map_err(|e| Failure::load(e, BLOCK_BYTES as u32))?;
+        if crc != extent.crc32c {
             return Err(Failure::Load(LoadError::Section(Section::Tokenizer), None));
         }
         Ok(Self { tokenizer: Some(Tokenizer::open(tables)?), decoder })
@@ -85,58 +93,34 @@ impl<'c> Text<'c> {
     }
 }
 
-/// The tokenizer's tables on the card, behind one block of memory.
-struct Tables<'c> {
-    card: &'c Card,
+/// The tokenizer's tables, left in the image.
+struct Tables<P> {
+    pager: P,
     extent: Extent,
-    block: &'c mut [Block],
-    /// The block in memory.
-    number: u32,
 }
 
-impl Tables<'_> {
-    fn crc32c(&mut self) -> Result<u32, StorageError> {
-        let (mut at, mut crc) = (self.extent.offset, 0);
-        let end = at.saturating_add(self.extent.length);
-        while at < end {
-            let bytes = self.bytes_at(at)?;
-            let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(bytes.len());
-            crc = (PORTABLE.crc32c)(crc, bytes.get(..length).unwrap_or_default());
+impl<P: Pager> Tables<P> {
+    fn crc32c(&mut self) -> Result<u32, LoadError> {
+        let (mut at, mut crc, mut bytes) = (0, 0, [0; 64]);
+        while at < self.extent.length {
+            let left = usize::try_from(self.extent.length - at).unwrap_or(usize::MAX);
+            let length = left.min(bytes.len());
+            let bytes = bytes.get_mut(..length).unwrap_or_default();
+            image::read(&mut self.pager, self.extent.offset.saturating_add(at), bytes)?;
+            crc = (PORTABLE.crc32c)(crc, bytes);
             at += length as u64;
         }
         Ok(crc)
     }
-
-    /// The bytes from `address` of the card to the end of their block; at least one.
-    fn bytes_at(&mut self, address: u64) -> Result<&[u8], StorageError> {
-        let number = u32::try_from(address / BLOCK_BYTES as u64).map_err(|_| StorageError::End)?;
-        if number != self.number {
-            self.number = u32::MAX;
-            self.card.read(number, self.block)?;
-            self.number = number;
-        }
-        let block = self.block.as_flattened();
-        block.get((address % BLOCK_BYTES as u64) as usize..).ok_or(StorageError::End)
-    }
 }
 
-impl TableSource for Tables<'_> {
+impl<P: Pager> TableSource for Tables<P> {
     fn read(&mut self, offset: u32, out: &mut [u8]) -> Result<(), SourceError> {
         let end = u64::from(offset) + out.len() as u64;
         if end > self.extent.length {
             return Err(SourceError);
         }
-        let mut address = self.extent.offset + u64::from(offset);
-        let mut rest = out;
-        while !rest.is_empty() {
-            let bytes = self.bytes_at(address).map_err(|_| SourceError)?;
-            let length = bytes.len().min(rest.len());
-            let (bytes, _) = bytes.split_at_checked(length).ok_or(SourceError)?;
-            let (now, later) = rest.split_at_mut_checked(length).ok_or(SourceError)?;
-            now.copy_from_slice(bytes);
-            address += length as u64;
-            rest = later;
-        }
-        Ok(())
+        let address = self.extent.offset.saturating_add(offset.into());
+        image::read(&mut self.pager, address, out).map_err(|_| SourceError)
     }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 use omex_core::error::{LoadError, RunError};
 use omex_core::token::{DecodeError, EncodeError, OpenError};
 use omex_hal::PageError;
-use omex_hal_adapters::{SdCardError, SetupError, StorageError};
+use omex_hal_adapters::{SdCardError, SetupError};
 
 /// Why there is no output.
 pub enum Failure {
@@ -12,8 +12,6 @@ pub enum Failure {
     Task(&'static str),
     /// The card does not work.
     Card(SdCardError),
-    /// A block of the card can't be read.
-    Block(StorageError),
     /// The pages don't suit the memory.
     Setup(SetupError),
     /// The image can't be loaded; with the damaged page's first byte.
@@ -51,8 +49,6 @@ impl fmt::Display for Failure {
         match self {
             Self::Task(reason) => f.write_str(reason),
             Self::Card(error) => error.fmt(f),
-            Self::Block(StorageError::End) => f.write_str("the SD card is smaller than the image"),
-            Self::Block(StorageError::Device) => f.write_str("the SD card fails to read a block"),
             Self::Setup(error) => error.fmt(f),
             Self::Load(error, _) => error.fmt(f),
             Self::Run(error, _) => error.fmt(f),
@@ -62,10 +58,7 @@ impl fmt::Display for Failure {
         }?;
         match self {
             Self::Load(_, Some(byte)) | Self::Run(_, Some(byte)) => {
-                write!(f, ", at byte {byte} of the card")
-            }
-            Self::Load(LoadError::Memory { .. }, _) => {
-                f.write_str("; pack the image with --ram 64K --reserve 11K")
+                write!(f, ", at byte {byte} of the image")
             }
             _ => Ok(()),
         }
@@ -75,12 +68,6 @@ impl fmt::Display for Failure {
 impl From<SdCardError> for Failure {
     fn from(error: SdCardError) -> Self {
         Self::Card(error)
-    }
-}
-
-impl From<StorageError> for Failure {
-    fn from(error: StorageError) -> Self {
-        Self::Block(error)
     }
 }
 

@@ -3,12 +3,14 @@
 use crate::command::Command;
 use crate::failure::Failure;
 use crate::host;
+use crate::medium::Medium;
 use crate::play::{Image, split};
 use crate::report::Report;
 use crate::text::{Ids, Text};
 use omex_core::engine::{Engine, Model};
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
+use omex_hal::Pager;
 use omex_hal_adapters::BLOCK_BYTES;
 
 const EXPECTED: &str = "expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT";
@@ -16,16 +18,17 @@ const EXPECTED: &str = "expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT"
 /// Generates what the command line asks for.
 ///
 /// # Errors
-/// A command that is none, or a card or an image that is damaged, or does not fit the board.
+/// A command that is none, or a device or an image that is damaged, or does not fit the board.
 #[inline(never)]
-pub fn run(
-    image: &Image<'_>,
+pub fn run<M: Medium>(
+    image: &Image<'_, M>,
     model: &Model<'_>,
     memory: &mut [u8],
     report: &mut Report<'_>,
 ) -> Result<(), Failure> {
-    let (block, memory) = split(memory, BLOCK_BYTES as u64).map_err(|e| image.load(e))?;
-    let mut text = Text::open(image.card, image.header.tokenizer, block)?;
+    let (block, memory) =
+        split(memory, if M::COPIES { BLOCK_BYTES as u64 } else { 0 }).map_err(|e| image.load(e))?;
+    let mut text = Text::open(image.medium, image.header.tokenizer, block)?;
     let mut task = Task { max_tokens: 0, prompt: Ids::new() };
     command(&mut text, &mut task)?;
     image.with_engine(model, memory, report, |engine, report| {
@@ -41,7 +44,7 @@ struct Task {
 
 /// Reads the command line.
 #[inline(never)]
-fn command(text: &mut Text<'_>, task: &mut Task) -> Result<(), Failure> {
+fn command<P: Pager>(text: &mut Text<P>, task: &mut Task) -> Result<(), Failure> {
     let mut line = [0; host::COMMAND_BYTES];
     let line = host::command_line(&mut line).map(|line| line.to_bytes());
     let command = line.and_then(Command::parse).ok_or(Failure::Task(EXPECTED))?;
@@ -50,11 +53,11 @@ fn command(text: &mut Text<'_>, task: &mut Task) -> Result<(), Failure> {
 }
 
 /// Generates the text.
-fn generate(
-    image: &Image<'_>,
+fn generate<M: Medium, P: Pager>(
+    image: &Image<'_, M>,
     engine: &mut Engine<'_>,
     task: &Task,
-    text: &mut Text<'_>,
+    text: &mut Text<P>,
     report: &mut Report<'_>,
 ) -> Result<(), Failure> {
     let run = |error| Failure::run(error, image.header.page_size);
@@ -62,11 +65,13 @@ fn generate(
     let mut generation = Generation::prefill(engine, sampler, &task.prompt).map_err(run)?;
     for _ in 0..task.max_tokens {
         let Some(token) = generation.next_token().map_err(run)? else { break };
-        report.begin_token(token, generation.logits(), image.card.bytes_read());
+        report.begin_token(token, generation.logits(), image.medium.bytes_read());
         text.decode(token, |piece| report.text(piece))?;
         report.end_line();
     }
-    report.finish(text);
-    report.summary(["logits_checksum", "sd_bytes_per_token"], image.card.bytes_read());
+    report.begin_end();
+    text.finish(|piece| report.text(piece));
+    report.end_line();
+    report.summary(["logits_checksum", "sd_bytes_per_token"], image.medium.bytes_read());
     Ok(())
 }
