@@ -12,6 +12,7 @@ use omex_core::error::LoadError;
 use omex_core::image::{Extent, HEADER_BYTES, Header};
 use omex_core::program::{Needs, Program};
 use omex_core::simd::LANES;
+use omex_core::state::kv::KvFormat;
 use omex_core::token::Tokenizer;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -34,7 +35,8 @@ pub struct Target {
     pub columns: Option<u32>,
     /// Positions of the KV cache; as many as fit if `None`.
     pub context: Option<u32>,
-    /// How keys and values are stored; by the model's precision if `None`.
+    /// How keys and values are stored; if `None`, by the model's precision, but in bytes where more
+    /// positions fit and otherwise not all do.
     pub kv: Option<Kv>,
 }
 
@@ -58,6 +60,10 @@ pub struct BoardPlan {
     pub activations: u64,
     /// Positions that the KV cache holds.
     pub context: u32,
+    /// The first of them, which stay for ever.
+    pub sinks: u32,
+    /// Positions that the model was trained for; 0 if it has none.
+    pub model_context: u32,
     /// How keys and values are stored.
     pub kv_format: Kv,
     /// Tokens in one pass of the prompt.
@@ -66,6 +72,22 @@ pub struct BoardPlan {
     pub page_size: u32,
     /// Bytes of the image.
     pub image: u64,
+}
+
+impl BoardPlan {
+    /// Where a text loses its thread, if the KV cache is shorter than what the model was trained for.
+    #[must_use]
+    pub fn thread(&self) -> Option<String> {
+        let Self { context, sinks, model_context, .. } = *self;
+        (context < model_context).then(|| {
+            format!(
+                "a text keeps its thread for {context} tokens, prompt included, of the {model_context} \
+                 that the model was trained for; from there on, a token sees only the first {sinks} \
+                 and the last {} before it",
+                context - sinks
+            )
+        })
+    }
 }
 
 /// Packs a package into a flash image; the file appears whole or not at all.
@@ -81,7 +103,7 @@ pub fn pack(package: &Package, target: &Target, output: &Path) -> Result<BoardPl
     }
     let tokenizer = package.tokenizer_tables().unwrap_or_default();
     let mut image = Writer::new(package, page_size, target.kv, tokenizer.len() as u64)?;
-    let plan = image.fit(package, target)?;
+    let plan = image.best(package, target)?;
     image.header.plan = plan.1;
     image.header.ram_bytes = u32::try_from(target.ram).unwrap_or(u32::MAX);
     image.write(package, tokenizer, output)?;
@@ -145,7 +167,24 @@ impl Writer {
         Ok(Self { header, tensors: table, places })
     }
 
-    /// The largest plan that fits the board.
+    /// The largest plan that fits the board, with bytes as keys and values where that holds more of a text
+    /// than floats do.
+    fn best(&mut self, package: &Package, target: &Target) -> Result<(BoardPlan, Plan)> {
+        let floats = self.fit(package, target);
+        let wanted = target.context.unwrap_or(package.program()?.header().context_length);
+        let positions = floats.as_ref().map_or(0, |(_, plan)| plan.kv_capacity);
+        let default = self.header.plan.kv_format == KvFormat::Half && target.kv.is_none();
+        if positions >= wanted.max(1) || !default {
+            return floats;
+        }
+        self.header.plan.kv_format = KvFormat::Int8;
+        match self.fit(package, target) {
+            Ok(bytes) if bytes.1.kv_capacity > positions => Ok(bytes),
+            _ => floats,
+        }
+    }
+
+    /// The largest plan that fits the board, with this format of keys and values.
     fn fit(&self, package: &Package, target: &Target) -> Result<(BoardPlan, Plan)> {
         let program = package.program()?;
         let tables = self.header.resident_bytes();
@@ -201,6 +240,8 @@ impl Writer {
             kv_cache: layout.states,
             activations: layout.total() - layout.states,
             context: plan.kv_capacity,
+            sinks: plan.kv_sinks,
+            model_context: header.context_length,
             kv_format: plan.kv_format.into(),
             prefill_chunk: columns,
             page_size: self.header.page_size,

@@ -4,7 +4,7 @@ mod common;
 
 use common::{bytes, characters, characters_in_words, decode, encode};
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
-use omex_core::token::{Options, Symbol, Tokenizer};
+use omex_core::token::{Decoder, Options, Symbol, Tokenizer};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,25 @@ fn gguf_vocabularies() {
     for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2"] {
         check(&bytes(pre));
     }
+}
+
+#[test]
+fn what_follows_a_prompt_keeps_its_first_space() {
+    let section = compile(&characters()).unwrap();
+    let mut tokenizer = Tokenizer::open(&section[..]).unwrap();
+    let text = "go on 日 and é";
+    let (ids, _) = encode(&mut tokenizer, text, 64);
+    let (mut decoder, mut said) = (Decoder::new(true), String::new());
+    for (at, id) in ids.iter().enumerate() {
+        let mut after = tokenizer.decoder_after(&ids[..at], true).unwrap();
+        let mut rest = String::new();
+        for id in &ids[at..] {
+            tokenizer.decode(&mut after, *id, &mut |part| rest.push_str(part)).unwrap();
+        }
+        assert_eq!(format!("{said}{rest}"), text, "behind {at} tokens");
+        tokenizer.decode(&mut decoder, *id, &mut |part| said.push_str(part)).unwrap();
+    }
+    assert_eq!(said, text);
 }
 
 #[test]

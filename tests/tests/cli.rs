@@ -106,9 +106,20 @@ fn the_way_from_a_download_to_a_card() {
         &["run", "OUT.omex", "Once upon a time", "--max-tokens", "20"],
     ));
     assert!(text.out.starts_with("Once upon a time") && text.out.len() > 30, "{text:?}");
-    let pack =
-        succeeds(run_in(folder.path(), &["pack", "OUT.omex", "--ram", "64K", "-o", "card.img"]));
+    let pack = ["pack", "OUT.omex", "--ram", "64K", "-o", "card.img"];
+    let longer = succeeds(run_in(folder.path(), &pack));
+    let pack = succeeds(run_in(folder.path(), &[&pack[..], &["--kv", "f16"]].concat()));
     assert!(pack.out.contains("card.img"), "{pack:?}");
+    // More of a text fits in bytes, and either way it is said how much.
+    let thread = |packed: &Finished| {
+        let found = packed.out.split_once("a text keeps its thread for ")?.1;
+        found.split_once(' ')?.0.parse::<u32>().ok()
+    };
+    assert!(longer.out.contains("positions, int8"), "{longer:?}");
+    assert!(thread(&longer) > thread(&pack) && thread(&pack) > Some(1), "{longer:?}, {pack:?}");
+    let whole = ["pack", "OUT.omex", "--ram", "1M", "-o", "whole.img"];
+    let whole = succeeds(run_in(folder.path(), &whole));
+    assert!(thread(&whole).is_none() && whole.out.contains("positions, f16"), "{whole:?}");
     succeeds(run_in(folder.path(), &["validate", "card.img"]));
     let other = run_in(folder.path(), &["run", "card.img", "--ids", "1", "--kv", "int8"]);
     assert_eq!(other.code, Some(2), "{other:?}");

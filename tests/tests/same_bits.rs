@@ -291,7 +291,7 @@ fn a_board_with_64_kb_computes_the_same_bits() {
         Some(path) => path,
         None => shipped_model(),
     };
-    for precision in [Precision::Int8, Precision::Int4] {
+    for (precision, kv) in [(Precision::Int8, Kv::F16), (Precision::Int4, Kv::Int8)] {
         let package = Converted::new(&*open(&source, None).unwrap(), Some(precision));
         let image = package.folder.path().join("card.img");
         let target = omex::pack::Target {
@@ -300,7 +300,7 @@ fn a_board_with_64_kb_computes_the_same_bits() {
             page_size: None,
             columns: None,
             context: None,
-            kv: None,
+            kv: Some(kv),
         };
         pack_with(&package.path, &target, &image);
         let Some(mut board) = board("lm3s6965evb", &image) else { return };

@@ -79,6 +79,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         println!("{}", said.to_json()?);
     } else {
         eprintln!("\n\n{}", said.summary.join("\n"));
+        if let Some(kept) = said.kept() {
+            eprintln!(
+                "the text is longer than the KV cache, and kept its thread for {kept} tokens"
+            );
+        }
     }
     Ok(())
 }
@@ -261,6 +266,17 @@ impl Said {
         Ok(())
     }
 
+    fn number(&self, name: &str) -> Option<u64> {
+        let mut numbers = self.summary.iter().filter_map(|pair| pair.split_once('='));
+        numbers.find(|(other, _)| *other == name)?.1.parse().ok()
+    }
+
+    /// Positions of the KV cache, if the text is longer.
+    fn kept(&self) -> Option<u64> {
+        let kept = self.number("kv_positions")?;
+        (self.number("positions")? > kept).then_some(kept)
+    }
+
     fn to_json(&self) -> Result<String> {
         let ids: Vec<_> = self.ids.iter().map(u32::to_string).collect();
         let outputs: Vec<_> = self.outputs.iter().map(Output::to_json).collect();
@@ -312,6 +328,18 @@ mod tests {
         assert_eq!(said.to_json().unwrap(), expected);
         assert!(said.hear("token x y").is_err());
         assert!(said.hear("").is_err());
+    }
+
+    #[test]
+    fn a_text_that_is_longer_than_the_cache_is_told() {
+        let kept = |summary: &str| {
+            let mut said = Said::default();
+            said.hear(summary).unwrap();
+            said.kept()
+        };
+        assert_eq!(kept("summary positions=80 kv_positions=80"), None);
+        assert_eq!(kept("summary positions=81 kv_positions=80"), Some(80));
+        assert_eq!(kept("summary ram_bytes=1"), None);
     }
 
     #[test]

@@ -69,6 +69,7 @@ fn generate<M: Medium, P: Pager>(
         text.decode(token, |piece| report.text(piece))?;
         report.end_line();
     }
+    report.positions(engine.position(), engine.plan().kv_capacity);
     report.begin_end();
     text.finish(|piece| report.text(piece));
     report.end_line();

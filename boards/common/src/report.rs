@@ -14,6 +14,8 @@ pub struct Report<'o> {
     crc32c: u32,
     /// Bytes read when the first result was there, if pages are read.
     read_at_first: Option<u64>,
+    /// How long the text is, and how many positions the KV cache holds.
+    positions: Option<[u32; 2]>,
     /// Bytes of the arena that hold the image's tables, the engine's memory, and pages.
     tables: u64,
     engine: usize,
@@ -23,12 +25,27 @@ pub struct Report<'o> {
 impl<'o> Report<'o> {
     /// Nothing yet, but the image's tables in the arena.
     pub fn new(output: &'o mut Output, tables: u64) -> Self {
-        Self { output, results: 0, crc32c: 0, read_at_first: None, tables, engine: 0, ring: 0 }
+        Self {
+            output,
+            results: 0,
+            crc32c: 0,
+            read_at_first: None,
+            positions: None,
+            tables,
+            engine: 0,
+            ring: 0,
+        }
     }
 
     /// Notes how many bytes of the arena the engine and the pages have.
     pub fn memory(&mut self, engine: usize, ring: usize) {
         (self.engine, self.ring) = (engine, ring);
+    }
+
+    /// Notes how long the text is, and how many positions the KV cache holds.
+    #[cfg(feature = "text")]
+    pub fn positions(&mut self, text: u32, cache: u32) {
+        self.positions = Some([text, cache]);
     }
 
     /// Counts a result, for which so much was read since the start.
@@ -113,6 +130,8 @@ impl<'o> Report<'o> {
             ("tables_bytes", Some(self.tables)),
             ("engine_bytes", Some(self.engine as u64)),
             ("ring_bytes", Some(self.ring as u64)),
+            ("positions", self.positions.map(|[used, _]| used.into())),
+            ("kv_positions", self.positions.map(|[_, kept]| kept.into())),
             ("sd_bytes", bytes_read),
             (per_result, bytes_a_result),
         ];

@@ -72,7 +72,9 @@ impl<P: Pager> Text<P> {
                 tokenizer.encode(text, Options::default(), &mut scratch, sink)?;
             }
         }
-        ids.iter().try_for_each(|id| self.decode(*id, |_| {}))?;
+        if let Some(tokenizer) = &mut self.tokenizer {
+            self.decoder = tokenizer.decoder_after(ids, false)?;
+        }
         Ok(())
     }
 

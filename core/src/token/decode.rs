@@ -21,7 +21,9 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// The start of a text. Special tokens are written out if `show_special`, and left out if not.
+    /// The start of a text, which has no space before its first word. Special tokens are written out if
+    /// `show_special`, and left out if not. What follows a prompt is no start of a text:
+    /// [`super::Tokenizer::decoder_after`].
     pub const fn new(show_special: bool) -> Self {
         Self { pending: [0; 3], pending_length: 0, started: false, show_special }
     }

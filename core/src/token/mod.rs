@@ -142,6 +142,21 @@ impl<S: TableSource> Tokenizer<S> {
         })
     }
 
+    /// A decoder for what follows `ids`, the prompt of a text that is under way: its first word keeps the space before
+    /// it, and a character that the prompt began is completed.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn decoder_after(
+        &mut self,
+        ids: &[u32],
+        show_special: bool,
+    ) -> Result<Decoder, DecodeError> {
+        let mut decoder = Decoder::new(show_special);
+        ids.iter().try_for_each(|id| self.decode(&mut decoder, *id, &mut |_| {}))?;
+        Ok(decoder)
+    }
+
     /// Decodes one more id of the text that `decoder` is at, giving whole characters to `emit`. An id outside the
     /// vocabulary has no text.
     ///

@@ -122,14 +122,12 @@ impl Requests<'_> {
     /// The text that tokens add to a prompt; empty without a tokenizer.
     pub(super) fn decode(&mut self, prompt: &[u32], ids: &[u32]) -> Result<String, String> {
         let Some(tokenizer) = &mut self.tokenizer else { return Ok(String::new()) };
-        let (mut decoder, mut text) = (token::Decoder::new(false), String::new());
-        for tokens in [prompt, ids] {
-            text.clear();
-            for id in tokens {
-                let decoded =
-                    tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
-                decoded.map_err(|error| format!("token {id} can't be decoded: {error}"))?;
-            }
+        let after = tokenizer.decoder_after(prompt, false);
+        let mut decoder = after.map_err(|e| format!("the prompt can't be decoded: {e}"))?;
+        let mut text = String::new();
+        for id in ids {
+            let decoded = tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
+            decoded.map_err(|error| format!("token {id} can't be decoded: {error}"))?;
         }
         decoder.finish(&mut |piece| text.push_str(piece));
         Ok(text)

@@ -34,7 +34,8 @@ pub(crate) struct Args {
     /// Positions of the KV cache [default: as many as fit]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     context: Option<u32>,
-    /// Format of the KV cache [default: f16, or f32 for a model in f32]
+    /// Format of the KV cache [default: f16, or int8 where f16 has no room for
+    /// all positions; f32 for a model in f32]
     #[arg(long, value_parser = choices::kv(), value_name = "FORMAT")]
     kv: Option<Kv>,
     /// Print one JSON object
@@ -71,6 +72,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     let used: u64 = rows.iter().map(|(_, size)| size).sum();
     text.push_str(&format!("{:40} {used:>8} of {}\n", "in all", plan.ram));
+    if let Some(thread) = plan.thread() {
+        text.push_str(&format!("{thread}\n"));
+    }
     text.push_str(&format!("{}: {}\n", args.output.display(), bytes::show(plan.image)));
     output::text(&text)
 }

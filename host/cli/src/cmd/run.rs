@@ -187,13 +187,10 @@ pub(crate) fn generate(
     let mut engine = session.engine()?;
     let (mut ids, mut sampler) = request.begin(&mut engine)?;
     let held = engine.position() as usize;
-    let mut text = Text { decoder: Decoder::new(false), all: String::new() };
-    if let Some(tokenizer) = &mut tokenizer {
-        for id in &ids {
-            text.push(tokenizer, *id, &mut |_| Ok(()))?;
-        }
-        text.all.clear();
-    }
+    let after = tokenizer.as_mut().map(|tokenizer| tokenizer.decoder_after(&ids, false));
+    let decoder = after.unwrap_or(Ok(Decoder::new(false)));
+    let decoder = decoder.map_err(|e| Error::Usage(format!("the prompt can't be decoded: {e}")))?;
+    let mut text = Text { decoder, all: String::new() };
     let (prefill, prompt) = (Instant::now(), ids.len());
     note_forgotten(prompt, engine.plan());
     // All passes but the last here, to be able to stop between them.
