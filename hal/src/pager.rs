@@ -73,6 +73,8 @@ pub enum PageErrorKind {
     Checksum,
     /// The bytes changed while they were in use.
     Changed,
+    /// Nobody wants it any more: the caller asked the pager to stop.
+    Cancelled,
 }
 
 impl fmt::Display for PageError {
@@ -83,6 +85,7 @@ impl fmt::Display for PageError {
             PageErrorKind::Truncated => "is cut short",
             PageErrorKind::Checksum => "does not match its checksum, read twice",
             PageErrorKind::Changed => "is in a file that changed while it was in use",
+            PageErrorKind::Cancelled => "was not read: the work was cancelled",
         };
         write!(f, "page {} {what}", self.page)
     }

@@ -1,9 +1,11 @@
 //! How fast a model runs: prefill, decode behind texts of some length, and startup.
 
+use crate::cancel::Cancel;
 use crate::forecast::{kv_bytes_per_position, weight_bytes_per_token};
+use crate::generate::forward;
 use crate::profile::{Profile, cores, peak_bytes};
 use crate::session::{Options, Session};
-use crate::{Error, Result, dispatch, interrupt};
+use crate::{Error, Result, dispatch};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
 use serde::Serialize;
@@ -145,10 +147,10 @@ pub fn fit(work: &mut Work, session: &Session) -> Result<Vec<u32>> {
 /// can stay there. `done` is called for each run.
 ///
 /// # Errors
-/// A model that can't be run, Ctrl-C.
+/// A model that can't be run, being cancelled.
 pub fn measure(session: &mut Session, work: &Work, done: &mut dyn FnMut()) -> Result<Samples> {
-    let failed = session.failure();
-    let mut text = Text { engine: session.engine()?, failed: &failed };
+    let (failed, cancel) = (session.failure(), session.cancel().clone());
+    let mut text = Text { engine: session.engine()?, failed: &failed, cancel };
     let mut samples = Samples::default();
     // The first passes check pages and touch memory.
     text.begin(WARM_UP)?;
@@ -180,6 +182,7 @@ pub fn measure(session: &mut Session, work: &Work, done: &mut dyn FnMut()) -> Re
 struct Text<'t> {
     engine: Engine<'t>,
     failed: &'t dyn Fn(RunError) -> Error,
+    cancel: Cancel,
 }
 
 impl Text<'_> {
@@ -187,18 +190,14 @@ impl Text<'_> {
         let (first, vocabulary) =
             (self.engine.position(), self.engine.program().header().vocab_size);
         let ids: Vec<_> = (first..first + count).map(|i| token(i, vocabulary)).collect();
-        self.engine.forward(&ids, Wanted::Last).map_err(self.failed)?;
-        interrupt::check()
+        let Self { engine, failed, cancel } = self;
+        forward(engine, &ids, Wanted::Last, cancel, failed, &mut |_, _| Ok(()))
     }
 
     /// Begins a new text with this many tokens.
     fn begin(&mut self, tokens: u32) -> Result<()> {
         self.engine.reset();
-        while self.engine.position() < tokens {
-            let left = tokens - self.engine.position();
-            self.forward(left.min(self.engine.plan().columns))?;
-        }
-        Ok(())
+        self.forward(tokens)
     }
 
     /// Goes on token by token, and returns tokens a second.
@@ -216,7 +215,7 @@ impl Text<'_> {
 /// with the runs done and the runs in all.
 ///
 /// # Errors
-/// A model that can't be run, Ctrl-C.
+/// A model that can't be run, being cancelled.
 pub fn benchmark(
     model: &Path,
     options: &Options,
@@ -241,7 +240,8 @@ pub fn benchmark(
     // Before memory is measured: that takes some.
     let peak_bytes = peak_bytes();
     let threads = options.threads.unwrap_or_else(cores).max(1);
-    let read_bandwidth = Profile::of_this_machine(false)?.read_bandwidth(threads)?;
+    let read_bandwidth = Profile::of_this_machine(false, &options.cancel)?
+        .read_bandwidth(threads, &options.cancel)?;
     let weight_bytes =
         weight_bytes_per_token(&session.program()?, session.plan().precision.planes());
     let position_bytes = kv_bytes_per_position(&session.program()?, session.plan());
@@ -301,7 +301,7 @@ fn startup_ms(model: &Path, options: &Options, vocabulary: u32, omex: &Path) -> 
         err.read_to_string(&mut said).map_err(failed)?;
     }
     let status = child.wait().map_err(failed)?;
-    interrupt::check()?;
+    options.cancel.check()?;
     if !status.success() || line.is_empty() {
         return Err(failed(std::io::Error::other(said.trim().to_owned())));
     }

@@ -1,8 +1,9 @@
 //! What a model's matrices are multiplied with: second moments, for quantizing with care.
 
+use crate::Result;
+use crate::generate::forward;
 use crate::quantize::Hessian;
 use crate::session::Session;
-use crate::{Result, interrupt};
 use omex_core::engine::Wanted;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
@@ -17,7 +18,7 @@ const TEXT: usize = 128;
 /// without any, texts that it writes itself from `first` on.
 ///
 /// # Errors
-/// A model that can't be run, Ctrl-C.
+/// A model that can't be run, being cancelled.
 pub fn calibrate(
     session: &mut Session,
     data: Option<&[u32]>,
@@ -28,16 +29,13 @@ pub fn calibrate(
         hessians.entry(tensor).or_insert_with(|| Hessian::new(x.len())).add(x);
     };
     let context = session.plan().context as usize;
-    let failed = session.failure();
+    let (failed, cancel) = (session.failure(), session.cancel().clone());
     let mut engine = session.engine()?;
     engine.observe(&mut observe);
     if let Some(ids) = data {
         for window in ids.get(..ids.len().min(TOKENS)).unwrap_or_default().chunks(context) {
             engine.reset();
-            for chunk in window.chunks(engine.plan().columns as usize) {
-                engine.forward(chunk, Wanted::Last).map_err(&failed)?;
-                interrupt::check()?;
-            }
+            forward(&mut engine, window, Wanted::Last, &cancel, &failed, &mut |_, _| Ok(()))?;
         }
         return Ok(hessians);
     }
@@ -52,7 +50,7 @@ pub fn calibrate(
             length += 1;
         }
         (seen, seed) = (seen + length, seed + 1);
-        interrupt::check()?;
+        cancel.check()?;
     }
     Ok(hessians)
 }

@@ -103,7 +103,7 @@ pub enum Error {
         /// How many problems were found.
         count: usize,
     },
-    /// The user pressed Ctrl-C.
+    /// The work was cancelled, as by Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }

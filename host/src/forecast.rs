@@ -5,6 +5,7 @@
 //! reading these; the KV cache is read besides.
 
 use crate::Result;
+use crate::cancel::Cancel;
 use crate::plan::MemoryPlan;
 use crate::profile::{CACHED_BYTES, Profile};
 use omex_core::ops::{Op, Operand, Reads};
@@ -166,7 +167,7 @@ impl<'f> Forecaster<'f> {
     ) -> Result<Option<Self>> {
         let known = profile.storage_bandwidth.or((!plan.reads_storage()).then_some(f64::INFINITY));
         let Some(storage_bandwidth) = known else { return Ok(None) };
-        let read_bandwidth = profile.read_bandwidth(threads)?;
+        let read_bandwidth = profile.read_bandwidth(threads, &Cancel::default())?;
         Ok(Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth }))
     }
 

@@ -1,5 +1,6 @@
 //! The flash image: writing one from a package, and opening one on the host.
 
+use crate::cancel::Cancel;
 use crate::durable::{create_beside, persist};
 use crate::import::unconverted;
 use crate::package::validate::Report;
@@ -94,7 +95,12 @@ impl BoardPlan {
 ///
 /// # Errors
 /// A board too small for the model, with the shortfall, or files that can't be read or written.
-pub fn pack(package: &Package, target: &Target, output: &Path) -> Result<BoardPlan> {
+pub fn pack(
+    package: &Package,
+    target: &Target,
+    output: &Path,
+    cancel: &Cancel,
+) -> Result<BoardPlan> {
     let page_size = target.page_size.unwrap_or(if target.ram <= 128 << 10 { 1024 } else { 4096 });
     if !page_size.is_power_of_two() || !(512..=1 << 20).contains(&page_size) {
         let message =
@@ -106,7 +112,7 @@ pub fn pack(package: &Package, target: &Target, output: &Path) -> Result<BoardPl
     let plan = image.best(package, target)?;
     image.header.plan = plan.1;
     image.header.ram_bytes = u32::try_from(target.ram).unwrap_or(u32::MAX);
-    image.write(package, tokenizer, output)?;
+    image.write(package, tokenizer, output, cancel)?;
     Ok(BoardPlan { image: image.header.pages.offset + image.header.pages.length, ..plan.0 })
 }
 
@@ -250,7 +256,13 @@ impl Writer {
         Ok((board, plan))
     }
 
-    fn write(&mut self, package: &Package, tokenizer: &[u8], output: &Path) -> Result<()> {
+    fn write(
+        &mut self,
+        package: &Package,
+        tokenizer: &[u8],
+        output: &Path,
+        cancel: &Cancel,
+    ) -> Result<()> {
         let crc32c = dispatch::kernels()?.crc32c;
         let io = |e| Error::io(output, "write", e);
         let target = ImageFile::new(output, self.header.pages.offset + self.header.pages.length)?;
@@ -261,7 +273,7 @@ impl Writer {
             let padding = to - self.header.pages.offset - pages.length();
             pages.write(&vec![0; padding as usize]).map_err(io)?;
             copy(package, tensor, crc32c, |bytes| pages.write(bytes).map_err(io))?;
-            crate::interrupt::check()?;
+            cancel.check()?;
         }
         let (_, checksums) = pages.finish().map_err(io)?;
         let checksums: Vec<u8> = checksums.iter().flat_map(|crc| crc.to_le_bytes()).collect();
@@ -456,8 +468,8 @@ const NOT_A_MODEL: &str = "give a package (a folder) or an image made by omex pa
 /// Checks everything in an image, pages included.
 ///
 /// # Errors
-/// Only Ctrl-C; everything that is wrong with the image is in the report.
-pub fn validate(path: &Path) -> Result<Report> {
+/// Only [`Error::Interrupted`]; everything that is wrong with the image is in the report.
+pub fn validate(path: &Path, cancel: &Cancel) -> Result<Report> {
     let mut report = Report { files: 1, ..Report::default() };
     let image = match Image::open(path) {
         Ok(image) => image,
@@ -479,7 +491,7 @@ pub fn validate(path: &Path) -> Result<Report> {
     let crc32c = dispatch::kernels()?.crc32c;
     let mut page = vec![0; page_size as usize];
     for (number, expected) in image.checksums.iter().enumerate() {
-        crate::interrupt::check()?;
+        cancel.check()?;
         let offset = pages.offset + number as u64 * u64::from(page_size);
         let length = u64::from(page_size).min(image.length - offset) as usize;
         let page = &mut page[..length];

@@ -1,8 +1,11 @@
 //! Models with random weights in the shapes of known ones: for measuring, where nobody reads the text.
 
 use crate::arch::{self, Role};
+use crate::cancel::Cancel;
+use crate::import::hugging_face;
 use crate::import::{Container, Encoding, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use crate::quantize::Precision;
+use crate::session::Tables;
 use crate::{Error, Result};
 use half::f16;
 use serde_json::json;
@@ -253,6 +256,17 @@ fn mixed(z: u64) -> u64 {
     z ^ z >> 31
 }
 
+/// What the package would be that is converted from the model with this `config.json`, but for its
+/// tokenizer.
+///
+/// # Errors
+/// A file that is malformed, or another architecture's.
+pub fn tables_of_config(path: &Path, precision: Precision, residual: bool) -> Result<Tables> {
+    let model = RandomModel::with_config(path, hugging_face::read_config(path)?)?;
+    let (compiled, index) = crate::convert::outline(&model, Some(precision), residual)?;
+    Ok(Tables::new(path, compiled, &index, None))
+}
+
 /// Writes a package with random weights, which appears whole or not at all.
 ///
 /// # Errors
@@ -263,6 +277,7 @@ pub fn write(
     seed: u64,
     output: &Path,
     force: bool,
+    cancel: &Cancel,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<crate::package::Package> {
     use crate::convert::{Calibration, Options, convert};
@@ -271,6 +286,7 @@ pub fn write(
         precision: Some(precision),
         calibration: Calibration::Off,
         force,
+        cancel: cancel.clone(),
         ..Default::default()
     };
     convert(&model, "random", shape.name, output, &options, progress)

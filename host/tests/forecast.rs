@@ -1,6 +1,7 @@
 //! What a plan costs, on machines that are made up.
 
 use omex::Error;
+use omex::cancel::Cancel;
 use omex::forecast::{Forecast, Limit, forecast};
 use omex::pager::PageSource;
 use omex::plan::{MemoryPlan, Residency};
@@ -31,7 +32,8 @@ fn machine(memory: f64, storage: Option<f64>, seconds: f64) -> Profile {
 
 fn tables(folder: &Path) -> Tables {
     let path = folder.join("random.omex");
-    write(&SHAPES[0], Precision::Int8, 0, &path, false, &mut |_, _| {}).unwrap();
+    write(&SHAPES[0], Precision::Int8, 0, &path, false, &Cancel::default(), &mut |_, _| {})
+        .unwrap();
     Tables::open(&path).unwrap()
 }
 

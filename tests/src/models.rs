@@ -1,6 +1,7 @@
 //! Models converted into folders that vanish with the test.
 
 use crate::json;
+use omex::cancel::Cancel;
 use omex::convert::{Options, convert};
 use omex::import::{Container, open};
 use omex::pack::{BoardPlan, Target, pack};
@@ -75,7 +76,7 @@ impl Converted {
 /// Packs an image.
 pub fn pack_with(package: &Path, target: &Target, image: &Path) -> BoardPlan {
     let package = Package::open(package).unwrap_or_else(|e| panic!("{e}"));
-    pack(&package, target, image).unwrap_or_else(|e| panic!("packing: {e}"))
+    pack(&package, target, image, &Cancel::default()).unwrap_or_else(|e| panic!("packing: {e}"))
 }
 
 /// Converts the model at a path.

@@ -1,5 +1,6 @@
 //! Running models, and comparing what they say.
 
+use omex::cancel::Cancel;
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::session::{Options, Session};
@@ -48,6 +49,7 @@ impl Setting<'_> {
             sequences: 1,
             pages: self.pages,
             precision: self.precision,
+            cancel: Cancel::default(),
         };
         let mut session = Session::open(model, &options)?;
         if let Some(kernels) = self.kernels {

@@ -1,5 +1,6 @@
 //! What is written appears whole, stays, and takes nothing with it that was there before.
 
+use omex::cancel::Cancel;
 use omex::convert::{Calibration, Options, convert};
 use omex::pack::{Target, pack};
 use omex::package::Package;
@@ -30,7 +31,7 @@ fn replace(model: &Path, precision: Precision) -> omex::Result<()> {
 }
 
 fn is_valid(model: &Path) -> bool {
-    validate(model, &mut |_| {}).unwrap().problems.is_empty()
+    validate(model, &Cancel::default(), &mut |_| {}).unwrap().problems.is_empty()
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -96,8 +97,9 @@ fn readers_see_the_old_package_or_the_new_one() {
                 kv: None,
             };
             let image = model.folder.path().join("m.img");
-            pack(&Package::open(&model.path).unwrap(), &target, &image).unwrap();
-            assert!(omex::pack::validate(&image).unwrap().problems.is_empty());
+            pack(&Package::open(&model.path).unwrap(), &target, &image, &Cancel::default())
+                .unwrap();
+            assert!(omex::pack::validate(&image, &Cancel::default()).unwrap().problems.is_empty());
         }
     });
 }

@@ -1,5 +1,6 @@
 //! What is written as GGUF is the very same model.
 
+use omex::cancel::Cancel;
 use omex::export::gguf;
 use omex::import::open;
 use omex::package::Package;
@@ -13,7 +14,7 @@ fn assert_same_model(what: &str, original: &Converted, precision: Option<Precisi
     let path = original.folder.path().join("model.gguf");
     assert!(!gguf::is_of(&package, &path).unwrap());
     let mut last = (0, 0);
-    gguf::write(&package, &path, &mut |done, all| last = (done, all)).unwrap();
+    gguf::write(&package, &path, &Cancel::default(), &mut |done, all| last = (done, all)).unwrap();
     assert_eq!(last.0, last.1, "{what}: all bytes are foreseen");
     assert_eq!(std::fs::metadata(&path).unwrap().len(), last.1, "{what}");
     assert!(gguf::is_of(&package, &path).unwrap(), "{what}");
@@ -60,7 +61,8 @@ fn a_file_of_other_weights_is_told_apart() {
         Converted::new(&random, Some(Precision::Int8))
     });
     let path = first.folder.path().join("model.gguf");
-    gguf::write(&Package::open(&first.path).unwrap(), &path, &mut |_, _| {}).unwrap();
+    gguf::write(&Package::open(&first.path).unwrap(), &path, &Cancel::default(), &mut |_, _| {})
+        .unwrap();
     assert!(gguf::is_of(&Package::open(&first.path).unwrap(), &path).unwrap());
     assert!(!gguf::is_of(&Package::open(&second.path).unwrap(), &path).unwrap());
 }
@@ -69,7 +71,12 @@ fn a_file_of_other_weights_is_told_apart() {
 fn a_row_of_part_of_a_block_has_no_place_in_a_quantized_gguf() {
     let package = Converted::new(&Synthetic::odd(), Some(Precision::Int8));
     let path = package.folder.path().join("model.gguf");
-    let refused = gguf::write(&Package::open(&package.path).unwrap(), &path, &mut |_, _| {});
+    let refused = gguf::write(
+        &Package::open(&package.path).unwrap(),
+        &path,
+        &Cancel::default(),
+        &mut |_, _| {},
+    );
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("graph.json") && message.contains("36"), "{message}");
     assert!(!path.exists());

@@ -1,5 +1,6 @@
 //! Whatever a file holds, the answer is an error that names it: no panic, no hang, nothing half-written.
 
+use omex::cancel::Cancel;
 use omex::convert::{Options, convert};
 use omex::dispatch;
 use omex::import::open as open_source;
@@ -39,7 +40,11 @@ fn package() -> Converted {
 /// Opens a model, checks it and runs it a little, within a memory that a small model fits in.
 /// Neither may panic; what they say is returned.
 fn exercise(model: &Path) -> (Vec<String>, omex::Result<()>) {
-    let report = if model.is_dir() { validate(model, &mut |_| {}) } else { pack::validate(model) };
+    let report = if model.is_dir() {
+        validate(model, &Cancel::default(), &mut |_| {})
+    } else {
+        pack::validate(model, &Cancel::default())
+    };
     let ran = || -> omex::Result<()> {
         let setting = Setting { memory: Some(64 << 20), ..Setting::default() };
         let mut session = setting.open(model, 1)?;
@@ -401,13 +406,13 @@ fn unknown_fields_and_files_are_kept_and_noted() {
     std::fs::write(package.path.join("notes.txt"), "mine").unwrap();
     std::fs::create_dir(package.path.join("optimization")).unwrap();
     std::fs::write(package.path.join("optimization/plan.json"), "{}").unwrap();
-    let report = validate(&package.path, &mut |_| {}).unwrap();
+    let report = validate(&package.path, &Cancel::default(), &mut |_| {}).unwrap();
     assert!(report.problems.is_empty(), "{report:?}");
     for odd in ["from_the_future", "notes.txt"] {
         assert!(report.notes.iter().any(|note| note.contains(odd)), "{report:?}");
     }
     std::fs::write(package.path.join("optimization/plan.json"), "{").unwrap();
-    let report = validate(&package.path, &mut |_| {}).unwrap();
+    let report = validate(&package.path, &Cancel::default(), &mut |_| {}).unwrap();
     assert!(report.problems.iter().any(|p| p.contains("plan.json")), "{report:?}");
 }
 
@@ -433,7 +438,7 @@ fn every_flipped_byte_of_an_images_header_and_tables_is_refused() {
     for _ in 0..40 {
         let at = pages.offset + random(pages.length as usize) as u64;
         flip(&path, at);
-        let problems = pack::validate(&path).unwrap().problems;
+        let problems = pack::validate(&path, &Cancel::default()).unwrap().problems;
         let begin = at / 512 * 512;
         assert!(
             problems.len() == 1 && problems[0].contains(&format!("byte {begin}")),

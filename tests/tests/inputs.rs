@@ -1,5 +1,6 @@
 //! An input that is no regular file of a sensible length is refused at once, whatever it is an input of.
 
+use omex::cancel::Cancel;
 use omex::package::validate::validate;
 use omex::quantize::Precision;
 use omex_tests::{Converted, Finished, convert_from, omex_binary, run, shipped_model};
@@ -74,7 +75,7 @@ fn files_of_a_package() {
     }
     std::fs::create_dir(model.path.join("agents")).unwrap();
     pipe(&model.path.join("agents/agent.json"));
-    assert!(!validate(&model.path, &mut |_| {}).unwrap().problems.is_empty());
+    assert!(!validate(&model.path, &Cancel::default(), &mut |_| {}).unwrap().problems.is_empty());
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn folders_of_a_package_that_are_links() {
     let outside = model.folder.path().join("outside");
     std::fs::create_dir(&outside).unwrap();
     symlink(&outside, model.path.join("agents")).unwrap();
-    let problems = validate(&model.path, &mut |_| {}).unwrap().problems;
+    let problems = validate(&model.path, &Cancel::default(), &mut |_| {}).unwrap().problems;
     assert!(problems.iter().any(|p| p.contains("agents: found a symbolic link")), "{problems:?}");
 }
 

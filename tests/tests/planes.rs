@@ -1,5 +1,6 @@
 //! Weights in two planes: the base alone or with the residual, layer by layer, between passes.
 
+use omex::cancel::Cancel;
 use omex::convert::{self, Calibration};
 use omex::dispatch;
 use omex::export::gguf;
@@ -229,7 +230,12 @@ fn pressure_leaves_residuals_out_step_by_step_and_relief_brings_them_back() {
 fn a_package_in_planes_is_no_gguf() {
     let model = Converted::in_planes(&Synthetic::new(64, 96, 1, 4, 2, 96, 64));
     let path = model.folder.path().join("model.gguf");
-    let refused = gguf::write(&Package::open(&model.path).unwrap(), &path, &mut |_, _| {});
+    let refused = gguf::write(
+        &Package::open(&model.path).unwrap(),
+        &path,
+        &Cancel::default(),
+        &mut |_, _| {},
+    );
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("residual plane") && message.contains("--quantization int4"));
     assert!(!path.exists());

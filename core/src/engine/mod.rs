@@ -76,7 +76,7 @@ pub struct Engine<'a> {
 }
 
 /// Is shown the number of each matrix and every column that it is multiplied with.
-pub type Observer<'a> = &'a mut dyn FnMut(u32, &[f32]);
+pub type Observer<'a> = &'a mut (dyn FnMut(u32, &[f32]) + Send);
 
 impl<'a> Engine<'a> {
     /// An engine in `memory`, of the size that [`Model::layout`] says, aligned to 16 bytes.

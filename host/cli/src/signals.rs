@@ -1,6 +1,7 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first asks the work to stop and clean up, the second ends the
 //! process at once.
 
+use omex::cancel::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +18,16 @@ pub(crate) fn exit_code() -> u8 {
     }
 }
 
+static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::default);
+
+/// What a signal cancels.
+pub(crate) fn cancel() -> Cancel {
+    CANCEL.clone()
+}
+
 /// From now on signals are noted instead of ending the process at once.
 pub(crate) fn install() {
-    let asked = omex::interrupt::flag();
+    let asked = CANCEL.flag();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         // In this order: the first signal finds the flag unset. Where a handler can't be installed,
         // the signal ends the process as it does by default.

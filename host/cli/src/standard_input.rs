@@ -1,9 +1,10 @@
 //! Texts from standard input.
 
-use omex::{Result, input, interrupt};
+use crate::signals;
+use omex::{Result, input};
 
 /// Reads all of standard input, or until a signal.
 pub(crate) fn read() -> Result<String> {
     let text = || input::read_text_from(std::io::stdin().lock(), "standard input");
-    interrupt::unless_interrupted(text)
+    signals::cancel().or_read(text)
 }

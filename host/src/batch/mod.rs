@@ -11,8 +11,9 @@ mod slots;
 pub use journal::Journal;
 pub use prompts::Prompts;
 
+use crate::Result;
+use crate::cancel::Cancel;
 use crate::session::Session;
-use crate::{Result, interrupt};
 use journal::{Header, Outcome, Record};
 use omex_core::sample::Sampling;
 use omex_core::token::Tokenizer;
@@ -105,7 +106,7 @@ pub fn open_journal(
 /// plan's throughout: a text may not depend on the memory that is left while it runs.
 ///
 /// # Errors
-/// A pass that fails, files that can't be read or written, or Ctrl-C; what was appended stays.
+/// A pass that fails, files that can't be read or written, or being cancelled; what was appended stays.
 pub fn run(
     session: &mut Session,
     prompts: &mut Prompts,
@@ -117,7 +118,7 @@ pub fn run(
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
     let vocabulary = session.program()?.header().vocab_size;
-    let failed = session.failure();
+    let (failed, cancel) = (session.failure(), session.cancel().clone());
     let (requests, skipped) = (prompts.lines(), journal.count());
     let mut batch = Batch {
         prompts,
@@ -126,6 +127,7 @@ pub fn run(
         slots: Slots::new(session.engine()?),
         summary: Summary { requests, skipped, ..Summary::default() },
         report,
+        cancel,
     };
     let start = Instant::now();
     loop {
@@ -142,7 +144,7 @@ pub fn run(
         summary.seconds = start.elapsed().as_secs_f64();
         summary.tok_s = summary.tokens as f64 / summary.seconds;
         (batch.report)(Event::Pass(summary));
-        interrupt::check()?;
+        batch.cancel.check()?;
     }
 }
 
@@ -154,6 +156,7 @@ struct Batch<'b> {
     slots: Slots<'b>,
     summary: Summary,
     report: &'b mut dyn FnMut(Event<'_>),
+    cancel: Cancel,
 }
 
 impl Batch<'_> {
@@ -162,7 +165,7 @@ impl Batch<'_> {
         let mut text = vec![];
         while self.slots.has_room() {
             let Some(line) = self.prompts.next_line(&mut text)? else { break };
-            interrupt::check()?;
+            self.cancel.check()?;
             if self.journal.has(line) {
                 continue;
             }

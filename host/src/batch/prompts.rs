@@ -1,6 +1,7 @@
 //! A file of prompts, or standard input, line by line.
 
-use crate::{Error, Result, input, interrupt};
+use crate::cancel::Cancel;
+use crate::{Error, Result, input};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -32,13 +33,13 @@ impl Prompts {
     ///
     /// # Errors
     /// A file that can't be read.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, cancel: &Cancel) -> Result<Self> {
         let path = if path == Path::new("-") { Path::new(STDIN) } else { path };
         let failed = |error| Error::io(path, "read", error);
         let file = if path == Path::new(STDIN) {
             let stdin =
                 || keep(io::stdin().lock()).map_err(|e| Error::io(Path::new(STDIN), "read", e));
-            interrupt::unless_interrupted(stdin)?
+            cancel.or_read(stdin)?
         } else {
             input::open(path)?
         };

@@ -2,6 +2,7 @@
 
 use super::{Given, has_module, on_path, output, pythons};
 use crate::benchmark::{DECODE_TIME, DECODE_TOKENS, Samples, Work};
+use crate::cancel::Cancel;
 use crate::export::gguf;
 use crate::package::Package;
 use crate::{Error, Result};
@@ -11,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// llama.cpp on this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LlamaCpp {
     program: PathBuf,
     kind: Kind,
     version: String,
+    cancel: Cancel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +43,21 @@ const VERSION: &str = "import llama_cpp; print(llama_cpp.__version__)";
 
 impl LlamaCpp {
     /// Looks for it; what is given comes first. Says why if there is none.
-    pub(super) fn find(given: &Given<'_>) -> Result<Result<Self, String>> {
+    pub(super) fn find(given: &Given<'_>, cancel: &Cancel) -> Result<Result<Self, String>> {
+        let new = |program, kind, version| Self { program, kind, version, cancel: cancel.clone() };
         if let (Some(program), _) | (None, Some(program)) = (
             given.llama_bench.map(Path::to_owned),
             on_path("llama-bench").filter(|_| given.python.is_none()),
         ) {
-            output(Command::new(&program).arg("--help"))?;
-            return Ok(Ok(Self { program, kind: Kind::LlamaBench, version: String::new() }));
+            output(Command::new(&program).arg("--help"), cancel)?;
+            return Ok(Ok(new(program, Kind::LlamaBench, String::new())));
         }
         let mut looked = vec!["llama-bench on the path".to_owned()];
         for program in pythons(given) {
-            if has_module(&program, "llama_cpp") {
-                let version = output(Command::new(&program).args(["-I", "-c", VERSION]))?;
+            if has_module(&program, "llama_cpp", cancel) {
+                let version = output(Command::new(&program).args(["-I", "-c", VERSION]), cancel)?;
                 let version = version.trim().to_owned();
-                return Ok(Ok(Self { program, kind: Kind::Python, version }));
+                return Ok(Ok(new(program, Kind::Python, version)));
             }
             looked.push(format!("llama_cpp in {}", program.display()));
         }
@@ -78,7 +81,7 @@ impl LlamaCpp {
         });
         let mut command = Command::new(&self.program);
         command.args(["-I", "-c", include_str!("llama_cpp.py"), &description.to_string()]);
-        let said: Rates = self.parse(&output(&mut command)?)?;
+        let said: Rates = self.parse(&output(&mut command, &self.cancel)?)?;
         let samples = |tokens: &[u32], rates: &[f64]| {
             tokens.iter().copied().zip(rates.iter().map(|rate| vec![*rate])).collect()
         };
@@ -97,7 +100,7 @@ impl LlamaCpp {
             command.arg("-m").arg(&job.gguf).args(["-t", &job.threads.to_string()]);
             // On the CPU, whatever else llama.cpp could use.
             command.args(["-ngl", "0", "-r", "1", "-o", "json"]).args(args);
-            self.parse(&output(&mut command)?)
+            self.parse(&output(&mut command, &self.cancel)?)
         };
         let rate = |tests: &[Test], what: String, is: &dyn Fn(&Test) -> bool| {
             let found = tests.iter().find(|test| is(test)).map(|test| vec![test.avg_ts]);
@@ -173,11 +176,12 @@ impl Job {
         gguf: PathBuf,
         threads: usize,
         work: &Work,
+        cancel: &Cancel,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let package = Package::open(model)?;
         if !gguf.exists() {
-            gguf::write(&package, &gguf, progress)?;
+            gguf::write(&package, &gguf, cancel, progress)?;
         } else if !gguf::is_of(&package, &gguf)? {
             let message = "exists and holds other weights: give another path, or remove it";
             return Err(Error::Usage(format!("{}: {message}", gguf.display())));

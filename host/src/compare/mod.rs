@@ -3,11 +3,12 @@
 mod llama_cpp;
 
 use crate::benchmark::{Samples, Spread, Work, measure};
+use crate::cancel::Cancel;
 use crate::plan::{Kv, Residency};
 use crate::profile::{cache_folder, cores};
 use crate::scratch::ScratchFolder;
 use crate::session::{Options, Session, plan_model};
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -45,18 +46,20 @@ impl Peers {
     /// Looks for other programs.
     ///
     /// # Errors
-    /// Ctrl-C. A program that was given and can't be used is among those that are missing.
-    pub fn find(given: &Given<'_>) -> Result<Self> {
+    /// being cancelled. A program that was given and can't be used is among those that are missing.
+    pub fn find(given: &Given<'_>, cancel: &Cancel) -> Result<Self> {
         let mut peers = Self::default();
-        match LlamaCpp::find(given)? {
+        match LlamaCpp::find(given, cancel)? {
             Ok(found) => peers.llama_cpp = Some(found),
             Err(why) => peers.missing.push(Missing { name: "llama.cpp", why }),
         }
-        if let Some(python) = pythons(given).into_iter().find(|p| has_module(p, "onnxruntime")) {
+        if let Some(python) =
+            pythons(given).into_iter().find(|p| has_module(p, "onnxruntime", cancel))
+        {
             let why = format!("found in {}, but it needs an ONNX model", python.display());
             peers.missing.push(Missing { name: "ONNX Runtime", why });
         }
-        interrupt::check()?;
+        cancel.check()?;
         Ok(peers)
     }
 }
@@ -76,20 +79,20 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-fn has_module(python: &Path, module: &str) -> bool {
+fn has_module(python: &Path, module: &str, cancel: &Cancel) -> bool {
     // Found, not imported: importing may take seconds.
     let code = format!(
         "import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)"
     );
-    output(Command::new(python).args(["-I", "-c", &code])).is_ok()
+    output(Command::new(python).args(["-I", "-c", &code]), cancel).is_ok()
 }
 
 /// What a program prints to standard output.
-fn output(command: &mut Command) -> Result<String> {
+fn output(command: &mut Command, cancel: &Cancel) -> Result<String> {
     let program = PathBuf::from(command.get_program());
     let failed = |e| Error::io(&program, "run", e);
     let done = command.stdin(Stdio::null()).output().map_err(failed)?;
-    interrupt::check()?;
+    cancel.check()?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
         let end: Vec<_> = said.trim().lines().rev().take(5).collect();
@@ -150,7 +153,7 @@ pub struct Rate {
 /// is called with what is being done, how much is done, and how much there is.
 ///
 /// # Errors
-/// A model that can't be run or written, another program that fails, Ctrl-C.
+/// A model that can't be run or written, another program that fails, being cancelled.
 pub fn compare(
     model: &Path,
     options: &Options,
@@ -173,7 +176,7 @@ pub fn compare(
                 }
             };
             let progress = &mut |done, all| progress("writing the weights as GGUF", done, all);
-            Some(llama_cpp::Job::new(model, path, threads, &once, progress)?)
+            Some(llama_cpp::Job::new(model, path, threads, &once, &options.cancel, progress)?)
         }
     };
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());

@@ -7,6 +7,7 @@ mod rows;
 mod weights;
 
 use crate::arch::{self, Blueprint};
+use crate::cancel::Cancel;
 use crate::compile::{Compiled, compile};
 use crate::durable::{folder_of, link, put_in_place};
 use crate::import::{Container, TokenizerSource};
@@ -25,7 +26,7 @@ use std::path::Path;
 use weights::WeightLayout;
 
 /// How a model is converted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options<'o> {
     /// Precision of the matrices. Without one, those that are quantized already stay as they are,
     /// and the others become int8.
@@ -39,6 +40,8 @@ pub struct Options<'o> {
     pub calibration: Calibration<'o>,
     /// Replaces an existing package.
     pub force: bool,
+    /// Stops the work; nothing of it stays.
+    pub cancel: Cancel,
 }
 
 /// What a model is shown to learn how its weights are best rounded to int4 (GPTQ).
@@ -64,7 +67,8 @@ const CALIBRATION_BYTES: u64 = 1 << 20;
 /// `progress` is called with the rows done and the rows in all.
 ///
 /// # Errors
-/// A source that can't be read or that no architecture here computes, an output that exists or can't be written, Ctrl-C.
+/// A source that can't be read or that no architecture here computes, an output that exists or can't be written;
+/// [`Error::Interrupted`].
 pub fn convert(
     source: &dyn Container,
     source_format: &str,
@@ -130,7 +134,11 @@ impl Job<'_> {
             spec.write_package(&path.join("tokenizer"))?;
         }
         let ends = end_tokens(self.source, &self.blueprint.eos, spec.as_ref(), vocabulary as u32)?;
-        let index = layout.write(self.source, compensations, &path.join("weights"), progress)?;
+        let mut step = |done, all| {
+            progress(done, all);
+            self.options.cancel.check()
+        };
+        let index = layout.write(self.source, compensations, &path.join("weights"), &mut step)?;
         let file = path.join("graph.json");
         let text = layout.graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
         std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
@@ -159,7 +167,11 @@ impl Job<'_> {
         let layout = WeightLayout::new(self.source, self.blueprint, int8, false);
         self.write(&layout, &Compensations::new(), &path, &mut |_, _| {})?;
         let context = self.blueprint.graph.context_length.min(512);
-        let options = session::Options { context: Some(context), ..Default::default() };
+        let options = session::Options {
+            context: Some(context),
+            cancel: self.options.cancel.clone(),
+            ..Default::default()
+        };
         let mut session = Session::open(&path, &options)?;
         let ids = match self.options.calibration {
             Calibration::Text(file) => {

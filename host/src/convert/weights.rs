@@ -7,7 +7,7 @@ use crate::import::{Container, Encoding};
 use crate::package::{FileEntry, TensorEntry, WeightIndex};
 use crate::page_writer::PageWriter;
 use crate::quantize::Precision;
-use crate::{Error, Result, dispatch, interrupt};
+use crate::{Error, Result, dispatch};
 use omex_core::quant::Format;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -95,13 +95,13 @@ impl WeightLayout {
         self.files.iter().flatten().any(|t| t.is_rounded_to_int4(source))
     }
 
-    /// Writes the weights and returns their index.
+    /// Writes the weights and returns their index. `step` is shown the rows done and the rows in all.
     pub(super) fn write(
         &self,
         source: &dyn Container,
         compensations: &Compensations,
         folder: &Path,
-        progress: &mut dyn FnMut(u64, u64),
+        step: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<WeightIndex> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         let crc32c = dispatch::kernels()?.crc32c;
@@ -124,8 +124,7 @@ impl WeightLayout {
                     crc = crc32c(crc, bytes);
                     writer.write(bytes).map_err(io)?;
                     rows += done;
-                    progress(rows, total);
-                    interrupt::check()
+                    step(rows, total)
                 })?;
                 entry.crc32c = format!("{crc:08x}");
             }

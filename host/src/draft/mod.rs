@@ -10,8 +10,9 @@ pub use drafter::{Drafter, ModelDrafter, Recorded, check_vocabularies};
 pub use width::{Pass, Width};
 
 use crate::Result;
+use crate::generate::{Event, Listener};
 use crate::pager::Progress;
-use crate::session::Session;
+use crate::session::Model;
 use omex_core::draft::Drafted;
 use omex_core::error::RunError;
 use omex_core::generate::Generation;
@@ -46,7 +47,7 @@ pub struct Counts {
 impl<'d> Drafting<'d> {
     /// Drafts of at most `most` tokens for the model of a session; without a drafter there are none.
     #[must_use]
-    pub fn new(drafter: Option<Drafter<'d>>, most: usize, model: &Session) -> Self {
+    pub fn new(drafter: Option<Drafter<'d>>, most: usize, model: &Model) -> Self {
         let width = Width::new(if drafter.is_some() { most } else { 0 });
         let (progress, counts) = (model.progress(), Counts::default());
         Self { drafter, width, draft: vec![], progress, last: None, counts }
@@ -81,16 +82,17 @@ impl<'d> Drafting<'d> {
         Ok(())
     }
 
-    /// Runs the pass that the next token of a text needs, if it needs one, with a draft. Of the
+    /// Runs the pass that the next token of a text needs, if it needs one, with a draft, and tells it. Of the
     /// text, prompt included, at most `left` tokens are still wanted.
     ///
     /// # Errors
-    /// Those of the passes.
+    /// Those of the passes, and the listener's.
     pub fn run(
         &mut self,
         generation: &mut Generation<'_, '_>,
         text: &[u32],
         left: usize,
+        listener: Listener<'_>,
         failed: impl Fn(RunError) -> crate::Error,
     ) -> Result<()> {
         if !generation.needs_pass() {
@@ -105,13 +107,13 @@ impl<'d> Drafting<'d> {
         if let Some(drafter) = self.drafter.as_mut().filter(|_| most > 0) {
             drafter.propose(text, most, &mut self.draft)?;
         }
-        let drafting = start.elapsed();
+        let (drafting, began) = (start.elapsed(), Instant::now());
         let drafted = generation.run(&self.draft).map_err(failed)?;
-        let running = start.elapsed() - drafting;
+        let running = began.elapsed();
         let waiting = (self.waited() - waited).min(running);
         let [drafting, running, waiting] = [drafting, running, waiting].map(|t| t.as_secs_f64());
         self.last = Some((Pass { drafted, drafting, running, waiting }, text.len()));
-        Ok(())
+        listener(Event::Pass { began, tokens: 1 })
     }
 
     fn note_last(&mut self, length: usize) {

@@ -3,11 +3,12 @@
 //! Blocks of int4 and int8 are those of Q4_0 and Q8_0, eight rows side by side; here each row gets
 //! its own again. Tokens are dummies: what is compared are ids.
 
+use crate::cancel::Cancel;
 use crate::durable::{create_beside, persist};
 use crate::graph::Node;
 use crate::package::{CONVERT_AGAIN, Package, TensorEntry};
 use crate::quantize::Precision;
-use crate::{Error, Result, dispatch, input, interrupt};
+use crate::{Error, Result, dispatch, input};
 use omex_core::quant::{Format, GROUP, PANEL};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -23,8 +24,14 @@ const BATCH: usize = 1024;
 /// called with the bytes written and the bytes in all.
 ///
 /// # Errors
-/// A package that is no Llama model or is damaged, a file that can't be written, Ctrl-C.
-pub fn write(package: &Package, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+/// A package that is no Llama model or is damaged, a file that can't be written,
+/// [`Error::Interrupted`].
+pub fn write(
+    package: &Package,
+    path: &Path,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
     let model = Model::new(package)?;
     let (header, end) = model.header();
     let io = |e| Error::io(path, "write", e);
@@ -34,7 +41,7 @@ pub fn write(package: &Package, path: &Path, progress: &mut dyn FnMut(u64, u64))
         file.write_all(bytes).map_err(io)?;
         written += bytes.len() as u64;
         progress(written, end);
-        interrupt::check()
+        cancel.check()
     };
     put(&header)?;
     for source in &package.index.tensors {

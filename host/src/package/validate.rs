@@ -1,7 +1,8 @@
 //! Checks everything in a package: every file, every checksum, every cross-reference.
 
 use super::{Package, TensorEntry, read_part};
-use crate::{Result, dispatch, interrupt};
+use crate::cancel::Cancel;
+use crate::{Result, dispatch};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -29,18 +30,22 @@ const OPTIONAL_FOLDERS: [&str; 5] =
 /// Checks a package.
 ///
 /// # Errors
-/// Only Ctrl-C; everything that is wrong with the package is in the report.
-pub fn validate(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Report> {
-    super::steadily(path, || check(path, progress))
+/// Only [`crate::Error::Interrupted`]; everything that is wrong with the package is in the report.
+pub fn validate(path: &Path, cancel: &Cancel, progress: &mut dyn FnMut(u64)) -> Result<Report> {
+    let mut step = |bytes| {
+        progress(bytes);
+        cancel.check()
+    };
+    super::steadily(path, || check(path, &mut step))
 }
 
-fn check(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Report> {
+fn check(path: &Path, step: &mut dyn FnMut(u64) -> Result<()>) -> Result<Report> {
     let mut report = Report::default();
     match Package::open(path) {
         Ok(package) => {
             report.files += 3;
             check_unknown_fields(path, &mut report);
-            check_weights(&package, &mut report, progress)?;
+            check_weights(&package, &mut report, step)?;
             check_tokenizer(&package, &mut report);
         }
         Err(error) => report.problems.push(error.to_string()),
@@ -64,7 +69,7 @@ fn check_unknown_fields(path: &Path, report: &mut Report) {
 fn check_weights(
     package: &Package,
     report: &mut Report,
-    progress: &mut dyn FnMut(u64),
+    step: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<()> {
     let folder = package.path.join("weights");
     let crc32c = dispatch::kernels()?.crc32c;
@@ -72,7 +77,6 @@ fn check_weights(
     for (entry, file) in package.index.files.iter().zip(&package.files) {
         let path = folder.join(&entry.name);
         for (number, digits) in entry.page_crc32c.as_bytes().chunks(8).enumerate() {
-            interrupt::check()?;
             let offset = number as u64 * page.len() as u64;
             let field = || format!("{}: page {number} at byte {offset}", path.display());
             match file.read_exact_at(&mut page, offset) {
@@ -80,7 +84,7 @@ fn check_weights(
                 Err(e) => report.problems.push(format!("{}: cannot be read: {e}", field())),
             }
             report.bytes += page.len() as u64;
-            progress(page.len() as u64);
+            step(page.len() as u64)?;
         }
         for tensor in package.index.tensors.iter().filter(|t| t.file == entry.name) {
             check_tensor(file, &path, tensor, crc32c, report);

@@ -74,7 +74,7 @@ impl Read {
 }
 
 /// Runs reads, several at a time, in any order.
-pub trait Reader {
+pub trait Reader: Send {
     /// Is shown the memory that most reads will fill, before the first of them.
     fn register(&mut self, _buffers: &mut [Buffer]) {}
 

@@ -1,9 +1,10 @@
 //! How long products with weights take.
 
 use super::memory::uncached;
+use crate::cancel::Cancel;
 use crate::pool::Pool;
 use crate::quantize::Precision;
-use crate::{Result, dispatch, interrupt};
+use crate::{Result, dispatch};
 use omex_core::quant::{Format, GROUP, PANEL, QuantizedGroup};
 use omex_core::simd::{MAX_COLUMNS, MAX_PANELS, PanelDot};
 use omex_hal::Parallel;
@@ -61,14 +62,15 @@ const GIB: f64 = (1 << 30) as f64;
 /// Measures products with every format of matrices, on one thread and on all.
 ///
 /// # Errors
-/// Threads or memory that can't be had, Ctrl-C.
-pub(super) fn products(cores: usize) -> Result<Vec<Product>> {
+/// Threads or memory that can't be had, being cancelled.
+pub(super) fn products(cores: usize, cancel: &Cancel) -> Result<Vec<Product>> {
     let (weights, one, all) = (uncached()?, Pool::new(1), Pool::new(cores));
     let mut products = vec![];
     for format in [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4] {
         for columns in COLUMNS {
             let seconds = |pool| {
-                Measure { pool, weights: &weights, format, columns: columns as usize }.seconds()
+                let columns = columns as usize;
+                Measure { pool, weights: &weights, format, columns, cancel }.seconds()
             };
             products.push(Product {
                 format,
@@ -86,6 +88,7 @@ struct Measure<'m> {
     weights: &'m [u8],
     format: Precision,
     columns: usize,
+    cancel: &'m Cancel,
 }
 
 impl Measure<'_> {
@@ -133,7 +136,7 @@ impl Measure<'_> {
             });
             let bytes: usize = run.iter().map(|piece| piece.len()).sum();
             best = best.min(began.elapsed().as_secs_f64() / bytes as f64 * GIB);
-            interrupt::check()?;
+            self.cancel.check()?;
             if start.elapsed() > REPEATING {
                 break;
             }

@@ -1,8 +1,9 @@
 //! How fast memory is read.
 
 use super::kib_of;
+use crate::cancel::Cancel;
 use crate::pool::Pool;
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result};
 use memmap2::MmapMut;
 use omex_hal::Parallel;
 use std::hint::black_box;
@@ -16,8 +17,8 @@ const READING: Duration = Duration::from_secs(1);
 /// that no cache can hold.
 ///
 /// # Errors
-/// Threads or memory that can't be had, Ctrl-C.
-pub fn read_bandwidth(threads: usize) -> Result<f64> {
+/// Threads or memory that can't be had, being cancelled.
+pub fn read_bandwidth(threads: usize, cancel: &Cancel) -> Result<f64> {
     let (pool, buffer) = (Pool::new(threads), uncached()?);
     // Some more pieces than threads: one that is held up leaves the rest to others.
     let pieces: Vec<_> = buffer.chunks(buffer.len().div_ceil(8 * pool.cores())).collect();
@@ -28,7 +29,7 @@ pub fn read_bandwidth(threads: usize) -> Result<f64> {
             black_box(pieces.get(piece).map_or(0, |piece| sum(piece)));
         });
         best = best.min(pass.elapsed());
-        interrupt::check()?;
+        cancel.check()?;
     }
     Ok(buffer.len() as f64 / best.as_secs_f64())
 }

@@ -10,6 +10,7 @@ pub use compute::{CACHED_BYTES, Product, SecondsPerGib};
 pub use memory::read_bandwidth;
 pub use storage::storage_bandwidth;
 
+use crate::cancel::Cancel;
 use crate::durable::{create_beside, persist};
 use crate::{Error, Result, dispatch, input};
 use omex_core::quant::Format;
@@ -49,13 +50,13 @@ impl Profile {
     /// The profile that was kept, or one measured now and kept.
     ///
     /// # Errors
-    /// Ctrl-C, or a machine that can't be measured. A profile that can't be kept is no error.
-    pub fn of_this_machine(refresh: bool) -> Result<Self> {
+    /// [`Error::Interrupted`], or a machine that can't be measured. A profile that can't be kept is no error.
+    pub fn of_this_machine(refresh: bool, cancel: &Cancel) -> Result<Self> {
         let folder = cache_folder();
         if let Some(kept) = folder.as_deref().filter(|_| !refresh).and_then(kept) {
             return Ok(kept);
         }
-        let profile = Self::measure(folder.as_deref())?;
+        let profile = Self::measure(folder.as_deref(), cancel)?;
         if let Some(folder) = folder {
             // It is measured again next time.
             let _ = profile.keep(&folder);
@@ -69,14 +70,14 @@ impl Profile {
         cache_folder().as_deref().and_then(kept).is_some()
     }
 
-    fn measure(folder: Option<&Path>) -> Result<Self> {
+    fn measure(folder: Option<&Path>, cancel: &Cancel) -> Result<Self> {
         if let Some(folder) = folder {
             // Without it, the storage is unknown.
             let _ = std::fs::create_dir_all(folder);
         }
         let cores = cores();
-        let all_threads = read_bandwidth(cores)?;
-        let storage = match storage_bandwidth(folder.unwrap_or(&std::env::temp_dir())) {
+        let all_threads = read_bandwidth(cores, cancel)?;
+        let storage = match storage_bandwidth(folder.unwrap_or(&std::env::temp_dir()), cancel) {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             measured => measured.ok(),
         };
@@ -85,9 +86,9 @@ impl Profile {
             cpu: cpu::model(),
             cores,
             kernels: kernels(),
-            read_bandwidth: ReadBandwidth { one_thread: read_bandwidth(1)?, all_threads },
+            read_bandwidth: ReadBandwidth { one_thread: read_bandwidth(1, cancel)?, all_threads },
             storage_bandwidth: storage,
-            products: compute::products(cores)?,
+            products: compute::products(cores, cancel)?,
         })
     }
 
@@ -106,11 +107,11 @@ impl Profile {
     ///
     /// # Errors
     /// Those of [`Self::of_this_machine`].
-    pub fn read_bandwidth(&self, threads: usize) -> Result<f64> {
+    pub fn read_bandwidth(&self, threads: usize, cancel: &Cancel) -> Result<f64> {
         match threads {
             1 => Ok(self.read_bandwidth.one_thread),
             _ if threads == self.cores => Ok(self.read_bandwidth.all_threads),
-            _ => read_bandwidth(threads),
+            _ => read_bandwidth(threads, cancel),
         }
     }
 

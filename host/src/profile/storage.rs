@@ -1,8 +1,9 @@
 //! How fast storage is read.
 
+use crate::cancel::Cancel;
 use crate::pager::buffer;
 use crate::synth::Numbers;
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -26,13 +27,13 @@ const DEPTH: usize = 16;
 /// on, past what the system keeps in memory and with several reads under way.
 ///
 /// # Errors
-/// A path that is not there, a folder that can't be written to or has too little room, Ctrl-C.
-pub fn storage_bandwidth(path: &Path) -> Result<f64> {
+/// A path that is not there, a folder that can't be written to or has too little room, being cancelled.
+pub fn storage_bandwidth(path: &Path, cancel: &Cancel) -> Result<f64> {
     let absolute = path.canonicalize().map_err(|e| Error::io(path, "find", e))?;
     let folder = if absolute.is_dir() { &absolute } else { absolute.parent().unwrap_or(&absolute) };
     let failed = |e| Error::io(folder, "write a file to measure storage in", e);
     let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
-    let length = fill(&mut file, folder)?;
+    let length = fill(&mut file, folder, cancel)?;
     if length == 0 {
         return Err(failed(ErrorKind::StorageFull.into()));
     }
@@ -40,15 +41,15 @@ pub fn storage_bandwidth(path: &Path) -> Result<f64> {
     let mut best = 0.0;
     for block in BLOCKS {
         forget(&file).map_err(failed)?;
-        best = read(&file, length, block).map_err(failed)?.max(best);
-        interrupt::check()?;
+        best = read(&file, length, block, cancel).map_err(failed)?.max(best);
+        cancel.check()?;
     }
     Ok(best)
 }
 
 /// Writes random bytes, since file systems may compress, while there is time and room; returns how
 /// many, a multiple of every block.
-fn fill(file: &mut File, folder: &Path) -> Result<u64> {
+fn fill(file: &mut File, folder: &Path, cancel: &Cancel) -> Result<u64> {
     let most = FILE_BYTES.min(free_bytes(folder) / 2);
     let (mut bytes, mut numbers) = (vec![0; LONGEST_BLOCK], Numbers(0));
     let (start, mut length) = (Instant::now(), 0);
@@ -61,17 +62,17 @@ fn fill(file: &mut File, folder: &Path) -> Result<u64> {
             break;
         }
         length += LONGEST_BLOCK as u64;
-        interrupt::check()?;
+        cancel.check()?;
     }
     Ok(length)
 }
 
 /// Bytes a second of reading blocks of this many bytes.
-fn read(file: &File, length: u64, block: usize) -> std::io::Result<f64> {
+fn read(file: &File, length: u64, block: usize, cancel: &Cancel) -> std::io::Result<f64> {
     let (start, next) = (Instant::now(), AtomicU64::new(0));
     let reader = || {
         let (mut buffer, mut bytes) = (buffer(block)?, 0);
-        while start.elapsed() < READING && interrupt::check().is_ok() {
+        while start.elapsed() < READING && !cancel.is_cancelled() {
             let offset = next.fetch_add(block as u64, Ordering::Relaxed);
             if offset >= length {
                 break;

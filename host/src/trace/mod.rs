@@ -11,24 +11,22 @@ mod summary;
 mod svg;
 mod timeline;
 
-pub(crate) use reader::TracingReader;
-pub(crate) use recorder::Recorder;
+use reader::TracingReader;
+use recorder::Recorder;
 pub use recorder::{Events, Kept, Pass, ReadSpan, Stall};
 pub use summary::{Summary, Use};
 pub use timeline::Sample;
 
+use crate::draft::Drafting;
 use crate::durable::{create_beside, persist};
+use crate::generate::{Event, Request, generate};
 use crate::plan::MemoryPlan;
 use crate::session::Session;
-use crate::{Error, Result, interrupt};
-use omex_core::engine::Wanted;
-use omex_core::error::RunError;
-use omex_core::generate::Generation;
-use omex_core::sample::{Sampler, Sampling};
-use std::cell::RefCell;
+use crate::{Error, Result};
+use omex_core::sample::Sampling;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A run, and what happened in memory. Times are seconds since its beginning.
 #[derive(Clone, Debug)]
@@ -46,10 +44,10 @@ pub struct Trace {
 }
 
 /// Runs a prompt and generates at most `max_tokens` tokens, the most likely one each time, or until
-/// Ctrl-C. `budget` are the bytes that were asked for.
+/// being cancelled. `budget` are the bytes that were asked for.
 ///
 /// # Errors
-/// A prompt without tokens, a model that can't be run or whose KV caches are spilled, Ctrl-C before
+/// A prompt without tokens, a model that can't be run or whose KV caches are spilled, being cancelled before
 /// the prompt was run.
 pub fn trace(
     session: &mut Session,
@@ -65,65 +63,58 @@ pub fn trace(
     }
     let recorder =
         Recorder::new(plan.bytes.kv_cache / u64::from(plan.context.max(1)), plan.context);
-    let recorder = Rc::new(RefCell::new(recorder));
-    session.trace(&recorder);
-    let generated = generate(session, prompt, max_tokens, &recorder)?;
-    let mut recorder = recorder.borrow_mut();
+    let recorder = Arc::new(Mutex::new(recorder));
+    let shared = Arc::clone(&recorder);
+    session.wrap_pager(|pager| TracingReader::wrap(pager, &shared));
+    let request = Request {
+        saved: None,
+        prompt,
+        max_tokens,
+        sampling: Sampling::GREEDY,
+        cancel: session.cancel().clone(),
+    };
+    let generated = generate_and_note(session, request, &recorder)?;
+    let mut recorder = lock(&recorder);
     let summary = Summary::new(&plan, budget, prompt.len(), &generated, recorder.totals);
     let (samples, events) = recorder.take();
     Ok(Trace { plan, ids: generated.ids, summary, samples, events })
 }
 
 /// What a run led to.
+#[derive(Default)]
 struct Generated {
     ids: Vec<u32>,
     /// Bytes that were read before the prompt had been run.
-    read_for_prompt: u64,
+    read_for_prompt: Option<u64>,
 }
 
-fn generate(
+fn generate_and_note(
     session: &mut Session,
-    prompt: &[u32],
-    max_tokens: usize,
-    recorder: &RefCell<Recorder>,
+    request: Request<'_>,
+    recorder: &Mutex<Recorder>,
 ) -> Result<Generated> {
-    let (failed, mut watch) = (session.failure(), session.pressure_watch()?);
-    let columns = session.plan().prefill_chunk as usize;
-    let mut engine = session.engine()?;
-    let last = prompt.len().saturating_sub(1) / columns.max(1) * columns;
-    let (before, last) = prompt.split_at(last);
-    for tokens in before.chunks(columns.max(1)) {
-        let run = || engine.forward(tokens, Wanted::Last);
-        pass(recorder, tokens.len(), run).map_err(&failed)?;
-        interrupt::check()?;
-    }
-    let sampler = Sampler::new(Sampling::GREEDY);
-    let run = || Generation::prefill(&mut engine, sampler, last);
-    let mut generation = pass(recorder, last.len(), run).map_err(&failed)?;
-    let (mut ids, read_for_prompt) = (vec![], recorder.borrow().totals.read_bytes);
-    while ids.len() < max_tokens && interrupt::check().is_ok() {
-        if generation.needs_pass() {
-            if let Some(watch) = &mut watch {
-                generation.set_planes(watch.planes());
-            }
-            pass(recorder, 1, || generation.run(&[])).map_err(&failed)?;
+    let model = session.model();
+    let (mut engine, drafting) = (session.engine()?, Drafting::new(None, 0, &model));
+    let mut generated = Generated::default();
+    let mut listener = |event: Event<'_>| {
+        let mut recorder = lock(recorder);
+        match event {
+            Event::Pass { began, tokens } => recorder.pass(began, tokens),
+            Event::Prompt => generated.read_for_prompt = Some(recorder.totals.read_bytes),
+            Event::Token { id, .. } => generated.ids.push(id),
+            Event::End { .. } => {}
         }
-        let Some(id) = generation.next_token().map_err(&failed)? else { break };
-        ids.push(id);
+        Ok(())
+    };
+    match generate(&model, &mut engine, request, drafting, &mut listener) {
+        Err(Error::Interrupted) if generated.read_for_prompt.is_some() => Ok(generated),
+        made => made.map(|_| generated),
     }
-    Ok(Generated { ids, read_for_prompt })
 }
 
-/// Runs a pass and notes it.
-fn pass<T>(
-    recorder: &RefCell<Recorder>,
-    tokens: usize,
-    run: impl FnOnce() -> Result<T, RunError>,
-) -> Result<T, RunError> {
-    let begin = recorder.borrow().seconds();
-    let done = run()?;
-    recorder.borrow_mut().pass(begin, tokens);
-    Ok(done)
+/// Between a pager's reader and the passes, which take turns.
+fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
+    recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Trace {

@@ -1,17 +1,16 @@
 //! Between a pager and its reader: notes reads, and how long the engine waits for them.
 
+use super::lock;
 use super::recorder::{Pages, Recorder};
-use crate::pager::{Progress, Read, Reader};
-use std::cell::RefCell;
+use crate::pager::{Progress, Read, Reader, StreamPager};
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A reader that notes what it does.
 pub(crate) struct TracingReader {
     inner: Box<dyn Reader>,
-    recorder: Rc<RefCell<Recorder>>,
+    recorder: Arc<Mutex<Recorder>>,
     progress: Arc<Progress>,
     under_way: Vec<UnderWay>,
     /// What is done, and was not asked for yet.
@@ -26,18 +25,17 @@ struct UnderWay {
 }
 
 impl TracingReader {
-    /// Notes what `inner` does. `under_way` are numbers and bytes of reads that have begun.
-    pub(crate) fn new(
-        inner: Box<dyn Reader>,
-        progress: Arc<Progress>,
-        under_way: &[(u64, u64)],
-        recorder: Rc<RefCell<Recorder>>,
-    ) -> Self {
-        let begin = recorder.borrow().seconds();
-        let under_way =
-            under_way.iter().map(|(id, bytes)| UnderWay { id: *id, begin, bytes: *bytes });
-        let under_way = under_way.collect();
-        Self { inner, recorder, progress, under_way, done: VecDeque::new() }
+    /// Has the recorder note what the pager's reader does.
+    pub(super) fn wrap(pager: &mut StreamPager, recorder: &Arc<Mutex<Recorder>>) {
+        let (progress, begin) = (pager.progress(), lock(recorder).seconds());
+        let under_way = pager.under_way().into_iter();
+        let under_way = under_way.map(|(id, bytes)| UnderWay { id, begin, bytes }).collect();
+        let (recorder, done) = (Arc::clone(recorder), VecDeque::new());
+        pager.wrap_reader(|inner| Box::new(Self { inner, recorder, progress, under_way, done }));
+    }
+
+    fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        lock(&self.recorder)
     }
 
     /// Notes which reads are done, and what the pager holds.
@@ -47,7 +45,7 @@ impl TracingReader {
         }
         let done = self.done.iter().filter(|(_, result)| result.is_ok());
         let done: u64 = done.map(|(read, _)| read.length()).sum();
-        self.recorder.borrow_mut().pages(Pages {
+        self.recorder().pages(Pages {
             pinned: self.progress.pinned(),
             ring: self.progress.ring() + done,
             reading: self.under_way.iter().map(|read| read.bytes).sum(),
@@ -59,14 +57,14 @@ impl TracingReader {
         let place = self.under_way.iter().position(|under_way| under_way.id == read.id());
         let begin = place.map_or(0.0, |place| self.under_way.swap_remove(place).begin);
         let bytes = result.as_ref().map_or(0, |bytes| *bytes as u64);
-        self.recorder.borrow_mut().read(begin, bytes);
+        self.recorder().read(begin, bytes);
         self.done.push_back((read, result));
     }
 }
 
 impl Reader for TracingReader {
     fn submit(&mut self, read: Read) {
-        let begin = self.recorder.borrow().seconds();
+        let begin = self.recorder().seconds();
         self.under_way.push(UnderWay { id: read.id(), begin, bytes: read.length() });
         self.inner.submit(read);
         self.look();
@@ -75,11 +73,11 @@ impl Reader for TracingReader {
     fn wait(&mut self) -> Option<(Read, io::Result<usize>)> {
         self.look();
         if self.done.is_empty() && !self.under_way.is_empty() {
-            let begin = self.recorder.borrow().seconds();
+            let begin = self.recorder().seconds();
             if let Some((read, result)) = self.inner.wait() {
                 self.end(read, result);
             }
-            self.recorder.borrow_mut().stall(begin);
+            self.recorder().stall(begin);
             self.look();
         }
         self.done.pop_front()

@@ -150,7 +150,8 @@ impl Recorder {
         self.timeline.stalled(end - begin);
     }
 
-    pub(super) fn pass(&mut self, begin: f64, tokens: usize) {
+    pub(super) fn pass(&mut self, began: Instant, tokens: usize) {
+        let begin = began.saturating_duration_since(self.start).as_secs_f64();
         self.advance();
         let (end, tokens) = (self.now.seconds, tokens as u64);
         self.events.passes.push(Pass { begin, end, tokens });

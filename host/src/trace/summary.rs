@@ -88,9 +88,10 @@ impl Summary {
             kv_cache: Use { planned: plan.bytes.kv_cache, peak: totals.peak_kv },
             reads: totals.reads,
             read_bytes,
-            streamed_bytes_per_token: (read_bytes - generated.read_for_prompt)
-                .checked_div(decoded)
-                .unwrap_or(0),
+            streamed_bytes_per_token: (read_bytes
+                - generated.read_for_prompt.unwrap_or(read_bytes))
+            .checked_div(decoded)
+            .unwrap_or(0),
             stalled_seconds: totals.stalled_seconds,
             stalled_share: totals.stalled_seconds / totals.pass_seconds,
             overlap: read.then(|| 1.0 - totals.stalled_seconds / totals.reading_seconds),

@@ -1,6 +1,7 @@
 //! Other programs' models: converted, and what comes out is a package without fault.
 
 use crate::{package, split_at_zero, split_sized};
+use omex::cancel::Cancel;
 use omex::convert::{Options, convert};
 use omex::import::{SourceFormat, open};
 use std::fs;
@@ -55,7 +56,7 @@ fn import(path: &Path, format: SourceFormat) {
     let mut beside = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
     assert!(!beside.any(|e| e.file_name().to_string_lossy().starts_with(".omex-convert-")));
     if converted.is_ok() {
-        let report = omex::package::validate::validate(&output, &mut |_| {}).unwrap();
+        let report = omex::package::validate::validate(&output, &Cancel::default(), &mut |_| {}).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         package::run(&output);
     }

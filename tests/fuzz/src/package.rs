@@ -2,6 +2,7 @@
 
 use crate::image::{MAX_WORK, work};
 use crate::{seeds, split_at_zero};
+use omex::cancel::Cancel;
 use omex::package::{Package, renew_checksums, validate::validate};
 use omex::session::{Options, Session};
 use std::cell::OnceCell;
@@ -26,7 +27,7 @@ pub fn package(data: &[u8]) {
         fs::write(path.join("weights/quantization.json"), index).unwrap();
         // Without right checksums nothing else would be read; they are right where the rest can be.
         let _ = renew_checksums(path);
-        let report = validate(path, &mut |_| {}).unwrap();
+        let report = validate(path, &Cancel::default(), &mut |_| {}).unwrap();
         let opened = Package::open(path);
         assert!(opened.is_ok() || !report.problems.is_empty());
         if opened.is_ok() {

@@ -4,6 +4,7 @@
 //! `seeds/`.
 
 use half::f16;
+use omex::cancel::Cancel;
 use omex::convert::{Options, convert};
 use omex::import::{SourceFormat, open};
 use omex::pack::{Target, pack};
@@ -314,7 +315,7 @@ fn images() -> Vec<(&'static str, Vec<u8>)> {
             context: Some(context),
             kv,
         };
-        pack(&package, &target, &path).unwrap();
+        pack(&package, &target, &path, &Cancel::default()).unwrap();
         fs::read(&path).unwrap()
     };
     vec![

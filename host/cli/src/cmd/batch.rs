@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::sampling::SamplingArgs;
-use crate::output;
+use crate::{output, signals};
 use omex::batch::{self, Defaults, Event, Prompts, Summary};
 use omex::session::{Options, Session, Tables};
 use omex::{Error, Result};
@@ -49,7 +49,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let mut prompts = Prompts::open(&args.prompts)?;
+    let mut prompts = Prompts::open(&args.prompts, &signals::cancel())?;
     let tables = Tables::open(&args.model)?;
     let options = args.options(args.affordable(&tables)?);
     let mut session = Session::new(tables, &options)?;

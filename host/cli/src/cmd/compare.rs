@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::benchmark::WorkArgs;
-use crate::output;
+use crate::{output, signals};
 use omex::compare::{Comparison, Given, Peers, Rate, compare};
 use omex::plan::Residency;
 use omex::{Error, Result};
@@ -46,7 +46,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     let work = args.work.fit(&args.machine.open(&args.model, 1)?, &args.model)?;
     let given = Given { python: args.python.as_deref(), llama_bench: args.llama_bench.as_deref() };
-    let peers = Peers::find(&given)?;
+    let peers = Peers::find(&given, &signals::cancel())?;
     for missing in &peers.missing {
         output::note(&format!("note: {} is not compared: {}", missing.name, missing.why));
     }

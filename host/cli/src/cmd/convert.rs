@@ -1,6 +1,6 @@
 //! `omex convert`.
 
-use crate::{bytes, output};
+use crate::{bytes, output, signals};
 use omex::convert::{Calibration, Options, convert};
 use omex::import::{self, SourceFormat};
 use omex::package::Package;
@@ -130,6 +130,7 @@ fn convert_to(args: &Args, output: &Path) -> Result<Package> {
             None => Calibration::Auto,
         },
         force: args.force,
+        cancel: signals::cancel(),
     };
     let takes_text = format != SourceFormat::Tflite;
     if takes_text && source.tokenizer().is_none() && args.tokenizer.is_none() {

@@ -1,9 +1,10 @@
 //! `omex` without a command: the main job, on the model that ships with it.
 
 use super::convert;
-use super::run::{Request, generate};
-use crate::{bytes, output};
+use super::run::run;
+use crate::{bytes, output, signals};
 use omex::draft::Drafting;
+use omex::generate::Request;
 use omex::profile::cache_folder;
 use omex::session::{Options, Session};
 use omex::{Error, Result};
@@ -27,7 +28,8 @@ pub(crate) fn main() -> Result<()> {
     let package = place()?;
     let start = Instant::now();
     convert_model(&package)?;
-    let mut session = Session::open(&package, &Options::default())?;
+    let mut session =
+        Session::open(&package, &Options { cancel: signals::cancel(), ..Options::default() })?;
     let plan = *session.plan();
     output::note(&format!(
         "models/tiny-stories -> {}: {} of weights, {} planned in all\n",
@@ -37,10 +39,11 @@ pub(crate) fn main() -> Result<()> {
     ));
     let ids = session.encode(PROMPT)?;
     let sampling = Sampling::GREEDY;
-    let request = Request { saved: None, prompt: &ids, max_tokens: 256, sampling, start };
+    let cancel = signals::cancel();
+    let request = Request { saved: None, prompt: &ids, max_tokens: 256, sampling, cancel };
     output::text(PROMPT)?;
     let plain = Drafting::new(None, 0, &session);
-    let generated = generate(&mut session, request, plain, &mut output::text)?;
+    let generated = run(&mut session, request, plain, start, &mut output::text)?;
     output::text("\n")?;
     let omex = command();
     output::note(&format!(

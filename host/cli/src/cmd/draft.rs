@@ -122,11 +122,11 @@ impl DraftArgs {
 pub(super) fn with_drafts(tables: &Tables, plain: Options, most: Option<u32>) -> Result<Options> {
     let plan = tables.plan(&plain)?;
     let default = if plan.residency == Residency::Mapped { 8 } else { 16 };
-    let with = |width| Options { logit_columns: 1 + width, ..plain };
+    let with = |width| Options { logit_columns: 1 + width, ..plain.clone() };
     let widths =
         std::iter::successors(Some(most.unwrap_or(default)), |w| Some(w / 2).filter(|w| *w > 0));
     let leaves_plan = |options: &Options| {
         tables.plan(options).is_ok_and(|with_drafts| with_drafts.agrees_with(&plan))
     };
-    Ok(widths.map(with).find(leaves_plan).unwrap_or(plain))
+    Ok(widths.map(with).find(leaves_plan).unwrap_or_else(|| plain.clone()))
 }

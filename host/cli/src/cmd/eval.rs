@@ -2,8 +2,9 @@
 
 use super::{Machine, logits::COLUMNS};
 use crate::{output, standard_input};
+use omex::generate::forward;
 use omex::plan::RunPrecision;
-use omex::{Error, Result, input, interrupt};
+use omex::{Error, Result, input};
 use omex_core::engine::Wanted;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -54,24 +55,23 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             "give a longer text",
         ));
     }
-    let (columns, window) = (session.logit_columns(), session.plan().context as usize);
+    let window = session.plan().context as usize;
     let precision = session.plan().precision;
-    let failed = session.failure();
+    let (failed, cancel) = (session.failure(), session.cancel().clone());
     let mut engine = session.engine()?;
     let bar = output::progress("evaluating", ids.len() as u64, false);
     let (mut sum, mut tokens) = (0.0, 0);
     for window in ids.chunks(window.max(2)) {
         engine.reset();
-        for (number, chunk) in window.chunks(columns).enumerate() {
-            engine.forward(chunk, Wanted::All).map_err(&failed)?;
-            let next = window.iter().skip(number * columns + 1).take(chunk.len());
-            for (column, target) in next.enumerate() {
+        let mut targets = window.iter().skip(1);
+        forward(&mut engine, window, Wanted::All, &cancel, &failed, &mut |engine, chunk| {
+            for (column, target) in targets.by_ref().take(chunk.len()).enumerate() {
                 sum += negative_log_likelihood(engine.logits(column), *target);
                 tokens += 1;
             }
             bar.inc(chunk.len() as u64);
-            interrupt::check()?;
-        }
+            Ok(())
+        })?;
     }
     bar.finish_and_clear();
     let perplexity = (sum / tokens as f64).exp();

@@ -2,7 +2,8 @@
 
 use super::{Machine, parse_ids};
 use crate::output;
-use omex::{Result, interrupt};
+use omex::Result;
+use omex::generate::forward;
 use omex_core::engine::Wanted;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -36,15 +37,13 @@ pub(crate) const COLUMNS: u32 = 16;
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut session = args.machine.open(&args.model, COLUMNS)?;
-    let columns = session.logit_columns();
-    let failed = session.failure();
+    let (failed, cancel) = (session.failure(), session.cancel().clone());
     let mut engine = session.engine()?;
     let mut logits = vec![];
-    for ids in args.ids.chunks(columns) {
-        engine.forward(ids, Wanted::All).map_err(&failed)?;
+    forward(&mut engine, &args.ids, Wanted::All, &cancel, &failed, &mut |engine, ids| {
         logits.extend((0..ids.len()).map(|column| engine.logits(column).to_vec()));
-        interrupt::check()?;
-    }
+        Ok(())
+    })?;
     if args.json {
         return output::json(&Output { logits });
     }

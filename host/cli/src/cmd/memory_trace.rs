@@ -2,9 +2,9 @@
 
 use super::{Machine, parse_ids, prompt_ids};
 use crate::{bytes, output};
+use omex::Result;
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
 use omex::trace::{Sample, Summary, Trace, Use, trace};
-use omex::{Result, interrupt};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -73,7 +73,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         true => output::json(&Output { plan, ids, summary, samples })?,
         false => output::text(&text(plan, summary))?,
     }
-    interrupt::check()
+    session.cancel().check()
 }
 
 fn text(plan: &MemoryPlan, summary: &Summary) -> String {

@@ -23,7 +23,7 @@ pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 
-use crate::{bytes, choices};
+use crate::{bytes, choices, signals};
 use clap::Args;
 use omex::Result;
 use omex::pager::PageSource;
@@ -67,6 +67,7 @@ impl Machine {
             sequences: 1,
             pages: self.pages,
             precision: self.precision,
+            cancel: signals::cancel(),
         }
     }
 

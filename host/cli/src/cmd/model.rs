@@ -4,6 +4,7 @@ use super::convert::{Quantization, parse_quantization};
 use crate::output;
 use omex::quantize::Precision;
 use omex::session::Tables;
+use omex::synth::tables_of_config;
 use omex::{Error, Result};
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ impl ModelArgs {
             (Some(config), quantization) => {
                 let (precision, residual) = quantization.unwrap_or((Precision::Int8, false));
                 output::note("note: the tokenizer is not counted");
-                Tables::of_config(config, precision, residual)
+                tables_of_config(config, precision, residual)
             }
             (None, None) => Tables::open(model),
             (None, Some(_)) => Err(Error::Usage(format!(

@@ -1,6 +1,6 @@
 //! `omex pack`.
 
-use crate::{bytes, choices, output};
+use crate::{bytes, choices, output, signals};
 use omex::Result;
 use omex::pack::{Target, pack};
 use omex::package::Package;
@@ -53,7 +53,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         context: args.context,
         kv: args.kv,
     };
-    let plan = pack(&package, &target, &args.output)?;
+    let plan = pack(&package, &target, &args.output, &signals::cancel())?;
     if args.json {
         return output::json(&plan);
     }

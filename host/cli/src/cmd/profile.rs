@@ -1,7 +1,7 @@
 //! `omex profile`.
 
 use super::{Machine, storage};
-use crate::{bytes, output};
+use crate::{bytes, output, signals};
 use omex::Result;
 use omex::forecast::{Forecast, forecast};
 use omex::profile::{Profile, storage_bandwidth};
@@ -52,8 +52,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if args.refresh || args.storage.is_some() || !Profile::is_kept() {
         output::note("note: measuring, which takes up to a minute");
     }
-    let storage = args.storage.as_deref().map(storage_bandwidth).transpose()?;
-    let mut profile = Profile::of_this_machine(args.refresh)?;
+    let cancel = signals::cancel();
+    let storage =
+        args.storage.as_deref().map(|path| storage_bandwidth(path, &cancel)).transpose()?;
+    let mut profile = Profile::of_this_machine(args.refresh, &cancel)?;
     profile.storage_bandwidth = storage.or(profile.storage_bandwidth);
     let forecast = match (&tables, &plan) {
         (Some(tables), Some(plan)) => {

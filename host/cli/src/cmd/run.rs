@@ -3,24 +3,19 @@
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
 use super::{Machine, parse_ids, prompt_ids};
-use crate::{bytes, output, standard_input};
+use crate::{bytes, output, signals, standard_input};
+use omex::Result;
 use omex::draft::{Counts, Drafting};
+use omex::generate::{Event, Generated, Request, generate};
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::saved_session::SavedSession;
-use omex::session::Session;
-use omex::{Error, Result, interrupt};
+use omex::session::{Model, Session};
 use omex_core::arena::Plan;
-use omex_core::engine::{Engine, Wanted};
-use omex_core::generate::Generation;
-use omex_core::program::Planes;
-use omex_core::sample::{Sampler, Sampling};
-use omex_core::token::{Decoder, Tokenizer};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Generate text.
 #[derive(clap::Args)]
@@ -112,17 +107,17 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let request = Request {
         saved,
         prompt: &ids,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens as usize,
         sampling: args.sampling.sampling(),
-        start,
+        cancel: signals::cancel(),
     };
     if args.json {
-        let mut output = generate(&mut session, request, drafting, &mut |_| Ok(()))?;
+        let mut output = run(&mut session, request, drafting, start, &mut |_| Ok(()))?;
         output.stats.planned_bytes += of_draft;
         return output::json(&output);
     }
     output::text(&prompt)?;
-    let result = generate(&mut session, request, drafting, &mut output::text);
+    let result = run(&mut session, request, drafting, start, &mut output::text);
     output::text("\n")?;
     let mut output = result?;
     output.stats.planned_bytes += of_draft;
@@ -132,130 +127,33 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What to generate.
-pub(crate) struct Request<'r> {
-    /// The text that it goes on with, and the file that it is saved in.
-    pub(crate) saved: Option<SavedSession>,
-    pub(crate) prompt: &'r [u32],
-    pub(crate) max_tokens: u32,
-    pub(crate) sampling: Sampling,
-    /// When the command began.
-    pub(crate) start: Instant,
-}
-
-impl Request<'_> {
-    /// Puts the saved text into an engine. Returns it with the prompt behind it, and a sampler that
-    /// has seen what the engine holds: all but the saved text's last token, and the prompt.
-    fn begin(&mut self, engine: &mut Engine<'_>) -> Result<(Vec<u32>, Sampler)> {
-        let (mut ids, mut sampling) = (vec![], self.sampling);
-        if let Some(saved) = &mut self.saved {
-            saved.restore(engine)?;
-            ids.extend(saved.tokens());
-            sampling.seed = saved.seed().unwrap_or(sampling.seed);
-        }
-        let mut sampler = Sampler::new(sampling);
-        let held = ids.len().saturating_sub(1);
-        ids[..held].iter().for_each(|token| sampler.observe(*token));
-        ids.extend(self.prompt);
-        Ok((ids, sampler))
-    }
-}
-
-/// Generates text and hands it to `emit` as it comes.
-pub(crate) fn generate(
+/// Generates text, hands it to `emit` as it comes, and says what it took since the command began.
+pub(crate) fn run(
     session: &mut Session,
-    mut request: Request<'_>,
-    mut drafting: Drafting<'_>,
+    request: Request<'_>,
+    drafting: Drafting<'_>,
+    start: Instant,
     emit: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Output> {
-    let tables = session.tokenizer_tables();
-    let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
-    let mut tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
-    let plan = *session.plan();
-    let (planned_bytes, kv_format, precision) = (plan.total, plan.kv_format, plan.precision);
-    let pages = session.source();
-    let mut stats = Stats { planned_bytes, kv_format, precision, pages, ..Stats::default() };
-    let (weights_read, kv_read) = (session.progress(), session.kv_bytes_read());
-    let read = || {
-        let weights = weights_read.as_ref().map_or(0, |progress| progress.bytes());
-        [weights, kv_read.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed))]
-    };
-    let failed = session.failure();
-    let columns = plan.prefill_chunk as usize;
-    let keys_only = session.program()?.uniform_cache().is_some();
-    let mut watch = session.pressure_watch()?;
+    let model = session.model();
     let mut engine = session.engine()?;
-    let (mut ids, mut sampler) = request.begin(&mut engine)?;
-    let held = engine.position() as usize;
-    let after = tokenizer.as_mut().map(|tokenizer| tokenizer.decoder_after(&ids, false));
-    let decoder = after.unwrap_or(Ok(Decoder::new(false)));
-    let decoder = decoder.map_err(|e| Error::Usage(format!("the prompt can't be decoded: {e}")))?;
-    let mut text = Text { decoder, all: String::new() };
-    let (prefill, prompt) = (Instant::now(), ids.len());
-    note_forgotten(prompt, engine.plan());
-    // All passes but the last here, to be able to stop between them.
-    let last = held + (prompt - held).saturating_sub(1) / columns.max(1) * columns;
-    for tokens in ids[held..last].chunks(columns.max(1)) {
-        engine.forward(tokens, Wanted::Last).map_err(&failed)?;
-        interrupt::check()?;
-    }
-    ids[held..last].iter().for_each(|token| sampler.observe(*token));
-    let mut generation =
-        Generation::prefill(&mut engine, sampler, &ids[last..]).map_err(&failed)?;
-    stats.prefill_tok_s = rate(prompt - held, prefill);
-    drafting.begin(&ids, held, columns, prefill.elapsed())?;
-    stats.time_to_first_token_ms = request.start.elapsed().as_secs_f64() * 1e3;
-    let (decode, before, most) = (Instant::now(), read(), request.max_tokens as usize);
-    // What is told of the text may fail, and the text is saved all the same.
-    let (mut stopped, mut pass_failed) = (Ok(()), false);
-    while ids.len() < prompt + most && stopped.is_ok() {
-        if let Some(watch) = &mut watch {
-            let planes = watch.planes();
-            generation.set_planes(planes);
-            stats.reduced_passes += u64::from(planes != Planes::FULL);
+    let held = request.saved.as_ref().map_or(0, |saved| saved.tokens().len());
+    note_forgotten(held + request.prompt.len(), engine.plan());
+    let (mut first_token, mut tokens) = (Duration::ZERO, 0);
+    let generated = generate(&model, &mut engine, request, drafting, &mut |event| match event {
+        Event::Pass { .. } => Ok(()),
+        Event::Prompt => {
+            first_token = start.elapsed();
+            Ok(())
         }
-        let left = prompt + most - ids.len();
-        let next = drafting
-            .run(&mut generation, &ids, left, &failed)
-            .and_then(|_| generation.next_token().map_err(&failed));
-        let id = match next {
-            Ok(Some(id)) => id,
-            Ok(None) => break,
-            Err(error) => {
-                (stopped, pass_failed) = (Err(error), true);
-                break;
-            }
-        };
-        ids.push(id);
-        let told = if let Some(tokenizer) = &mut tokenizer {
-            text.push(tokenizer, id, emit)
-        } else {
-            let comma = if ids.len() > prompt + 1 { "," } else { "" };
-            emit(&format!("{comma}{id}"))
-        };
-        stopped = told.and_then(|()| interrupt::check());
-    }
-    stopped = stopped.and(text.finish(emit));
-    let seed = generation.finish().map_err(&failed)?.seed();
-    // What a failed pass stored of its token in KV caches is stored anew when the text goes on;
-    // another state may be half changed.
-    if let Some(saved) = request.saved.filter(|_| keys_only || !pass_failed) {
-        saved.save(&mut engine, &ids, seed)?;
-    }
-    stopped?;
-    stats.drafts = drafting.finish(ids.len());
-    ids.drain(..prompt);
-    // The first token came from the prompt's last pass.
-    let decoded = ids.len().saturating_sub(1);
-    if decoded > 0 {
-        stats.decode_tok_s = rate(decoded, decode);
-        let now = read();
-        let [weights, kv] = [0, 1].map(|i| (now[i] - before[i]) / decoded as u64);
-        (stats.streamed_bytes_per_token, stats.kv_bytes_read_per_token) = (weights, kv);
-        stats.tokens_per_pass = decoded as f64 / stats.drafts.passes.max(1) as f64;
-    }
-    stats.peak_bytes = peak_bytes();
-    Ok(Output { ids, text: text.all, stats })
+        Event::Token { id, .. } if !model.has_tokenizer() => {
+            tokens += 1;
+            emit(&format!("{}{id}", if tokens > 1 { "," } else { "" }))
+        }
+        Event::Token { text, .. } | Event::End { text } => emit(text),
+    })?;
+    let stats = Stats::new(&model, &generated, first_token);
+    Ok(Output { ids: generated.ids, text: generated.text, stats })
 }
 
 /// Says so if the cache has no room for the whole prompt.
@@ -270,37 +168,35 @@ fn note_forgotten(prompt: usize, plan: &Plan) {
     }
 }
 
-fn rate(tokens: usize, since: Instant) -> f64 {
-    tokens as f64 / since.elapsed().as_secs_f64()
-}
-
-/// Text that is decoded as tokens come.
-struct Text {
-    decoder: Decoder,
-    all: String,
-}
-
-impl Text {
-    fn push(
-        &mut self,
-        tokenizer: &mut Tokenizer<&[u8]>,
-        id: u32,
-        emit: &mut dyn FnMut(&str) -> Result<()>,
-    ) -> Result<()> {
-        let start = self.all.len();
-        let decoded = tokenizer.decode(&mut self.decoder, id, &mut |text| self.all.push_str(text));
-        decoded.map_err(|e| Error::Usage(format!("token {id} can't be decoded: {e}")))?;
-        emit(&self.all[start..])
-    }
-
-    fn finish(&mut self, emit: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
-        let start = self.all.len();
-        self.decoder.finish(&mut |text| self.all.push_str(text));
-        emit(&self.all[start..])
-    }
-}
-
 impl Stats {
+    fn new(model: &Model, generated: &Generated, first_token: Duration) -> Self {
+        let rate = |tokens: usize, time: Duration| match tokens {
+            0 => 0.0,
+            tokens => tokens as f64 / time.as_secs_f64(),
+        };
+        let (prompt, prefill) = generated.prefill;
+        // The first token came from the prompt's last pass.
+        let decoded = generated.ids.len().saturating_sub(1);
+        let [weights, kv] = generated.bytes_read.map(|bytes| bytes / decoded.max(1) as u64);
+        let passes = generated.drafts.passes.max(1) as f64;
+        let plan = model.plan();
+        Self {
+            time_to_first_token_ms: first_token.as_secs_f64() * 1e3,
+            prefill_tok_s: rate(prompt, prefill),
+            decode_tok_s: rate(decoded, generated.decode),
+            planned_bytes: plan.total,
+            peak_bytes: peak_bytes(),
+            streamed_bytes_per_token: weights,
+            kv_bytes_read_per_token: kv,
+            pages: model.source(),
+            drafts: generated.drafts,
+            tokens_per_pass: decoded as f64 / passes,
+            kv_format: plan.kv_format,
+            precision: plan.precision,
+            reduced_passes: generated.reduced_passes,
+        }
+    }
+
     fn print(&self) {
         let fewer = match self.reduced_passes {
             0 => String::new(),

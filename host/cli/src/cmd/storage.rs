@@ -27,7 +27,7 @@ impl StorageArgs {
         if !Profile::is_kept() {
             output::note("note: measuring this machine, which takes up to a minute, once");
         }
-        let mut profile = Profile::of_this_machine(false)?;
+        let mut profile = Profile::of_this_machine(false, &options.cancel)?;
         if let Some(bandwidth) = self.storage_bandwidth {
             profile.storage_bandwidth = Some(bandwidth as f64);
         } else if plan.streamed_bytes > 0 && tables.has_weights() {

@@ -1,7 +1,7 @@
 //! `omex synth`.
 
 use super::convert::{Converted, parse_precision};
-use crate::output;
+use crate::{output, signals};
 use clap::builder::PossibleValuesParser;
 use omex::quantize::Precision;
 use omex::synth::{SHAPES, write};
@@ -50,8 +50,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         bar.set_length(all);
         bar.set_position(done);
     };
+    let (seed, cancel) = (args.seed, signals::cancel());
     let package =
-        write(shape, args.quantization, args.seed, &args.output_dir, args.force, progress);
+        write(shape, args.quantization, seed, &args.output_dir, args.force, &cancel, progress);
     bar.finish_and_clear();
     Converted::new(&package?, &args.output_dir).print(args.json)
 }

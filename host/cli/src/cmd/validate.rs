@@ -1,6 +1,6 @@
 //! `omex validate`.
 
-use crate::{bytes, output};
+use crate::{bytes, output, signals};
 use omex::package::renew_checksums;
 use omex::package::validate::{Report, validate};
 use omex::{Error, Result};
@@ -31,14 +31,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if args.renew_checksums {
         renew_checksums(&args.path)?;
     }
+    let cancel = signals::cancel();
     let bar = output::progress("checking", 0, true);
     let mut progress = |bytes| {
         bar.inc_length(bytes);
         bar.inc(bytes);
     };
     let report = match args.path.is_dir() {
-        true => validate(&args.path, &mut progress)?,
-        false => omex::pack::validate(&args.path)?,
+        true => validate(&args.path, &cancel, &mut progress)?,
+        false => omex::pack::validate(&args.path, &cancel)?,
     };
     bar.finish_and_clear();
     if args.json {

@@ -1,0 +1,262 @@
+//! From a prompt to text: the loop that all share who have a model and an engine.
+
+use crate::cancel::Cancel;
+use crate::draft::{Counts, Drafting};
+use crate::saved_session::SavedSession;
+use crate::session::{Model, holds_only_keys};
+use crate::{Error, Result};
+use omex_core::engine::{Engine, Wanted};
+use omex_core::error::RunError;
+use omex_core::generate::Generation;
+use omex_core::program::Planes;
+use omex_core::sample::{Sampler, Sampling};
+use omex_core::token::{Decoder, Tokenizer};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What to generate.
+pub struct Request<'r> {
+    /// The text that it goes on with, and the file that it is saved in.
+    pub saved: Option<SavedSession>,
+    /// Ids of the tokens that the text, or what is new of it, begins with.
+    pub prompt: &'r [u32],
+    /// Tokens to generate at most.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Ends the text between two passes. Within one, the model's own ends it.
+    pub cancel: Cancel,
+}
+
+/// What is told while a text is generated.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'e> {
+    /// A pass was run.
+    Pass {
+        /// When it began.
+        began: Instant,
+        /// Tokens of the text that it ran.
+        tokens: usize,
+    },
+    /// The whole prompt was run.
+    Prompt,
+    /// The text goes on.
+    Token {
+        /// The token.
+        id: u32,
+        /// What can be read with it: a character may take several tokens. Empty if the model has no
+        /// tokenizer.
+        text: &'e str,
+    },
+    /// The text has ended, with what could not be read until now.
+    End {
+        /// The rest of it.
+        text: &'e str,
+    },
+}
+
+/// What was generated, and what it took.
+#[derive(Clone, Debug, Default)]
+pub struct Generated {
+    /// The tokens behind the prompt.
+    pub ids: Vec<u32>,
+    /// Their text; empty if the model has no tokenizer.
+    pub text: String,
+    /// Tokens that were run for the prompt, and how long that took.
+    pub prefill: (usize, Duration),
+    /// How long it took from then on.
+    pub decode: Duration,
+    /// Bytes of weights and of KV caches read from storage meanwhile.
+    pub bytes_read: [u64; 2],
+    /// What came of drafts.
+    pub drafts: Counts,
+    /// Passes that left planes out because memory was short.
+    pub reduced_passes: u64,
+}
+
+/// Is told what happens; an error ends the text.
+pub type Listener<'l> = &'l mut dyn FnMut(Event<'_>) -> Result<()>;
+
+/// Generates a text with an engine of the model. A text that is kept is saved however it ends.
+///
+/// # Errors
+/// A prompt without tokens, a pass that fails, [`Error::Interrupted`], a text that can't be saved, or
+/// the listener's.
+pub fn generate(
+    model: &Model,
+    engine: &mut Engine<'_>,
+    mut request: Request<'_>,
+    mut drafting: Drafting<'_>,
+    listener: Listener<'_>,
+) -> Result<Generated> {
+    let failed = model.failure();
+    let (mut ids, sampler) = request.begin(engine)?;
+    let mut text = Text::behind(model, &ids)?;
+    let (held, prompt) = (engine.position() as usize, ids.len());
+    let only_keys = holds_only_keys(engine.program());
+    let start = Instant::now();
+    let columns = engine.plan().columns as usize;
+    let prefill = Prefill { columns, cancel: &request.cancel, failed: &failed };
+    let mut generation = prefill.run(engine, sampler, &ids[held..], listener)?;
+    let mut made = Generated { prefill: (prompt - held, start.elapsed()), ..Generated::default() };
+    drafting.begin(&ids, held, columns, made.prefill.1)?;
+    listener(Event::Prompt)?;
+    let (start, before) = (Instant::now(), bytes_read(model));
+    let mut watch = model.pressure_watch()?;
+    // What is told of the text may fail, and the text is saved all the same.
+    let (mut stopped, mut pass_failed) = (Ok(()), false);
+    while ids.len() < prompt + request.max_tokens && stopped.is_ok() {
+        if let Some(watch) = &mut watch {
+            let planes = watch.planes();
+            generation.set_planes(planes);
+            made.reduced_passes += u64::from(planes != Planes::FULL);
+        }
+        let left = prompt + request.max_tokens - ids.len();
+        let next = drafting
+            .run(&mut generation, &ids, left, listener, &failed)
+            .and_then(|()| generation.next_token().map_err(&failed));
+        let id = match next {
+            Ok(Some(id)) => id,
+            Ok(None) => break,
+            Err(error) => {
+                (stopped, pass_failed) = (Err(error), true);
+                break;
+            }
+        };
+        ids.push(id);
+        let told = text.push(id).and_then(|text| listener(Event::Token { id, text }));
+        stopped = told.and_then(|()| request.cancel.check());
+    }
+    stopped = stopped.and(listener(Event::End { text: text.finish() }));
+    let seed = generation.finish().map_err(&failed)?.seed();
+    // What a failed pass stored of its token in KV caches is stored anew when the text goes on;
+    // another state may be half changed.
+    if let Some(saved) = request.saved.filter(|_| only_keys || !pass_failed) {
+        saved.save(engine, &ids, seed)?;
+    }
+    stopped?;
+    made.drafts = drafting.finish(ids.len());
+    made.ids = ids.split_off(prompt);
+    (made.text, made.decode) = (text.all, start.elapsed());
+    let after = bytes_read(model);
+    made.bytes_read = [0, 1].map(|i| after[i] - before[i]);
+    Ok(made)
+}
+
+/// Bytes of weights and of KV caches that were read from storage so far.
+fn bytes_read(model: &Model) -> [u64; 2] {
+    let weights = model.progress().map_or(0, |progress| progress.bytes());
+    [weights, model.kv_bytes_read().map_or(0, |bytes| bytes.load(Ordering::Relaxed))]
+}
+
+impl Request<'_> {
+    /// Puts the saved text into an engine. Returns it with the prompt behind it, and a sampler that
+    /// has seen what the engine holds: all but the saved text's last token.
+    fn begin(&mut self, engine: &mut Engine<'_>) -> Result<(Vec<u32>, Sampler)> {
+        engine.reset();
+        let (mut ids, mut sampling) = (vec![], self.sampling);
+        if let Some(saved) = &mut self.saved {
+            saved.restore(engine)?;
+            ids.extend(saved.tokens());
+            sampling.seed = saved.seed().unwrap_or(sampling.seed);
+        }
+        let mut sampler = Sampler::new(sampling);
+        let held = ids.len().saturating_sub(1);
+        ids[..held].iter().for_each(|token| sampler.observe(*token));
+        ids.extend(self.prompt);
+        Ok((ids, sampler))
+    }
+}
+
+/// How the tokens of a prompt are run.
+struct Prefill<'p> {
+    columns: usize,
+    cancel: &'p Cancel,
+    failed: &'p dyn Fn(RunError) -> Error,
+}
+
+impl Prefill<'_> {
+    fn run<'g, 'a>(
+        &self,
+        engine: &'g mut Engine<'a>,
+        mut sampler: Sampler,
+        tokens: &[u32],
+        listener: Listener<'_>,
+    ) -> Result<Generation<'g, 'a>> {
+        // All passes but the last here, to be able to stop between them.
+        let last = tokens.len().saturating_sub(1) / self.columns.max(1) * self.columns;
+        let (before, last) = tokens.split_at(last);
+        let mut began = Instant::now();
+        forward(engine, before, Wanted::Last, self.cancel, self.failed, &mut |_, tokens| {
+            let pass = Event::Pass { began, tokens: tokens.len() };
+            began = Instant::now();
+            listener(pass)
+        })?;
+        before.iter().for_each(|token| sampler.observe(*token));
+        let began = Instant::now();
+        let generation = Generation::prefill(engine, sampler, last).map_err(self.failed)?;
+        listener(Event::Pass { began, tokens: last.len() })?;
+        Ok(generation)
+    }
+}
+
+/// Is shown the engine behind a pass, and the pass's tokens.
+pub type Seen<'s> = &'s mut dyn FnMut(&Engine<'_>, &[u32]) -> Result<()>;
+
+/// Runs the tokens that follow in as few passes as the plan allows.
+///
+/// # Errors
+/// A pass that fails, [`Error::Interrupted`], or those of `seen`.
+pub fn forward(
+    engine: &mut Engine<'_>,
+    tokens: &[u32],
+    wanted: Wanted,
+    cancel: &Cancel,
+    failed: &dyn Fn(RunError) -> Error,
+    seen: Seen<'_>,
+) -> Result<()> {
+    let columns = match wanted {
+        Wanted::Last => engine.plan().columns,
+        Wanted::All => engine.plan().columns.min(engine.plan().logit_columns),
+    };
+    for tokens in tokens.chunks((columns as usize).max(1)) {
+        engine.forward(tokens, wanted).map_err(failed)?;
+        seen(engine, tokens)?;
+        cancel.check()?;
+    }
+    Ok(())
+}
+
+/// Text that is decoded as tokens come.
+struct Text<'m> {
+    tokenizer: Option<Tokenizer<&'m [u8]>>,
+    decoder: Decoder,
+    all: String,
+}
+
+impl<'m> Text<'m> {
+    /// What follows these tokens.
+    fn behind(model: &'m Model, ids: &[u32]) -> Result<Self> {
+        let mut tokenizer = model.has_tokenizer().then(|| model.tokenizer()).transpose()?;
+        let after = tokenizer.as_mut().map(|tokenizer| tokenizer.decoder_after(ids, false));
+        let decoder = after.unwrap_or(Ok(Decoder::new(false)));
+        let decoder =
+            decoder.map_err(|e| Error::Usage(format!("the prompt can't be decoded: {e}")))?;
+        Ok(Self { tokenizer, decoder, all: String::new() })
+    }
+
+    /// What can be read with this token.
+    fn push(&mut self, id: u32) -> Result<&str> {
+        let start = self.all.len();
+        let Some(tokenizer) = &mut self.tokenizer else { return Ok("") };
+        let decoded = tokenizer.decode(&mut self.decoder, id, &mut |text| self.all.push_str(text));
+        decoded.map_err(|e| Error::Usage(format!("token {id} can't be decoded: {e}")))?;
+        Ok(&self.all[start..])
+    }
+
+    fn finish(&mut self) -> &str {
+        let start = self.all.len();
+        self.decoder.finish(&mut |text| self.all.push_str(text));
+        &self.all[start..]
+    }
+}

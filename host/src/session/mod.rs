@@ -1,0 +1,177 @@
+//! Models that are open, and the sessions that run them.
+
+mod model;
+mod owned;
+mod pages;
+mod tables;
+
+pub use model::Model;
+use model::failure_of;
+pub(crate) use model::holds_only_keys;
+pub use owned::OwnedEngine;
+use pages::{Pages, Source};
+pub use tables::{Tables, plan_model};
+
+use crate::cancel::Cancel;
+use crate::pager::{PageSource, Reader, StreamPager};
+use crate::plan::{Kv, RunPrecision};
+use crate::pool::Pool;
+use crate::spill::{Spill, SpillFile};
+use crate::{Error, Result, dispatch};
+use omex_core::engine::{self, Engine};
+use omex_core::simd::Kernels;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+
+/// How a model is to be run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bytes that may be used; if `None`, all, or what is available where the plan needs more.
+    pub memory: Option<u64>,
+    /// Positions of the KV cache; the planner chooses if `None`. An image was packed for some.
+    pub context: Option<u32>,
+    /// How keys and values are stored; the planner chooses if `None`. An image was packed for one.
+    pub kv: Option<Kv>,
+    /// Threads; as many as the machine has cores if `None`.
+    pub threads: Option<usize>,
+    /// Logits of this many tokens are wanted in one pass; 0 counts as 1.
+    pub logit_columns: u32,
+    /// Texts that are under way at once; 0 counts as 1. An image is for one.
+    pub sequences: u32,
+    /// Where weights come from; the planner chooses if `None`.
+    pub pages: Option<PageSource>,
+    /// The planes to read of weights that have two.
+    pub precision: RunPrecision,
+    /// Stops what is done with the model, also within a pass.
+    pub cancel: Cancel,
+}
+
+/// A model, and the memory, threads and pager that run it: everything that an engine borrows.
+pub struct Session {
+    model: Arc<Model>,
+    memory: Vec<u128>,
+    /// KV caches, if some lie on storage.
+    spill: Option<Spill>,
+    pages: Pages,
+    pool: Pool,
+    kernels: &'static Kernels,
+}
+
+/// All that a model tells, its session tells too.
+impl Deref for Session {
+    type Target = Model;
+
+    fn deref(&self) -> &Model {
+        &self.model
+    }
+}
+
+impl Session {
+    /// Opens a package or a flash image.
+    ///
+    /// # Errors
+    /// Files that are malformed, or a budget that is too small.
+    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        Self::new(Tables::open(path)?, options)
+    }
+
+    /// As [`Self::open`], of a package or an image whose tables are open.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn new(tables: Tables, options: &Options) -> Result<Self> {
+        let plan = tables.plan(options)?;
+        let (pager, source) = tables.source(&plan, options)?;
+        let cores = crate::profile::cores();
+        let pool = Pool::new(options.threads.unwrap_or(cores).max(1));
+        let spill = tables.spill(&plan)?;
+        let kv = if spill.is_some() { 0 } else { plan.bytes.kv_cache };
+        let memory = zeros((kv + plan.bytes.activations).div_ceil(16), &tables.path)?;
+        let kernels = dispatch::kernels()?;
+        let stops = holds_only_keys(&tables.program()?);
+        let cancel = if stops { options.cancel.clone() } else { Cancel::default() };
+        let model = Arc::new(Model {
+            plan,
+            automatic: options.precision == RunPrecision::Auto,
+            source,
+            progress: pager.progress(),
+            spilled: spill.as_ref().map(|spill| (spill.folder().to_owned(), spill.bytes_read())),
+            cancel: options.cancel.clone(),
+            tables,
+        });
+        Ok(Self { model, memory, spill, pages: Pages { source: pager, cancel }, pool, kernels })
+    }
+
+    /// The model, which goes on when the session has ended.
+    #[must_use]
+    pub fn model(&self) -> Arc<Model> {
+        Arc::clone(&self.model)
+    }
+
+    /// Puts something between the pager and its reader, as a source of faults; does nothing to
+    /// mapped files.
+    pub fn wrap_reader(&mut self, wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>) {
+        self.wrap_pager(|pager| pager.wrap_reader(wrap));
+    }
+
+    /// Changes a pager that reads; does nothing to mapped files.
+    pub(crate) fn wrap_pager(&mut self, wrap: impl FnOnce(&mut StreamPager)) {
+        if let Source::Stream(pager) = &mut self.pages.source {
+            wrap(pager);
+        }
+    }
+
+    /// Puts something between the KV caches and the file that some of them lie in, as a source of
+    /// faults; does nothing if all are in memory.
+    pub fn wrap_spill(&mut self, wrap: impl FnOnce(Box<dyn SpillFile>) -> Box<dyn SpillFile>) {
+        if let Some(spill) = &mut self.spill {
+            spill.wrap_file(wrap);
+        }
+    }
+
+    /// Uses these kernels instead of the fastest.
+    pub fn set_kernels(&mut self, kernels: &'static Kernels) {
+        self.kernels = kernels;
+    }
+
+    /// An engine at the beginning of a text.
+    ///
+    /// # Errors
+    /// None once the session is open.
+    pub fn engine(&mut self) -> Result<Engine<'_>> {
+        let Tables { path, checksums, space, weights, .. } = &self.model.tables;
+        let page_size = u64::from(space.page_size);
+        let model = engine::Model {
+            program: self.model.program()?,
+            plan: self.model.plan.plan,
+            end: weights.end,
+            checksums,
+            first_checked: (weights.start / page_size) as u32,
+        };
+        let memory = self.memory.as_mut_bytes();
+        let (kernels, pool, pages) = (self.kernels, &self.pool, &mut self.pages);
+        let engine = match &mut self.spill {
+            None => Engine::new(model, memory, pages, kernels, pool),
+            Some(spill) => Engine::with_store(model, memory, spill, pages, kernels, pool),
+        };
+        let mut engine = engine.map_err(|error| Error::load(path, error))?;
+        engine.set_planes(self.model.plan.precision.planes());
+        Ok(engine)
+    }
+}
+
+/// Memory, which a damaged model may ask too much of: asking first tells, where `vec!` would abort.
+fn zeros(count: u64, model: &Path) -> Result<Vec<u128>> {
+    let refused = || {
+        Error::io(
+            model,
+            "get enough memory (see --memory and --context)",
+            std::io::ErrorKind::OutOfMemory.into(),
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| refused())?;
+    Vec::<u128>::new().try_reserve_exact(count).map_err(|_| refused())?;
+    Ok(vec![0; count])
+}

@@ -1,0 +1,212 @@
+//! A model that is open: what it is, and how it is planned. All that run it may share it.
+
+use super::Tables;
+use crate::cancel::Cancel;
+use crate::package::CONVERT_AGAIN;
+use crate::pager::{PageSource, Progress, Space};
+use crate::plan::{MemoryPlan, RunPrecision};
+use crate::pressure::PressureWatch;
+use crate::{Error, Result, tokenizer};
+use omex_core::error::RunError;
+use omex_core::program::Program;
+use omex_core::state::State;
+use omex_core::token::{self, Decoder, Tokenizer};
+use omex_hal::{PageError, PageErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// A model opened and planned, without what runs it.
+pub struct Model {
+    pub(super) tables: Tables,
+    pub(super) plan: MemoryPlan,
+    /// The precision was left to the machine.
+    pub(super) automatic: bool,
+    pub(super) source: PageSource,
+    /// Of a pager that reads.
+    pub(super) progress: Option<Arc<Progress>>,
+    /// Where KV caches are spilled to, and the bytes read back from there.
+    pub(super) spilled: Option<(PathBuf, Arc<AtomicU64>)>,
+    pub(super) cancel: Cancel,
+}
+
+impl Model {
+    /// What stops all work on this model.
+    #[must_use]
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// Whether there is a tokenizer.
+    #[must_use]
+    pub fn has_tokenizer(&self) -> bool {
+        self.tables.tokenizer.is_some()
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// None once the session is open.
+    pub fn program(&self) -> Result<Program<'_>> {
+        self.tables.program()
+    }
+
+    /// CRC-32C of the program with the tensor table, and of the pages' checksums: the same for the
+    /// same model in the same form.
+    pub(crate) fn checksums(&self, crc32c: fn(u32, &[u8]) -> u32) -> [u32; 2] {
+        let Tables { program, tensors, checksums, .. } = &self.tables;
+        [crc32c(crc32c(0, program), tensors), crc32c(0, checksums.as_flattened())]
+    }
+
+    /// Chooses the planes of each pass by the pressure on memory; `None` if the precision is not
+    /// automatic or there is nothing to choose.
+    ///
+    /// # Errors
+    /// None once the session is open.
+    pub fn pressure_watch(&self) -> Result<Option<PressureWatch>> {
+        let program = self.program()?;
+        // Streamed weights take no more memory than planned, whatever their planes.
+        let mapped = self.progress.is_none();
+        let choice =
+            self.plan.precision == RunPrecision::Full && program.has_corrections() && mapped;
+        Ok((self.automatic && choice).then(|| PressureWatch::new(&program)))
+    }
+
+    /// Tokens whose logits one pass can compute.
+    #[must_use]
+    pub fn logit_columns(&self) -> usize {
+        self.plan.plan.logit_columns as usize
+    }
+
+    /// Texts that can be under way at once.
+    #[must_use]
+    pub fn sequences(&self) -> usize {
+        self.plan.plan.sequences as usize
+    }
+
+    /// CRC-32C over the model's tables: its program, its weights' checksums, its tokenizer.
+    #[must_use]
+    pub fn crc32c(&self) -> u32 {
+        let Tables { program, tensors, checksums, tokenizer, .. } = &self.tables;
+        let parts =
+            [program, tensors, checksums.as_flattened(), tokenizer.as_deref().unwrap_or(&[])];
+        parts.into_iter().fold(0, crc32c::crc32c_append)
+    }
+
+    /// The tokenizer's tables, if the model has a tokenizer.
+    #[must_use]
+    pub fn tokenizer_tables(&self) -> Option<Arc<[u8]>> {
+        self.tables.tokenizer.clone()
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// The model has none, or its tables are damaged.
+    pub fn tokenizer(&self) -> Result<Tokenizer<&[u8]>> {
+        let Some(tables) = self.tables.tokenizer.as_deref() else {
+            let message = "the model has no tokenizer: give token ids with --ids, or convert it \
+                           again with --tokenizer FILE";
+            return Err(Error::Usage(format!("{}: {message}", self.tables.path.display())));
+        };
+        Tokenizer::open(tables).map_err(|error| self.bad_tokenizer(&error))
+    }
+
+    /// Says that the tokenizer's tables are damaged.
+    pub fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
+        let (found, expected) = (error.to_string(), "a compiled tokenizer");
+        Error::malformed(&self.tables.path, "tokenizer", found, expected, CONVERT_AGAIN)
+    }
+
+    /// A text's tokens, with those that the tokenizer puts around a text.
+    ///
+    /// # Errors
+    /// A model without a tokenizer, or damaged tables.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, token::Options::default())
+    }
+
+    /// As [`Self::encode`], for what follows in the middle of a text.
+    ///
+    /// # Errors
+    /// Those of [`Self::encode`].
+    pub fn encode_more(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, token::Options { add_special: false, ..token::Options::default() })
+    }
+
+    fn encode_with(&self, text: &str, options: token::Options) -> Result<Vec<u32>> {
+        let mut tokenizer = self.tokenizer()?;
+        tokenizer::encode(&mut tokenizer, text, options).map_err(|error| self.bad_tokenizer(&error))
+    }
+
+    /// The text of some tokens; one outside of the vocabulary has none.
+    ///
+    /// # Errors
+    /// A model without a tokenizer, or damaged tables.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let mut tokenizer = self.tokenizer()?;
+        let (mut decoder, mut text) = (Decoder::new(false), String::new());
+        for id in ids {
+            let decoded = tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
+            decoded.map_err(|error| Error::Usage(format!("token {id}: {error}")))?;
+        }
+        decoder.finish(&mut |piece| text.push_str(piece));
+        Ok(text)
+    }
+
+    /// What was read of the weights so far, unless they are mapped.
+    #[must_use]
+    pub fn progress(&self) -> Option<Arc<Progress>> {
+        self.progress.clone()
+    }
+
+    /// A counter of the bytes of KV caches read from storage so far, if some lie there.
+    #[must_use]
+    pub fn kv_bytes_read(&self) -> Option<Arc<AtomicU64>> {
+        self.spilled.as_ref().map(|(_, bytes)| Arc::clone(bytes))
+    }
+
+    /// Where pages come from.
+    #[must_use]
+    pub fn source(&self) -> PageSource {
+        self.source
+    }
+
+    /// Says what an error of a pass over this model means, with the file and the place in it.
+    pub fn failure(&self) -> impl Fn(RunError) -> Error + use<> {
+        let (path, space) = (self.tables.path.clone(), self.tables.space.clone());
+        let folder = self.spilled.as_ref().map(|(folder, _)| folder.clone());
+        let format = self.plan.kv_format;
+        move |error| match (error, &folder) {
+            (RunError::Page(PageError { kind: PageErrorKind::Cancelled, .. }), _) => {
+                Error::Interrupted
+            }
+            (RunError::NotFinite, _) => Error::NotFinite { path: path.clone(), format },
+            (RunError::Kv(error), Some(folder)) => Error::Kv { folder: folder.clone(), error },
+            (error, _) => failure_of(&path, &space, error),
+        }
+    }
+}
+
+/// Says what an error of a pass means, with the file and the place in it.
+pub(super) fn failure_of(path: &Path, space: &Space, error: RunError) -> Error {
+    match error {
+        RunError::Page(error) => {
+            let (file, offset) = space.place(error.page);
+            Error::Page { file: file.to_owned(), offset, error }
+        }
+        error => Error::Run { path: path.to_owned(), error },
+    }
+}
+
+/// True if a pass that was cut off changed nothing that the next one can't set right: there are KV
+/// caches, and no other states.
+pub(crate) fn holds_only_keys(program: &Program<'_>) -> bool {
+    program.states().all(|state| matches!(state, State::Kv { .. }))
+}

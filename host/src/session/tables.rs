@@ -1,0 +1,252 @@
+//! A model without its weights: what is needed to plan it, and to open what the plan says.
+
+use super::pages::Source;
+use super::{Options, failure_of};
+use crate::compile::Compiled;
+use crate::package::{Package, WeightIndex, steadily};
+use crate::pager::{MappedPager, PageSource, Space, StreamPager, Tiles, open_reader};
+use crate::plan::{Kv, KvSpill, MemoryPlan, ModelSize, Request, Residency, plan, tiles};
+use crate::profile::cache_folder;
+use crate::spill::Spill;
+use crate::{Error, Result, tokenizer};
+use omex_core::arena::Plan;
+use omex_core::error::{LoadError, RunError};
+use omex_core::program::Program;
+use omex_hal::Pager;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A model without its weights: all that planning needs.
+pub struct Tables {
+    pub(super) path: PathBuf,
+    pub(super) program: Vec<u8>,
+    pub(super) tensors: Vec<u8>,
+    pub(super) checksums: Vec<[u8; 4]>,
+    pub(super) tokenizer: Option<Arc<[u8]>>,
+    pub(super) space: Space,
+    /// Where weights begin and end in the paged space.
+    pub(super) weights: std::ops::Range<u64>,
+    /// The plan that an image was packed with.
+    fixed: Option<Plan>,
+}
+
+/// How long weights are read to see how fast they stream.
+const STREAMING_TIME: Duration = Duration::from_secs(2);
+
+/// Plans a model without opening its weights.
+///
+/// # Errors
+/// Those of [`Session::open`].
+pub fn plan_model(path: &Path, options: &Options) -> Result<MemoryPlan> {
+    Tables::open(path)?.plan(options)
+}
+
+impl Tables {
+    /// Opens a package or a flash image.
+    ///
+    /// # Errors
+    /// Files that are malformed.
+    pub fn open(path: &Path) -> Result<Self> {
+        let read = || if path.is_dir() { Self::of_package(path) } else { Self::of_image(path) };
+        // What was a package may be an image by now.
+        steadily(path, read)
+    }
+
+    fn of_package(path: &Path) -> Result<Self> {
+        let package = Package::open(path)?;
+        let tokenizer = package.tokenizer_tables().map(Arc::from);
+        let mut tables = Self::new(path, package.compiled, &package.index, tokenizer);
+        tables.space.open = package.files;
+        Ok(tables)
+    }
+
+    /// Those of a package at `path`, which need not be there.
+    pub(crate) fn new(
+        path: &Path,
+        compiled: Compiled,
+        index: &WeightIndex,
+        tokenizer: Option<Arc<[u8]>>,
+    ) -> Self {
+        let weights = path.join("weights");
+        let files = index.files.iter().map(|f| (weights.join(&f.name), f.length)).collect();
+        Self {
+            path: path.to_owned(),
+            checksums: index.page_checksums(),
+            tokenizer,
+            space: Space { files, page_size: index.page_size, open: vec![] },
+            weights: 0..index.space(),
+            program: compiled.program,
+            tensors: compiled.tensors,
+            fixed: None,
+        }
+    }
+
+    fn of_image(path: &Path) -> Result<Self> {
+        let image = crate::pack::Image::open(path)?;
+        let page_size = image.header.page_size;
+        let pages = image.header.pages;
+        Ok(Self {
+            path: path.to_owned(),
+            space: Space {
+                files: vec![(path.to_owned(), image.length)],
+                page_size,
+                open: vec![image.file],
+            },
+            weights: pages.offset..pages.offset + pages.length,
+            fixed: Some(image.header.plan),
+            program: image.program,
+            tensors: image.tensors,
+            checksums: image.checksums,
+            tokenizer: image.tokenizer.map(Arc::from),
+        })
+    }
+
+    /// Bytes a second with which weights stream as planned, measured by reading for two seconds.
+    ///
+    /// # Errors
+    /// Weights that do not stream or can't be read; being cancelled.
+    pub fn streaming_bandwidth(&self, plan: &MemoryPlan, options: &Options) -> Result<f64> {
+        let (source, _) = self.source(&MemoryPlan { room_to_pin: 0, ..*plan }, options)?;
+        let Source::Stream(mut pager) = source else {
+            let mapped = std::io::Error::other("weights that are mapped do not stream");
+            return Err(Error::io(&self.path, "measure", mapped));
+        };
+        let (page_size, program) = (u64::from(self.space.page_size), self.program()?);
+        let (start, progress) = (Instant::now(), pager.progress());
+        let ranges: Vec<_> = program.ranges_in_order(plan.precision.planes()).collect();
+        for range in ranges.iter().cycle() {
+            let mut address = range.start;
+            while address < range.end {
+                let page = (address / page_size) as u32;
+                let failed = |error| failure_of(&self.path, &self.space, RunError::Page(error));
+                let piece = pager.page(page).map_err(failed)?.len() as u64;
+                address = u64::from(page) * page_size + piece;
+            }
+            options.cancel.check()?;
+            if start.elapsed() >= STREAMING_TIME {
+                break;
+            }
+        }
+        Ok(progress.bytes() as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Whether there are weights, and not only a description of them.
+    #[must_use]
+    pub fn has_weights(&self) -> bool {
+        self.space.files.iter().all(|(path, _)| path.exists())
+    }
+
+    /// The tiles that weights are read in as planned, and which are pinned; `None` if they are
+    /// mapped.
+    ///
+    /// # Errors
+    /// Those of [`Self::program`].
+    pub fn tiles(&self, plan: &MemoryPlan) -> Result<Option<Tiles>> {
+        let Residency::Streamed { tile_pages, .. } = plan.residency else { return Ok(None) };
+        let program = self.program()?;
+        Ok(Some(tiles(&program, &self.space, plan.precision, tile_pages, plan.room_to_pin)))
+    }
+
+    /// Opens what the plan says that weights come from.
+    pub(super) fn source(
+        &self,
+        plan: &MemoryPlan,
+        options: &Options,
+    ) -> Result<(Source, PageSource)> {
+        let (space, precision) = (&self.space, plan.precision);
+        let (Residency::Streamed { ring_tiles, .. }, Some(tiles)) =
+            (plan.residency, self.tiles(plan)?)
+        else {
+            let pager = MappedPager::new(space, precision)?;
+            return Ok((Source::Mapped(pager), PageSource::Mmap));
+        };
+        let depth = ring_tiles as usize;
+        // Besides the ring, a pinned tile that is read anew, and a page out of order.
+        let (reader, source) = open_reader(space, options.pages, depth + 2)?;
+        let pager = StreamPager::new(space, tiles, depth, reader)?;
+        Ok((Source::Stream(Box::new(pager)), source))
+    }
+
+    /// The KV caches of a plan that puts some on storage.
+    pub(super) fn spill(&self, plan: &MemoryPlan) -> Result<Option<Spill>> {
+        let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else { return Ok(None) };
+        let program = self.program()?;
+        let failed = || Error::load(&self.path, LoadError::Plan);
+        let state = program.uniform_cache().ok_or_else(failed)?;
+        let shape = plan.plan.cache_shape(&state).ok_or_else(failed)?;
+        let folder = cache_folder().ok_or_else(|| {
+            Error::Usage("no folder to spill keys and values to: set XDG_CACHE_HOME".to_owned())
+        })?;
+        Spill::new(shape, program.header().states.into(), spilled, &folder).map(Some)
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// A program that does not fit the tensors.
+    pub fn program(&self) -> Result<Program<'_>> {
+        Program::parse(&self.program, &self.tensors, self.weights.clone())
+            .map_err(|error| Error::load(&self.path, error))
+    }
+
+    /// The most that a plan may need where no budget is given: nearly all of what is available.
+    fn most(options: &Options) -> Option<u64> {
+        let most = crate::memory::available()? / 10 * 9;
+        (options.pages != Some(PageSource::Mmap)).then_some(most)
+    }
+
+    /// A plan for the model.
+    ///
+    /// # Errors
+    /// A budget that is too small, or what an image was not packed with.
+    pub fn plan(&self, options: &Options) -> Result<MemoryPlan> {
+        let planned = self.plan_within(options.memory, options)?;
+        match (options.memory, Self::most(options)) {
+            (None, Some(most)) if planned.total > most => self.plan_within(Some(most), options),
+            _ => Ok(planned),
+        }
+    }
+
+    /// As [`Self::plan`], within these bytes.
+    fn plan_within(&self, memory: Option<u64>, options: &Options) -> Result<MemoryPlan> {
+        let program = self.program()?;
+        let tokenizer =
+            self.tokenizer.as_ref().map_or(0, |tables| tables.len() + tokenizer::ENCODING_BYTES);
+        let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
+        if let Some(fixed) = self.fixed {
+            agrees(&self.path, &fixed, options)?;
+        }
+        let size = ModelSize { program: &program, space: &self.space, tables: tables as u64 };
+        let request = Request {
+            memory,
+            context: options.context,
+            kv: options.kv,
+            logit_columns: options.logit_columns,
+            sequences: options.sequences,
+            pages: options.pages,
+            precision: options.precision,
+            fixed: self.fixed,
+        };
+        plan(&size, &request, &self.path)
+    }
+}
+
+/// Refuses options that an image was not packed with.
+fn agrees(path: &Path, fixed: &Plan, options: &Options) -> Result<()> {
+    let (image, packed) = (path.display(), Kv::from(fixed.kv_format));
+    if let Some(kv) = options.kv.filter(|kv| *kv != packed) {
+        return Err(Error::Usage(format!(
+            "{image}: the image was packed for a KV cache in {packed}: leave --kv out, or pack it \
+             again with --kv {kv}"
+        )));
+    }
+    let packed = fixed.kv_capacity;
+    if let Some(context) = options.context.filter(|context| *context != packed) {
+        return Err(Error::Usage(format!(
+            "{image}: the image was packed for a KV cache of {packed} positions: leave --context \
+             out, or pack it again with --context {context}"
+        )));
+    }
+    Ok(())
+}
