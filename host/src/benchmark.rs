@@ -240,8 +240,7 @@ pub fn benchmark(
     // Before memory is measured: that takes some.
     let peak_bytes = peak_bytes();
     let threads = options.threads.unwrap_or_else(cores).max(1);
-    let read_bandwidth = Profile::of_this_machine(false, &options.cancel)?
-        .read_bandwidth(threads, &options.cancel)?;
+    let read_bandwidth = Profile::of_this_machine(false, &options.cancel)?.read_bandwidth(threads);
     let weight_bytes =
         weight_bytes_per_token(&session.program()?, session.plan().precision.planes());
     let position_bytes = kv_bytes_per_position(&session.program()?, session.plan());

@@ -4,8 +4,6 @@
 //! streams and what is spilled, and computing. Products are measured with weights in memory, so computing includes
 //! reading these; the KV cache is read besides.
 
-use crate::Result;
-use crate::cancel::Cancel;
 use crate::plan::MemoryPlan;
 use crate::profile::{CACHED_BYTES, Profile};
 use omex_core::ops::{Op, Operand, Reads};
@@ -118,16 +116,14 @@ pub(crate) struct Part<I> {
 
 /// What a plan costs on the profile's machine with this many threads; `None` if a pass reads from a
 /// storage whose bandwidth the profile doesn't know.
-///
-/// # Errors
-/// Those of [`Profile::read_bandwidth`].
+#[must_use]
 pub fn forecast(
     profile: &Profile,
     program: &Program<'_>,
     plan: &MemoryPlan,
     threads: usize,
-) -> Result<Option<Forecast>> {
-    let Some(on) = Forecaster::new(profile, program, plan, threads)? else { return Ok(None) };
+) -> Option<Forecast> {
+    let on = Forecaster::new(profile, program, plan, threads)?;
     let prompt_tokens = PROMPT_TOKENS.min(plan.context);
     let chunk = plan.prefill_chunk.clamp(1, prompt_tokens.max(1));
     let starts = (0..prompt_tokens).step_by(chunk as usize);
@@ -136,7 +132,7 @@ pub fn forecast(
     let decode = on.pass(1, prompt_tokens);
     let pass_seconds = decode.seconds();
     let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
-    Ok(Some(Forecast {
+    Some(Forecast {
         weight_bytes_per_token: weight_bytes,
         kv_bytes_per_position: kv_bytes_per_position(program, plan),
         streamed_bytes: plan.streamed_bytes,
@@ -151,24 +147,20 @@ pub fn forecast(
         decode_limit: decode.limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
         prompt_limit: on.pass(chunk, 0).limit,
-    }))
+    })
 }
 
 impl<'f> Forecaster<'f> {
     /// `None` if a pass reads from a storage whose bandwidth the profile doesn't know.
-    ///
-    /// # Errors
-    /// Those of [`Profile::read_bandwidth`].
     pub(crate) fn new(
         profile: &'f Profile,
         program: &'f Program<'f>,
         plan: &'f MemoryPlan,
         threads: usize,
-    ) -> Result<Option<Self>> {
+    ) -> Option<Self> {
         let known = profile.storage_bandwidth.or((!plan.reads_storage()).then_some(f64::INFINITY));
-        let Some(storage_bandwidth) = known else { return Ok(None) };
-        let read_bandwidth = profile.read_bandwidth(threads, &Cancel::default())?;
-        Ok(Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth }))
+        let (storage_bandwidth, read_bandwidth) = (known?, profile.read_bandwidth(threads));
+        Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth })
     }
 
     /// What a pass over `columns` tokens behind `position` others takes.

@@ -53,7 +53,7 @@ pub fn layers(
     let (program, tiles) = (tables.program()?, tables.tiles(plan)?);
     let planes = plan.precision.planes();
     let whole = program.ranges_in_order(planes).map(|range| range.start).collect();
-    let forecaster = Forecaster::new(profile, &program, plan, threads)?;
+    let forecaster = Forecaster::new(profile, &program, plan, threads);
     let inspector = Inspector { program: &program, plan, planes, tiles, whole, forecaster };
     let mut layers: Vec<_> = sections(&program).iter().map(|s| inspector.layer(s)).collect();
     layers.extend(inspector.padding(&layers));

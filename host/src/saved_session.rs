@@ -14,6 +14,7 @@ use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How a file begins.
 const MAGIC: [u8; 8] = *b"OMEXSES\0";
@@ -247,12 +248,21 @@ impl SavedSession {
     }
 }
 
+/// How long a run that ends may still hold its file. A process that another thread starts has it too
+/// for a moment.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// Opens a file that no other run goes on with.
 fn open_locked(path: &Path) -> Result<File> {
+    let start = Instant::now();
     loop {
         let file = input::open(path)?;
         // Where a file system has no locks, nothing keeps other runs out.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            if start.elapsed() < ENDING {
+                std::thread::sleep(ENDING / 100);
+                continue;
+            }
             let remedy = "wait for its end, or name another file";
             return Err(taken(path, "goes on with this session", remedy));
         }

@@ -439,6 +439,42 @@ fn a_configuration_is_planned_before_its_weights_are_there() {
     assert!(other.code == Some(1) && other.err.contains("model_type"), "{other:?}");
 }
 
+/// How fast another device is, nobody knows here.
+#[test]
+fn another_device_has_a_forecast_only_with_its_own_profile() {
+    let at = json!({ "from_cache": 0.5, "from_memory": 1.0 });
+    let products: Vec<_> = ["f32", "f16", "int8", "int4"]
+        .map(
+            |format| json!({ "format": format, "columns": 1, "one_thread": at, "all_threads": at }),
+        )
+        .into();
+    let profile = json!({
+        "omex_version": "0", "cpu": "another", "cores": 4, "kernels": [], "products": products,
+        "read_bandwidth": { "one_thread": 1e9, "all_threads": 2e9 }, "storage_bandwidth": 1e7,
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pi.json");
+    std::fs::write(&file, profile.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    for device in ["raspberry-pi-zero", "raspberry-pi-4", "raspberry-pi-5"] {
+        let plan = ["plan", "tiny.omex", "--device", device, "--json"];
+        let alone = here(&plan);
+        assert!(alone.err.contains("no forecast") && alone.err.contains("--profile"), "{alone:?}");
+        let alone = json_of(&alone);
+        assert_eq!(alone["forecast"], Value::Null, "{alone}");
+        assert!(alone["total"].as_u64().unwrap() > 0);
+        let with = json_of(&here(&[&plan[..], &["--profile", file]].concat()));
+        let bytes = with["forecast"]["weight_bytes_per_token"].as_f64().unwrap();
+        let tok_s = with["forecast"]["decode_tok_s"].as_f64().unwrap();
+        // Half a second a GiB, and what else a pass does.
+        let most = 2.0 * (1u64 << 30) as f64 / bytes;
+        assert!(tok_s < most && tok_s > most / 4.0, "{tok_s} of {most}");
+    }
+    std::fs::write(file, "{\"cores\": 4}").unwrap();
+    let bad = here(&["plan", "tiny.omex", "--device", "raspberry-pi-5", "--profile", file]);
+    assert!(bad.code == Some(1) && bad.err.contains("omex profile --json"), "{bad:?}");
+}
+
 #[test]
 fn statistics_go_to_standard_error() {
     let plain = succeeds(here(&["run", "tiny.omex", "The cat", "--max-tokens", "9"]));

@@ -17,6 +17,7 @@ use omex_core::quant::Format;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What a machine can do. Bandwidths are bytes a second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,15 @@ pub struct Profile {
     pub storage_bandwidth: Option<f64>,
     /// How long products with weights take, with the fastest kernels.
     pub products: Vec<Product>,
+    /// How much longer the middle one of many equal runs took than the best, as a part of it.
+    #[serde(default)]
+    pub spread: f64,
 }
+
+/// The spread from which on others must have run: alone, machines stay below a tenth.
+const DISTURBED: f64 = 0.25;
+/// How long figures that were disturbed are kept.
+const DISTURBED_KEPT: Duration = Duration::from_secs(600);
 
 /// Bandwidth of reading memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +73,18 @@ impl Profile {
         Ok(profile)
     }
 
+    /// Another machine's profile, from a file of what it says of itself.
+    ///
+    /// # Errors
+    /// A file that can't be read, or is no profile.
+    pub fn read(path: &Path) -> Result<Self> {
+        let profile = serde_json::from_slice(&input::read(path, input::MAX_JSON_BYTES)?);
+        profile.map_err(|error| {
+            let remedy = "make it with omex profile --json on that machine";
+            Error::malformed(path, "profile", error.to_string(), "what omex profile says", remedy)
+        })
+    }
+
     /// Whether a profile of this machine is there without measuring.
     #[must_use]
     pub fn is_kept() -> bool {
@@ -76,7 +97,7 @@ impl Profile {
             let _ = std::fs::create_dir_all(folder);
         }
         let cores = cores();
-        let all_threads = read_bandwidth(cores, cancel)?;
+        let (all_threads, spread) = memory::measure(cores, cancel)?;
         let storage = match storage_bandwidth(folder.unwrap_or(&std::env::temp_dir()), cancel) {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             measured => measured.ok(),
@@ -89,6 +110,7 @@ impl Profile {
             read_bandwidth: ReadBandwidth { one_thread: read_bandwidth(1, cancel)?, all_threads },
             storage_bandwidth: storage,
             products: compute::products(cores, cancel)?,
+            spread,
         })
     }
 
@@ -102,17 +124,18 @@ impl Profile {
         persist(file, &path)
     }
 
-    /// Bandwidth of reading memory on this many threads, measured now if it is not among the
-    /// profile's.
-    ///
-    /// # Errors
-    /// Those of [`Self::of_this_machine`].
-    pub fn read_bandwidth(&self, threads: usize, cancel: &Cancel) -> Result<f64> {
-        match threads {
-            1 => Ok(self.read_bandwidth.one_thread),
-            _ if threads == self.cores => Ok(self.read_bandwidth.all_threads),
-            _ => read_bandwidth(threads, cancel),
-        }
+    /// Bandwidth of reading memory on this many threads, interpolated between one and all.
+    #[must_use]
+    pub fn read_bandwidth(&self, threads: usize) -> f64 {
+        let ReadBandwidth { one_thread, all_threads } = self.read_bandwidth;
+        let more = threads.saturating_sub(1) as f64 / self.cores.saturating_sub(1).max(1) as f64;
+        one_thread + (all_threads - one_thread) * more.min(1.0)
+    }
+
+    /// True if other programs ran while this was measured, so that figures may be too low.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.spread > DISTURBED
     }
 
     /// Seconds that products of `bytes` of weights with `columns` activations take on this many
@@ -172,7 +195,12 @@ fn kept(folder: &Path) -> Option<Profile> {
             .ok()?;
     let same = profile.omex_version == env!("CARGO_PKG_VERSION")
         && (&profile.cpu, profile.cores, &profile.kernels) == (&cpu::model(), cores(), &kernels());
-    same.then_some(profile)
+    let old = || {
+        let age = std::fs::metadata(folder.join(FILE)).ok()?.modified().ok()?.elapsed().ok()?;
+        Some(age > DISTURBED_KEPT)
+    };
+    let outdated = profile.is_disturbed() && old() == Some(true);
+    (same && !outdated).then_some(profile)
 }
 
 #[cfg(test)]
@@ -189,6 +217,7 @@ mod tests {
             read_bandwidth: ReadBandwidth { one_thread: 1e9, all_threads: 2e9 },
             storage_bandwidth: None,
             products,
+            spread: 0.0,
         }
     }
 
@@ -206,6 +235,21 @@ mod tests {
         assert_eq!(kept(folder.path()), None);
         std::fs::write(folder.path().join(FILE), "{").unwrap();
         assert_eq!(kept(folder.path()), None);
+    }
+
+    #[test]
+    fn figures_that_others_disturbed_are_kept_for_some_minutes_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let disturbed = Profile { spread: 0.5, ..profile(vec![]) };
+        disturbed.keep(folder.path()).unwrap();
+        assert_eq!(kept(folder.path()), Some(disturbed));
+        let file = std::fs::File::options().write(true).open(folder.path().join(FILE)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * DISTURBED_KEPT).unwrap();
+        assert_eq!(kept(folder.path()), None);
+        Profile { spread: 0.1, ..profile(vec![]) }.keep(folder.path()).unwrap();
+        let file = std::fs::File::options().write(true).open(folder.path().join(FILE)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * DISTURBED_KEPT).unwrap();
+        assert!(kept(folder.path()).is_some());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let profile = args.storage.profile(&tables, &plan, &options)?;
     let threads = args.machine.threads();
     let layers = layers(&tables, &profile, &plan, threads)?;
-    let forecast = forecast(&profile, &tables.program()?, &plan, threads)?;
+    let forecast = forecast(&profile, &tables.program()?, &plan, threads);
     let shown = Output { layers, plan, forecast };
     if args.json { output::json(&shown) } else { output::text(&text(&shown)) }
 }

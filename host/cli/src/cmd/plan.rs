@@ -8,8 +8,10 @@ use crate::{bytes, output};
 use omex::Result;
 use omex::forecast::{Forecast, forecast};
 use omex::plan::{KvSpill, MemoryPlan, Residency, RunPrecision};
-use omex::session::Options;
+use omex::profile::Profile;
+use omex::session::{Options, Tables};
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// Show where every byte goes under a memory budget, and how fast that will be.
 ///
@@ -21,13 +23,18 @@ Examples:
   omex plan tinyllama.omex --memory 200MB --json
   omex plan llama-8b.omex --memory 2GB --storage-bandwidth 1.2GB/s
   omex plan config.json --quantization int4 --memory 4GB
-  omex plan tinyllama.omex --device raspberry-pi-zero")]
+  omex plan tinyllama.omex --device raspberry-pi-5
+  omex plan tinyllama.omex --device raspberry-pi-5 --profile pi.json
+    (after omex profile --json > pi.json on that device)")]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// A device whose memory is the budget
+    /// A device whose memory is the budget; how fast it is, only its own profile tells
     #[arg(long, value_name = "NAME", value_enum, conflicts_with = "memory")]
     device: Option<Device>,
+    /// What another machine can do, as its omex profile --json says
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -41,10 +48,13 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Device {
     /// 512 MB
+    #[value(name = "raspberry-pi-zero", aliases = ["raspberry-pi-zero-2"])]
     RaspberryPiZero,
     /// 4 GB
+    #[value(name = "raspberry-pi-4")]
     RaspberryPi4,
     /// 8 GB
+    #[value(name = "raspberry-pi-5")]
     RaspberryPi5,
 }
 
@@ -66,18 +76,46 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let tables = args.model.tables()?;
     let options = with_drafts(&tables, options, None)?;
     let plan = tables.plan(&options)?;
-    let profile = args.storage.profile(&tables, &plan, &options)?;
-    let (program, threads) = (tables.program()?, args.machine.threads());
-    let costs = |plan: &MemoryPlan| forecast(&profile, &program, plan, threads);
+    let (profile, program) = (args.profile(&tables, &plan, &options)?, tables.program()?);
+    let threads = match (&args.profile, &profile) {
+        (Some(_), Some(there)) => options.threads.unwrap_or(there.cores),
+        _ => args.machine.threads(),
+    };
+    let costs = |plan: &MemoryPlan| forecast(profile.as_ref()?, &program, plan, threads);
     let more = options.memory.filter(|_| plan.reads_storage()).map(|memory| memory + ANOTHER_GB);
     let larger = match more {
-        Some(memory) => costs(&tables.plan(&Options { memory: Some(memory), ..options })?)?,
+        Some(memory) => costs(&tables.plan(&Options { memory: Some(memory), ..options })?),
         None => None,
     };
-    let forecast = costs(&plan)?;
+    let forecast = costs(&plan);
     let decode_tok_s_with_another_gb = larger.map(|forecast| forecast.decode_tok_s);
     let shown = Output { plan, forecast, decode_tok_s_with_another_gb };
     if args.json { output::json(&shown) } else { output::text(&text(&shown, options.memory)) }
+}
+
+impl Args {
+    /// What the machine that the plan is for can do; `None` if it is another one, and nobody says.
+    fn profile(
+        &self,
+        tables: &Tables,
+        plan: &MemoryPlan,
+        options: &Options,
+    ) -> Result<Option<Profile>> {
+        match (&self.profile, self.device) {
+            (Some(file), _) => {
+                let profile = Profile::read(file)?;
+                Ok(Some(self.storage.of_another(profile)))
+            }
+            (None, Some(_)) => {
+                output::note(
+                    "note: no forecast: only the device itself tells how fast it is; type omex \
+                     profile --json > device.json there, and give --profile device.json here",
+                );
+                Ok(None)
+            }
+            (None, None) => self.storage.profile(tables, plan, options).map(Some),
+        }
+    }
 }
 
 /// What more memory is tried.
@@ -87,7 +125,7 @@ const ANOTHER_GB: u64 = 1_000_000_000;
 struct Output {
     #[serde(flatten)]
     plan: MemoryPlan,
-    /// `None` if a pass reads from a storage whose bandwidth is unknown.
+    /// `None` if the device's speed is unknown, or a pass reads from a storage whose bandwidth is.
     forecast: Option<Forecast>,
     /// `None` where more memory changes nothing.
     decode_tok_s_with_another_gb: Option<f64>,

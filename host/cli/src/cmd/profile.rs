@@ -56,10 +56,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let storage =
         args.storage.as_deref().map(|path| storage_bandwidth(path, &cancel)).transpose()?;
     let mut profile = Profile::of_this_machine(args.refresh, &cancel)?;
+    if profile.is_disturbed() {
+        output::note(storage::DISTURBED);
+    }
     profile.storage_bandwidth = storage.or(profile.storage_bandwidth);
     let forecast = match (&tables, &plan) {
         (Some(tables), Some(plan)) => {
-            forecast(&profile, &tables.program()?, plan, args.machine.threads())?
+            forecast(&profile, &tables.program()?, plan, args.machine.threads())
         }
         _ => None,
     };

@@ -7,6 +7,10 @@ use omex::plan::MemoryPlan;
 use omex::profile::Profile;
 use omex::session::{Options, Tables};
 
+/// What is said of figures that may be too low.
+pub(super) const DISTURBED: &str = "note: other programs ran while this machine was measured; omex \
+                                    profile --refresh measures it again";
+
 /// The storage: shared by the commands that forecast.
 #[derive(clap::Args)]
 pub(super) struct StorageArgs {
@@ -28,6 +32,9 @@ impl StorageArgs {
             output::note("note: measuring this machine, which takes up to a minute, once");
         }
         let mut profile = Profile::of_this_machine(false, &options.cancel)?;
+        if profile.is_disturbed() {
+            output::note(DISTURBED);
+        }
         if let Some(bandwidth) = self.storage_bandwidth {
             profile.storage_bandwidth = Some(bandwidth as f64);
         } else if plan.streamed_bytes > 0 && tables.has_weights() {
@@ -35,6 +42,13 @@ impl StorageArgs {
             profile.storage_bandwidth = Some(tables.streaming_bandwidth(plan, options)?);
         }
         Ok(profile)
+    }
+
+    /// Another machine's profile, with the storage that was asked for.
+    pub(super) fn of_another(&self, mut profile: Profile) -> Profile {
+        let asked = self.storage_bandwidth.map(|bandwidth| bandwidth as f64);
+        profile.storage_bandwidth = asked.or(profile.storage_bandwidth);
+        profile
     }
 }
 
