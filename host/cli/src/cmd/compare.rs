@@ -40,11 +40,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
+    let session = args.machine.open(&args.model, 1)?;
     if args.model.is_file() {
         let message = "is no package, and only packages can be compared";
         return Err(Error::Usage(format!("{}: {message}", args.model.display())));
     }
-    let work = args.work.fit(&args.machine.open(&args.model, 1)?, &args.model)?;
+    let work = args.work.fit(&session, &args.model)?;
+    drop(session);
     let given = Given { python: args.python.as_deref(), llama_bench: args.llama_bench.as_deref() };
     let peers = Peers::find(&given, &signals::cancel())?;
     for missing in &peers.missing {
