@@ -16,8 +16,8 @@ const LONGEST_MATCH: usize = 4;
 /// its last 4 tokens stand, else its last 3, 2, or 1. If they went on in different ways, half of
 /// the draft is for the one before. Where the text ends, what follows that place begins again.
 ///
-/// Fills `draft` from its beginning and returns how many guesses there are. Searches the whole
-/// `text`: a caller bounds it.
+/// `text` is `[tokens]`, of any length, and is searched whole: a caller bounds it. Fills `draft`,
+/// `[guesses]` of any length, from its beginning and returns how many there are.
 pub fn look_up(text: &[u32], draft: &mut [Drafted]) -> usize {
     let Some((last, before)) = text.split_last() else { return 0 };
     // This runs before every pass: most places are passed over by their last token.

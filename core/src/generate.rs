@@ -32,7 +32,7 @@ enum Next {
 }
 
 impl<'g, 'a> Generation<'g, 'a> {
-    /// Runs the prompt in passes as long as the plan allows (prefill).
+    /// Runs the prompt, `[tokens]` of any length but 0, in passes as long as the plan allows (prefill).
     ///
     /// # Errors
     /// Those of [`Engine::forward`]; an empty prompt is [`RunError::TokenCount`].
@@ -60,7 +60,8 @@ impl<'g, 'a> Generation<'g, 'a> {
     }
 
     /// Runs the token returned last, if the next one needs that, and with it as much of a draft as
-    /// the plan's columns and the cache have room for. Returns how much of the draft was run.
+    /// the plan's columns and the cache have room for. `draft` is `[guesses]`, a tree in preorder.
+    /// Returns how many of them were run.
     ///
     /// # Errors
     /// Those of [`Engine::pass`].
@@ -119,7 +120,7 @@ impl<'g, 'a> Generation<'g, 'a> {
         self.engine.set_planes(planes);
     }
 
-    /// The logits that the last token was chosen from. Only greedy sampling without a repetition
+    /// The logits that the last token was chosen from, `[vocab_size]`. Only greedy sampling without a repetition
     /// penalty leaves them as they were computed.
     #[must_use]
     pub fn logits(&self) -> &[f32] {

@@ -154,7 +154,8 @@ impl Header {
 }
 
 /// Opens an image: reads its header and the sections that stay in memory into `resident`, and
-/// checks them. Returns the model and what is left of `resident`.
+/// checks them. Returns the model and what is left of `resident`, which is
+/// `[Header::resident_bytes()]` or longer, on any address.
 ///
 /// # Errors
 /// Pages that can't be read, or contents that are damaged or do not fit together.
@@ -197,7 +198,7 @@ pub fn open<'a>(
     Ok((header, model, rest))
 }
 
-/// Reads bytes from anywhere in a pager's pages.
+/// Fills `out`, of any length, with the bytes from `offset` on, from anywhere in a pager's pages.
 ///
 /// # Errors
 /// The pager's.

@@ -67,3 +67,67 @@ pub(crate) fn share_rows(
         task(TaskRows { values: shared.get(), len, stride, rows, lifetime: PhantomData });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use std::{thread, vec};
+
+    /// Three threads that take the next index as they come to it.
+    struct Threads;
+
+    // SAFETY: the counter hands out each index once, and the scope waits for the threads.
+    unsafe impl Parallel for Threads {
+        fn cores(&self) -> usize {
+            3
+        }
+
+        fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+            let next = AtomicUsize::new(0);
+            let draw = || {
+                while let Some(index) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < tasks)
+                {
+                    task(index);
+                }
+            };
+            thread::scope(|scope| (0..3).for_each(|_| _ = scope.spawn(draw)));
+        }
+    }
+
+    #[test]
+    fn each_task_fills_its_own_rows_of_every_column() {
+        // A stride of 12 in 3 columns: 10 rows that are written, and 2 that are not.
+        let mut values = vec![0.0; 36];
+        for per_task in [1, 3, 4, 10, 11] {
+            values.fill(0.0);
+            let mut output = ColumnsMut { values: &mut values, stride: 12, width: 10, count: 3 };
+            share_rows(&Threads, &mut output, 1..10, per_task, &|mut rows| {
+                for column in 0..3 {
+                    let numbers = rows.range();
+                    for (value, row) in rows.column(column).iter_mut().zip(numbers) {
+                        *value += (100 * column + row) as f32;
+                    }
+                }
+                assert!(rows.column(3).is_empty(), "past the last column");
+            });
+            for (place, value) in values.iter().enumerate() {
+                let (column, row) = (place / 12, place % 12);
+                let expected = if (1..10).contains(&row) { 100 * column + row } else { 0 };
+                assert_eq!(*value, expected as f32, "row {row} of column {column}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_beyond_a_column_are_refused() {
+        let mut values = vec![0.0; 24];
+        let mut output = ColumnsMut { values: &mut values, stride: 12, width: 12, count: 2 };
+        share_rows(&Threads, &mut output, 8..16, 4, &|mut rows| {
+            assert_eq!(rows.column(0).len(), if rows.range().start == 8 { 4 } else { 0 });
+        });
+    }
+}

@@ -68,7 +68,8 @@ impl Sampler {
         self.seen = self.seen.wrapping_add(1);
     }
 
-    /// Chooses a token and notes it. The logits are overwritten with weights.
+    /// Chooses a token and notes it. The logits, `[vocab_size]`, are overwritten with weights; of none,
+    /// the token is 0.
     pub fn sample(&mut self, logits: &mut [f32]) -> u32 {
         self.penalize(logits);
         let token =
@@ -131,7 +132,7 @@ impl Sampler {
     }
 }
 
-/// The most likely token; the first one of equals.
+/// The most likely token of logits, `[vocab_size]`; the first one of equals, and 0 of none.
 #[must_use]
 pub fn greedy(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);

@@ -4,7 +4,8 @@
 
 mod comparison;
 
-use omex_core::simd::{Kernels, PORTABLE};
+use omex_core::quant::{Format, GROUP, PANEL, dequantize_row, int4, int8, quantize_group};
+use omex_core::simd::{Kernels, PORTABLE, PanelDot};
 
 /// The tables besides the portable one.
 #[cfg(target_arch = "x86_64")]
@@ -49,4 +50,61 @@ fn every_table_equals_the_portable_one() {
             panic!("{}: {difference:?}", table.name);
         }
     }
+}
+
+/// Pseudo-random numbers from -127 to 127.
+fn numbers(seed: u32) -> impl Iterator<Item = i8> {
+    (seed..).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8 as i8).map(|x| x.max(-127))
+}
+
+/// Compares a portable kernel with plain sums over the weights that its blocks hold; with scales of
+/// 1 they are exact.
+fn check_integers<const BYTES: usize>(
+    format: Format,
+    dot: PanelDot<omex_core::quant::QuantizedGroup>,
+    block: impl Fn(u32) -> [u8; BYTES],
+) {
+    let (panels, groups, columns) = (2, 3, 2);
+    let blocks: Vec<_> = (0..panels * groups).map(|i| block(i as u32)).collect();
+    let activations: Vec<Vec<f32>> = (0..groups * columns)
+        .map(|i| numbers(77 * i as u32).map(f32::from).take(GROUP - 1).chain([127.0]).collect())
+        .collect();
+    let x: Vec<_> = activations.iter().map(|x| quantize_group(x)).collect();
+    let mut sums = vec![[1.0; PANEL]; panels * columns];
+    dot(blocks.as_flattened(), &x, columns, &mut sums);
+    for (panel, column, row) in (0..panels * columns * PANEL)
+        .map(|i| (i / (columns * PANEL), i / PANEL % columns, i % PANEL))
+    {
+        let mut expected = 1.0;
+        for group in 0..groups {
+            let mut weights = [0.0; GROUP];
+            dequantize_row(format, &blocks[panel * groups + group], row, &mut weights);
+            let x = &activations[group * columns + column];
+            expected += weights.iter().zip(x).map(|(w, x)| w * x).sum::<f32>();
+        }
+        assert_eq!(sums[panel * columns + column][row], expected, "{format:?}, row {row}");
+    }
+}
+
+#[test]
+fn the_portable_integer_kernels_are_plain_sums() {
+    let one = half::f16::ONE;
+    check_integers(Format::Int8, int8::dot, |i| {
+        let mut block = int8::EMPTY;
+        for lane in 0..PANEL {
+            let mut row = [0; GROUP];
+            row.iter_mut().zip(numbers(1000 * i + lane as u32)).for_each(|(w, x)| *w = x);
+            int8::write_row(&mut block, lane, one, &row);
+        }
+        block
+    });
+    check_integers(Format::Int4, int4::dot, |i| {
+        let mut block = int4::EMPTY;
+        for lane in 0..PANEL {
+            let mut row = [0; GROUP];
+            row.iter_mut().zip(numbers(1000 * i + lane as u32)).for_each(|(w, x)| *w = x >> 4);
+            int4::write_row(&mut block, lane, one, &row);
+        }
+        block
+    });
 }

@@ -43,6 +43,42 @@ fn the_format_document_names_every_field() {
     }
 }
 
+/// The paths of numbers whose width is the machine's: `usize` and `isize`.
+fn machine_words(schema: &Value, path: &str, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(map) => {
+            if let Some("uint" | "int") = map.get("format").and_then(Value::as_str) {
+                found.push(path.to_owned());
+            }
+            map.iter()
+                .for_each(|(name, value)| machine_words(value, &format!("{path}/{name}"), found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| machine_words(value, path, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_stored_number_has_a_width() {
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    struct Odd {
+        size: usize,
+    }
+    let mut found = vec![];
+    machine_words(schema::<Odd>("").as_value(), "", &mut found);
+    assert_eq!(found, ["/properties/size"], "what this test looks for");
+    // Operations are those of programs, so images are looked at, too.
+    found.clear();
+    for schema in [schema::<Metadata>(""), schema::<Graph>(""), schema::<WeightIndex>("")] {
+        machine_words(schema.as_value(), "", &mut found);
+    }
+    assert!(
+        found.is_empty(),
+        "{found:?} are as wide as the machine that wrote them: use u32 or u64"
+    );
+}
+
 #[test]
 fn schemas_are_those_of_the_types() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");

@@ -1,5 +1,6 @@
 //! A player of programs that is meant to be obviously right: plain vectors, every token by itself, no
 //! pages, no rings, no kernels.
+#![expect(clippy::disallowed_methods, reason = "it is near the engine, not equal: any exp will do")]
 
 use omex_core::ops::{Activation, Index, Mask, NormKind, Op, Pairing};
 use omex_core::program::{PerLayer, Planes, Program, Tensor, Value};

@@ -3,7 +3,7 @@
 use crate::firmware::{BOARDS, Kind};
 use crate::toolchain::{self, Toolchain};
 use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, Tool, VALGRIND};
-use crate::{Result, instructions, root, run, size, target_dir};
+use crate::{Result, instructions, output_of, root, run, size, target_dir};
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -35,6 +35,20 @@ const STEPS: &[Step] = &[
         tools: &[],
         targets: &[],
         run: clippy,
+    },
+    Step {
+        name: "deny",
+        about: "licenses, sources and bans of deny.toml, where cargo-deny is installed",
+        tools: &[],
+        targets: &[],
+        run: deny,
+    },
+    Step {
+        name: "miri",
+        about: "undefined behaviour in pool, rows, arena and integer kernels, where Miri is installed",
+        tools: &[],
+        targets: &[],
+        run: miri,
     },
     Step {
         name: "host",
@@ -184,6 +198,51 @@ fn cargo(arguments: &[&str]) -> Command {
 
 fn clippy() -> Result<()> {
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+}
+
+/// True if a command answers when asked for its version; says how to install it if not.
+fn has(command: &mut Command, install: &str) -> bool {
+    let found = output_of(command.arg("--version"));
+    if let Err(error) = &found {
+        let reason = error.lines().next().unwrap_or_default();
+        eprintln!("skipped: {reason}; `{install}` installs it");
+    }
+    found.is_ok()
+}
+
+/// Every workspace has a lock file of its own. Advisories need a network, and are left out.
+fn deny() -> Result<()> {
+    if !has(&mut cargo(&["deny"]), "cargo install --locked cargo-deny") {
+        return Ok(());
+    }
+    for folder in [".", "boards", "tests/fuzz", "tests/wasm"] {
+        let mut deny = cargo(&["deny", "--log-level", "error", "--workspace", "--manifest-path"]);
+        deny.arg(root().join(folder).join("Cargo.toml")).args(["--config", "deny.toml", "check"]);
+        run(deny.args(["bans", "licenses", "sources"]))?;
+    }
+    Ok(())
+}
+
+/// What Miri can run of that which is unsafe, or which it lies on: no intrinsics and no files.
+const UNDER_MIRI: [&[&str]; 3] = [
+    &["--package", "omex-core", "--lib", "rows::"],
+    &["--package", "omex-core", "--test", "playing", "--test", "kernels"],
+    &["--package", "omex", "--lib", "pool::"],
+];
+
+fn miri() -> Result<()> {
+    let nightly = || {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["run", "nightly", "cargo", "miri"]).current_dir(root());
+        rustup
+    };
+    if !has(&mut nightly(), "rustup toolchain install nightly --component miri,rust-src") {
+        return Ok(());
+    }
+    for tests in UNDER_MIRI {
+        run(nightly().args(["test", "--target-dir"]).arg(target_dir("miri")).args(tests))?;
+    }
+    Ok(())
 }
 
 fn host() -> Result<()> {

@@ -31,7 +31,7 @@ pub struct Model<'a> {
     pub plan: Plan,
     /// Where the data of the paged space end.
     pub end: u64,
-    /// CRC-32C of each page from `first_checked` on.
+    /// CRC-32C of each page from `first_checked` on, `[pages of weights][4 bytes, little-endian]`.
     pub checksums: &'a [[u8; 4]],
     /// The first page that holds weights.
     pub first_checked: u32,
@@ -75,11 +75,13 @@ pub struct Engine<'a> {
     ends: &'a mut [u32],
 }
 
-/// Is shown the number of each matrix and every column that it is multiplied with.
+/// Is shown the number of each matrix and every column that it is multiplied with, `[columns of the
+/// matrix]`.
 pub type Observer<'a> = &'a mut (dyn FnMut(u32, &[f32]) + Send);
 
 impl<'a> Engine<'a> {
-    /// An engine in `memory`, of the size that [`Model::layout`] says, aligned to 16 bytes.
+    /// An engine in `memory`: `[Layout::total() bytes]` or more, where [`Model::layout`] says how many,
+    /// aligned to [`ALIGNMENT`](crate::arena::ALIGNMENT) bytes.
     ///
     /// # Errors
     /// Memory that is too small or misaligned, or a plan that does not fit.
@@ -207,7 +209,8 @@ impl<'a> Engine<'a> {
         self.ends.fill(0);
     }
 
-    /// Runs one pass over `tokens` of sequence 0, which follow those of earlier passes.
+    /// Runs one pass over `tokens` of sequence 0, which follow those of earlier passes: `[tokens]`, 1 to
+    /// the plan's `columns`, each below the program's `vocab_size`.
     ///
     /// # Errors
     /// Those of [`Self::pass`].
@@ -350,8 +353,9 @@ impl<'a> Engine<'a> {
     }
 
     /// Shows `visit` the bytes of the states that hold sequence 0's first `length` positions, to
-    /// store them: state after state; of a KV cache, head after head the keys in panels of 8 places,
-    /// the values, and for int8 the scales of both, each as they lie in memory. Once a text is longer
+    /// store them: state after state; of a KV cache, head after head the keys in panels of 8 places
+    /// (`[panels][width][8]`), the values (`[places][width]`), and for int8 the scales of both
+    /// (`[places]`), each as they lie in memory. Once a text is longer
     /// than a cache, all places are shown. The inner result is the visitor's.
     ///
     /// # Errors
@@ -431,14 +435,14 @@ impl<'a> Engine<'a> {
         self.reach.rewinds == 0
     }
 
-    /// The logits of a selected token of the last pass: one float for each token of the
-    /// vocabulary. Empty past the last, and without an output of that name.
+    /// The logits of a selected token of the last pass, `[vocab_size]`. Empty past the last, and
+    /// without an output of that name.
     #[must_use]
     pub fn logits(&self, column: usize) -> &[f32] {
         self.logits.map_or(&[], |port| self.output(&port, column))
     }
 
-    /// As [`Self::logits`], to change them before sampling.
+    /// As [`Self::logits`], `[vocab_size]` or empty, to change them before sampling.
     pub fn logits_mut(&mut self, column: usize) -> &mut [f32] {
         let Player { memory, program, inputs, .. } = &mut self.player;
         let Some(port) = self.logits else { return &mut [] };
@@ -446,13 +450,15 @@ impl<'a> Engine<'a> {
         split.map_or(&mut [], |([], output)| output.into_column(column))
     }
 
-    /// A column of an output of floats of the last pass; empty past the last.
+    /// A column of an output of floats of the last pass, `[port.value.width]`; empty past the last, and
+    /// if the output's elements are others.
     #[must_use]
     pub fn output(&self, port: &Port<'_>, column: usize) -> &[f32] {
         self.elements(port, Dtype::F32, column)
     }
 
-    /// A column of an output of signed bytes of the last pass; empty past the last.
+    /// A column of an output of signed bytes of the last pass, `[port.value.width]`, the dimensions of
+    /// its slot in row-major order (`NHWC`); empty past the last, and if the elements are others.
     #[must_use]
     pub fn output_i8(&self, port: &Port<'_>, column: usize) -> &[i8] {
         self.elements(port, Dtype::I8, column)
@@ -467,8 +473,9 @@ impl<'a> Engine<'a> {
         if column < inputs.counts().of(slot.per) { columns.column(column) } else { &[] }
     }
 
-    /// The bytes of an input, to be set before [`Self::infer`]; elements are little-endian, as many
-    /// as the port's value has. Empty if the program has no such input.
+    /// The bytes of an input, to be set before [`Self::infer`]: `[port.value.width]` little-endian
+    /// elements of its slot's type, the dimensions in row-major order (`NHWC`). Empty if the program has
+    /// no such input.
     pub fn input_mut(&mut self, name: &str) -> &mut [u8] {
         let Player { memory, program, .. } = &mut self.player;
         let Some(port) = program.inputs().find(|port| port.name == name) else { return &mut [] };

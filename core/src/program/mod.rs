@@ -143,7 +143,8 @@ fn table<'a, const N: usize>(bytes: &mut &'a [u8], count: u16) -> Option<&'a [[u
 }
 
 impl<'a> Program<'a> {
-    /// Reads and checks a program whose tensors lie in `space` of the paged space.
+    /// Reads and checks a program whose tensors lie in `space` of the paged space. `program` is the
+    /// whole section; `tensors` is `[tensors][Tensor::RECORD_BYTES]`.
     ///
     /// # Errors
     /// The first record or tensor with a fault.

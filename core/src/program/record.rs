@@ -31,7 +31,8 @@ pub enum Record {
 }
 
 impl Record {
-    /// Writes the record to the front of `out` and returns its length; `None` without room.
+    /// Writes the record to the front of `out` and returns its length in bytes, at most 2 +
+    /// [`MAX_FIELD_BYTES`]; `None` if `out` is shorter.
     #[must_use]
     pub fn write(&self, out: &mut [u8]) -> Option<usize> {
         match self {
@@ -40,7 +41,7 @@ impl Record {
         }
     }
 
-    /// Takes a record from the front of `bytes`.
+    /// Takes a record from the front of `bytes`, which are left as those behind it.
     ///
     /// # Errors
     /// [`Fault::Encoding`], or the code of an operation that this build does not have.

@@ -5,7 +5,8 @@ use super::{FloatGroup, GROUP, PANEL, panel_dot};
 /// Bytes of a block.
 pub const BLOCK_BYTES: usize = 4 * PANEL * GROUP;
 
-/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot).
+/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot),
+/// which says the shapes; blocks are of [`BLOCK_BYTES`].
 pub fn dot(blocks: &[u8], x: &[FloatGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
     panel_dot(blocks, x, columns, sums, block_dot);
 }
@@ -28,7 +29,7 @@ pub(super) fn dequantize_row(block: &[u8], lane: usize, out: &mut FloatGroup) {
     }
 }
 
-/// Writes row `lane` of a block.
+/// Writes row `lane` of a block, below [`PANEL`]; another lane changes nothing.
 pub fn write_row(block: &mut [u8; BLOCK_BYTES], lane: usize, row: &FloatGroup) {
     for (column, value) in block.as_chunks_mut::<{ 4 * PANEL }>().0.iter_mut().zip(row) {
         if let Some(bits) = column.as_chunks_mut::<4>().0.get_mut(lane) {

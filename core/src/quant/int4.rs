@@ -8,7 +8,8 @@ use super::{FloatGroup, GROUP, PANEL, QuantizedGroup, panel_dot, scale};
 /// Bytes of a block: 8 scales and 256 nibbles.
 pub const BLOCK_BYTES: usize = 2 * PANEL + PANEL * GROUP / 2;
 
-/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot).
+/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot),
+/// which says the shapes; blocks are of [`BLOCK_BYTES`].
 pub fn dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
     panel_dot(blocks, x, columns, sums, block_dot);
 }
@@ -47,7 +48,8 @@ pub(super) fn dequantize_row(block: &[u8], lane: usize, out: &mut FloatGroup) {
     }
 }
 
-/// Writes row `lane` of a block: a scale and 32 integers in [-8, 7].
+/// Writes row `lane` of a block, below [`PANEL`]: a scale and 32 integers in [-8, 7]. Another lane
+/// changes nothing.
 ///
 /// A block is first filled with [`EMPTY`], so that missing rows are zero.
 pub fn write_row(block: &mut [u8; BLOCK_BYTES], lane: usize, scale: half::f16, row: &[i8; GROUP]) {

@@ -11,7 +11,8 @@ pub const BLOCK_BYTES: usize = 2 * PANEL + PANEL * GROUP;
 /// A block of zeros.
 pub const EMPTY: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
-/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot).
+/// Adds the dot products of panels with activations to `sums`: a [`PanelDot`](crate::simd::PanelDot),
+/// which says the shapes; blocks are of [`BLOCK_BYTES`].
 pub fn dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
     panel_dot(blocks, x, columns, sums, block_dot);
 }
@@ -45,7 +46,8 @@ pub(super) fn dequantize_row(block: &[u8], lane: usize, out: &mut FloatGroup) {
     }
 }
 
-/// Writes row `lane` of a block: a scale and 32 integers.
+/// Writes row `lane` of a block, below [`PANEL`]: a scale and 32 integers. Another lane changes
+/// nothing.
 pub fn write_row(block: &mut [u8; BLOCK_BYTES], lane: usize, scale: half::f16, row: &[i8; GROUP]) {
     let (scales, bytes) = block.split_at_mut(2 * PANEL);
     if let Some(bits) = scales.as_chunks_mut::<2>().0.get_mut(lane) {

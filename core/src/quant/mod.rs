@@ -160,7 +160,8 @@ pub fn activation_step(largest_bits: u32) -> (f32, f32) {
     }
 }
 
-/// Quantizes activations to a group; missing ones at the end are zero.
+/// Quantizes activations to a group: `x` is `[up to GROUP]`, missing ones at the end are zero. With an
+/// infinite one or NaN, the group's scale is NaN.
 #[must_use]
 pub fn quantize_group(x: &[f32]) -> QuantizedGroup {
     let mut largest = 0u32;
@@ -206,7 +207,8 @@ pub(crate) fn panel_dot<const BYTES: usize, X>(
     }
 }
 
-/// Reads row `lane` of a block as floats; zeros if the block is too short or has no such row.
+/// Reads row `lane` of a block, `[format.unit_bytes()]`, as floats; zeros if the block is too short
+/// or has no such row.
 pub fn dequantize_row(format: Format, block: &[u8], lane: usize, out: &mut FloatGroup) {
     out.fill(0.0);
     match format {

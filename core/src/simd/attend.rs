@@ -19,19 +19,21 @@ const BLOCK: usize = 32;
 pub struct KvHead<'a, T> {
     /// Numbers a position.
     pub width: usize,
-    /// Panels of 8 positions: the first numbers of their keys, then the second ones, and so on.
+    /// `[panels of 8 positions][width][8]`: the first numbers of their keys, then the second ones, and
+    /// so on.
     pub keys: &'a [[T; LANES]],
-    /// One position after another.
+    /// `[positions][width]`.
     pub values: &'a [T],
-    /// What one step of a position's key is worth, and of its value; empty if they are floats.
+    /// What one step of a position's key is worth, and of its value, `[positions]` each; empty if they
+    /// are floats.
     pub scales: (&'a [f32], &'a [f32]),
 }
 
 /// A query, and what it has seen.
 pub struct Query<'q> {
-    /// The query.
+    /// The query, `[width]`.
     pub query: &'q [f32],
-    /// The sum of the values seen, weighted.
+    /// The sum of the values seen, weighted, `[width]`.
     pub out: &'q mut [f32],
     /// The weights' running softmax.
     pub softmax: Softmax,

@@ -92,7 +92,7 @@ fn load_bytes(vector: &[u8; 32]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn broadcast(quad: [i8; 4]) -> __m256i {
-    _mm256_set1_epi32(i32::from_ne_bytes(quad.map(i8::cast_unsigned)))
+    _mm256_set1_epi32(i32::from_le_bytes(quad.map(i8::cast_unsigned)))
 }
 
 #[inline]

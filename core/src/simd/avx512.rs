@@ -142,7 +142,7 @@ fn split<const BYTES: usize, const N: usize>(
 
 #[inline]
 fn quad(x: [i8; 4]) -> i32 {
-    i32::from_ne_bytes(x.map(i8::cast_unsigned))
+    i32::from_le_bytes(x.map(i8::cast_unsigned))
 }
 
 /// Two panels of 4-bit weights and `C` columns; unsigned nibbles meet signed activations exactly.

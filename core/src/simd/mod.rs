@@ -27,11 +27,11 @@ pub use attend::{Attend, KvHead, MAX_QUERIES, Query, Softmax};
 pub use lanes::LANES;
 pub use portable::PORTABLE;
 
-/// Adds the dot products of panels with activations to running sums.
+/// Adds the dot products of panels with activations to running sums, for `columns` tokens, at most
+/// [`MAX_COLUMNS`].
 ///
-/// `x` holds `columns` groups for each block of a panel, at most [`MAX_COLUMNS`]; `sums` holds
-/// `columns` panels of running sums for each panel; `blocks` are all blocks of the first panel, then
-/// all of the next one.
+/// `blocks` is `[panels][groups][bytes of a block]`, `x` is `[groups][columns]`, and `sums` is
+/// `[panels][columns][PANEL rows]`. Elements beyond whole panels or groups are left out.
 pub type PanelDot<X> = fn(blocks: &[u8], x: &[X], columns: usize, sums: &mut [[f32; PANEL]]);
 
 /// The most columns that a kernel takes in one call.
@@ -59,6 +59,6 @@ pub struct Kernels {
     pub attend_single: Attend<f32>,
     /// Attention over a cache of signed bytes.
     pub attend_int8: Attend<i8>,
-    /// Continues a CRC-32C (Castagnoli) over `bytes`; the first call starts from 0.
+    /// Continues a CRC-32C (Castagnoli) over `bytes`, of any length; the first call starts from 0.
     pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
 }

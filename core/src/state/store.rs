@@ -11,7 +11,8 @@ use core::ops::Range;
 ///
 /// Every pass asks for the caches in the same order, which is the best one to read ahead in.
 pub trait KvStore {
-    /// Waits until cache `index` is in memory and returns its bytes, on a multiple of 16. They hold
+    /// Waits until cache `index` is in memory and returns its bytes, as many as its
+    /// [`State`](super::State) needs by the plan, on a multiple of 16. They hold
     /// what they held before at `places`; what lies behind is forgotten, unless this is the cache
     /// that was asked for last.
     ///

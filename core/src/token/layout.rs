@@ -184,7 +184,7 @@ const fn home(product: u64, buckets: u32) -> u32 {
     (((product >> 32) * buckets as u64) >> 32) as u32
 }
 
-/// The key of a whole word: the high bits of the 64-bit FNV-1a hash of its bytes.
+/// The key of a whole word of any number of bytes: the high bits of their 64-bit FNV-1a hash.
 #[inline]
 pub fn word_key(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, &b| {

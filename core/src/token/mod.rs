@@ -124,7 +124,7 @@ impl<S: TableSource> Tokenizer<S> {
         encode::Encoder::new(&mut self.tables, scratch, cache, sink)?.run(text, options)
     }
 
-    /// Encodes `text` into a slice and returns how much of it was filled, as [`Tokenizer::encode`] does.
+    /// Encodes `text` into `ids`, of any length, and returns how many were filled, as [`Tokenizer::encode`] does.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`]; [`EncodeError::Full`] if `ids` is too short.

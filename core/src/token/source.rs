@@ -18,7 +18,7 @@ impl core::error::Error for SourceError {}
 /// one or a few cached sectors: reads are of 64 bytes or fewer and never cross a 64-byte boundary in the merge table,
 /// which is where most of them go.
 pub trait TableSource {
-    /// Fills `out` with the bytes at `offset` of the section.
+    /// Fills `out`, of 64 bytes or fewer, with the bytes at `offset` of the section.
     ///
     /// # Errors
     /// [`SourceError`] where the storage fails or ends first.

@@ -87,7 +87,7 @@ impl Rope {
     /// When a parameter that the file gives makes a frequency that is not a positive number.
     pub(super) fn frequencies(&self, width: u32, config: &Config<'_>) -> Result<Vec<f32>> {
         let frequency = |pair: u32| {
-            let plain = self.theta.powf(-f64::from(2 * pair) / f64::from(width));
+            let plain = libm::pow(self.theta, -f64::from(2 * pair) / f64::from(width));
             let frequency = self.stretch(plain, pair, width) as f32;
             if frequency.is_finite() && frequency > 0.0 {
                 return Ok(frequency);
@@ -132,7 +132,7 @@ impl Rope {
             Scaling::Yarn { factor, beta_fast, beta_slow, original, truncate, .. } => {
                 // The pair that turns so many times in the original context.
                 let bound = |turns: f64| {
-                    let pairs = (original / (turns * TAU)).ln() / (2.0 * self.theta.ln());
+                    let pairs = libm::log(original / (turns * TAU)) / (2.0 * libm::log(self.theta));
                     f64::from(width) * pairs
                 };
                 let (mut first, mut last) = (bound(*beta_fast), bound(*beta_slow));
@@ -195,7 +195,7 @@ impl Scaling {
 
 /// What YaRN multiplies queries and keys with.
 fn yarn_attention_factor(rope: &Config<'_>, factor: f64) -> Result<f64> {
-    let of = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let of = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::log(factor) + 1.0 };
     let given = (rope.number("mscale")?, rope.number("mscale_all_dim")?);
     Ok(match (rope.number("attention_factor")?, given) {
         (Some(attention_factor), _) => attention_factor,

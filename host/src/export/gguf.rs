@@ -334,10 +334,10 @@ impl<'p> Model<'p> {
 /// not plain.
 fn rope(frequencies: &[f32]) -> (f32, Vec<f32>) {
     let width = 2.0 * frequencies.len() as f64;
-    let plain = |theta: f32, pair: usize| f64::from(theta).powf(-2.0 * pair as f64 / width);
+    let plain = |theta: f32, pair: usize| libm::pow(f64::from(theta), -2.0 * pair as f64 / width);
     // From the last one, whose rounding is not magnified.
     let theta = match frequencies {
-        [_, .., last] => f64::from(*last).powf(-width / (width - 2.0)).round() as f32,
+        [_, .., last] => libm::pow(f64::from(*last), -width / (width - 2.0)).round() as f32,
         _ => 10000.0,
     };
     if theta.is_finite()
@@ -448,14 +448,14 @@ mod tests {
     #[test]
     fn plain_frequencies_are_a_base_and_others_factors() {
         for (theta, pairs) in [(10000.0, 32), (500_000.0, 64), (1_000_000.0, 40), (10000.0, 1)] {
-            let plain = |pair: usize| f64::powf(theta, -(pair as f64) / pairs as f64) as f32;
+            let plain = |pair: usize| libm::pow(theta, -(pair as f64) / pairs as f64) as f32;
             let mut frequencies: Vec<_> = (0..pairs).map(plain).collect();
             assert!(rope(&frequencies).1.is_empty(), "{theta} {pairs}");
             if pairs > 1 {
                 frequencies[pairs - 1] /= 8.0;
                 let (theta, factors) = rope(&frequencies);
                 for (pair, (factor, f)) in factors.iter().zip(&frequencies).enumerate() {
-                    let plain = f64::from(theta).powf(-(pair as f64) / pairs as f64);
+                    let plain = libm::pow(f64::from(theta), -(pair as f64) / pairs as f64);
                     let again = (plain / f64::from(*factor)) as f32;
                     assert!((again / f - 1.0).abs() < 1e-6, "{again} {f}");
                 }

@@ -240,15 +240,19 @@ mod tests {
     #[test]
     fn figures_that_others_disturbed_are_kept_for_some_minutes_only() {
         let folder = tempfile::tempdir().unwrap();
+        let age = || {
+            let path = folder.path().join(FILE);
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            let modified = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(modified - 2 * DISTURBED_KEPT).unwrap();
+        };
         let disturbed = Profile { spread: 0.5, ..profile(vec![]) };
         disturbed.keep(folder.path()).unwrap();
         assert_eq!(kept(folder.path()), Some(disturbed));
-        let file = std::fs::File::options().write(true).open(folder.path().join(FILE)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - 2 * DISTURBED_KEPT).unwrap();
+        age();
         assert_eq!(kept(folder.path()), None);
         Profile { spread: 0.1, ..profile(vec![]) }.keep(folder.path()).unwrap();
-        let file = std::fs::File::options().write(true).open(folder.path().join(FILE)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - 2 * DISTURBED_KEPT).unwrap();
+        age();
         assert!(kept(folder.path()).is_some());
     }
 

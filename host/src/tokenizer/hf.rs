@@ -5,7 +5,7 @@ use crate::{Error, Result, input};
 use omex_core::token::layout::{CHARACTER, flag};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 pub(super) const MARK: &str = "\u{2581}";
@@ -88,7 +88,7 @@ struct Model {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Vocabulary {
-    Pieces(HashMap<String, u32>),
+    Pieces(BTreeMap<String, u32>),
     Other(serde::de::IgnoredAny),
 }
 
@@ -245,7 +245,7 @@ impl Reader<'_> {
     }
 
     /// The pieces by id, of a model that is supported.
-    fn vocabulary(&self) -> Result<&HashMap<String, u32>> {
+    fn vocabulary(&self) -> Result<&BTreeMap<String, u32>> {
         let model = &self.file.model;
         if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
             return Err(self.unsupported(
@@ -514,7 +514,7 @@ impl Reader<'_> {
     }
 
     /// Piece or content of every id. Few ids may be missing: a file cannot ask for much more memory than it has.
-    fn texts(&self, ids: &HashMap<String, u32>, added: &[Added]) -> Result<Vec<String>> {
+    fn texts(&self, ids: &BTreeMap<String, u32>, added: &[Added]) -> Result<Vec<String>> {
         let all = ids.values().copied().chain(added.iter().map(|token| token.id));
         let count = all.max().map_or(0, |id| id as usize + 1);
         if count > 4 * (ids.len() + added.len()) + 65536 {
@@ -531,7 +531,7 @@ impl Reader<'_> {
         Ok(texts)
     }
 
-    fn merges(&self, ids: &HashMap<String, u32>) -> Result<Vec<Merge>> {
+    fn merges(&self, ids: &BTreeMap<String, u32>) -> Result<Vec<Merge>> {
         let mut ranks = self.ranks()?;
         let mut merges = Vec::with_capacity(self.file.model.merges.len());
         let mut merged_text = String::new();

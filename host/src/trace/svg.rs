@@ -254,7 +254,7 @@ fn text(svg: &mut String, (x, y): (f64, f64), class: &str, text: &str) {
 /// A round distance between marks of an axis, about `count` of them, and how many reach `most`.
 fn ticks(most: f64, count: f64) -> (f64, usize) {
     let rough = if most > 0.0 { most / count } else { 1.0 };
-    let power = 10f64.powf(rough.log10().floor());
+    let power = 10f64.powi(rough.log10().floor() as i32);
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power);
     let step = step.fold(f64::NAN, |found, step| if found >= rough { found } else { step });
     (step, (most / step).ceil().max(1.0) as usize)
