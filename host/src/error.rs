@@ -1,6 +1,7 @@
 //! What can go wrong on the host, said so that the user knows what to do.
 
 use crate::package::CONVERT_AGAIN;
+use crate::tokenizer::NotEncoded;
 use omex_core::error::{LoadError, RunError};
 use omex_core::state::KvError;
 use omex_hal::PageError;
@@ -41,6 +42,9 @@ pub enum Error {
         /// Bytes given.
         given: u64,
     },
+    /// A text takes more memory than the budget leaves.
+    #[error("{0}")]
+    Text(NotEncoded),
     /// The core refused to load a model.
     #[error("{path}: {error}; {remedy}", path = path.display(), remedy = CONVERT_AGAIN)]
     Load {

@@ -59,12 +59,14 @@ pub fn read_part(package: &Path, name: &str, most: u64) -> Result<Vec<u8>> {
     read_all(&package.join(name), &open_part(package, name)?, most)
 }
 
-/// A text of at most [`MAX_TEXT_BYTES`].
+/// A text of at most `most` bytes, and of [`MAX_TEXT_BYTES`].
 ///
 /// # Errors
 /// Those of [`read`], or bytes that are not UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    text(path, read(path, MAX_TEXT_BYTES)?)
+pub fn read_text(path: &Path, most: u64) -> Result<String> {
+    let file = open(path)?;
+    check_text(path, file.metadata().map_err(|e| Error::io(path, "read", e))?.len(), most)?;
+    text(path, read_all(path, &file, MAX_TEXT_BYTES)?)
 }
 
 /// The beginning of a text: at most so many bytes of it, in whole characters.
@@ -89,14 +91,24 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
     })
 }
 
+/// Refuses a text that is longer than the memory for it, or than any may be.
+fn check_text(path: &Path, found: u64, most: u64) -> Result<()> {
+    if found <= most {
+        return check_length(path, found, MAX_TEXT_BYTES);
+    }
+    let (found, expected) = (format!("{found} bytes or more"), format!("at most {most}"));
+    let remedy = "raise --memory, or give a shorter text";
+    Err(Error::malformed(path, "length", found, expected, remedy))
+}
+
 /// As [`read_text`], of what has no name, as standard input.
 ///
 /// # Errors
 /// A longer text, bytes that are not UTF-8, or the source's.
-pub fn read_text_from(source: impl Read, name: &str) -> Result<String> {
+pub fn read_text_from(source: impl Read, name: &str, most: u64) -> Result<String> {
     let (path, mut bytes) = (Path::new(name), vec![]);
-    let read = source.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes);
-    check_length(path, read.map_err(|e| Error::io(path, "read", e))? as u64, MAX_TEXT_BYTES)?;
+    let read = source.take(most.min(MAX_TEXT_BYTES) + 1).read_to_end(&mut bytes);
+    check_text(path, read.map_err(|e| Error::io(path, "read", e))? as u64, most)?;
     text(path, bytes)
 }
 

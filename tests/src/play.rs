@@ -1,6 +1,5 @@
 //! Running models, and comparing what they say.
 
-use omex::cancel::Cancel;
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::session::{Options, Session};
@@ -46,10 +45,9 @@ impl Setting<'_> {
             kv: self.kv,
             threads: Some(self.threads.unwrap_or(1)),
             logit_columns,
-            sequences: 1,
             pages: self.pages,
             precision: self.precision,
-            cancel: Cancel::default(),
+            ..Options::default()
         };
         let mut session = Session::open(model, &options)?;
         if let Some(kernels) = self.kernels {

@@ -72,7 +72,8 @@ fn outputs(name: &str) -> BTreeMap<u64, Value> {
     assert_eq!(header["omex_batch"], 1, "{header}");
     let mut outputs = BTreeMap::new();
     for line in lines.filter(|line| line.ends_with('\n')) {
-        let output: Value = serde_json::from_str(line).unwrap();
+        let mut output: Value = serde_json::from_str(line).unwrap();
+        assert!(output.as_object_mut().unwrap().remove("prompt_crc32c").is_some(), "{line}");
         let number = output["line"].as_u64().unwrap();
         assert!(outputs.insert(number, output).is_none(), "line {number} twice in {text}");
     }
@@ -317,6 +318,44 @@ fn a_last_line_that_was_cut_off_is_made_again() {
     assert_eq!(&outputs("torn.jsonl"), all_alone());
 }
 
+#[test]
+fn of_corrected_prompts_only_what_changed_is_done_again() {
+    let mut lines = prompts();
+    let (right, added) = (lines[4].clone(), json!({"prompt": "A cat", "max_tokens": 7}));
+    lines[4] = json!({"prompt": "", "temperature": -1});
+    write_lines(&folder().join("corrected.jsonl"), &lines);
+    let go = || batch("corrected.jsonl", "corrected-out.jsonl", &["--json"]);
+    let said = go();
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let summary = |said: &Finished| -> [u64; 3] {
+        let said: Value = serde_json::from_str(said.out.lines().next().unwrap()).unwrap();
+        ["done", "failed", "skipped"].map(|name| said[name].as_u64().unwrap())
+    };
+    assert_eq!(summary(&said), [11, 1, 0], "{said:?}");
+    // Unchanged, the bad line stays bad and nothing is done.
+    assert_eq!(summary(&go()), [0, 0, 12]);
+    lines[4] = right;
+    write_lines(&folder().join("corrected.jsonl"), &lines);
+    let said = go();
+    assert_eq!((said.code, summary(&said)), (Some(0), [1, 0, 11]), "{said:?}");
+    assert!(said.err.contains("note: corrected.jsonl: 1 lines are not what they were"), "{said:?}");
+    assert_eq!(&outputs("corrected-out.jsonl"), all_alone());
+    // A finished text is done again where its prompt changed, a new line is added, others stay.
+    let before = outputs("corrected-out.jsonl");
+    lines[1]["seed"] = 12.into();
+    lines.push(added);
+    write_lines(&folder().join("corrected.jsonl"), &lines);
+    assert_eq!(summary(&go()), [2, 0, 11]);
+    let mut after = outputs("corrected-out.jsonl");
+    assert_eq!(after.remove(&13), Some(alone(13, &lines[12], "model.omex")));
+    assert_eq!(after.insert(2, before[&2].clone()), Some(alone(2, &lines[1], "model.omex")));
+    assert_eq!(after, before);
+    // Lines that are gone are gone from the output, too.
+    write_lines(&folder().join("corrected.jsonl"), &lines[..3]);
+    assert_eq!(summary(&go()), [0, 0, 3]);
+    assert_eq!(outputs("corrected-out.jsonl").len(), 3);
+}
+
 fn refused(said: &Finished, words: &[&str], code: i32) {
     assert_eq!(said.code, Some(code), "{said:?}");
     words.iter().for_each(|word| assert!(said.err.contains(word), "{word} in {}", said.err));
@@ -330,7 +369,7 @@ fn an_output_of_something_else_is_refused_and_left_alone() {
     let before = outputs("one-out.jsonl");
     let restart = "write to another file with -o, or begin anew with --restart";
     let other = batch("other.jsonl", "one-out.jsonl", &[]);
-    refused(&other, &["one-out.jsonl: line 1, prompts_crc32c: found", restart], 1);
+    refused(&other, &["one-out.jsonl: prompt_crc32c: found other prompts", restart], 1);
     let settings = batch("one.jsonl", "one-out.jsonl", &["--temperature", "0.8"]);
     refused(&settings, &["settings.temperature: found \"0\", expected \"0.8\"", restart], 1);
     let context = batch("one.jsonl", "one-out.jsonl", &["--context", "33"]);

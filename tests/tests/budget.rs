@@ -7,6 +7,7 @@ use omex::quantize::Precision;
 use omex::session::{Options, plan_model};
 use omex_tests::{Converted, Finished, Synthetic, convert_from, json_of, omex, run, shipped_model};
 use serde_json::Value;
+use std::io::{Seek, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -303,4 +304,61 @@ fn the_shipped_model_runs_in_what_its_plan_says() {
     let said = json_of(&finished);
     println!("shipped model: {needed} needed, {seen} at the peak");
     assert!(bytes(&said, "planned_bytes") <= needed && seen <= needed + PROCESS_BYTES);
+}
+
+/// Runs a command of the shipped model with a text on standard input.
+fn with_text(args: &[&str], text: &str) -> (Finished, u64) {
+    static MODEL: OnceLock<Converted> = OnceLock::new();
+    let model = MODEL.get_or_init(|| convert_from(&shipped_model(), Some(Precision::Int8)));
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    watched(omex([&[args[0], model.path.to_str().unwrap()], &args[1..]].concat()).stdin(file))
+}
+
+/// Texts as long as people paste them, with words of any length.
+#[test]
+fn texts_stay_within_the_budget_or_are_refused() {
+    let words = "Once upon a time there was a robot. ";
+    let run = ["run", "-", "--max-tokens", "1", "--json"];
+    let (tokenize, eval) = (["tokenize", "-"], ["eval", "--data", "-"]);
+    let long = ["a".repeat(1_000_000), "\u{4f60}".repeat(500_000), words.repeat(100_000)];
+    let short = ["a".repeat(5_000), "a".repeat(50_000), words.repeat(50_000)];
+    let [chinese, fits] = [&long[1], &short[0]];
+    let cases: [(&[&str], &str, bool); 9] = [
+        (&run, &long[0], false),
+        (&run, chinese, false),
+        (&run, &long[2], false),
+        (&tokenize, chinese, false),
+        (&eval, chinese, false),
+        (&run, fits, true),
+        (&eval, fits, true),
+        (&tokenize, &short[1], true),
+        (&tokenize, &short[2], true),
+    ];
+    for (args, text, fits) in cases {
+        let memory = if fits { 8_000_000 } else { 2_000_000 };
+        let budget = ["--memory", &memory.to_string()];
+        let (said, peak) = with_text(&[args, &budget].concat(), text);
+        let what = format!("{args:?}, {:.12}, {} bytes", text, text.len());
+        assert_eq!(said.code == Some(0), fits, "{what}: {}", said.err);
+        assert!(peak <= memory + PROCESS_BYTES, "{what}: {peak} at the peak");
+        assert!(fits || said.err.contains("raise --memory"), "{what}: {}", said.err);
+        if fits && args[0] == "run" {
+            assert!(bytes(&json_of(&said), "planned_bytes") <= memory, "{what}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn lines_of_a_batch_that_take_more_than_the_budget_are_refused_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.jsonl");
+    let long = format!("{{\"prompt\": \"{}\", \"max_tokens\": 2}}\n", "a".repeat(3_000_000));
+    let short = "{\"prompt\": \"Once\", \"max_tokens\": 2}\n";
+    let text = [short, &long, &long, &long, &long, short].concat();
+    let args = ["batch", "-", "-o", output.to_str().unwrap(), "--memory", "3MB"];
+    let (said, peak) = with_text(&args, &text);
+    assert!(said.out.starts_with("2 done, 4 failed"), "{said:?}");
+    assert!(peak <= 3_000_000 + PROCESS_BYTES, "{peak} at the peak");
 }

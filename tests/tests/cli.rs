@@ -906,3 +906,105 @@ fn a_pass_that_fails_loses_no_text_of_a_session() {
     let session = std::fs::metadata(folder().join("lost.session")).unwrap();
     assert!(session.len() > 1000, "{} bytes", session.len());
 }
+
+/// What was said is saved when a signal ends the run, and the text goes on from there.
+#[test]
+fn signals_lose_no_text_of_a_session() {
+    // A model that rarely ends a text must be made to go on.
+    let hot = ["--temperature", "3", "--repetition-penalty", "1.5"];
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let session = format!("{signal}.session");
+        let args = ["run", "tiny.omex", "The", "--session", &session, "--max-tokens", "1000000"];
+        let mut child = omex(args.iter().chain(&hot))
+            .current_dir(folder())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut some = [0; 64];
+        child.stdout.as_mut().unwrap().read_exact(&mut some).unwrap();
+        let kill = format!("kill -{signal} {}", child.id());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let mut said = some.to_vec();
+        child.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+        let saved = std::fs::read(folder().join(&session)).unwrap();
+        // docs/format-session.md: the number of tokens.
+        let tokens = u32::from_le_bytes(saved[44..48].try_into().unwrap()) as usize;
+        let ids: Vec<_> = saved[64..].chunks(4).take(tokens).collect();
+        let ids = ids.iter().map(|id| u32::from_le_bytes((*id).try_into().unwrap()).to_string());
+        let ids = ids.collect::<Vec<_>>().join(",");
+        let text = succeeds(here(&["tokenize", "tiny.omex", "--ids", &ids])).out;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(text.trim(), said.trim(), "{signal}");
+        let args = ["run", "tiny.omex", "--session", &session, "--max-tokens", "2"];
+        succeeds(here(&[&args[..], &hot].concat()));
+    }
+}
+
+#[test]
+fn control_tokens_in_a_text_are_what_they_say_unless_told_otherwise() {
+    let ids = |args: &[&str]| {
+        let said = here(&[&["tokenize", "tiny.omex"], args, &["--json"]].concat());
+        (numbers(&json_of(&said)["ids"]), json_of(&said)["text"].clone(), said.err)
+    };
+    let (plain, _, quiet) = ids(&["Once</s>"]);
+    let (strange, text, _) = ids(&["Once</s>", "--no-parse-special"]);
+    assert_eq!((plain.last(), quiet.as_str()), (Some(&2), ""));
+    assert!(!strange[1..].contains(&2) && text.as_str().unwrap().contains("Once</s>"), "{text}");
+    // A begin token before the tokenizer's own is told, and kept.
+    let (twice, _, told) = ids(&["<s>Once"]);
+    assert_eq!(twice[..2], [1, 1]);
+    let note = "begins with token 1, which is put before every text: it is there twice";
+    assert!(told.contains(note), "{told}");
+    assert!(!ids(&["<s>Once", "--no-parse-special"]).2.contains("note"));
+    let run = |more: &[&str]| {
+        here(&[&["run", "tiny.omex", "<s>Once", "--max-tokens", "4", "--json"], more].concat())
+    };
+    let (special, as_text) = (run(&[]), run(&["--no-parse-special"]));
+    assert!(special.err.contains(note) && as_text.err.is_empty(), "{special:?} {as_text:?}");
+    let lines = "{\"prompt\": \"<s>Once\"}\n{\"prompt\": \"<s>Once\", \"parse_special\": false}\n";
+    std::fs::write(folder().join("special.jsonl"), lines).unwrap();
+    let batch = |output: &str, more: &[&str]| {
+        let args = ["batch", "tiny.omex", "special.jsonl", "-o", output, "--max-tokens", "4"];
+        let said = succeeds(here(&[&args, more].concat()));
+        let text = std::fs::read_to_string(folder().join(output)).unwrap();
+        let lines = text.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut lines: Vec<_> = lines.collect();
+        lines.sort_by_key(|line| line["line"].as_u64());
+        (lines.iter().map(|line| line["ids"].clone()).collect::<Vec<_>>(), said.err)
+    };
+    let [special, as_text] = [special, as_text].map(|said| json_of(&said)["ids"].clone());
+    let (ids, told) = batch("special-1.jsonl", &[]);
+    assert_eq!(ids, [special, as_text.clone()]);
+    assert!(told.contains("special.jsonl: line 1: ") && told.contains(note), "{told}");
+    assert_eq!(batch("special-2.jsonl", &["--no-parse-special"]).0, [as_text.clone(), as_text]);
+}
+
+#[test]
+fn a_tokenizer_of_another_kind_is_named_and_can_be_left_out() {
+    let source = folder().join("wordpiece");
+    std::fs::create_dir(&source).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(shipped_model().join(name), source.join(name)).unwrap();
+    }
+    let tokenizer = json!({
+        "normalizer": {"type": "BertNormalizer"},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": {"[UNK]": 0, "a": 1, "##b": 2}
+        },
+    });
+    std::fs::write(source.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let args = ["convert", "--model-path", "wordpiece", "--output-dir", "wordpiece.omex"];
+    let refused = here(&args);
+    let words = ["tokenizer.json: model.type: found WordPiece, expected BPE", "--no-tokenizer"];
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(words.iter().all(|word| refused.err.contains(word)), "{refused:?}");
+    succeeds(here(&[&args[..], &["--no-tokenizer"]].concat()));
+    let ids = ["--ids", "1,15,27", "--max-tokens", "3"];
+    let run = |model| succeeds(here(&[&["run", model], &ids[..], &["--json"]].concat()));
+    let without = json_of(&run("wordpiece.omex"));
+    assert_eq!(without["ids"], json_of(&run("tiny.omex"))["ids"]);
+}

@@ -202,3 +202,38 @@ fn blocks_of_every_k_type_equal_the_reference() {
     let worst = worst_error(&found, &read_npy(&model.join("logits.npy")).rows);
     assert!(worst <= 1e-4, "{worst:e}");
 }
+
+#[test]
+fn a_folder_as_meta_stores_it_gets_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("Llama-2-7b");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::write(model.join("params.json"), r#"{"dim": 4096, "n_layers": 32}"#).unwrap();
+    for name in ["consolidated.00.pth", "tokenizer.model", "checklist.chk"] {
+        std::fs::write(model.join(name), "PK\x03\x04").unwrap();
+    }
+    let convert = ["convert", "--model-path", "Llama-2-7b", "--output-dir", "new.omex"];
+    let said = run_in(folder.path(), &convert);
+    let words = ["found params.json, as Meta stores models", "convert_llama_weights_to_hf.py"];
+    assert!(said.code == Some(1) && words.iter().all(|w| said.err.contains(w)), "{said:?}");
+    let said = run_in(folder.path(), &["run", "Llama-2-7b", "Once"]);
+    let words = ["found a folder as Meta stores models", "get the model as safetensors or GGUF"];
+    assert!(said.code == Some(1) && words.iter().all(|w| said.err.contains(w)), "{said:?}");
+}
+
+#[test]
+fn keys_beyond_the_range_of_the_cache_are_refused_with_the_format_that_holds_them() {
+    let model = require_shared!("bugs/19-keys-too-large-for-the-f16-cache/model");
+    let package = converted(&model);
+    let path = package.path.to_str().unwrap();
+    let with = |kv: &str| {
+        run(&mut omex(["run", path, "--ids", "1,260,261", "--max-tokens", "3", "--kv", kv]))
+    };
+    let refused = with("f16");
+    let words = "keys out of the range of the cache's format, f16: try another one with --kv";
+    assert!(refused.code == Some(1) && refused.err.contains(words), "{refused:?}");
+    for kv in ["f32", "int8"] {
+        let said = with(kv);
+        assert!(said.code == Some(0) && said.out.trim().split(',').count() == 3, "{kv}: {said:?}");
+    }
+}

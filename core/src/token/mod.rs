@@ -85,6 +85,12 @@ impl<S: TableSource> Tokenizer<S> {
         self.tables.header.has(layout::flag::NFC)
     }
 
+    /// How many ids are put before a text, and how many after it.
+    pub fn template(&self) -> [usize; 2] {
+        let header = &self.tables.header;
+        [header.before.into(), header.after.into()]
+    }
+
     /// Encodes `text`, giving its ids to `sink` in order.
     ///
     /// `scratch` holds one word at a time, a symbol of 24 bytes for each character (character kind; four for a

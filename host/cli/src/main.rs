@@ -109,7 +109,7 @@ fn kind(error: &Error) -> Option<&'static str> {
         Error::Io { .. } => "io",
         Error::Malformed(_) => "malformed",
         Error::Usage(_) => "usage",
-        Error::Budget { .. } => "budget",
+        Error::Budget { .. } | Error::Text(_) => "budget",
         Error::Load { .. } => "load",
         Error::Run { .. } => "run",
         Error::Page { .. } => "page",

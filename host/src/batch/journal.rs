@@ -2,12 +2,12 @@
 //! that is done. What was written stays, so a batch that was cut off goes on behind it.
 
 use super::slots::Finish;
-use crate::durable::{create_beside, link, persist_new};
+use crate::durable::{create_beside, link, persist, persist_new};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,6 @@ const MAX_RECORD_BYTES: u64 = 64 << 20;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Header {
     pub(super) omex_batch: u32,
-    pub(super) prompts_crc32c: u32,
     pub(super) model_crc32c: u32,
     pub(super) settings: Value,
 }
@@ -30,6 +29,8 @@ pub(super) struct Header {
 #[derive(Serialize)]
 pub(super) struct Record<'r> {
     pub(super) line: u64,
+    /// Of the line of prompts: a line that was changed since is done again.
+    pub(super) prompt_crc32c: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<Value>,
     #[serde(flatten)]
@@ -47,6 +48,7 @@ pub(super) enum Outcome<'r> {
 #[derive(Deserialize)]
 struct Kept {
     line: u64,
+    prompt_crc32c: u32,
     error: Option<serde::de::IgnoredAny>,
 }
 
@@ -57,11 +59,18 @@ pub struct Journal {
     /// Whether each line of prompts is done.
     done: Vec<bool>,
     failures: usize,
+    outdated: usize,
 }
 
 impl Journal {
-    /// Opens an output for so many lines of prompts, or makes it; `restart` makes it anew.
-    pub(super) fn open(path: &Path, header: &Header, lines: u64, restart: bool) -> Result<Self> {
+    /// Opens an output for lines of prompts with these checksums, or makes it; `restart` makes it
+    /// anew.
+    pub(super) fn open(
+        path: &Path,
+        header: &Header,
+        prompts: &[u32],
+        restart: bool,
+    ) -> Result<Self> {
         let failed = |error| Error::io(path, "open", error);
         if path.is_symlink() {
             return Err(link(path));
@@ -76,8 +85,8 @@ impl Journal {
         };
         let mut header = serde_json::to_string(header).map_err(|e| failed(e.into()))?;
         header.push('\n');
-        let done = vec![false; usize::try_from(lines).unwrap_or(usize::MAX)];
-        let journal = |file| Self { path: path.to_owned(), file, done, failures: 0 };
+        let done = vec![false; prompts.len()];
+        let journal = |file| Self { path: path.to_owned(), file, done, failures: 0, outdated: 0 };
         let Some(mut file) = file else { return Ok(journal(create(path, &header)?)) };
         lock(&file, path)?;
         if is_replaceable(&mut file, path, restart)? {
@@ -85,7 +94,7 @@ impl Journal {
             return Ok(journal(create(path, &header)?));
         }
         let mut journal = journal(file);
-        journal.resume(&header)?;
+        journal.resume(&header, prompts)?;
         Ok(journal)
     }
 
@@ -103,6 +112,12 @@ impl Journal {
     #[must_use]
     pub fn failures(&self) -> usize {
         self.failures
+    }
+
+    /// Lines of prompts that were changed since they were done, or are gone.
+    #[must_use]
+    pub fn outdated(&self) -> usize {
+        self.outdated
     }
 
     /// Appends a record; it is durable after [`Self::sync`].
@@ -131,44 +146,124 @@ impl Journal {
         self.place(line).is_some_and(|place| !std::mem::replace(&mut self.done[place], true))
     }
 
-    /// Reads what is done, and drops a last line that was cut off.
-    fn resume(&mut self, header: &str) -> Result<()> {
-        let path = self.path.clone();
-        let failed = |error| Error::io(&path, "read", error);
-        let mut reader = BufReader::new(self.file.try_clone().map_err(failed)?);
-        let (mut line, mut number, mut end) = (vec![], 0u64, 0);
-        loop {
-            line.clear();
-            let read = (&mut reader).take(MAX_RECORD_BYTES).read_until(b'\n', &mut line);
-            if read.map_err(failed)? as u64 == MAX_RECORD_BYTES {
-                let field = format!("line {}", number + 1);
-                let expected = format!("fewer than {MAX_RECORD_BYTES} bytes");
-                return Err(refusal(&path, field, "a longer line", &expected));
-            }
-            if line.last() != Some(&b'\n') {
-                break;
-            }
-            number += 1;
-            end += line.len() as u64;
-            if number == 1 {
-                compare_headers(&path, header, &line)?;
+    /// Reads what is done, and drops a last line that was cut off, and what lines of prompts led to
+    /// that are not what they were.
+    fn resume(&mut self, header: &str, prompts: &[u32]) -> Result<()> {
+        let mut lines = Lines::new(&self.path, &self.file)?;
+        let (mut seen, mut answers) = (self.done.clone(), [0, 0]);
+        while lines.advance()? {
+            if lines.number == 1 {
+                compare_headers(&self.path, header, &lines.line)?;
                 continue;
             }
-            let kept = serde_json::from_slice::<Kept>(&line).ok();
-            let Some(kept) = kept.filter(|kept| self.note(kept.line)) else {
-                let found = String::from_utf8_lossy(line.trim_ascii_end());
-                let expected = "the output for a line of prompts, once";
-                return Err(refusal(&path, format!("line {number}"), found, expected));
+            let new = |kept: &Kept| match kept.place(prompts) {
+                Some(place) => !std::mem::replace(&mut seen[place], true),
+                None => kept.line > 0,
             };
-            self.failures += usize::from(kept.error.is_some());
+            let Some(kept) = Kept::read(&lines.line).filter(new) else {
+                let found = String::from_utf8_lossy(lines.line.trim_ascii_end());
+                let expected = "the output for a line of prompts, once";
+                return Err(refusal(&self.path, format!("line {}", lines.number), found, expected));
+            };
+            let (fails, place) = (kept.error.is_some(), kept.current_place(prompts));
+            answers[usize::from(place.is_some())] += usize::from(!fails);
+            match place {
+                Some(place) => {
+                    (self.done[place], self.failures) = (true, self.failures + usize::from(fails));
+                }
+                None => self.outdated += 1,
+            }
         }
-        if number == 0 {
-            let found = String::from_utf8_lossy(&line);
-            return Err(refusal(&path, "line 1", found, "the header of a batch"));
+        if lines.number == 0 {
+            let found = String::from_utf8_lossy(&lines.line);
+            return Err(refusal(&self.path, "line 1", found, "the header of a batch"));
         }
-        self.file.set_len(end).map_err(|e| Error::io(&path, "shorten", e))?;
-        self.file.seek(SeekFrom::End(0)).map_err(failed)?;
+        // Where nothing is as it was, these are hardly the same prompts, corrected.
+        if answers[0] > 0 && answers[1] == 0 {
+            let expected = "some line of the prompts as it was when it was done";
+            return Err(refusal(&self.path, "prompt_crc32c", "other prompts", expected));
+        }
+        let end = lines.end;
+        self.file.set_len(end).map_err(|e| Error::io(&self.path, "shorten", e))?;
+        if self.outdated > 0 {
+            return self.rewrite(prompts);
+        }
+        let at_end = self.file.seek(SeekFrom::End(0));
+        at_end.map(|_| ()).map_err(|e| Error::io(&self.path, "read", e))
+    }
+
+    /// Writes the output anew, without what lines of prompts led to that are not what they were.
+    fn rewrite(&mut self, prompts: &[u32]) -> Result<()> {
+        let failed = |error| Error::io(&self.path, "write", error);
+        let mut new = create_beside(&self.path)?;
+        lock(new.as_file(), &self.path)?;
+        let mut lines = Lines::new(&self.path, &self.file)?;
+        let mut writer = BufWriter::new(new.as_file_mut());
+        while lines.advance()? {
+            let current = |kept: Kept| kept.current_place(prompts).is_some();
+            if lines.number == 1 || Kept::read(&lines.line).is_some_and(current) {
+                writer.write_all(&lines.line).map_err(failed)?;
+            }
+        }
+        writer.flush().map_err(failed)?;
+        drop(writer);
+        // The same lock holds for both.
+        let file = new.as_file().try_clone().map_err(failed)?;
+        persist(new, &self.path)?;
+        self.file = file;
         Ok(())
+    }
+}
+
+impl Kept {
+    fn read(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// Where the line of prompts is among all of them, if it is there still.
+    fn place(&self, prompts: &[u32]) -> Option<usize> {
+        usize::try_from(self.line.checked_sub(1)?).ok().filter(|place| *place < prompts.len())
+    }
+
+    /// As [`Self::place`], if the line is what it was.
+    fn current_place(&self, prompts: &[u32]) -> Option<usize> {
+        self.place(prompts).filter(|place| prompts[*place] == self.prompt_crc32c)
+    }
+}
+
+/// The whole lines of an output.
+struct Lines<'o> {
+    path: &'o Path,
+    reader: BufReader<File>,
+    line: Vec<u8>,
+    /// Of the last one, counted from 1.
+    number: u64,
+    /// Where it ends.
+    end: u64,
+}
+
+impl<'o> Lines<'o> {
+    fn new(path: &'o Path, file: &File) -> Result<Self> {
+        let failed = |error| Error::io(path, "read", error);
+        let mut reader = BufReader::new(file.try_clone().map_err(failed)?);
+        reader.rewind().map_err(failed)?;
+        Ok(Self { path, reader, line: vec![], number: 0, end: 0 })
+    }
+
+    /// Goes to the next line; false behind the last one, or where that is cut off.
+    fn advance(&mut self) -> Result<bool> {
+        self.line.clear();
+        let read = (&mut self.reader).take(MAX_RECORD_BYTES).read_until(b'\n', &mut self.line);
+        if read.map_err(|e| Error::io(self.path, "read", e))? as u64 == MAX_RECORD_BYTES {
+            let field = format!("line {}", self.number + 1);
+            let expected = format!("fewer than {MAX_RECORD_BYTES} bytes");
+            return Err(refusal(self.path, field, "a longer line", &expected));
+        }
+        if self.line.last() != Some(&b'\n') {
+            return Ok(false);
+        }
+        (self.number, self.end) = (self.number + 1, self.end + self.line.len() as u64);
+        Ok(true)
     }
 }
 

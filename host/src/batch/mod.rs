@@ -14,6 +14,7 @@ pub use prompts::Prompts;
 use crate::Result;
 use crate::cancel::Cancel;
 use crate::session::Session;
+use crate::tokenizer::TEXT_BYTES;
 use journal::{Header, Outcome, Record};
 use omex_core::sample::Sampling;
 use omex_core::token::Tokenizer;
@@ -31,6 +32,8 @@ pub struct Defaults {
     pub max_tokens: u32,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Whether control tokens in a prompt are what they say.
+    pub parse_special: bool,
 }
 
 /// What came of a batch.
@@ -64,9 +67,28 @@ pub enum Event<'e> {
         /// What is wrong with it.
         error: &'e str,
     },
+    /// Something about a line of prompts that its author may not have meant.
+    Note {
+        /// Its number, counted from 1.
+        line: u64,
+        /// What to know.
+        note: &'e str,
+    },
     /// A pass was run.
     Pass(&'e Summary),
 }
+
+/// Bytes to set aside for the texts of so many lines at once, besides those that every plan has.
+#[must_use]
+pub fn text_bytes(prompts: &Prompts, sequences: u32, memory: Option<u64>) -> u64 {
+    // The line, its prompt, and tokens of each, of which there are at most as many as bytes.
+    let needed = prompts.longest().saturating_mul(4 * u64::from(sequences) + 2);
+    let most = memory.unwrap_or(u64::MAX) / PART;
+    needed.saturating_sub(TEXT_BYTES).min(most)
+}
+
+/// Texts get this part of a budget; lines that take more are refused one by one.
+const PART: u64 = 8;
 
 /// Opens the output for these prompts, model and defaults, or makes it; `restart` makes it anew.
 ///
@@ -79,11 +101,10 @@ pub fn open_journal(
     defaults: &Defaults,
     restart: bool,
 ) -> Result<Journal> {
-    let Defaults { max_tokens, sampling } = defaults;
+    let Defaults { max_tokens, sampling, parse_special } = defaults;
     let plan = session.plan();
     let header = Header {
         omex_batch: 1,
-        prompts_crc32c: prompts.crc32c(),
         model_crc32c: session.crc32c(),
         // Numbers as they are typed: 0.8, not the double next to its float.
         settings: json!({
@@ -94,12 +115,13 @@ pub fn open_journal(
             "min_p": sampling.min_p.to_string(),
             "repetition_penalty": sampling.repetition_penalty.to_string(),
             "seed": sampling.seed,
+            "parse_special": parse_special,
             "context": plan.context,
             "kv_format": plan.kv_format,
             "precision": plan.precision,
         }),
     };
-    Journal::open(path, &header, prompts.lines(), restart)
+    Journal::open(path, &header, prompts.checksums(), restart)
 }
 
 /// Generates the texts that the journal lacks, and appends each as it ends. The planes are the
@@ -119,11 +141,13 @@ pub fn run(
     let tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
     let vocabulary = session.program()?.header().vocab_size;
     let (failed, cancel) = (session.failure(), session.cancel().clone());
+    let for_texts = session.for_texts();
+    let longest = prompts.limit(for_texts.saturating_add(TEXT_BYTES));
     let (requests, skipped) = (prompts.lines(), journal.count());
     let mut batch = Batch {
         prompts,
         journal,
-        requests: Requests { tokenizer, vocabulary, defaults },
+        requests: Requests { tokenizer, vocabulary, defaults, for_texts, longest },
         slots: Slots::new(session.engine()?),
         summary: Summary { requests, skipped, ..Summary::default() },
         report,
@@ -174,8 +198,14 @@ impl Batch<'_> {
                 self.summary.requests -= 1;
                 continue;
             }
-            match self.requests.read(line, &text) {
-                Ok(request) => self.slots.begin(request),
+            let held = self.slots.prompt_bytes() + text.len() as u64;
+            match self.requests.read(line, &text, held) {
+                Ok(request) => {
+                    if let Some(note) = &request.note {
+                        (self.report)(Event::Note { line, note });
+                    }
+                    self.slots.begin(request);
+                }
                 Err(error) => self.fail(line, None, &error)?,
             }
         }
@@ -191,7 +221,8 @@ impl Batch<'_> {
             match self.requests.decode(&prompt, &ids) {
                 Ok(text) => {
                     let outcome = Outcome::Answer { text, ids: &ids, finish };
-                    self.journal.append(&Record { line, id, outcome })?;
+                    let prompt_crc32c = self.prompts.checksum(line);
+                    self.journal.append(&Record { line, prompt_crc32c, id, outcome })?;
                     self.summary.done += 1;
                 }
                 Err(error) => self.fail(line, id, &error)?,
@@ -201,7 +232,8 @@ impl Batch<'_> {
     }
 
     fn fail(&mut self, line: u64, id: Option<serde_json::Value>, error: &str) -> Result<()> {
-        self.journal.append(&Record { line, id, outcome: Outcome::Failure { error } })?;
+        let (prompt_crc32c, outcome) = (self.prompts.checksum(line), Outcome::Failure { error });
+        self.journal.append(&Record { line, prompt_crc32c, id, outcome })?;
         self.summary.failed += 1;
         (self.report)(Event::BadLine { line, error });
         Ok(())

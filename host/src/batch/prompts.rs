@@ -7,11 +7,11 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 /// The longest line that is read.
-pub(super) const MAX_LINE_BYTES: usize = 16 << 20;
+const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// The most bytes and lines of prompts.
 const MAX_BYTES: u64 = 4 << 30;
-const MAX_LINES: u64 = 1 << 24;
+const MAX_LINES: usize = 1 << 24;
 
 /// What messages call standard input.
 const STDIN: &str = "standard input";
@@ -23,8 +23,11 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Prompts {
     path: PathBuf,
     reader: BufReader<File>,
-    crc32c: u32,
-    lines: u64,
+    /// CRC-32C of each line.
+    checksums: Vec<u32>,
+    longest: u64,
+    /// The longest line that is read.
+    most: usize,
     read: u64,
 }
 
@@ -45,12 +48,19 @@ impl Prompts {
         };
         input::check_length(path, file.metadata().map_err(failed)?.len(), MAX_BYTES)?;
         let mut reader = BufReader::new(file);
-        let (crc32c, lines) = survey(&mut reader).map_err(failed)?;
-        if lines > MAX_LINES {
-            let (found, expected) = (format!("{lines} lines"), format!("at most {MAX_LINES}"));
+        let (checksums, longest) = survey(&mut reader).map_err(failed)?;
+        if checksums.len() > MAX_LINES {
+            let (found, expected) = ("more lines", format!("at most {MAX_LINES}"));
             return Err(Error::malformed(path, "length", found, expected, "split the prompts"));
         }
-        Ok(Self { path: path.to_owned(), reader, crc32c, lines, read: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            reader,
+            checksums,
+            longest,
+            most: MAX_LINE_BYTES,
+            read: 0,
+        })
     }
 
     /// The file, for messages.
@@ -62,26 +72,44 @@ impl Prompts {
     /// How many lines there are.
     #[must_use]
     pub fn lines(&self) -> u64 {
-        self.lines
+        self.checksums.len() as u64
     }
 
-    /// CRC-32C of all bytes.
-    pub(super) fn crc32c(&self) -> u32 {
-        self.crc32c
+    /// Bytes of the longest line.
+    #[must_use]
+    pub fn longest(&self) -> u64 {
+        self.longest.min(MAX_LINE_BYTES as u64)
+    }
+
+    /// CRC-32C of each line.
+    pub(super) fn checksums(&self) -> &[u32] {
+        &self.checksums
+    }
+
+    /// CRC-32C of a line, counted from 1.
+    pub(super) fn checksum(&self, line: u64) -> u32 {
+        let place = usize::try_from(line - 1).ok();
+        place.and_then(|place| self.checksums.get(place)).copied().unwrap_or(0)
+    }
+
+    /// Reads no longer lines than these bytes hold, and returns the most bytes of one.
+    pub(super) fn limit(&mut self, bytes: u64) -> usize {
+        self.most = usize::try_from(bytes).unwrap_or(usize::MAX).min(MAX_LINE_BYTES);
+        self.most
     }
 
     /// Reads the next line without its end, and returns its number, counted from 1. Of a line that
-    /// is too long, [`MAX_LINE_BYTES`] and one more are returned.
+    /// is too long, the most bytes and one more are returned.
     pub(super) fn next_line(&mut self, line: &mut Vec<u8>) -> Result<Option<u64>> {
         let failed = |error| Error::io(&self.path, "read", error);
         line.clear();
-        let mut limited = (&mut self.reader).take(1 + MAX_LINE_BYTES as u64);
+        let mut limited = (&mut self.reader).take(1 + self.most as u64);
         if limited.read_until(b'\n', line).map_err(failed)? == 0 {
             return Ok(None);
         }
         if line.last() == Some(&b'\n') {
             line.pop();
-        } else if line.len() > MAX_LINE_BYTES {
+        } else if line.len() > self.most {
             self.reader.skip_until(b'\n').map_err(failed)?;
         }
         if self.read == 0 && line.starts_with(MARK) {
@@ -100,18 +128,27 @@ fn keep(source: impl Read) -> io::Result<File> {
     Ok(file)
 }
 
-/// CRC-32C and number of lines of a file; goes back to its beginning.
-fn survey(reader: &mut BufReader<File>) -> io::Result<(u32, u64)> {
-    let (mut crc, mut lines, mut last) = (0, 0, b'\n');
-    loop {
+/// CRC-32C of each line of a file, and the bytes of the longest; goes back to its beginning. Stops
+/// after more lines than are allowed.
+fn survey(reader: &mut BufReader<File>) -> io::Result<(Vec<u32>, u64)> {
+    let (mut checksums, mut longest) = (vec![], 0);
+    let (mut crc, mut length) = (0, 0);
+    while checksums.len() <= MAX_LINES {
         let bytes = reader.fill_buf()?;
-        let Some(end) = bytes.last() else { break };
-        last = *end;
-        crc = crc32c::crc32c_append(crc, bytes);
-        lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let length = bytes.len();
-        reader.consume(length);
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        (crc, length) = (crc32c::crc32c_append(crc, part), length + part.len() as u64);
+        let (read, ended) = (part.len() + usize::from(end.is_some()), bytes.is_empty());
+        if end.is_some() || (ended && length > 0) {
+            checksums.push(crc);
+            longest = longest.max(length);
+            (crc, length) = (0, 0);
+        }
+        if ended {
+            break;
+        }
+        reader.consume(read);
     }
     reader.rewind()?;
-    Ok((crc, lines + u64::from(last != b'\n')))
+    Ok((checksums, longest))
 }

@@ -1,8 +1,8 @@
 //! What a line of prompts asks for.
 
 use super::Defaults;
-use super::prompts::MAX_LINE_BYTES;
 use crate::error::printable;
+use crate::tokenizer::TEXT_BYTES;
 use crate::{sampling, tokenizer};
 use omex_core::pass::LAST_POSITION;
 use omex_core::sample::Sampling;
@@ -17,6 +17,8 @@ pub(super) struct Request {
     pub(super) prompt: Vec<u32>,
     pub(super) max_tokens: u32,
     pub(super) sampling: Sampling,
+    /// What its author should know.
+    pub(super) note: Option<String>,
 }
 
 /// A line as it is written.
@@ -38,6 +40,7 @@ struct Line {
     #[serde(default, deserialize_with = "penalty")]
     repetition_penalty: Option<f32>,
     seed: Option<u64>,
+    parse_special: Option<bool>,
 }
 
 fn string_or_number<'de, D: Deserializer<'de>>(
@@ -75,15 +78,21 @@ pub(super) struct Requests<'t> {
     pub(super) tokenizer: Option<Tokenizer<&'t [u8]>>,
     pub(super) vocabulary: u32,
     pub(super) defaults: Defaults,
+    /// Bytes that texts may take.
+    pub(super) for_texts: u64,
+    /// Bytes that a line may have.
+    pub(super) longest: usize,
 }
 
 impl Requests<'_> {
-    /// The request in a line, or what is wrong with it.
-    pub(super) fn read(&mut self, number: u64, line: &[u8]) -> Result<Request, String> {
-        let line = parse(line).map_err(printable)?;
-        let prompt = match (&line.prompt, line.ids) {
-            (Some(text), None) => self.encode(text)?,
-            (None, Some(ids)) => ids,
+    /// The request in a line, or what is wrong with it; texts take so many bytes already.
+    pub(super) fn read(&mut self, number: u64, line: &[u8], held: u64) -> Result<Request, String> {
+        let line = parse(line, self.longest).map_err(printable)?;
+        let Defaults { max_tokens, sampling, parse_special } = self.defaults;
+        let parse_special = line.parse_special.unwrap_or(parse_special);
+        let (prompt, note) = match (&line.prompt, line.ids) {
+            (Some(text), None) => self.encode(text, parse_special, held)?,
+            (None, Some(ids)) => (ids, None),
             (Some(_), Some(_)) => return Err("found prompt and ids, expected one of them".into()),
             (None, None) => return Err("expected prompt, or ids".into()),
         };
@@ -93,7 +102,6 @@ impl Requests<'_> {
         if let Some(id) = prompt.iter().find(|id| **id >= self.vocabulary) {
             return Err(format!("found token {id}, expected ids below {}", self.vocabulary));
         }
-        let Defaults { max_tokens, sampling } = self.defaults;
         let max_tokens = line.max_tokens.unwrap_or(max_tokens);
         let length = prompt.len() as u64 + u64::from(max_tokens);
         if length > LAST_POSITION.into() {
@@ -109,14 +117,25 @@ impl Requests<'_> {
             repetition_penalty: line.repetition_penalty.unwrap_or(sampling.repetition_penalty),
             seed: line.seed.unwrap_or(sampling.seed),
         };
-        Ok(Request { line: number, id: line.id, prompt, max_tokens, sampling })
+        Ok(Request { line: number, id: line.id, prompt, max_tokens, sampling, note })
     }
 
-    fn encode(&mut self, text: &str) -> Result<Vec<u32>, String> {
+    /// The tokens of a prompt, and what its author should know.
+    fn encode(
+        &mut self,
+        text: &str,
+        parse_special: bool,
+        held: u64,
+    ) -> Result<(Vec<u32>, Option<String>), String> {
         let Some(tokenizer) = &mut self.tokenizer else {
             return Err("the model has no tokenizer, expected ids instead of a prompt".into());
         };
-        tokenizer::encode(tokenizer, text, token::Options::default()).map_err(|e| e.to_string())
+        let options = token::Options { add_special: true, parse_special };
+        let left = self.for_texts.saturating_sub(held.saturating_sub(TEXT_BYTES));
+        let ids =
+            tokenizer::encode_within(tokenizer, text, options, left).map_err(|e| e.to_string())?;
+        let note = tokenizer::doubled(tokenizer, &ids);
+        Ok((ids, note))
     }
 
     /// The text that tokens add to a prompt; empty without a tokenizer.
@@ -135,9 +154,9 @@ impl Requests<'_> {
 }
 
 /// Reads the JSON of a line; an error names the field and the column.
-fn parse(line: &[u8]) -> Result<Line, String> {
-    if line.len() > MAX_LINE_BYTES {
-        return Err(format!("expected a line of at most {MAX_LINE_BYTES} bytes"));
+fn parse(line: &[u8], longest: usize) -> Result<Line, String> {
+    if line.len() > longest {
+        return Err(format!("expected a line of at most {longest} bytes"));
     }
     // An array would be taken for the fields in order.
     if line.trim_ascii_start().first() != Some(&b'{') {

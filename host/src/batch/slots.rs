@@ -74,6 +74,12 @@ pub(super) struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
+    /// Bytes of the prompts' tokens.
+    pub(super) fn prompt_bytes(&self) -> u64 {
+        let prompts = self.slots.iter().flatten().map(|slot| &slot.request.prompt[..]);
+        prompts.map(|prompt| size_of_val(prompt) as u64).sum()
+    }
+
     /// As many slots as the engine's plan has sequences, and logits for.
     pub(super) fn new(engine: Engine<'a>) -> Self {
         let plan = engine.plan();

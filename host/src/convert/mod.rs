@@ -34,14 +34,26 @@ pub struct Options<'o> {
     /// Gives the int4 matrices of the layers a second int4 plane, of what the first got wrong; those
     /// that are int4 already need none.
     pub residual: bool,
-    /// A tokenizer to use instead of the model's own.
-    pub tokenizer: Option<&'o Path>,
+    /// The tokenizer.
+    pub tokenizer: TokenizerChoice<'o>,
     /// How rounding to int4 is calibrated.
     pub calibration: Calibration<'o>,
     /// Replaces an existing package.
     pub force: bool,
     /// Stops the work; nothing of it stays.
     pub cancel: Cancel,
+}
+
+/// Which tokenizer a package gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenizerChoice<'o> {
+    /// The model's own.
+    #[default]
+    Own,
+    /// One from a file.
+    File(&'o Path),
+    /// None: the package takes token ids only.
+    None,
 }
 
 /// What a model is shown to learn how its weights are best rounded to int4 (GPTQ).
@@ -221,22 +233,26 @@ fn check_output(output: &Path, force: bool) -> Result<()> {
 fn tokenizer(
     source: &dyn Container,
     vocabulary: usize,
-    given: Option<&Path>,
+    choice: TokenizerChoice<'_>,
 ) -> Result<Option<Spec>> {
     let from_file = |path: &Path| match path.extension().and_then(|e| e.to_str()) {
         Some("bin") => Spec::from_llama2c(path, vocabulary),
         Some("model") => Spec::from_sentencepiece(path),
         _ => Spec::from_hf_json(path),
     };
-    let spec = match (given, source.tokenizer()) {
-        (Some(path), _) => from_file(path)?,
-        (None, Some(TokenizerSource::HuggingFace(path))) => Spec::from_hf_json(path)?,
-        (None, Some(TokenizerSource::SentencePiece(path))) => Spec::from_sentencepiece(path)?,
-        (None, Some(TokenizerSource::Llama2c(path))) => Spec::from_llama2c(path, vocabulary)?,
-        (None, Some(TokenizerSource::Gguf(vocabulary))) => {
+    let own = match choice {
+        TokenizerChoice::Own => source.tokenizer(),
+        TokenizerChoice::File(_) | TokenizerChoice::None => None,
+    };
+    let spec = match (choice, own) {
+        (TokenizerChoice::File(path), _) => from_file(path)?,
+        (_, Some(TokenizerSource::HuggingFace(path))) => Spec::from_hf_json(path)?,
+        (_, Some(TokenizerSource::SentencePiece(path))) => Spec::from_sentencepiece(path)?,
+        (_, Some(TokenizerSource::Llama2c(path))) => Spec::from_llama2c(path, vocabulary)?,
+        (_, Some(TokenizerSource::Gguf(vocabulary))) => {
             Spec::from_gguf(Path::new("tokenizer.ggml"), vocabulary.clone())?
         }
-        (None, None) => return Ok(None),
+        (_, None) => return Ok(None),
     };
     // Added tokens may lie beyond the embedding: a prompt that has one is refused, others are not.
     let added: BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();

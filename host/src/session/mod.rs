@@ -40,6 +40,8 @@ pub struct Options {
     pub logit_columns: u32,
     /// Texts that are under way at once; 0 counts as 1. An image is for one.
     pub sequences: u32,
+    /// Bytes of these that texts take, besides [`TEXT_BYTES`](crate::tokenizer::TEXT_BYTES).
+    pub texts: u64,
     /// Where weights come from; the planner chooses if `None`.
     pub pages: Option<PageSource>,
     /// The planes to read of weights that have two.
@@ -92,8 +94,10 @@ impl Session {
         let kernels = dispatch::kernels()?;
         let stops = holds_only_keys(&tables.program()?);
         let cancel = if stops { options.cancel.clone() } else { Cancel::default() };
+        let left = options.memory.map(|memory| memory.saturating_sub(plan.total));
         let model = Arc::new(Model {
             plan,
+            for_texts: left.map_or(u64::MAX, |left| left + options.texts),
             automatic: options.precision == RunPrecision::Auto,
             source,
             progress: pager.progress(),

@@ -2,15 +2,14 @@
 
 use super::Tables;
 use crate::cancel::Cancel;
-use crate::package::CONVERT_AGAIN;
 use crate::pager::{PageSource, Progress, Space};
 use crate::plan::{MemoryPlan, RunPrecision};
 use crate::pressure::PressureWatch;
-use crate::{Error, Result, tokenizer};
+use crate::{Error, Result};
 use omex_core::error::RunError;
 use omex_core::program::Program;
 use omex_core::state::State;
-use omex_core::token::{self, Decoder, Tokenizer};
+use omex_core::token::{self, Tokenizer};
 use omex_hal::{PageError, PageErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +19,8 @@ use std::sync::atomic::AtomicU64;
 pub struct Model {
     pub(super) tables: Tables,
     pub(super) plan: MemoryPlan,
+    /// Bytes of the budget that texts may take.
+    pub(super) for_texts: u64,
     /// The precision was left to the machine.
     pub(super) automatic: bool,
     pub(super) source: PageSource,
@@ -110,26 +111,26 @@ impl Model {
     /// # Errors
     /// The model has none, or its tables are damaged.
     pub fn tokenizer(&self) -> Result<Tokenizer<&[u8]>> {
-        let Some(tables) = self.tables.tokenizer.as_deref() else {
-            let message = "the model has no tokenizer: give token ids with --ids, or convert it \
-                           again with --tokenizer FILE";
-            return Err(Error::Usage(format!("{}: {message}", self.tables.path.display())));
-        };
-        Tokenizer::open(tables).map_err(|error| self.bad_tokenizer(&error))
+        self.tables.tokenizer()
     }
 
     /// Says that the tokenizer's tables are damaged.
     pub fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
-        let (found, expected) = (error.to_string(), "a compiled tokenizer");
-        Error::malformed(&self.tables.path, "tokenizer", found, expected, CONVERT_AGAIN)
+        self.tables.bad_tokenizer(error)
+    }
+
+    /// The bytes of the budget that texts may take; all if there is none.
+    #[must_use]
+    pub fn for_texts(&self) -> u64 {
+        self.for_texts
     }
 
     /// A text's tokens, with those that the tokenizer puts around a text.
     ///
     /// # Errors
-    /// A model without a tokenizer, or damaged tables.
+    /// A model without a tokenizer, damaged tables, or a text too long for the budget.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, token::Options::default())
+        self.tables.encode(text, token::Options::default(), self.for_texts)
     }
 
     /// As [`Self::encode`], for what follows in the middle of a text.
@@ -137,12 +138,8 @@ impl Model {
     /// # Errors
     /// Those of [`Self::encode`].
     pub fn encode_more(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, token::Options { add_special: false, ..token::Options::default() })
-    }
-
-    fn encode_with(&self, text: &str, options: token::Options) -> Result<Vec<u32>> {
-        let mut tokenizer = self.tokenizer()?;
-        tokenizer::encode(&mut tokenizer, text, options).map_err(|error| self.bad_tokenizer(&error))
+        let options = token::Options { add_special: false, ..token::Options::default() };
+        self.tables.encode(text, options, self.for_texts)
     }
 
     /// The text of some tokens; one outside of the vocabulary has none.
@@ -150,14 +147,7 @@ impl Model {
     /// # Errors
     /// A model without a tokenizer, or damaged tables.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let mut tokenizer = self.tokenizer()?;
-        let (mut decoder, mut text) = (Decoder::new(false), String::new());
-        for id in ids {
-            let decoded = tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
-            decoded.map_err(|error| Error::Usage(format!("token {id}: {error}")))?;
-        }
-        decoder.finish(&mut |piece| text.push_str(piece));
-        Ok(text)
+        self.tables.decode(ids)
     }
 
     /// What was read of the weights so far, unless they are mapped.

@@ -3,15 +3,17 @@
 use super::pages::Source;
 use super::{Options, failure_of};
 use crate::compile::Compiled;
-use crate::package::{Package, WeightIndex, steadily};
+use crate::package::{CONVERT_AGAIN, Package, WeightIndex, steadily};
 use crate::pager::{MappedPager, PageSource, Space, StreamPager, Tiles, open_reader};
 use crate::plan::{Kv, KvSpill, MemoryPlan, ModelSize, Request, Residency, plan, tiles};
 use crate::profile::cache_folder;
 use crate::spill::Spill;
-use crate::{Error, Result, tokenizer};
+use crate::tokenizer::{self, NotEncoded};
+use crate::{Error, Result};
 use omex_core::arena::Plan;
 use omex_core::error::{LoadError, RunError};
 use omex_core::program::Program;
+use omex_core::token::{self, Decoder, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,6 +102,60 @@ impl Tables {
             checksums: image.checksums,
             tokenizer: image.tokenizer.map(Arc::from),
         })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// The model has none, or its tables are damaged.
+    pub fn tokenizer(&self) -> Result<Tokenizer<&[u8]>> {
+        let Some(tables) = self.tokenizer.as_deref() else {
+            let message = "the model has no tokenizer: give token ids with --ids, or convert it \
+                           again with --tokenizer FILE";
+            return Err(Error::Usage(format!("{}: {message}", self.path.display())));
+        };
+        Tokenizer::open(tables).map_err(|error| self.bad_tokenizer(&error))
+    }
+
+    pub(super) fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
+        let (found, expected) = (error.to_string(), "a compiled tokenizer");
+        Error::malformed(&self.path, "tokenizer", found, expected, CONVERT_AGAIN)
+    }
+
+    /// A text's tokens. Besides what the tables take, text and tokens stay within `most` bytes.
+    ///
+    /// # Errors
+    /// A model without a tokenizer, damaged tables, or a text that takes more memory.
+    pub fn encode(&self, text: &str, options: token::Options, most: u64) -> Result<Vec<u32>> {
+        let encoded = tokenizer::encode_within(&mut self.tokenizer()?, text, options, most);
+        encoded.map_err(|error| match error {
+            NotEncoded::Tables(error) => self.bad_tokenizer(&error),
+            error @ NotEncoded::Memory { .. } => Error::Text(error),
+        })
+    }
+
+    /// The text of some tokens; one outside of the vocabulary has none.
+    ///
+    /// # Errors
+    /// A model without a tokenizer, or damaged tables.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let mut tokenizer = self.tokenizer()?;
+        let (mut decoder, mut text) = (Decoder::new(false), String::new());
+        for id in ids {
+            let decoded = tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
+            decoded.map_err(|error| Error::Usage(format!("token {id}: {error}")))?;
+        }
+        decoder.finish(&mut |piece| text.push_str(piece));
+        Ok(text)
+    }
+
+    /// Bytes of the tables, and of what encoding works with.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let encoding = |tables: &Arc<[u8]>| tables.len() + tokenizer::ENCODING_BYTES;
+        let tokenizer = self.tokenizer.as_ref().map_or(0, encoding);
+        let Self { program, tensors, checksums, .. } = self;
+        (program.len() + tensors.len() + 4 * checksums.len() + tokenizer) as u64
     }
 
     /// Bytes a second with which weights stream as planned, measured by reading for two seconds.
@@ -211,13 +267,11 @@ impl Tables {
     /// As [`Self::plan`], within these bytes.
     fn plan_within(&self, memory: Option<u64>, options: &Options) -> Result<MemoryPlan> {
         let program = self.program()?;
-        let tokenizer =
-            self.tokenizer.as_ref().map_or(0, |tables| tables.len() + tokenizer::ENCODING_BYTES);
-        let tables = self.program.len() + self.tensors.len() + 4 * self.checksums.len() + tokenizer;
         if let Some(fixed) = self.fixed {
             agrees(&self.path, &fixed, options)?;
         }
-        let size = ModelSize { program: &program, space: &self.space, tables: tables as u64 };
+        let tables = self.bytes().saturating_add(options.texts);
+        let size = ModelSize { program: &program, space: &self.space, tables };
         let request = Request {
             memory,
             context: options.context,

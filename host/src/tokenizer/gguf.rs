@@ -1,7 +1,7 @@
 //! The vocabulary in a GGUF file's metadata (`tokenizer.ggml.*`; `docs/gguf.md` of ggml-org/ggml, and
 //! `src/llama-vocab.cpp` of ggml-org/llama.cpp for what the fields mean).
 
-use super::{Added, Kind, Merge, PreTokenizer, Spec, byte_level, scores};
+use super::{Added, Kind, Merge, PreTokenizer, Spec, WITHOUT_TOKENIZER, byte_level, scores};
 use crate::{Error, Result};
 use omex_core::token::layout::flag;
 use std::collections::HashMap;
@@ -68,7 +68,7 @@ impl Spec {
                 "tokenizer.ggml.model",
                 other,
                 "llama or gpt2",
-                "use a model with a BPE tokenizer",
+                WITHOUT_TOKENIZER,
             )),
         }
     }

@@ -1,6 +1,6 @@
 //! Reading Hugging Face's `tokenizer.json` (the format is that of the `tokenizers` library's serializers).
 
-use super::{Added, Kind, Merge, PreTokenizer, Spec, gguf, nfc};
+use super::{Added, Kind, Merge, PreTokenizer, Spec, WITHOUT_TOKENIZER, gguf, nfc};
 use crate::{Error, Result, input};
 use omex_core::token::layout::{CHARACTER, flag};
 use serde::Deserialize;
@@ -190,13 +190,7 @@ struct Reader<'f> {
 
 impl Reader<'_> {
     fn unsupported(&self, field: &str, found: impl Into<String>, expected: &str) -> Error {
-        Error::malformed(
-            self.origin,
-            field,
-            short(&found.into()),
-            expected,
-            "this tokenizer is not supported",
-        )
+        Error::malformed(self.origin, field, short(&found.into()), expected, WITHOUT_TOKENIZER)
     }
 
     fn damaged(&self, field: impl Into<String>, found: impl Into<String>, expected: &str) -> Error {

@@ -6,6 +6,7 @@
 
 mod byte_level;
 mod compile;
+mod encode;
 mod gguf;
 mod hf;
 mod hf_write;
@@ -15,14 +16,12 @@ mod scores;
 mod sentencepiece;
 
 pub use compile::compile;
+pub use encode::{ENCODING_BYTES, NotEncoded, TEXT_BYTES, doubled, encode, encode_within};
 pub use gguf::GgufVocabulary;
 pub use omex_core::token::layout::{Kind, PreTokenizer};
 
 use crate::{Error, Result};
 use omex_core::token::layout::CHARACTER;
-use omex_core::token::{
-    CachedWord, EncodeError, MIN_SCRATCH, Options, Symbol, TableSource, Tokenizer,
-};
 use std::borrow::Cow;
 use std::path::PathBuf;
 
@@ -88,6 +87,10 @@ pub struct Added {
     pub normalized: bool,
 }
 
+/// What to do about a tokenizer that is of another kind than those that are read.
+const WITHOUT_TOKENIZER: &str = "this version reads no such tokenizer: convert with \
+                                 --no-tokenizer, and give token ids instead of texts (--ids)";
+
 /// `text` in Unicode's normalization form C, which some tokenizers ask for
 /// ([`omex_core::token::Tokenizer::wants_nfc`]).
 pub fn nfc(text: &str) -> Cow<'_, str> {
@@ -95,44 +98,6 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     // Nothing combines with a newline, so each line is by itself; most are ASCII.
     let normal = text.split('\n').all(|line| line.is_ascii() || is_nfc(line));
     if normal { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
-}
-
-/// Words that encoding a text keeps: 256 KiB.
-const CACHED_WORDS: usize = 8192;
-/// Symbols of the longest word that encoding a text expects.
-const WORD_SYMBOLS: usize = 4096;
-/// Bytes that encoding works with, at most, besides the text and its ids; a longer word than
-/// expected takes up to 96 a byte of it.
-pub const ENCODING_BYTES: usize =
-    CACHED_WORDS * size_of::<CachedWord>() + WORD_SYMBOLS * size_of::<Symbol>();
-
-/// The ids of a text of any length, brought into the form that the tokenizer asks for.
-///
-/// # Errors
-/// Tables that are damaged or cannot be read.
-pub fn encode<S: TableSource>(
-    tokenizer: &mut Tokenizer<S>,
-    text: &str,
-    options: Options,
-) -> std::result::Result<Vec<u32>, EncodeError> {
-    let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
-    let mut cache = vec![CachedWord::EMPTY; text.len().min(CACHED_WORDS)];
-    let mut ids = Vec::with_capacity(text.len() / 4);
-    let enough = text.len() + MIN_SCRATCH;
-    // Memory for a longer word is only got if there is one: by and by, since text may be much longer.
-    let mut symbols = enough.min(WORD_SYMBOLS);
-    loop {
-        let mut scratch = vec![Symbol::EMPTY; symbols];
-        let encoded = tokenizer.encode_cached(&text, options, &mut scratch, &mut cache, |id| {
-            ids.push(id);
-            Ok(())
-        })?;
-        if encoded.cuts == 0 || symbols == enough {
-            return Ok(ids);
-        }
-        symbols = (4 * symbols).min(enough);
-        ids.clear();
-    }
 }
 
 impl Spec {

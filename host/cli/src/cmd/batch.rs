@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::sampling::SamplingArgs;
+use super::text::TextArgs;
 use crate::{output, signals};
 use omex::batch::{self, Defaults, Event, Prompts, Summary};
 use omex::session::{Options, Session, Tables};
@@ -12,9 +13,10 @@ use std::time::{Duration, Instant};
 /// Generate many texts that share every pass over the weights.
 ///
 /// Each line of the prompts is a JSON object with "prompt" or "ids" (of tokens), and where wanted
-/// "id", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty" and "seed".
-/// The output has a line for each: its number, its id, and the text that omex run gives, or an
-/// error. A batch that was cut off goes on when it is run again with the same arguments.
+/// "id", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed" and
+/// "parse_special". The output has a line for each: its number, its id, and the text that omex run
+/// gives, or an error. A batch that was cut off goes on when it is run again with the same arguments;
+/// of prompts that were corrected, the lines are done that changed.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,6 +42,8 @@ pub(crate) struct Args {
     #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
     #[command(flatten)]
+    text: TextArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     machine: Machine,
@@ -51,18 +55,29 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut prompts = Prompts::open(&args.prompts, &signals::cancel())?;
     let tables = Tables::open(&args.model)?;
-    let options = args.options(args.affordable(&tables)?);
+    let options = args.options(&prompts, args.affordable(&prompts, &tables)?);
     let mut session = Session::new(tables, &options)?;
-    let defaults = Defaults { max_tokens: args.max_tokens, sampling: args.sampling.sampling() };
+    let (max_tokens, sampling) = (args.max_tokens, args.sampling.sampling());
+    let defaults = Defaults { max_tokens, sampling, parse_special: args.text.parse_special() };
     let mut journal =
         batch::open_journal(&args.output, &prompts, &session, &defaults, args.restart)?;
     let file = prompts.path().to_owned();
+    if journal.outdated() > 0 {
+        output::note(&format!(
+            "note: {}: {} lines are not what they were, and are done again",
+            file.display(),
+            journal.outdated()
+        ));
+    }
     let mut progress = Progress::new(prompts.lines());
     let result =
         batch::run(&mut session, &mut prompts, &mut journal, defaults, &mut |event| match event {
             Event::Pass(summary) => progress.show(summary),
             Event::BadLine { line, error } => {
                 progress.note(&format!("{}: line {line}: {error}", file.display()));
+            }
+            Event::Note { line, note } => {
+                progress.note(&format!("note: {}: line {line}: {note}", file.display()));
             }
         });
     progress.bar.finish_and_clear();
@@ -79,14 +94,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    fn options(&self, sequences: u32) -> Options {
-        Options { sequences, ..self.machine.options(sequences) }
+    fn options(&self, prompts: &Prompts, sequences: u32) -> Options {
+        let texts = batch::text_bytes(prompts, sequences, self.machine.memory);
+        Options { sequences, texts, ..self.machine.options(sequences) }
     }
 
     /// As many texts at once as leave the plan of one as it is: company must not cost a text its
     /// context.
-    fn affordable(&self, tables: &Tables) -> Result<u32> {
-        let plan = |sequences| tables.plan(&self.options(sequences));
+    fn affordable(&self, prompts: &Prompts, tables: &Tables) -> Result<u32> {
+        let plan = |sequences| tables.plan(&self.options(prompts, sequences));
         let alone = plan(1)?;
         let mut counts = std::iter::successors(Some(self.parallel), |n| Some(n / 2));
         let leaves_plan = |n: &u32| *n < 2 || plan(*n).is_ok_and(|plan| plan.agrees_with(&alone));

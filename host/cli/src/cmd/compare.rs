@@ -5,6 +5,7 @@ use super::benchmark::WorkArgs;
 use crate::{output, signals};
 use omex::compare::{Comparison, Given, Peers, Rate, compare};
 use omex::plan::Residency;
+use omex::session::Tables;
 use omex::{Error, Result};
 use std::path::PathBuf;
 
@@ -40,13 +41,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let session = args.machine.open(&args.model, 1)?;
     if args.model.is_file() {
+        // What is no image either is named as what it is.
+        Tables::open(&args.model)?;
         let message = "is no package, and only packages can be compared";
         return Err(Error::Usage(format!("{}: {message}", args.model.display())));
     }
-    let work = args.work.fit(&session, &args.model)?;
-    drop(session);
+    let work = args.work.fit(&args.machine.open(&args.model, 1)?, &args.model)?;
     let given = Given { python: args.python.as_deref(), llama_bench: args.llama_bench.as_deref() };
     let peers = Peers::find(&given, &signals::cancel())?;
     for missing in &peers.missing {

@@ -1,7 +1,7 @@
 //! `omex convert`.
 
 use crate::{bytes, output, signals};
-use omex::convert::{Calibration, Options, convert};
+use omex::convert::{Calibration, Options, TokenizerChoice, convert};
 use omex::import::{self, SourceFormat};
 use omex::package::Package;
 use omex::quantize::Precision;
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// A tokenizer.json, or llama2.c's tokenizer.bin [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Leave the tokenizer out: the package takes token ids only
+    #[arg(long, conflicts_with = "tokenizer")]
+    no_tokenizer: bool,
     /// A text that shows how weights are best rounded to int4 [default: small models write their own]
     #[arg(long, value_name = "TEXTFILE", conflicts_with = "no_calibration")]
     calibration: Option<PathBuf>,
@@ -123,7 +126,11 @@ fn convert_to(args: &Args, output: &Path) -> Result<Package> {
     let options = Options {
         precision: args.quantization.map(|(precision, _)| precision),
         residual: args.quantization.is_some_and(|(_, residual)| residual),
-        tokenizer: args.tokenizer.as_deref(),
+        tokenizer: match &args.tokenizer {
+            Some(file) => TokenizerChoice::File(file),
+            None if args.no_tokenizer => TokenizerChoice::None,
+            None => TokenizerChoice::Own,
+        },
         calibration: match &args.calibration {
             Some(text) => Calibration::Text(text),
             None if args.no_calibration => Calibration::Off,
@@ -133,7 +140,8 @@ fn convert_to(args: &Args, output: &Path) -> Result<Package> {
         cancel: signals::cancel(),
     };
     let takes_text = format != SourceFormat::Tflite;
-    if takes_text && source.tokenizer().is_none() && args.tokenizer.is_none() {
+    let none_found = source.tokenizer().is_none() && options.tokenizer == TokenizerChoice::Own;
+    if takes_text && none_found {
         output::note(
             "note: no tokenizer found; the package takes token ids only (see --tokenizer)",
         );
@@ -156,6 +164,7 @@ pub(crate) fn convert_plainly(model: &Path, output: &Path) -> Result<(), Error> 
         output_dir: output.to_owned(),
         quantization: None,
         tokenizer: None,
+        no_tokenizer: false,
         calibration: None,
         no_calibration: false,
         force: true,

@@ -55,10 +55,17 @@ pub(crate) struct Models {
 }
 
 impl DraftArgs {
-    /// Opens the models; the memory is for both.
-    pub(crate) fn open(&self, machine: &Machine, path: &Path) -> Result<Models> {
+    /// Opens the draft's model beside the one that is at `path`; the memory is for both, and for
+    /// texts of so many bytes.
+    pub(crate) fn open(
+        &self,
+        machine: &Machine,
+        path: &Path,
+        tables: Tables,
+        texts: u64,
+    ) -> Result<Models> {
         let Source::Model(draft_path) = &self.draft else {
-            return Ok(Models { model: self.open_model(machine, path)?, draft: None });
+            return Ok(Models { model: self.open_model(machine, tables, texts)?, draft: None });
         };
         let small = Machine { kv: None, pages: None, ..machine.clone() };
         let draft = small.open(draft_path, 1)?;
@@ -76,13 +83,13 @@ impl DraftArgs {
             )),
             error => error,
         };
-        let model = self.open_model(&rest, path).map_err(of_both)?;
+        let model = self.open_model(&rest, tables, texts).map_err(of_both)?;
         check_vocabularies((&model, path), (&draft, draft_path))?;
         Ok(Models { model, draft: Some(draft) })
     }
 
-    fn open_model(&self, machine: &Machine, path: &Path) -> Result<Session> {
-        let (tables, mut options) = (Tables::open(path)?, machine.options(1));
+    fn open_model(&self, machine: &Machine, tables: Tables, texts: u64) -> Result<Session> {
+        let mut options = Options { texts, ..machine.options(1) };
         if self.draft != Source::None || self.draft_ids.is_some() {
             options = with_drafts(&tables, options, self.draft_width)?;
         }
@@ -105,7 +112,7 @@ impl DraftArgs {
     }
 
     fn recorded(&self, file: &Path, model: &Session, prompt: usize) -> Result<Recorded> {
-        let text = input::read_text(file)?;
+        let text = input::read_text(file, input::MAX_TEXT_BYTES)?;
         let vocabulary = model.program()?.header().vocab_size;
         let ids = parse_ids(&text)
             .map_err(|error| Error::Usage(format!("{}: {error}", file.display())))?;

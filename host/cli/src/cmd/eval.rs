@@ -1,9 +1,11 @@
 //! `omex eval`.
 
+use super::text::{TextArgs, kept_bytes, longest};
 use super::{Machine, logits::COLUMNS};
 use crate::{output, standard_input};
 use omex::generate::forward;
 use omex::plan::RunPrecision;
+use omex::session::{Options, Session, Tables};
 use omex::{Error, Result, input};
 use omex_core::engine::Wanted;
 use serde::Serialize;
@@ -25,6 +27,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXTFILE")]
     data: PathBuf,
     #[command(flatten)]
+    text: TextArgs,
+    #[command(flatten)]
     machine: Machine,
     /// Print one JSON object
     #[arg(long)]
@@ -39,12 +43,14 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
+    let machine = &args.machine;
     let text = match args.data.as_os_str() {
-        dash if dash == "-" => standard_input::read()?,
-        _ => input::read_text(&args.data)?,
+        dash if dash == "-" => standard_input::read(longest(machine.memory))?,
+        _ => input::read_text(&args.data, longest(machine.memory))?,
     };
-    let mut session = args.machine.open(&args.model, COLUMNS)?;
-    let ids = session.encode(&text)?;
+    let tables = Tables::open(&args.model)?;
+    let ids = args.text.encode(machine.memory, &tables, &text, true)?;
+    drop(text);
     if ids.len() < 2 {
         let found = format!("{} tokens", ids.len());
         return Err(Error::malformed(
@@ -55,6 +61,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             "give a longer text",
         ));
     }
+    let options = Options { texts: kept_bytes("", &ids), ..machine.options(COLUMNS) };
+    let mut session = Session::new(tables, &options)?;
     let window = session.plan().context as usize;
     let precision = session.plan().precision;
     let (failed, cancel) = (session.failure(), session.cancel().clone());

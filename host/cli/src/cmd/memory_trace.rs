@@ -1,9 +1,11 @@
 //! `omex memory-trace`.
 
-use super::{Machine, parse_ids, prompt_ids};
+use super::text::{TextArgs, kept_bytes};
+use super::{Machine, parse_ids};
 use crate::{bytes, output};
 use omex::Result;
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
+use omex::session::{Options, Session, Tables};
 use omex::trace::{Sample, Summary, Trace, Use, trace};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -36,6 +38,8 @@ pub(crate) struct Args {
     #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 32)]
     max_tokens: u32,
     #[command(flatten)]
+    text: TextArgs,
+    #[command(flatten)]
     machine: Machine,
     /// Draw the timeline into this SVG file
     #[arg(short, long, value_name = "FILE")]
@@ -58,8 +62,14 @@ struct Output<'t> {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let mut session = args.machine.open(&args.model, 1)?;
-    let prompt = prompt_ids(&session, &args.prompt, args.ids.as_ref())?;
+    let tables = Tables::open(&args.model)?;
+    let prompt = match &args.ids {
+        Some(ids) => ids.clone(),
+        None => args.text.encode(args.machine.memory, &tables, &args.prompt, true)?,
+    };
+    let texts = kept_bytes(&args.prompt, &prompt);
+    let options = Options { texts, ..args.machine.options(1) };
+    let mut session = Session::new(tables, &options)?;
     let trace = trace(&mut session, &prompt, args.max_tokens as usize, args.machine.memory)?;
     if let Some(file) = &args.output {
         let title = format!("omex memory-trace {}", args.model.display());

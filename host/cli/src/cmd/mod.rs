@@ -20,6 +20,7 @@ pub(crate) mod run;
 mod sampling;
 mod storage;
 pub(crate) mod synth;
+mod text;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 
@@ -65,6 +66,7 @@ impl Machine {
             threads: self.threads.map(usize::from),
             logit_columns,
             sequences: 1,
+            texts: 0,
             pages: self.pages,
             precision: self.precision,
             cancel: signals::cancel(),
@@ -85,12 +87,4 @@ impl Machine {
 pub(crate) fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
     let id = |word: &str| word.trim().parse().map_err(|_| format!("\"{word}\" is not a token id"));
     text.split(',').filter(|word| !word.trim().is_empty()).map(id).collect()
-}
-
-/// Tokens of a text, or the ids given instead.
-fn prompt_ids(session: &Session, text: &str, ids: Option<&Vec<u32>>) -> Result<Vec<u32>> {
-    match ids {
-        Some(ids) => Ok(ids.clone()),
-        None => session.encode(text),
-    }
 }

@@ -2,7 +2,8 @@
 
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
-use super::{Machine, parse_ids, prompt_ids};
+use super::text::{self, TextArgs, kept_bytes};
+use super::{Machine, parse_ids};
 use crate::{bytes, output, signals, standard_input};
 use omex::Result;
 use omex::draft::{Counts, Drafting};
@@ -11,7 +12,7 @@ use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::saved_session::SavedSession;
-use omex::session::{Model, Session};
+use omex::session::{Model, Session, Tables};
 use omex_core::arena::Plan;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ pub(crate) struct Args {
     /// Tokens to generate at most
     #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
+    #[command(flatten)]
+    text: TextArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -90,19 +93,24 @@ pub(crate) struct Stats {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
+    let machine = &args.machine;
     let prompt = match args.prompt.as_str() {
-        "-" => standard_input::read()?,
+        "-" => standard_input::read(text::longest(machine.memory))?,
         text => text.to_owned(),
     };
     let start = Instant::now();
-    let Models { model: mut session, mut draft } = args.draft.open(&args.machine, &args.model)?;
+    let tables = Tables::open(&args.model)?;
+    let goes_on = args.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
+    let ids = match &args.ids {
+        Some(ids) => ids.clone(),
+        None => args.text.encode(machine.memory, &tables, &prompt, !goes_on)?,
+    };
+    let texts = kept_bytes(&prompt, &ids);
+    let models = args.draft.open(machine, &args.model, tables, texts)?;
+    let Models { model: mut session, mut draft } = models;
     let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
     let saved = args.session.as_ref().map(|file| SavedSession::open(file, &session)).transpose()?;
     let earlier = saved.as_ref().map_or(0, |saved| saved.tokens().len());
-    let ids = match &args.ids {
-        None if earlier > 0 => session.encode_more(&prompt)?,
-        ids => prompt_ids(&session, &prompt, ids.as_ref())?,
-    };
     let drafting = args.draft.drafting(&session, draft.as_mut(), earlier + ids.len())?;
     let request = Request {
         saved,

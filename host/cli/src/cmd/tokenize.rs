@@ -1,8 +1,10 @@
 //! `omex tokenize`.
 
-use super::{Machine, parse_ids};
-use crate::{output, standard_input};
+use super::parse_ids;
+use super::text::{TextArgs, longest};
+use crate::{bytes, output, standard_input};
 use omex::Result;
+use omex::session::Tables;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -22,7 +24,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with = "text")]
     ids: Option<::std::vec::Vec<u32>>,
     #[command(flatten)]
-    machine: Machine,
+    special: TextArgs,
+    /// Memory to stay within: bytes, or with KB, MB, GB (powers of 1000), KiB, MiB, GiB (of 1024)
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
+    memory: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -35,13 +40,14 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let session = args.machine.open(&args.model, 1)?;
+    let (tables, memory) = (Tables::open(&args.model)?, args.memory);
+    let encode = |text: &str| args.special.encode(memory, &tables, text, true);
     let ids = match &args.ids {
         Some(ids) => ids.clone(),
-        None if args.text == "-" => session.encode(&standard_input::read()?)?,
-        None => session.encode(&args.text)?,
+        None if args.text == "-" => encode(&standard_input::read(longest(memory))?)?,
+        None => encode(&args.text)?,
     };
-    let text = session.decode(&ids)?;
+    let text = tables.decode(&ids)?;
     if args.json {
         return output::json(&Output { ids, text });
     }
