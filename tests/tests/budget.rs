@@ -325,7 +325,8 @@ fn texts_stay_within_the_budget_or_are_refused() {
     let long = ["a".repeat(1_000_000), "\u{4f60}".repeat(500_000), words.repeat(100_000)];
     let short = ["a".repeat(5_000), "a".repeat(50_000), words.repeat(50_000)];
     let [chinese, fits] = [&long[1], &short[0]];
-    let cases: [(&[&str], &str, bool); 9] = [
+    let as_json = ["tokenize", "-", "--json"];
+    let cases: [(&[&str], &str, bool); 10] = [
         (&run, &long[0], false),
         (&run, chinese, false),
         (&run, &long[2], false),
@@ -335,6 +336,7 @@ fn texts_stay_within_the_budget_or_are_refused() {
         (&eval, fits, true),
         (&tokenize, &short[1], true),
         (&tokenize, &short[2], true),
+        (&as_json, &short[2], true),
     ];
     for (args, text, fits) in cases {
         let memory = if fits { 8_000_000 } else { 2_000_000 };

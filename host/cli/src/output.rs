@@ -2,7 +2,7 @@
 
 use omex::{Error, Result};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 /// Writes text to standard output at once, so that it streams.
@@ -11,12 +11,31 @@ pub(crate) fn text(text: &str) -> Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(output_error)
 }
 
-/// Writes one JSON object to standard output.
+/// Writes one JSON object to standard output: piece by piece, as it may be as long as a text.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let mut line = serde_json::to_string(value).map_err(|e| output_error(e.into()))?;
-    line.push('\n');
-    text(&line)
+    by_pieces(|out| {
+        serde_json::to_writer(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
 }
+
+/// Writes token ids to standard output, separated by commas.
+pub(crate) fn ids(ids: &[u32]) -> Result<()> {
+    by_pieces(|out| {
+        for (index, id) in ids.iter().enumerate() {
+            write!(out, "{}{id}", if index > 0 { "," } else { "" })?;
+        }
+        out.write_all(b"\n")
+    })
+}
+
+fn by_pieces(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let mut out = BufWriter::with_capacity(PIECE, std::io::stdout().lock());
+    write(&mut out).and_then(|()| out.flush()).map_err(output_error)
+}
+
+/// Bytes that are written at once of what may be long.
+const PIECE: usize = 64 << 10;
 
 fn output_error(source: std::io::Error) -> Error {
     Error::io(Path::new("standard output"), "write", source)

@@ -47,15 +47,12 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         None if args.text == "-" => encode(&standard_input::read(longest(memory))?)?,
         None => encode(&args.text)?,
     };
-    let text = tables.decode(&ids)?;
     if args.json {
+        let text = tables.decode(&ids)?;
         return output::json(&Output { ids, text });
     }
     match args.ids {
-        Some(_) => output::text(&format!("{text}\n")),
-        None => {
-            let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
-            output::text(&format!("{}\n", ids.join(",")))
-        }
+        Some(_) => output::text(&format!("{}\n", tables.decode(&ids)?)),
+        None => output::ids(&ids),
     }
 }
