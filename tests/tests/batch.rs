@@ -100,6 +100,12 @@ fn alone(number: u64, line: &Value, model: &str) -> Value {
     let finish = if length == most { "length" } else { "stop" };
     let mut output =
         json!({"line": number, "text": said["text"], "ids": said["ids"], "finish": finish});
+    for name in ["forgotten_prompt_tokens", "forgotten_tokens"] {
+        let count = &said["stats"][name];
+        if *count != 0 {
+            output[name] = count.clone();
+        }
+    }
     if let Some(id) = line.get("id") {
         output["id"] = id.clone();
     }
@@ -152,6 +158,7 @@ fn an_image_plays_one_text_after_another() {
     for number in [2, 4] {
         assert_eq!(found[&number], alone(number, &prompts()[number as usize - 1], image));
     }
+    assert!(found[&4]["forgotten_tokens"].is_number(), "{found:?}");
 }
 
 #[test]

@@ -40,8 +40,30 @@ pub(super) struct Record<'r> {
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Outcome<'r> {
-    Answer { text: String, ids: &'r [u32], finish: Finish },
-    Failure { error: &'r str },
+    Answer {
+        text: String,
+        ids: &'r [u32],
+        finish: Finish,
+        #[serde(flatten)]
+        forgotten: Forgotten,
+    },
+    Failure {
+        error: &'r str,
+    },
+}
+
+/// Tokens that were out of the context: of the prompt when the text went on, and in the end.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Forgotten {
+    #[serde(rename = "forgotten_prompt_tokens", skip_serializing_if = "is_zero")]
+    pub(super) prompt: usize,
+    #[serde(rename = "forgotten_tokens", skip_serializing_if = "is_zero")]
+    pub(super) all: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What is read again of a record.

@@ -15,7 +15,7 @@ use crate::Result;
 use crate::cancel::Cancel;
 use crate::session::Session;
 use crate::tokenizer::TEXT_BYTES;
-use journal::{Header, Outcome, Record};
+use journal::{Forgotten, Header, Outcome, Record};
 use omex_core::sample::Sampling;
 use omex_core::token::Tokenizer;
 use request::{Request, Requests};
@@ -34,6 +34,8 @@ pub struct Defaults {
     pub sampling: Sampling,
     /// Whether control tokens in a prompt are what they say.
     pub parse_special: bool,
+    /// Whether a line whose text may grow past the context is refused.
+    pub strict: bool,
 }
 
 /// What came of a batch.
@@ -47,6 +49,8 @@ pub struct Summary {
     pub failed: u64,
     /// Lines that the output already held.
     pub skipped: u64,
+    /// Texts that grew past the context.
+    pub forgetful: u64,
     /// Tokens generated.
     pub tokens: u64,
     /// Time taken.
@@ -101,7 +105,7 @@ pub fn open_journal(
     defaults: &Defaults,
     restart: bool,
 ) -> Result<Journal> {
-    let Defaults { max_tokens, sampling, parse_special } = defaults;
+    let Defaults { max_tokens, sampling, parse_special, strict } = defaults;
     let plan = session.plan();
     let header = Header {
         omex_batch: 1,
@@ -116,6 +120,7 @@ pub fn open_journal(
             "repetition_penalty": sampling.repetition_penalty.to_string(),
             "seed": sampling.seed,
             "parse_special": parse_special,
+            "strict": strict,
             "context": plan.context,
             "kv_format": plan.kv_format,
             "precision": plan.precision,
@@ -143,11 +148,12 @@ pub fn run(
     let (failed, cancel) = (session.failure(), session.cancel().clone());
     let for_texts = session.for_texts();
     let longest = prompts.limit(for_texts.saturating_add(TEXT_BYTES));
+    let model = session.model();
     let (requests, skipped) = (prompts.lines(), journal.count());
     let mut batch = Batch {
         prompts,
         journal,
-        requests: Requests { tokenizer, vocabulary, defaults, for_texts, longest },
+        requests: Requests { tokenizer, model, vocabulary, defaults, for_texts, longest },
         slots: Slots::new(session.engine()?),
         summary: Summary { requests, skipped, ..Summary::default() },
         report,
@@ -201,7 +207,7 @@ impl Batch<'_> {
             let held = self.slots.prompt_bytes() + text.len() as u64;
             match self.requests.read(line, &text, held) {
                 Ok(request) => {
-                    if let Some(note) = &request.note {
+                    for note in request.notes.iter().flatten() {
                         (self.report)(Event::Note { line, note });
                     }
                     self.slots.begin(request);
@@ -220,7 +226,12 @@ impl Batch<'_> {
         for Answer { request: Request { line, id, prompt, .. }, ids, finish } in answers {
             match self.requests.decode(&prompt, &ids) {
                 Ok(text) => {
-                    let outcome = Outcome::Answer { text, ids: &ids, finish };
+                    let model = &self.requests.model;
+                    let [prompt, all] =
+                        [0, ids.len()].map(|ids| model.forgotten(prompt.len(), ids));
+                    let forgotten = Forgotten { prompt, all };
+                    let outcome = Outcome::Answer { text, ids: &ids, finish, forgotten };
+                    self.summary.forgetful += u64::from(all > 0);
                     let prompt_crc32c = self.prompts.checksum(line);
                     self.journal.append(&Record { line, prompt_crc32c, id, outcome })?;
                     self.summary.done += 1;

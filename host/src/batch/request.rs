@@ -2,12 +2,14 @@
 
 use super::Defaults;
 use crate::error::printable;
+use crate::session::Model;
 use crate::tokenizer::TEXT_BYTES;
 use crate::{sampling, tokenizer};
 use omex_core::pass::LAST_POSITION;
 use omex_core::sample::Sampling;
 use omex_core::token::{self, Tokenizer};
 use serde::de::{Deserialize, Deserializer, Error as _};
+use std::sync::Arc;
 
 /// A text to generate.
 pub(super) struct Request {
@@ -18,7 +20,7 @@ pub(super) struct Request {
     pub(super) max_tokens: u32,
     pub(super) sampling: Sampling,
     /// What its author should know.
-    pub(super) note: Option<String>,
+    pub(super) notes: [Option<String>; 2],
 }
 
 /// A line as it is written.
@@ -76,6 +78,7 @@ fn penalty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, D::Error> 
 /// Reads lines for a model.
 pub(super) struct Requests<'t> {
     pub(super) tokenizer: Option<Tokenizer<&'t [u8]>>,
+    pub(super) model: Arc<Model>,
     pub(super) vocabulary: u32,
     pub(super) defaults: Defaults,
     /// Bytes that texts may take.
@@ -88,7 +91,7 @@ impl Requests<'_> {
     /// The request in a line, or what is wrong with it; texts take so many bytes already.
     pub(super) fn read(&mut self, number: u64, line: &[u8], held: u64) -> Result<Request, String> {
         let line = parse(line, self.longest).map_err(printable)?;
-        let Defaults { max_tokens, sampling, parse_special } = self.defaults;
+        let Defaults { max_tokens, sampling, parse_special, strict } = self.defaults;
         let parse_special = line.parse_special.unwrap_or(parse_special);
         let (prompt, note) = match (&line.prompt, line.ids) {
             (Some(text), None) => self.encode(text, parse_special, held)?,
@@ -109,6 +112,12 @@ impl Requests<'_> {
                 "found {length} tokens with max_tokens, expected at most {LAST_POSITION}"
             ));
         }
+        let forgetting = self.model.forgetting("prompt", prompt.len());
+        let outgrows = || self.model.outgrows(prompt.len(), max_tokens as usize);
+        if let (true, Some(error)) = (strict, forgetting.clone().or_else(outgrows)) {
+            return Err(error);
+        }
+        let notes = [note, forgetting];
         let sampling = Sampling {
             temperature: line.temperature.unwrap_or(sampling.temperature),
             top_k: line.top_k.unwrap_or(sampling.top_k),
@@ -117,7 +126,7 @@ impl Requests<'_> {
             repetition_penalty: line.repetition_penalty.unwrap_or(sampling.repetition_penalty),
             seed: line.seed.unwrap_or(sampling.seed),
         };
-        Ok(Request { line: number, id: line.id, prompt, max_tokens, sampling, note })
+        Ok(Request { line: number, id: line.id, prompt, max_tokens, sampling, notes })
     }
 
     /// The tokens of a prompt, and what its author should know.

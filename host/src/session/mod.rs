@@ -1,5 +1,6 @@
 //! Models that are open, and the sessions that run them.
 
+mod decisions;
 mod model;
 mod owned;
 mod pages;

@@ -30,7 +30,7 @@ pub struct Tables {
     /// Where weights begin and end in the paged space.
     pub(super) weights: std::ops::Range<u64>,
     /// The plan that an image was packed with.
-    fixed: Option<Plan>,
+    pub(super) fixed: Option<Plan>,
 }
 
 /// How long weights are read to see how fast they stream.
@@ -265,7 +265,7 @@ impl Tables {
     }
 
     /// As [`Self::plan`], within these bytes.
-    fn plan_within(&self, memory: Option<u64>, options: &Options) -> Result<MemoryPlan> {
+    pub(super) fn plan_within(&self, memory: Option<u64>, options: &Options) -> Result<MemoryPlan> {
         let program = self.program()?;
         if let Some(fixed) = self.fixed {
             agrees(&self.path, &fixed, options)?;

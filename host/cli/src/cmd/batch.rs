@@ -5,7 +5,7 @@ use super::sampling::SamplingArgs;
 use super::text::TextArgs;
 use crate::{output, signals};
 use omex::batch::{self, Defaults, Event, Prompts, Summary};
-use omex::session::{Options, Session, Tables};
+use omex::session::{Options, Tables};
 use omex::{Error, Result};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 /// Each line of the prompts is a JSON object with "prompt" or "ids" (of tokens), and where wanted
 /// "id", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed" and
 /// "parse_special". The output has a line for each: its number, its id, and the text that omex run
-/// gives, or an error. A batch that was cut off goes on when it is run again with the same arguments;
-/// of prompts that were corrected, the lines are done that changed.
+/// gives, or an error; where the context was too short, "forgotten_prompt_tokens" and
+/// "forgotten_tokens" say how much of the text it lost. A batch that was cut off goes on when it is
+/// run again with the same arguments; of prompts that were corrected, the lines are done that changed.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,9 +57,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut prompts = Prompts::open(&args.prompts, &signals::cancel())?;
     let tables = Tables::open(&args.model)?;
     let options = args.options(&prompts, args.affordable(&prompts, &tables)?);
-    let mut session = Session::new(tables, &options)?;
+    let mut session = args.machine.session(tables, &options)?;
     let (max_tokens, sampling) = (args.max_tokens, args.sampling.sampling());
-    let defaults = Defaults { max_tokens, sampling, parse_special: args.text.parse_special() };
+    let (parse_special, strict) = (args.text.parse_special(), args.machine.strict);
+    let defaults = Defaults { max_tokens, sampling, parse_special, strict };
     let mut journal =
         batch::open_journal(&args.output, &prompts, &session, &defaults, args.restart)?;
     let file = prompts.path().to_owned();
@@ -82,6 +84,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         });
     progress.bar.finish_and_clear();
     let summary = result?;
+    if summary.forgetful > 0 {
+        output::note(&format!(
+            "note: {} texts are longer than the context of {} positions, whose middle is forgotten, as \
+             their lines say (forgotten_tokens): raise --context, or refuse such with --strict",
+            summary.forgetful,
+            session.plan().context
+        ));
+    }
     if args.json {
         output::json(&summary)?
     } else {

@@ -68,7 +68,7 @@ impl DraftArgs {
             return Ok(Models { model: self.open_model(machine, tables, texts)?, draft: None });
         };
         let small = Machine { kv: None, pages: None, ..machine.clone() };
-        let draft = small.open(draft_path, 1)?;
+        let draft = Session::open(draft_path, &small.options(1))?;
         let taken = draft.plan().total;
         let memory = machine.memory.map(|memory| memory.saturating_sub(taken));
         let rest = Machine { memory, ..machine.clone() };
@@ -93,7 +93,7 @@ impl DraftArgs {
         if self.draft != Source::None || self.draft_ids.is_some() {
             options = with_drafts(&tables, options, self.draft_width)?;
         }
-        Session::new(tables, &options)
+        machine.session(tables, &options)
     }
 
     /// Drafts for a text that begins with `prompt` tokens.

@@ -5,7 +5,7 @@ use super::{Machine, logits::COLUMNS};
 use crate::{output, standard_input};
 use omex::generate::forward;
 use omex::plan::RunPrecision;
-use omex::session::{Options, Session, Tables};
+use omex::session::{Options, Tables};
 use omex::{Error, Result, input};
 use omex_core::engine::Wanted;
 use serde::Serialize;
@@ -62,7 +62,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         ));
     }
     let options = Options { texts: kept_bytes("", &ids), ..machine.options(COLUMNS) };
-    let mut session = Session::new(tables, &options)?;
+    let mut session = machine.session(tables, &options)?;
     let window = session.plan().context as usize;
     let precision = session.plan().precision;
     let (failed, cancel) = (session.failure(), session.cancel().clone());

@@ -37,6 +37,7 @@ pub(crate) const COLUMNS: u32 = 16;
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut session = args.machine.open(&args.model, COLUMNS)?;
+    args.machine.tell_of_prompt(&session, args.ids.len(), 0)?;
     let (failed, cancel) = (session.failure(), session.cancel().clone());
     let mut engine = session.engine()?;
     let mut logits = vec![];

@@ -5,7 +5,7 @@ use super::{Machine, parse_ids};
 use crate::{bytes, output};
 use omex::Result;
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
-use omex::session::{Options, Session, Tables};
+use omex::session::{Options, Tables};
 use omex::trace::{Sample, Summary, Trace, Use, trace};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -69,7 +69,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     };
     let texts = kept_bytes(&args.prompt, &prompt);
     let options = Options { texts, ..args.machine.options(1) };
-    let mut session = Session::new(tables, &options)?;
+    let mut session = args.machine.session(tables, &options)?;
+    args.machine.tell_of_prompt(&session, prompt.len(), args.max_tokens as usize)?;
     let trace = trace(&mut session, &prompt, args.max_tokens as usize, args.machine.memory)?;
     if let Some(file) = &args.output {
         let title = format!("omex memory-trace {}", args.model.display());

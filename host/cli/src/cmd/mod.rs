@@ -24,12 +24,12 @@ mod text;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 
-use crate::{bytes, choices, signals};
+use crate::{bytes, choices, output, signals};
 use clap::Args;
-use omex::Result;
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
-use omex::session::{Options, Session};
+use omex::session::{Model, Options, Session, Tables};
+use omex::{Error, Result};
 use std::path::Path;
 
 /// How a model is to be run: shared by the commands that run one.
@@ -55,6 +55,11 @@ pub(crate) struct Machine {
     /// Planes to read of weights that have two (see omex convert --quantization)
     #[arg(long, value_parser = choices::precision(), value_name = "PRECISION", default_value_t = RunPrecision::Full)]
     precision: RunPrecision,
+    /// Refuse what would change the text without being asked for, instead of noting it: another
+    /// format of the KV cache or a smaller context for the memory's sake, a prompt that is cut, a
+    /// text that may grow past its context
+    #[arg(long)]
+    strict: bool,
 }
 
 impl Machine {
@@ -79,7 +84,34 @@ impl Machine {
     }
 
     fn open(&self, model: &Path, logit_columns: u32) -> Result<Session> {
-        Session::open(model, &self.options(logit_columns))
+        self.session(Tables::open(model)?, &self.options(logit_columns))
+    }
+
+    /// Opens a model whose tables are open, and tells what of it was decided.
+    fn session(&self, tables: Tables, options: &Options) -> Result<Session> {
+        let decisions = tables.decisions(options)?;
+        decisions.into_iter().try_for_each(|decision| self.tell(&decision))?;
+        Session::new(tables, options)
+    }
+
+    /// Tells what changes a text without being asked for, or refuses it.
+    fn tell(&self, decision: &str) -> Result<()> {
+        if self.strict {
+            return Err(Error::Usage(format!("{decision} (--strict)")));
+        }
+        output::note(&format!("note: {decision}"));
+        Ok(())
+    }
+
+    /// Tells what is forgotten of a prompt behind which so many tokens may follow, or refuses it.
+    fn tell_of_prompt(&self, model: &Model, prompt: usize, max_tokens: usize) -> Result<()> {
+        if let Some(forgetting) = model.forgetting("prompt", prompt) {
+            return self.tell(&forgetting);
+        }
+        match model.outgrows(prompt, max_tokens).filter(|_| self.strict) {
+            Some(outgrows) => self.tell(&outgrows),
+            None => Ok(()),
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use omex::plan::{Kv, RunPrecision};
 use omex::profile::peak_bytes;
 use omex::saved_session::SavedSession;
 use omex::session::{Model, Session, Tables};
-use omex_core::arena::Plan;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -86,6 +85,11 @@ pub(crate) struct Stats {
     tokens_per_pass: f64,
     /// A budget may ask for another format, and that changes what is computed.
     kv_format: Kv,
+    /// Or for fewer positions.
+    context: u32,
+    /// What of the prompt was out of the context when the text went on, and of both in the end.
+    forgotten_prompt_tokens: usize,
+    forgotten_tokens: usize,
     /// As does the choice of planes.
     precision: RunPrecision,
     /// Passes that left planes out because memory was short, which `--precision auto` allows.
@@ -111,6 +115,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
     let saved = args.session.as_ref().map(|file| SavedSession::open(file, &session)).transpose()?;
     let earlier = saved.as_ref().map_or(0, |saved| saved.tokens().len());
+    machine.tell_of_prompt(&session, earlier + ids.len(), args.max_tokens as usize)?;
     let drafting = args.draft.drafting(&session, draft.as_mut(), earlier + ids.len())?;
     let request = Request {
         saved,
@@ -146,7 +151,7 @@ pub(crate) fn run(
     let model = session.model();
     let mut engine = session.engine()?;
     let held = request.saved.as_ref().map_or(0, |saved| saved.tokens().len());
-    note_forgotten(held + request.prompt.len(), engine.plan());
+    let prompt = held + request.prompt.len();
     let (mut first_token, mut tokens) = (Duration::ZERO, 0);
     let generated = generate(&model, &mut engine, request, drafting, &mut |event| match event {
         Event::Pass { .. } => Ok(()),
@@ -160,20 +165,14 @@ pub(crate) fn run(
         }
         Event::Token { text, .. } | Event::End { text } => emit(text),
     })?;
-    let stats = Stats::new(&model, &generated, first_token);
-    Ok(Output { ids: generated.ids, text: generated.text, stats })
-}
-
-/// Says so if the cache has no room for the whole prompt.
-fn note_forgotten(prompt: usize, plan: &Plan) {
-    let (context, sinks) = (plan.kv_capacity as usize, plan.kv_sinks as usize);
-    if prompt > context {
-        output::note(&format!(
-            "note: the prompt has {prompt} tokens, the context {context}: all but the first {sinks} and \
-             the last {} are forgotten; --context {prompt} keeps them",
-            context - sinks.min(context)
-        ));
+    let mut stats = Stats::new(&model, &generated, first_token);
+    stats.forgotten_prompt_tokens = model.forgotten(prompt, 0);
+    stats.forgotten_tokens = model.forgotten(prompt, generated.ids.len());
+    if stats.forgotten_prompt_tokens == 0 && stats.forgotten_tokens > 0 {
+        let forgetting = model.forgetting("text", prompt + generated.ids.len());
+        forgetting.into_iter().for_each(|it| output::note(&format!("\nnote: {it}")));
     }
+    Ok(Output { ids: generated.ids, text: generated.text, stats })
 }
 
 impl Stats {
@@ -200,8 +199,10 @@ impl Stats {
             drafts: generated.drafts,
             tokens_per_pass: decoded as f64 / passes,
             kv_format: plan.kv_format,
+            context: plan.context,
             precision: plan.precision,
             reduced_passes: generated.reduced_passes,
+            ..Self::default()
         }
     }
 
@@ -214,11 +215,15 @@ impl Stats {
             0 => String::new(),
             bytes => format!(", {} a token read from storage", bytes::show(bytes)),
         };
+        let forgotten = match self.forgotten_tokens {
+            0 => String::new(),
+            tokens => format!(", {tokens} tokens forgotten"),
+        };
         let peak = self.peak_bytes.map_or("unknown".to_owned(), bytes::show);
         output::note(&format!(
             "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
              decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
-             streamed             {} a token\nKV cache             {}{spilled}\n\
+             streamed             {} a token\nKV cache             {}, {} positions{forgotten}{spilled}\n\
              planes               {}{fewer}\n\
              drafts               {} of {} tokens accepted, {:.2} tokens a pass\n\
              pages                {}",
@@ -228,6 +233,7 @@ impl Stats {
             bytes::show(self.planned_bytes),
             bytes::show(self.streamed_bytes_per_token),
             self.kv_format,
+            self.context,
             self.precision,
             self.drafts.accepted_tokens,
             self.drafts.drafted_tokens,
