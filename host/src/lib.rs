@@ -6,6 +6,9 @@
 //! flash image for a board. [`benchmark`] and [`compare`] measure models, [`profile`] the machine, and
 //! [`forecast`] says from that what a plan will cost, and [`layers`] what each layer has in it;
 //! [`trace`] shows what happens in memory while a model runs.
+//!
+//! To have a model in a program of your own: [`session::OwnedEngine`] and [`generate::generate`], as in
+//! `examples/generate.rs`; for models that take numbers, [`infer::infer`], as in `examples/infer.rs`.
 
 pub mod arch;
 pub mod batch;
