@@ -46,7 +46,8 @@ pub struct Forecast {
     pub weight_bytes_per_token: u64,
     /// Bytes of the KV cache that a token needs for each position before it.
     pub kv_bytes_per_position: u64,
-    /// Bytes of weights that a pass reads from storage.
+    /// Bytes of weights that such a pass reads from storage: those pinned in what the KV cache does not
+    /// use yet are not among them.
     pub streamed_bytes: u64,
     /// Bytes of KV caches that a pass reads from storage for each position before it.
     pub spilled_bytes_per_position: u64,
@@ -132,12 +133,13 @@ pub fn forecast(
     let decode = on.pass(1, prompt_tokens);
     let pass_seconds = decode.seconds();
     let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
+    let streamed_bytes = plan.streamed_bytes_at(prompt_tokens + 1);
     Some(Forecast {
         weight_bytes_per_token: weight_bytes,
         kv_bytes_per_position: kv_bytes_per_position(program, plan),
-        streamed_bytes: plan.streamed_bytes,
+        streamed_bytes,
         spilled_bytes_per_position: spilled_bytes_per_position(plan),
-        resident_bytes: weight_bytes.saturating_sub(plan.streamed_bytes),
+        resident_bytes: weight_bytes.saturating_sub(streamed_bytes),
         prompt_tokens,
         storage_bandwidth: profile.storage_bandwidth.filter(|_| plan.reads_storage()),
         pass_seconds,
@@ -167,7 +169,7 @@ impl<'f> Forecaster<'f> {
     fn pass(&self, columns: u32, position: u32) -> Cost {
         let whole = Part {
             steps: self.program.steps(self.plan.precision.planes()),
-            streamed_bytes: self.plan.streamed_bytes,
+            streamed_bytes: self.plan.streamed_bytes_at(position.saturating_add(columns)),
             kv_caches: kv_caches(self.program),
         };
         self.part(whole, columns, position)

@@ -30,6 +30,7 @@ pub mod import;
 pub mod infer;
 pub mod input;
 pub mod layers;
+pub mod lending;
 pub mod memory;
 pub mod npy;
 pub mod pack;

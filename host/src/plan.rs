@@ -1,5 +1,6 @@
 //! The memory planner: what fits into a budget, and where every byte goes.
 
+use crate::lending::Lending;
 use crate::pager::{PageSource, Space, Tiles};
 use crate::{Error, Result, spill};
 use omex_core::arena::{Layout, Plan};
@@ -149,8 +150,10 @@ pub struct MemoryPlan {
     pub context: u32,
     /// How keys and values are stored.
     pub kv_format: Kv,
-    /// Bytes of weights that are read for every pass.
+    /// Bytes of weights that are read for every pass once the KV cache is full.
     pub streamed_bytes: u64,
+    /// Bytes of the KV cache that weights are pinned in while the text is short.
+    pub lent_bytes: u64,
     /// KV caches that lie on storage; none if all fit into memory.
     pub kv_spill: Option<KvSpill>,
     /// The planes that are read: `base` or `full`; `full` if the weights have no residual planes.
@@ -162,6 +165,9 @@ pub struct MemoryPlan {
     /// Bytes that there is room for to pin weights in; a file's last tile may not fill its share.
     #[serde(skip)]
     pub(crate) room_to_pin: u64,
+    /// KV caches whose memory weights are pinned in until the text needs it.
+    #[serde(skip)]
+    pub(crate) lending: Option<Lending>,
     #[serde(skip)]
     pub(crate) plan: Plan,
 }
@@ -171,6 +177,14 @@ impl MemoryPlan {
     #[must_use]
     pub fn reads_storage(&self) -> bool {
         self.streamed_bytes > 0 || self.kv_spill.is_some()
+    }
+
+    /// Bytes of weights that are read for a pass that ends a text of so many positions: at most
+    /// `streamed_bytes`, and less by what KV caches lend.
+    #[must_use]
+    pub fn streamed_bytes_at(&self, positions: u32) -> u64 {
+        let lent = self.lending.map_or(0, |lending| lending.bytes(positions));
+        self.streamed_bytes.saturating_sub(lent)
     }
 
     /// True if weights, context, format of the cache and planes are those of `other`.
@@ -301,6 +315,9 @@ fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> Memor
         plan.bytes.tables += tiles.pinned_bytes() - pinned;
         plan.streamed_bytes = streamed;
         plan.total += tiles.pinned_bytes();
+        plan.lending = lending(size, &plan);
+        plan.lent_bytes =
+            plan.lending.map_or(0, |lending| lending.bytes(0)).min(plan.streamed_bytes);
     }
     if let Some(KvSpill { caches, .. }) = plan.kv_spill {
         let (shape, left) = (cache_shape(size, &plan.plan), left(&plan));
@@ -316,6 +333,13 @@ fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> Memor
             Some(KvSpill { caches: spilled, bytes: u64::from(spilled) * shape.bytes() });
     }
     plan
+}
+
+/// KV caches of one text that all lie in memory lend what they do not use yet.
+fn lending(size: &ModelSize<'_>, plan: &MemoryPlan) -> Option<Lending> {
+    let lends = plan.kv_spill.is_none() && plan.plan.sequences == 1;
+    let shape = plan.plan.cache_shape(&size.program.uniform_cache().filter(|_| lends)?)?;
+    Some(Lending { shape, caches: caches(size), columns: plan.plan.columns })
 }
 
 /// The shape of every KV cache of a program whose caches are all alike.
@@ -467,7 +491,9 @@ fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, Lo
         precision,
         bytes,
         total: weights + ring + kv_cache + activations + size.tables,
+        lent_bytes: 0,
         room_to_pin: 0,
+        lending: None,
         plan,
     })
 }

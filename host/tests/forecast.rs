@@ -57,7 +57,7 @@ fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
 
     let storage = on(FAST, 1e3, 1e-9);
     assert_eq!(storage.decode_limit, Limit::Storage);
-    assert!(close(storage.pass_seconds, plan.streamed_bytes as f64 / 1e3), "{storage:?}");
+    assert!(close(storage.pass_seconds, storage.streamed_bytes as f64 / 1e3), "{storage:?}");
     assert!(close(storage.decode_tok_s * storage.pass_seconds, 1.0), "{storage:?}");
     let passes = f64::from(storage.prompt_tokens.div_ceil(plan.prefill_chunk));
     let prompt = f64::from(storage.prompt_tokens) / (passes * storage.pass_seconds);

@@ -106,6 +106,35 @@ fn peak_memory_stays_within_the_budget_where_caches_are_spilled() {
     assert_eq!(json_of(&finished)["ids"], said["ids"]);
 }
 
+/// Weights are pinned in what the KV cache does not use yet, and make way for it.
+#[test]
+fn what_the_cache_lends_is_given_back_as_the_text_grows() {
+    const MEMORY: u64 = 32_000_000;
+    let model = Converted::new(&Synthetic::new(512, 1408, 6, 8, 4, 8192, 2048).in_q8_0(), None);
+    let run = |tokens: u32, memory: u64| {
+        let prompt: Vec<_> = (0..tokens).map(|i| (i * 13 % 8192).to_string()).collect();
+        let mut command = omex(["run", model.path.to_str().unwrap(), "--ids", &prompt.join(",")]);
+        command.args(["--context", "2048", "--kv", "f32", "--memory", &memory.to_string()]);
+        command.args(["--max-tokens", "3", "--json"]);
+        watched(&mut command)
+    };
+    let options = Options {
+        memory: Some(MEMORY),
+        context: Some(2048),
+        kv: Some(Kv::F32),
+        ..Options::default()
+    };
+    let streamed = plan_model(&model.path, &options).unwrap().streamed_bytes;
+    let [(at_first, _), (full, seen)] = [20, 2000].map(|tokens| run(tokens, MEMORY));
+    let [at_first, full] = [at_first, full].map(|finished| json_of(&finished));
+    let peak = bytes(&full, "peak_bytes").max(seen);
+    let read = [&at_first, &full].map(|said| bytes(said, "streamed_bytes_per_token"));
+    println!("{peak} at the peak; {read:?} of {streamed} read a token");
+    assert!(peak <= MEMORY + PROCESS_BYTES, "{peak} at the peak");
+    assert!(read[0] < streamed / 2 && read[1] > streamed * 9 / 10, "{read:?} of {streamed}");
+    assert_eq!(json_of(&run(2000, 200_000_000).0)["ids"], full["ids"]);
+}
+
 #[test]
 fn what_is_planned_is_not_exceeded_without_a_budget_either() {
     // A prompt that fills the KV cache, so that its memory is not only promised but used.

@@ -598,7 +598,7 @@ fn a_machine_is_measured_once_and_a_model_against_it() {
     assert_eq!(mapped["forecast"], *forecast);
     assert_eq!(mapped["decode_tok_s_with_another_gb"], Value::Null);
     let streamed = plan(&["--memory", "600KB"]);
-    let pass = streamed["streamed_bytes"].as_f64().unwrap() / 1e3;
+    let pass = streamed["forecast"]["streamed_bytes"].as_f64().unwrap() / 1e3;
     assert_eq!(streamed["forecast"]["pass_seconds"], pass, "{streamed}");
     assert_eq!(streamed["forecast"]["decode_limit"], "storage");
     let more = streamed["decode_tok_s_with_another_gb"].as_f64().unwrap();

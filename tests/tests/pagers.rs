@@ -1,6 +1,7 @@
 //! The host's pagers: every way of reading gives the same pages, whatever is pinned and however
 //! reads fail.
 
+use omex::lending::Lent;
 use omex::pager::{PageSource, Read, Reader, Space, StreamPager, Tiles, open_reader};
 use omex_core::engine::Wanted;
 use omex_core::error::RunError;
@@ -49,7 +50,7 @@ impl Files {
         let mut tiles = Tiles::new(&self.space, tile_pages, used.into_iter());
         tiles.pin(pinned);
         let (reader, _) = open_reader(&self.space, Some(source), depth + 2).unwrap();
-        StreamPager::new(&self.space, tiles, depth, reader).unwrap()
+        StreamPager::new(&self.space, tiles, depth, (u64::MAX, Lent::default()), reader).unwrap()
     }
 }
 

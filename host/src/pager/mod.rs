@@ -3,6 +3,7 @@
 mod bus_error;
 mod mapped;
 mod reader;
+mod returned;
 mod stream;
 mod threads;
 mod tiles;

@@ -3,7 +3,9 @@
 
 use super::Space;
 use super::reader::{ALIGNMENT, Buffer, Read, Reader, buffer};
+use super::returned::Returned;
 use super::tiles::{Place, Tile, Tiles};
+use crate::lending::Lent;
 use crate::{Error, Result};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
 use std::collections::VecDeque;
@@ -30,6 +32,10 @@ pub struct StreamPager {
     tiles: Tiles,
     /// What is pinned and was read, by the tiles' numbers among pinned ones.
     resident: Vec<Option<Buffer>>,
+    /// Bytes that there are for pinned tiles besides what is lent.
+    room_to_pin: u64,
+    lent: Lent,
+    returned: Returned,
     /// Consecutive tiles of the order, the one in use first; pinned ones only until they were read.
     ring: VecDeque<Entry>,
     depth: usize,
@@ -85,6 +91,8 @@ impl Progress {
 struct Entry {
     tile: u32,
     state: State,
+    /// The buffer is not one of the ring's: it stays with the tile.
+    own: bool,
 }
 
 enum State {
@@ -132,6 +140,7 @@ impl StreamPager {
         space: &Space,
         tiles: Tiles,
         depth: usize,
+        (room_to_pin, lent): (u64, Lent),
         mut reader: Box<dyn Reader>,
     ) -> Result<Self> {
         let depth = depth.max(2);
@@ -144,6 +153,9 @@ impl StreamPager {
         let mut pager = Self {
             geometry: PageGeometry { page_size: space.page_size, pages: space.pages() },
             resident: (0..tiles.pinned_count()).map(|_| None).collect(),
+            returned: Returned::new(tiles.pinned_count()),
+            room_to_pin,
+            lent,
             tiles,
             // One more for a pinned tile that has to be read anew.
             ring: VecDeque::with_capacity(depth + 1),
@@ -200,10 +212,10 @@ impl StreamPager {
             if self.ring.iter().any(|entry| entry.tile == tile) {
                 return;
             }
-            let Some(buffer) = self.buffer_for(tile) else { return };
+            let Some((buffer, own)) = self.buffer_for(tile) else { return };
             self.next = place + 1;
             let id = self.submit(tile, buffer);
-            self.ring.push_back(Entry { tile, state: State::Reading(id) });
+            self.ring.push_back(Entry { tile, state: State::Reading(id), own });
         }
     }
 
@@ -214,25 +226,47 @@ impl StreamPager {
 
     /// A pinned tile that was read.
     fn resident(&self, tile: u32) -> Option<&Buffer> {
-        self.resident.get(self.tiles.pinned_number(tile)?)?.as_ref()
+        self.resident.get(self.pinned_number(tile)?)?.as_ref()
     }
 
     /// Where a pinned tile lies once it is read.
     fn resident_mut(&mut self, tile: u32) -> Option<&mut Option<Buffer>> {
-        self.resident.get_mut(self.tiles.pinned_number(tile)?)
+        let number = self.pinned_number(tile)?;
+        self.resident.get_mut(number)
     }
 
-    fn buffer_for(&mut self, tile: u32) -> Option<Buffer> {
+    /// A buffer to read a tile into, and whether it is the tile's own.
+    fn buffer_for(&mut self, tile: u32) -> Option<(Buffer, bool)> {
         if self.is_pinned(tile)
             && let Ok(own) = buffer(self.tiles.tile(tile)?.length)
         {
-            return Some(own);
+            return Some((own, true));
         }
-        self.spare.pop()
+        Some((self.spare.pop()?, false))
     }
 
     fn is_pinned(&self, tile: u32) -> bool {
-        self.tiles.pinned_number(tile).is_some()
+        self.pinned_number(tile).is_some()
+    }
+
+    /// A tile's number among those that are pinned, unless its memory was given back.
+    fn pinned_number(&self, tile: u32) -> Option<usize> {
+        let number = self.tiles.pinned_number(tile)?;
+        (!self.returned.holds(number)).then_some(number)
+    }
+
+    /// Gives back the memory of pinned tiles that is no longer lent.
+    fn give_back(&mut self) {
+        let all = self.resident.len();
+        let entries = all.saturating_mul(ENTRY_BYTES) as u64;
+        let room = self.room_to_pin.saturating_add(self.lent.bytes()).saturating_sub(entries);
+        let fit = room / self.tiles.tile_bytes.next_multiple_of(ALIGNMENT) as u64;
+        while (all - self.returned.count()) as u64 > fit {
+            let number = self.returned.next(all);
+            if let Some(buffer) = self.resident.get_mut(number).and_then(Option::take) {
+                self.progress.pinned.fetch_sub(buffer.len() as u64, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Begins to read a tile.
@@ -301,16 +335,16 @@ impl StreamPager {
                 break;
             }
         }
-        let Some(Entry { tile, state }) = self.ring.pop_front() else { return };
-        let pinned = self.is_pinned(tile);
+        let Some(Entry { tile, state, own }) = self.ring.pop_front() else { return };
         match state {
-            State::Ready(buffer) if pinned => {
-                self.progress.pinned.fetch_add(self.tile_length(tile), Ordering::Relaxed);
+            State::Ready(buffer) if own => {
+                // Its memory may have been given back meanwhile.
                 if let Some(resident) = self.resident_mut(tile) {
                     *resident = Some(buffer);
+                    self.progress.pinned.fetch_add(self.tile_length(tile), Ordering::Relaxed);
                 }
             }
-            State::Ready(buffer) | State::Failed(_, buffer) if !pinned => self.spare.push(buffer),
+            State::Ready(buffer) | State::Failed(_, buffer) if !own => self.spare.push(buffer),
             _ => {}
         }
         self.tell();
@@ -437,6 +471,7 @@ impl Pager for StreamPager {
     fn prefetch(&mut self, _page: u32) {}
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
+        self.give_back();
         let failed = |kind| PageError { page, kind };
         let place = self.ensure(page).map_err(failed)?;
         let of_tile =
@@ -466,7 +501,7 @@ impl Pager for StreamPager {
         if let Some(buffer) = self.resident_mut(tile).and_then(Option::take) {
             self.progress.pinned.fetch_sub(self.tile_length(tile), Ordering::Relaxed);
             let state = State::Failed(PageErrorKind::Checksum, buffer);
-            self.ring.push_front(Entry { tile, state });
+            self.ring.push_front(Entry { tile, state, own: true });
         }
         if let Some(entry) = self.ring.iter_mut().find(|entry| entry.tile == tile) {
             // What failed is read anew when it is asked for.

@@ -133,8 +133,13 @@ impl Tiles {
 
     /// Pins as many tiles as fit into `bytes` with what is kept of each, evenly spread over a pass.
     pub fn pin(&mut self, bytes: u64) {
-        let fit = bytes / self.pinned_tile_bytes();
-        self.pinned = u32::try_from(fit).unwrap_or(u32::MAX).min(self.count);
+        let fit = u32::try_from(self.pinned_that_fit(bytes)).unwrap_or(u32::MAX);
+        self.pinned = fit.min(self.count);
+    }
+
+    /// How many tiles can be pinned in so many bytes.
+    pub(super) fn pinned_that_fit(&self, bytes: u64) -> usize {
+        usize::try_from(bytes / self.pinned_tile_bytes()).unwrap_or(usize::MAX)
     }
 
     /// Bytes that a pinned tile takes, with its entry in the pager's table.

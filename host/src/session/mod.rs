@@ -14,6 +14,7 @@ use pages::{Pages, Source};
 pub use tables::{Tables, plan_model};
 
 use crate::cancel::Cancel;
+use crate::lending::{LendingCaches, Lent};
 use crate::pager::{PageSource, Reader, StreamPager};
 use crate::plan::{Kv, RunPrecision};
 use crate::pool::Pool;
@@ -55,11 +56,20 @@ pub struct Options {
 pub struct Session {
     model: Arc<Model>,
     memory: Vec<u128>,
-    /// KV caches, if some lie on storage.
-    spill: Option<Spill>,
+    caches: Caches,
     pages: Pages,
     pool: Pool,
     kernels: &'static Kernels,
+}
+
+/// Where KV caches lie.
+enum Caches {
+    /// In the arena, among other states.
+    Arena,
+    /// In memory of their own, of which the pager has what they don't use yet.
+    Lending(LendingCaches),
+    /// Some on storage.
+    Spilled(Box<Spill>),
 }
 
 /// All that a model tells, its session tells too.
@@ -86,11 +96,15 @@ impl Session {
     /// Those of [`Self::open`].
     pub fn new(tables: Tables, options: &Options) -> Result<Self> {
         let plan = tables.plan(options)?;
-        let (pager, source) = tables.source(&plan, options)?;
+        let caches = tables.caches(&plan)?;
+        let lent = match &caches {
+            Caches::Lending(caches) => caches.lent(),
+            _ => Lent::default(),
+        };
+        let (pager, source) = tables.source(&plan, options, lent)?;
         let cores = crate::profile::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1));
-        let spill = tables.spill(&plan)?;
-        let kv = if spill.is_some() { 0 } else { plan.bytes.kv_cache };
+        let kv = if matches!(caches, Caches::Arena) { plan.bytes.kv_cache } else { 0 };
         let memory = zeros((kv + plan.bytes.activations).div_ceil(16), &tables.path)?;
         let kernels = dispatch::kernels()?;
         let stops = holds_only_keys(&tables.program()?);
@@ -102,11 +116,14 @@ impl Session {
             automatic: options.precision == RunPrecision::Auto,
             source,
             progress: pager.progress(),
-            spilled: spill.as_ref().map(|spill| (spill.folder().to_owned(), spill.bytes_read())),
+            spilled: match &caches {
+                Caches::Spilled(spill) => Some((spill.folder().to_owned(), spill.bytes_read())),
+                _ => None,
+            },
             cancel: options.cancel.clone(),
             tables,
         });
-        Ok(Self { model, memory, spill, pages: Pages { source: pager, cancel }, pool, kernels })
+        Ok(Self { model, memory, caches, pages: Pages { source: pager, cancel }, pool, kernels })
     }
 
     /// The model, which goes on when the session has ended.
@@ -131,7 +148,7 @@ impl Session {
     /// Puts something between the KV caches and the file that some of them lie in, as a source of
     /// faults; does nothing if all are in memory.
     pub fn wrap_spill(&mut self, wrap: impl FnOnce(Box<dyn SpillFile>) -> Box<dyn SpillFile>) {
-        if let Some(spill) = &mut self.spill {
+        if let Caches::Spilled(spill) = &mut self.caches {
             spill.wrap_file(wrap);
         }
     }
@@ -157,9 +174,14 @@ impl Session {
         };
         let memory = self.memory.as_mut_bytes();
         let (kernels, pool, pages) = (self.kernels, &self.pool, &mut self.pages);
-        let engine = match &mut self.spill {
-            None => Engine::new(model, memory, pages, kernels, pool),
-            Some(spill) => Engine::with_store(model, memory, spill, pages, kernels, pool),
+        let engine = match &mut self.caches {
+            Caches::Arena => Engine::new(model, memory, pages, kernels, pool),
+            Caches::Lending(caches) => {
+                Engine::with_store(model, memory, caches, pages, kernels, pool)
+            }
+            Caches::Spilled(spill) => {
+                Engine::with_store(model, memory, spill.as_mut(), pages, kernels, pool)
+            }
         };
         let mut engine = engine.map_err(|error| Error::load(path, error))?;
         engine.set_planes(self.model.plan.precision.planes());

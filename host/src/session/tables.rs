@@ -1,8 +1,10 @@
 //! A model without its weights: what is needed to plan it, and to open what the plan says.
 
+use super::Caches;
 use super::pages::Source;
 use super::{Options, failure_of};
 use crate::compile::Compiled;
+use crate::lending::{LendingCaches, Lent};
 use crate::package::{CONVERT_AGAIN, Package, WeightIndex, steadily};
 use crate::pager::{MappedPager, PageSource, Space, StreamPager, Tiles, open_reader};
 use crate::plan::{Kv, KvSpill, MemoryPlan, ModelSize, Request, Residency, plan, tiles};
@@ -163,7 +165,8 @@ impl Tables {
     /// # Errors
     /// Weights that do not stream or can't be read; being cancelled.
     pub fn streaming_bandwidth(&self, plan: &MemoryPlan, options: &Options) -> Result<f64> {
-        let (source, _) = self.source(&MemoryPlan { room_to_pin: 0, ..*plan }, options)?;
+        let (source, _) =
+            self.source(&MemoryPlan { room_to_pin: 0, ..*plan }, options, Lent::default())?;
         let Source::Stream(mut pager) = source else {
             let mapped = std::io::Error::other("weights that are mapped do not stream");
             return Err(Error::io(&self.path, "measure", mapped));
@@ -209,24 +212,29 @@ impl Tables {
         &self,
         plan: &MemoryPlan,
         options: &Options,
+        lent: Lent,
     ) -> Result<(Source, PageSource)> {
         let (space, precision) = (&self.space, plan.precision);
-        let (Residency::Streamed { ring_tiles, .. }, Some(tiles)) =
+        let (Residency::Streamed { ring_tiles, .. }, Some(mut tiles)) =
             (plan.residency, self.tiles(plan)?)
         else {
             let pager = MappedPager::new(space, precision)?;
             return Ok((Source::Mapped(pager), PageSource::Mmap));
         };
         let depth = ring_tiles as usize;
+        tiles.pin(plan.room_to_pin.saturating_add(lent.bytes()));
         // Besides the ring, a pinned tile that is read anew, and a page out of order.
         let (reader, source) = open_reader(space, options.pages, depth + 2)?;
-        let pager = StreamPager::new(space, tiles, depth, reader)?;
+        let pager = StreamPager::new(space, tiles, depth, (plan.room_to_pin, lent), reader)?;
         Ok((Source::Stream(Box::new(pager)), source))
     }
 
-    /// The KV caches of a plan that puts some on storage.
-    pub(super) fn spill(&self, plan: &MemoryPlan) -> Result<Option<Spill>> {
-        let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else { return Ok(None) };
+    /// The KV caches of a plan.
+    pub(super) fn caches(&self, plan: &MemoryPlan) -> Result<Caches> {
+        if let Some(lending) = plan.lending {
+            return LendingCaches::new(lending).map(Caches::Lending);
+        }
+        let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else { return Ok(Caches::Arena) };
         let program = self.program()?;
         let failed = || Error::load(&self.path, LoadError::Plan);
         let state = program.uniform_cache().ok_or_else(failed)?;
@@ -234,7 +242,9 @@ impl Tables {
         let folder = cache_folder().ok_or_else(|| {
             Error::Usage("no folder to spill keys and values to: set XDG_CACHE_HOME".to_owned())
         })?;
-        Spill::new(shape, program.header().states.into(), spilled, &folder).map(Some)
+        Spill::new(shape, program.header().states.into(), spilled, &folder)
+            .map(Box::new)
+            .map(Caches::Spilled)
     }
 
     /// The program.

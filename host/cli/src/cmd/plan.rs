@@ -168,6 +168,9 @@ fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
     if let Some(budget) = budget {
         text.push_str(&row("left of the budget", budget - plan.total));
     }
+    if plan.lent_bytes > 0 {
+        text.push_str(&row("of the KV cache, lent to weights at first", plan.lent_bytes));
+    }
     if let Some(KvSpill { caches, bytes }) = plan.kv_spill {
         text.push_str(&row(&format!("on storage: KV caches of {caches} layers"), bytes));
     }
