@@ -31,7 +31,7 @@ pub fn omex_binary() -> &'static Path {
 #[must_use]
 pub fn omex<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(omex_binary());
-    command.args(args).env_remove("OMEX_KERNELS").stdin(Stdio::null());
+    command.args(args).env_remove("OMEX_KERNELS").env("OMEX_CONFIG", "").stdin(Stdio::null());
     command
 }
 

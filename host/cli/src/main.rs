@@ -4,12 +4,15 @@ mod arguments;
 mod bytes;
 mod choices;
 mod cmd;
+mod config;
 mod output;
 mod signals;
 mod standard_input;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use config::Config;
 use omex::Error;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Run AI models on hardware that is too small for them.
@@ -30,7 +33,13 @@ Examples:
   omex pack stories.omex --ram 64K -o card.img
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130, 129 and 143 interrupted by
-Ctrl-C, SIGHUP and SIGTERM. With --json, an error is also an object on standard output.";
+Ctrl-C, SIGHUP and SIGTERM. With --json, an error is also an object on standard output.
+
+~/.omex/config.toml, or the file that OMEX_CONFIG names, may hold defaults for options:
+  [device]
+  memory_limit = \"200MB\"   # --memory
+  cpu_threads = 2           # --threads
+  enable_mmap = false       # --pages read";
 
 /// What each does is said in its file.
 #[derive(Subcommand)]
@@ -58,32 +67,14 @@ enum Command {
 fn main() -> ExitCode {
     let given = arguments::with_prompt_last(std::env::args_os().collect());
     let as_json = arguments::ask_for_json(&given);
-    let args = match Args::try_parse_from(given) {
+    let config = Config::open();
+    let defaults = config.as_ref().map_or_else(|_| Args::command(), |c| c.apply(Args::command()));
+    let args = match parse(defaults, given) {
         Ok(args) => args,
         Err(error) => return arguments::refuse(error, as_json),
     };
     signals::install();
-    let result = match &args.command {
-        None => cmd::demo::main(),
-        Some(Command::Convert(args)) => cmd::convert::main(args),
-        Some(Command::Run(args)) => cmd::run::main(args),
-        Some(Command::Batch(args)) => cmd::batch::main(args),
-        Some(Command::Plan(args)) => cmd::plan::main(args),
-        Some(Command::Validate(args)) => cmd::validate::main(args),
-        Some(Command::Pack(args)) => cmd::pack::main(args),
-        Some(Command::Inspect(args)) => cmd::inspect::main(args),
-        Some(Command::Tokenize(args)) => cmd::tokenize::main(args),
-        Some(Command::Logits(args)) => cmd::logits::main(args),
-        Some(Command::Infer(args)) => cmd::infer::main(args),
-        Some(Command::Eval(args)) => cmd::eval::main(args),
-        Some(Command::Benchmark(args)) => cmd::benchmark::main(args),
-        Some(Command::Profile(args)) => cmd::profile::main(args),
-        Some(Command::LayerInspect(args)) => cmd::layer_inspect::main(args),
-        Some(Command::MemoryTrace(args)) => cmd::memory_trace::main(args),
-        Some(Command::Compare(args)) => cmd::compare::main(args),
-        Some(Command::Synth(args)) => cmd::synth::main(args),
-    };
-    match result {
+    match config.and_then(|config| args.run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -98,6 +89,37 @@ fn main() -> ExitCode {
                 Error::Interrupted => signals::exit_code(),
                 _ => 1,
             })
+        }
+    }
+}
+
+fn parse(mut command: clap::Command, given: Vec<OsString>) -> Result<Args, clap::Error> {
+    let matches = command.try_get_matches_from_mut(given)?;
+    Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+impl Args {
+    fn run(&self, config: &Config) -> omex::Result<()> {
+        config.tell();
+        match &self.command {
+            None => cmd::demo::main(),
+            Some(Command::Convert(args)) => cmd::convert::main(args),
+            Some(Command::Run(args)) => cmd::run::main(args),
+            Some(Command::Batch(args)) => cmd::batch::main(args),
+            Some(Command::Plan(args)) => cmd::plan::main(args),
+            Some(Command::Validate(args)) => cmd::validate::main(args),
+            Some(Command::Pack(args)) => cmd::pack::main(args),
+            Some(Command::Inspect(args)) => cmd::inspect::main(args),
+            Some(Command::Tokenize(args)) => cmd::tokenize::main(args),
+            Some(Command::Logits(args)) => cmd::logits::main(args),
+            Some(Command::Infer(args)) => cmd::infer::main(args),
+            Some(Command::Eval(args)) => cmd::eval::main(args),
+            Some(Command::Benchmark(args)) => cmd::benchmark::main(args),
+            Some(Command::Profile(args)) => cmd::profile::main(args),
+            Some(Command::LayerInspect(args)) => cmd::layer_inspect::main(args),
+            Some(Command::MemoryTrace(args)) => cmd::memory_trace::main(args),
+            Some(Command::Compare(args)) => cmd::compare::main(args),
+            Some(Command::Synth(args)) => cmd::synth::main(args),
         }
     }
 }

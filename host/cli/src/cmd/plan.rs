@@ -72,7 +72,8 @@ impl Device {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut options = args.machine.options(1);
-    options.memory = options.memory.or(args.device.map(Device::budget));
+    // A budget beside a device is a default.
+    options.memory = args.device.map(Device::budget).or(options.memory);
     let tables = args.model.tables()?;
     let options = with_drafts(&tables, options, None)?;
     let plan = tables.plan(&options)?;
