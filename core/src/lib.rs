@@ -47,7 +47,6 @@
 //!         let rest = self.0.get(page as usize * 512..).filter(|bytes| !bytes.is_empty());
 //!         rest.ok_or(PageError { page, kind: PageErrorKind::OutOfRange })
 //!     }
-//!     fn prefetch(&mut self, _page: u32) {}
 //!     fn discard(&mut self, _page: u32) {}
 //! }
 //!

@@ -27,8 +27,8 @@ pub struct Pages<'a> {
     verified: &'a mut [u8],
     /// The pages checked last, still resident.
     recent: Range<u32>,
-    /// Where the tensor in use ends, and the page that is wanted after it.
-    next: Option<(u64, u32)>,
+    /// Where the tensor in use ends, and the pages that are wanted after it.
+    next: Option<(u64, Range<u32>)>,
 }
 
 impl<'a> Pages<'a> {
@@ -64,21 +64,37 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Says which tensors are read after the one in use, so that hints leave out what is between.
+    /// Says which tensors are read after the one in use, so that leaving the order is announced.
     /// Without this, what lies behind a page is wanted next.
     pub fn expect(&mut self, now: &Range<u64>, later: impl Iterator<Item = Range<u64>>) {
-        let page = |address: u64| u32::try_from(address / self.page_size).unwrap_or(u32::MAX);
-        let last = page(now.end.saturating_sub(1));
-        let after_last = |range: Range<u64>| {
-            let (first, end) = (page(range.start), page(range.end.saturating_sub(1)));
-            if first != last { Some(first) } else { (end > last).then(|| last.saturating_add(1)) }
+        let end = self.pages_of(now).end;
+        let after = |range: Range<u64>| {
+            let pages = self.pages_of(&range);
+            let pages = if pages.contains(&end.saturating_sub(1)) { end..pages.end } else { pages };
+            (!pages.is_empty()).then_some(pages)
         };
-        self.next = later.take(LOOK_AHEAD).find_map(after_last).map(|page| (now.end, page));
+        self.next = later.take(LOOK_AHEAD).find_map(after).map(|pages| (now.end, pages));
     }
 
     /// Takes [`Self::expect`] back.
     pub fn expect_what_lies_behind(&mut self) {
         self.next = None;
+    }
+
+    /// Announces that the bytes at these addresses are wanted next, behind those announced before.
+    pub fn want(&mut self, addresses: &Range<u64>) {
+        let pages = self.pages_of(addresses);
+        let ends = [pages.start, pages.end.saturating_sub(1)];
+        // What stays as it was verified is in memory.
+        if !pages.is_empty() && !ends.into_iter().all(|page| self.is_marked(page)) {
+            self.pager.want(pages);
+        }
+    }
+
+    fn pages_of(&self, addresses: &Range<u64>) -> Range<u32> {
+        let page = |page: u64| u32::try_from(page).unwrap_or(u32::MAX);
+        let end = addresses.end.div_ceil(self.page_size.get());
+        page(addresses.start / self.page_size)..page(end)
     }
 
     /// Ends a pass.
@@ -98,8 +114,11 @@ impl<'a> Pages<'a> {
         let offset = (address % self.page_size) as usize;
         let pages = self.verify(page, offset as u64 + limit)?;
         let read_to = u64::from(pages.end).saturating_mul(self.page_size.get());
-        let next = self.next.filter(|(end, _)| *end <= read_to).map(|(_, page)| page);
-        self.pager.prefetch(next.unwrap_or(pages.end));
+        if let Some((_, next)) = self.next.take_if(|(end, _)| *end <= read_to)
+            && next.start > pages.end
+        {
+            self.pager.want(next);
+        }
         let bytes = self.pager.page(page)?;
         let length = (u64::from(pages.end - page) * self.page_size.get()).min(bytes.len() as u64);
         let length = length.min(offset as u64 + limit) as usize;
@@ -111,6 +130,8 @@ impl<'a> Pages<'a> {
     fn verify(&mut self, page: u32, bytes: u64) -> Result<Range<u32>, PageError> {
         let Err(damaged) = self.verify_piece(page, bytes)? else { return Ok(self.recent.clone()) };
         self.recent = 0..0;
+        // What is read anew together with it may have other bytes.
+        self.verified.fill(0);
         self.pager.discard(damaged);
         match self.verify_piece(page, bytes)? {
             Ok(()) => Ok(self.recent.clone()),
@@ -180,8 +201,11 @@ impl<'a> Pages<'a> {
     }
 
     fn is_verified(&self, page: u32) -> bool {
-        let bit = self.verified.get(page as usize / 8).is_some_and(|b| b >> (page % 8) & 1 == 1);
-        bit || self.recent.contains(&page)
+        self.is_marked(page) || self.recent.contains(&page)
+    }
+
+    fn is_marked(&self, page: u32) -> bool {
+        self.verified.get(page as usize / 8).is_some_and(|b| b >> (page % 8) & 1 == 1)
     }
 
     fn mark(&mut self, page: u32) {

@@ -29,8 +29,6 @@ impl Pager for Card<'_> {
         Ok(&self.page[..bytes.len()])
     }
 
-    fn prefetch(&mut self, _page: u32) {}
-
     fn discard(&mut self, _page: u32) {}
 }
 

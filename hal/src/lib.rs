@@ -17,6 +17,7 @@
 //! struct Card {
 //!     device: Vec<u8>,
 //!     page: [u8; 512],
+//!     held: Option<u32>,
 //! }
 //!
 //! impl Pager for Card {
@@ -26,14 +27,17 @@
 //!     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
 //!         let bytes = self.device.chunks(512).nth(page as usize);
 //!         let bytes = bytes.ok_or(PageError { page, kind: PageErrorKind::OutOfRange })?;
-//!         self.page[..bytes.len()].copy_from_slice(bytes);
+//!         if self.held.replace(page) != Some(page) {
+//!             self.page[..bytes.len()].copy_from_slice(bytes);
+//!         }
 //!         Ok(&self.page[..bytes.len()])
 //!     }
-//!     fn prefetch(&mut self, _page: u32) {}
-//!     fn discard(&mut self, _page: u32) {}
+//!     fn discard(&mut self, _page: u32) {
+//!         self.held = None;
+//!     }
 //! }
 //!
-//! let mut card = Card { device: vec![1; 1000], page: [0; 512] };
+//! let mut card = Card { device: vec![1; 1000], page: [0; 512], held: None };
 //! let (last, sum) = (card.page(1)?, AtomicU32::new(0));
 //! Serial.run(last.len(), &|i| _ = sum.fetch_add(last[i].into(), Ordering::Relaxed));
 //! assert_eq!(sum.into_inner(), 488);

@@ -69,8 +69,6 @@ impl Pager for FaultyPager {
         PageGeometry { page_size: self.page_size, pages: self.pages() }
     }
 
-    fn prefetch(&mut self, _page: u32) {}
-
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         if self.before(page).is_none() {
             self.resident = None;

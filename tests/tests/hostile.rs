@@ -593,8 +593,6 @@ impl Pager for &Shared<'_> {
         self.0.borrow().geometry()
     }
 
-    fn prefetch(&mut self, _page: u32) {}
-
     fn page(&mut self, page: u32) -> Result<&[u8], omex_hal::PageError> {
         // Leaked: a test may, and the slice outlives the borrow.
         let bytes = self.0.borrow_mut().page(page)?.to_vec();

@@ -78,7 +78,7 @@ fn planes_change_between_passes_and_by_layer() {
     assert_eq!(different.len(), sums.len(), "{sums:x?}");
 }
 
-/// Pages of an image that the engine asks for or hints at in one pass, from the second pass on.
+/// Pages of an image that the engine asks for or announces in one pass, from the second pass on.
 fn pages_of_a_pass(image: &Path, planes: Planes) -> (BTreeSet<u32>, BTreeSet<u32>) {
     let events = std::cell::RefCell::new(vec![]);
     let device = FaultyPager::new(std::fs::read(image).unwrap(), 512);
@@ -102,15 +102,16 @@ fn pages_of_a_pass(image: &Path, planes: Planes) -> (BTreeSet<u32>, BTreeSet<u32
     events.borrow_mut().clear();
     engine.forward(&[8], Wanted::Last).unwrap();
     drop(pager);
-    let touched = events.into_inner().into_iter().filter_map(|event| match event {
-        Event::Prefetch(page) | Event::Page { page, .. } => Some(page),
-        _ => None,
+    let touched = events.into_inner().into_iter().flat_map(|event| match event {
+        Event::Page { page, .. } => page..page + 1,
+        Event::Want { first, end } => first..end,
+        _ => 0..0,
     });
     (touched.collect(), expected)
 }
 
 #[test]
-fn pages_of_residuals_that_are_not_played_are_neither_read_nor_hinted_at() {
+fn pages_of_residuals_that_are_not_played_are_neither_read_nor_announced() {
     // Planes of several pages each.
     let source = Synthetic::new(64, 160, 3, 4, 2, 96, 64);
     let model = Converted::in_planes(&source);

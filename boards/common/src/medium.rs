@@ -49,6 +49,10 @@ impl<D: BlockDevice> BlockDevice for &Card<D> {
         self.bytes_read.set(self.bytes_read.get() + (out.len() * BLOCK_BYTES) as u64);
         (&self.device).read_blocks(first, out)
     }
+
+    fn want(&mut self, first: u32) {
+        (&self.device).want(first);
+    }
 }
 
 impl<D: BlockDevice> Medium for Card<D> {

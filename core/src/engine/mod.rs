@@ -484,7 +484,8 @@ impl<'a> Engine<'a> {
 
     /// Says which weights come after an operation's where some between are left out.
     fn expect(&mut self, op: &Op, layer: u32, later: &Steps<'a>) {
-        if self.planes == Planes::FULL {
+        // A build without corrections has nothing to leave out.
+        if !cfg!(feature = "float") || self.planes == Planes::FULL {
             return;
         }
         let Player { program, pages, .. } = &mut self.player;

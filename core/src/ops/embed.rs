@@ -6,6 +6,7 @@ use crate::error::{Fault, RunError};
 use crate::page::Stream;
 use crate::program::{Check, Tensor};
 use crate::quant::{GROUP, PANEL, dequantize_row};
+use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 /// What chooses the row of an embedding.
@@ -63,22 +64,16 @@ impl Operation for Embed {
         let matrix = player.tensor(self.weight, layer)?;
         let count = player.inputs.len();
         for column in 0..count {
-            let input = player.inputs.iter().nth(column).ok_or(RunError::Program)?;
-            let row = match self.index {
-                Index::Token => input.token,
-                Index::Position => input.position.saturating_add(self.offset),
-                Index::First => 0,
-            };
-            if row >= matrix.rows {
-                return Err(RunError::Position(input.position));
-            }
+            let (panel, _) = self.panel(player, &matrix, column)?;
+            player.pages.want(&panel);
+        }
+        for column in 0..count {
+            let (panel, lane) = self.panel(player, &matrix, column)?;
             let Player { memory, program, inputs, pages, carry, .. } = player;
             let ([], output) = memory.split(program, inputs.counts(), [], self.output)?;
-            let panel_bytes = matrix.format.tensor_bytes(PANEL as u32, matrix.columns);
-            let panel = matrix.address + u64::from(row / PANEL as u32) * panel_bytes;
-            let unit = matrix.unit_bytes();
-            let stream = Stream::new(pages, carry, panel, panel_bytes, unit);
-            self.read_row(&matrix, stream, row as usize % PANEL, output, column)?;
+            let bytes = panel.end - panel.start;
+            let stream = Stream::new(pages, carry, panel.start, bytes, matrix.unit_bytes());
+            self.read_row(&matrix, stream, lane, output, column)?;
         }
         Ok(())
     }
@@ -93,6 +88,27 @@ impl Operation for Embed {
 }
 
 impl Embed {
+    /// Where the panel lies that a column's row is in, and which of its rows that is.
+    fn panel(
+        &self,
+        player: &Player<'_>,
+        matrix: &Tensor,
+        column: usize,
+    ) -> Result<(Range<u64>, usize), RunError> {
+        let input = player.inputs.iter().nth(column).ok_or(RunError::Program)?;
+        let row = match self.index {
+            Index::Token => input.token,
+            Index::Position => input.position.saturating_add(self.offset),
+            Index::First => 0,
+        };
+        if row >= matrix.rows {
+            return Err(RunError::Position(input.position));
+        }
+        let bytes = matrix.format.tensor_bytes(PANEL as u32, matrix.columns);
+        let start = matrix.address + u64::from(row / PANEL as u32) * bytes;
+        Ok((start..start + bytes, row as usize % PANEL))
+    }
+
     /// Reads row `lane` of a panel into a column.
     fn read_row(
         &self,

@@ -70,6 +70,7 @@ impl Operation for Experts {
     }
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
+        self.announce(player, layer)?;
         for expert in 0..self.experts {
             let columns = self.gather(player, expert)?;
             if columns > 0 {
@@ -99,6 +100,26 @@ impl Operation for Experts {
 }
 
 impl Experts {
+    /// Announces the rows of all experts that some token is sent to, in the order of use.
+    fn announce(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
+        for expert in 0..self.experts {
+            if !self.is_chosen(player, expert)? {
+                continue;
+            }
+            for weight in [self.gate_up, self.down] {
+                let part = self.rows_of(player, weight, layer, expert)?;
+                player.pages.want(&(part.address..part.address.saturating_add(part.bytes())));
+            }
+        }
+        Ok(())
+    }
+
+    /// True if some token is sent to this expert.
+    fn is_chosen(&self, player: &mut Player<'_>, expert: u32) -> Result<bool, RunError> {
+        let ([route], gathered) = player.values([self.route], self.gathered)?;
+        Ok((0..gathered.count).any(|column| weight(route.column(column), expert).is_some()))
+    }
+
     /// Copies the columns that are sent to an expert side by side, and counts them.
     fn gather(&self, player: &mut Player<'_>, expert: u32) -> Result<usize, RunError> {
         let ([input, route], mut gathered) =

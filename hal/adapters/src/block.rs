@@ -17,11 +17,18 @@ pub trait BlockDevice {
     /// # Errors
     /// [`StorageError::End`] for a block past the end; [`StorageError::Device`] for all else.
     fn read_blocks(&mut self, first: u32, out: &mut [Block]) -> Result<(), StorageError>;
+
+    /// Hints that the next read begins with this block; see [`Storage::want`].
+    fn want(&mut self, _first: u32) {}
 }
 
 impl<D: BlockDevice> BlockDevice for &mut D {
     fn read_blocks(&mut self, first: u32, out: &mut [Block]) -> Result<(), StorageError> {
         (**self).read_blocks(first, out)
+    }
+
+    fn want(&mut self, first: u32) {
+        (**self).want(first);
     }
 }
 
@@ -29,6 +36,12 @@ impl<D: BlockDevice> BlockDevice for &mut D {
 impl<D: BlockDevice> BlockDevice for &RefCell<D> {
     fn read_blocks(&mut self, first: u32, out: &mut [Block]) -> Result<(), StorageError> {
         self.try_borrow_mut().map_err(|_| StorageError::Device)?.read_blocks(first, out)
+    }
+
+    fn want(&mut self, first: u32) {
+        if let Ok(mut device) = self.try_borrow_mut() {
+            device.want(first);
+        }
     }
 }
 
@@ -43,6 +56,12 @@ impl<D: BlockDevice> Storage for Blocks<D> {
         let first = u32::try_from(offset / BLOCK_BYTES as u64).map_err(|_| StorageError::End)?;
         let (blocks, _) = out.as_chunks_mut();
         self.0.read_blocks(first, blocks)
+    }
+
+    fn want(&mut self, offset: u64) {
+        if let Ok(first) = u32::try_from(offset / BLOCK_BYTES as u64) {
+            self.0.want(first);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Pages read from a device into memory that the caller gives.
 
+use crate::announced::Announced;
 use core::fmt;
+use core::ops::Range;
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
 
 /// A device that is read by address.
@@ -13,6 +15,10 @@ pub trait Storage {
     /// # Errors
     /// The device failed, or ends before `out` is full.
     fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), StorageError>;
+
+    /// Hints that the next read begins at `offset`, so that a device that takes time to find its
+    /// place may begin. Never waits for data, never fails.
+    fn want(&mut self, _offset: u64) {}
 }
 
 /// Why a device was not read.
@@ -57,8 +63,9 @@ pub(crate) fn page_count(length: u64, page_size: u32) -> Result<u32, SetupError>
 ///
 /// A page that follows on the window is read together with those behind it, twice as many as the
 /// window held, up to what the memory holds, in one call of the device; any other page is read alone.
-/// So a weight stream soon costs few and long reads, a jump costs no more than its page, and a short
-/// stream behind a jump, as an embedding's row is, not much more than its pages.
+/// Pages that were announced are read together, and none behind them. So a weight stream soon costs
+/// few and long reads, a jump costs no more than its page, and what is announced, as an embedding's
+/// row is, costs exactly its pages.
 #[derive(Debug)]
 pub struct BufferedPager<'m, S> {
     storage: S,
@@ -68,6 +75,7 @@ pub struct BufferedPager<'m, S> {
     /// The first page in the window, and how many there are.
     first: u32,
     resident: u32,
+    announced: Announced,
 }
 
 impl<'m, S: Storage> BufferedPager<'m, S> {
@@ -90,7 +98,8 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
             return Err(SetupError::Memory);
         }
         let geometry = PageGeometry { page_size, pages };
-        Ok(Self { storage, memory, geometry, length, first: 0, resident: 0 })
+        let announced = Announced::default();
+        Ok(Self { storage, memory, geometry, length, first: 0, resident: 0, announced })
     }
 
     fn page_size(&self) -> usize {
@@ -108,10 +117,14 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
 
     /// Makes `page` the first of the window.
     fn fill(&mut self, page: u32) -> Result<(), PageError> {
-        let follows = page == self.first.saturating_add(self.resident);
         let room = u32::try_from(self.memory.len() / self.page_size().max(1)).unwrap_or(u32::MAX);
-        let ahead = if follows { self.resident.saturating_mul(2).min(room).max(1) } else { 1 };
-        let ahead = ahead.min(self.geometry.pages - page);
+        let follows = page == self.first.saturating_add(self.resident);
+        let ahead = match self.announced.reach(page) {
+            Some(announced) => announced,
+            None if follows => self.resident.saturating_mul(2),
+            None => 1,
+        };
+        let ahead = ahead.min(room).clamp(1, self.geometry.pages - page);
         (self.first, self.resident) = (page, 0);
         // A failure on the way ahead must not be blamed on the page that is wanted now.
         let read = match self.read(page, ahead) {
@@ -125,7 +138,17 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
             };
             PageError { page, kind }
         })?;
+        if let Some(next) = self.announced.pass(page.saturating_add(self.resident)) {
+            self.expect(next);
+        }
         Ok(())
+    }
+
+    /// Has the device go to a page, unless that is in the window.
+    fn expect(&mut self, page: u32) {
+        if !self.is_resident(page) {
+            self.storage.want(u64::from(page) * u64::from(self.geometry.page_size));
+        }
     }
 
     /// Reads `count` pages and returns how many there are now.
@@ -145,8 +168,18 @@ impl<S: Storage> Pager for BufferedPager<'_, S> {
         self.geometry
     }
 
-    /// Does nothing: reading blocks, so there is nothing to gain before the page is wanted.
-    fn prefetch(&mut self, _page: u32) {}
+    /// The device goes to the first announced page; the memory holds what was returned last, so
+    /// nothing is read before it is asked for.
+    fn want(&mut self, pages: Range<u32>) {
+        let pages = pages.start..pages.end.min(self.geometry.pages);
+        if pages.is_empty() {
+            return;
+        }
+        if self.announced.is_empty() {
+            self.expect(pages.start);
+        }
+        self.announced.push(pages);
+    }
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         let out_of_range = PageError { page, kind: PageErrorKind::OutOfRange };
@@ -175,6 +208,7 @@ mod tests {
     use super::*;
     use crate::conformance;
     use crate::testing::{Disk, weights};
+    use core::cell::Cell;
 
     #[test]
     fn conforms_for_every_window_and_length() {
@@ -191,6 +225,35 @@ mod tests {
     }
 
     #[test]
+    fn reads_as_rarely_as_is_promised() {
+        let weights = weights::<5000>();
+        for pages in 1..6 {
+            let mut memory = [0; 6 * 512];
+            let disk = Counting(Disk::new(&weights), Cell::new([0; 10]));
+            let memory = &mut memory[..pages * 512 + 100];
+            let mut pager = BufferedPager::new(&disk, memory, 512, 5000).unwrap();
+            let reads = |page: u32| disk.1.get()[page as usize];
+            assert_eq!(conformance::check_reads(&mut pager, 0..10, &reads), Ok(()));
+        }
+    }
+
+    /// Counts how often each page is read.
+    struct Counting<'a>(Disk<'a>, Cell<[u32; 10]>);
+
+    impl Storage for &Counting<'_> {
+        const READ_BYTES: u32 = 4;
+
+        fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
+            let mut reads = self.1.get();
+            for page in offset / 512..(offset + out.len() as u64).div_ceil(512) {
+                reads[page as usize] += 1;
+            }
+            self.1.set(reads);
+            self.0.copy(offset, out)
+        }
+    }
+
+    #[test]
     fn a_stream_is_read_ahead_and_a_jump_is_not() {
         let weights = weights::<{ 12 * 512 }>();
         let mut memory = [0; 4 * 512];
@@ -201,6 +264,32 @@ mod tests {
         }
         let reads: &[_] = &[(7 * 512, 512), (0, 512), (512, 2 * 512), (3 * 512, 4 * 512)];
         assert_eq!(pager.storage.reads(), reads);
+    }
+
+    #[test]
+    fn what_is_announced_is_read_together_and_nothing_behind_it() {
+        let weights = weights::<{ 40 * 512 }>();
+        let mut memory = [0; 4 * 512];
+        let length = weights.len() as u64;
+        let mut pager = BufferedPager::new(Disk::new(&weights), &mut memory, 512, length).unwrap();
+        let pages = |first: u64, count: usize| (first * 512, count * 512);
+        pager.want(7..10);
+        pager.want(20..26);
+        pager.want(2..3);
+        for page in [7, 8, 9, 20, 21, 22, 23, 24, 25, 2, 30] {
+            assert_eq!(pager.page(page).unwrap()[..512], weights[page as usize * 512..][..512]);
+        }
+        let reads = [pages(7, 3), pages(20, 4), pages(24, 2), pages(2, 1), pages(30, 1)];
+        assert_eq!(pager.storage.reads(), reads);
+        // The device is sent on as soon as an announced piece is in memory.
+        assert_eq!(pager.storage.wanted(), [7 * 512, 20 * 512, 2 * 512]);
+        // Passed over: what was announced before is not expected any more.
+        pager.want(5..7);
+        pager.want(11..13);
+        for page in [11, 12, 5, 6] {
+            pager.page(page).unwrap();
+        }
+        assert_eq!(pager.storage.reads()[5..], [pages(11, 2), pages(5, 1), pages(6, 2)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A device that fails as devices do, to see how a program takes it.
 
 use crate::buffered::SetupError;
+use core::ops::Range;
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
 
 /// How often a page that is read fails, in parts per million; the same seed gives the same faults.
@@ -105,8 +106,8 @@ impl<P: Pager> Pager for FaultyPager<'_, P> {
         false
     }
 
-    fn prefetch(&mut self, page: u32) {
-        self.inner.prefetch(page);
+    fn want(&mut self, pages: Range<u32>) {
+        self.inner.want(pages);
     }
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {

@@ -8,7 +8,7 @@
 //! * [`SdCard`] drives an SD card over SPI (`embedded-hal`'s `SpiBus`).
 //! * Around any pager: [`FaultyPager`] makes a device fail as devices do, and [`TracingPager`] tells
 //!   what is asked of it.
-//! * [`conformance::check`] tests a pager of your own.
+//! * [`conformance::check`] and [`conformance::check_reads`] test a pager of your own.
 //!
 //! ```
 //! use omex_hal::Pager;
@@ -34,6 +34,7 @@
 //! ```
 #![no_std]
 
+mod announced;
 mod block;
 mod buffered;
 pub mod conformance;

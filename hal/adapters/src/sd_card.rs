@@ -46,20 +46,24 @@ impl fmt::Display for SdCardError {
 
 impl core::error::Error for SdCardError {}
 
-/// An SD card of any capacity.
+/// An SD card of any capacity, alone on its bus.
+///
+/// A read is left open: the card fetches the blocks behind it while nobody asks, so that a read that
+/// goes on there has neither a command to send nor the card's access time to wait for.
 #[derive(Debug)]
 pub struct SdCard<B, S> {
     bus: B,
     select: S,
     /// Addresses are blocks (SDHC, SDXC) instead of bytes (SDSC).
     addresses_blocks: bool,
+    /// The block that the card sends next, if a read is open; then the card is selected.
+    open: Option<u32>,
 }
 
 const GO_IDLE: u8 = 0;
 const SEND_IF_COND: u8 = 8;
 const STOP_TRANSMISSION: u8 = 12;
 const SET_BLOCK_LENGTH: u8 = 16;
-const READ_SINGLE: u8 = 17;
 const READ_MULTIPLE: u8 = 18;
 const SEND_OP_COND: u8 = 41;
 const APPLICATION: u8 = 55;
@@ -87,7 +91,7 @@ impl<B: SpiBus, S: OutputPin> SdCard<B, S> {
     /// # Errors
     /// A card that is absent, or does not start.
     pub fn start(bus: B, select: S) -> Result<Self, SdCardError> {
-        let mut card = Self { bus, select, addresses_blocks: false };
+        let mut card = Self { bus, select, addresses_blocks: false, open: None };
         card.select.set_high().map_err(|_| SdCardError::Bus)?;
         card.skip(10)?;
         card.selected(|card| {
@@ -142,11 +146,15 @@ impl<B: SpiBus, S: OutputPin> SdCard<B, S> {
     ) -> Result<T, SdCardError> {
         self.select.set_low().map_err(|_| SdCardError::Bus)?;
         let result = work(self);
+        self.deselect()?;
+        result
+    }
+
+    fn deselect(&mut self) -> Result<(), SdCardError> {
         self.bus.flush().map_err(|_| SdCardError::Bus)?;
         self.select.set_high().map_err(|_| SdCardError::Bus)?;
         // The card lets go of its output only at the next clock.
-        self.skip(1)?;
-        result
+        self.skip(1)
     }
 
     /// Sends a command and returns its R1 response.
@@ -180,20 +188,53 @@ impl<B: SpiBus, S: OutputPin> SdCard<B, S> {
         }
     }
 
-    fn read(&mut self, address: u32, blocks: &mut [Block]) -> Result<(), SdCardError> {
-        if let [block] = blocks {
-            self.expect(READ_SINGLE, address, READY)?;
-            return self.data(block);
+    /// Reads blocks from the open read if that is where they are, or from one that it opens.
+    fn read(&mut self, first: u32, blocks: &mut [Block]) -> Result<(), SdCardError> {
+        if self.open != Some(first) {
+            self.open(first)?;
         }
-        self.expect(READ_MULTIPLE, address, READY)?;
         let read = blocks.iter_mut().try_for_each(|block| self.data(block));
+        match first.checked_add(blocks.len() as u32) {
+            Some(next) if read.is_ok() => self.open = Some(next),
+            _ => {
+                // What went wrong first is what tells most.
+                let closed = self.close();
+                return read.and(closed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the card send what begins with a block, instead of what it sends now.
+    fn open(&mut self, first: u32) -> Result<(), SdCardError> {
+        self.close()?;
+        let unit = if self.addresses_blocks { 1 } else { BLOCK_BYTES as u32 };
+        let past_the_end = SdCardError::Refused { command: READ_MULTIPLE, response: ADDRESS_ERROR };
+        let address = first.checked_mul(unit).ok_or(past_the_end)?;
+        self.select.set_low().map_err(|_| SdCardError::Bus)?;
+        let opened = self.expect(READ_MULTIPLE, address, READY);
+        if opened.is_err() {
+            let _ = self.deselect();
+            return opened;
+        }
+        self.open = Some(first);
+        Ok(())
+    }
+
+    /// Ends the open read, if there is one.
+    fn close(&mut self) -> Result<(), SdCardError> {
+        if self.open.take().is_none() {
+            return Ok(());
+        }
+        // The response may complain of the card's end, which the card ran ahead to.
         let stopped = self.command(STOP_TRANSMISSION, 0);
         for _ in 0..DATA_BYTES {
             if self.byte()? == 0xff {
                 break;
             }
         }
-        read.and(stopped.map(|_| ()))
+        let deselected = self.deselect();
+        stopped.and(deselected)
     }
 
     fn data(&mut self, block: &mut Block) -> Result<(), SdCardError> {
@@ -234,9 +275,7 @@ impl<B: SpiBus, S: OutputPin> BlockDevice for SdCard<B, S> {
         if out.is_empty() {
             return Ok(());
         }
-        let unit = if self.addresses_blocks { 1 } else { BLOCK_BYTES as u32 };
-        let address = first.checked_mul(unit).ok_or(StorageError::End)?;
-        self.selected(|card| card.read(address, out)).map_err(|error| match error {
+        self.read(first, out).map_err(|error| match error {
             SdCardError::Refused { response, .. }
                 if response & (ADDRESS_ERROR | PARAMETER_ERROR) != 0 =>
             {
@@ -247,6 +286,13 @@ impl<B: SpiBus, S: OutputPin> BlockDevice for SdCard<B, S> {
             }
             _ => StorageError::Device,
         })
+    }
+
+    fn want(&mut self, first: u32) {
+        if self.open != Some(first) {
+            // If that fails, so does the read, which tells.
+            let _ = self.open(first);
+        }
     }
 }
 

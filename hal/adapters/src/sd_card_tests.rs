@@ -20,12 +20,18 @@ struct Card<'a> {
     answers: usize,
     ready: bool,
     reading: Option<Reading>,
+    /// Bytes of time that the card takes to find a block; time passes while it is idle, too.
+    access: usize,
+    /// Bytes that were exchanged.
+    bytes: usize,
 }
 
 /// A transfer under way.
 #[derive(Clone, Copy)]
 struct Reading {
     block: usize,
+    /// When the card has found it.
+    found: usize,
     /// Byte of the block's frame: a gap, the token, 512 bytes of data, two of CRC.
     at: usize,
     multiple: bool,
@@ -44,10 +50,13 @@ impl<'a> Card<'a> {
             answers: 0,
             ready: false,
             reading: None,
+            access: 0,
+            bytes: 0,
         }
     }
 
     fn exchange(&mut self, byte: u8) -> u8 {
+        self.bytes += 1;
         let out = self.next_answer();
         if self.received > 0 || byte & 0xc0 == 0x40 {
             self.frame[self.received] = byte;
@@ -67,13 +76,16 @@ impl<'a> Card<'a> {
             self.answers -= 1;
             return byte;
         }
-        let Some(Reading { block, at, multiple }) = self.reading else { return 0xff };
+        let Some(Reading { block, found, at, multiple }) = self.reading else { return 0xff };
+        if self.bytes < found {
+            return 0xff;
+        }
         let is_broken = self.broken == Some(block) || (block + 1) * BLOCK_BYTES > self.blocks.len();
         self.reading = match at {
             1 if is_broken => None,
-            515 if multiple => Some(Reading { block: block + 1, at: 0, multiple }),
+            515 if multiple => Some(Reading { block: block + 1, found, at: 0, multiple }),
             515 => None,
-            _ => Some(Reading { block, at: at + 1, multiple }),
+            _ => Some(Reading { block, found, at: at + 1, multiple }),
         };
         match at {
             1 if self.broken == Some(block) => 0x04,
@@ -118,7 +130,8 @@ impl<'a> Card<'a> {
                     return self.say(&[0xff, 0x40]);
                 }
                 self.say(&[0xff, 0x00]);
-                self.reading = Some(Reading { block, at: 0, multiple: command == 18 });
+                let (found, multiple) = (self.bytes + self.access, command == 18);
+                self.reading = Some(Reading { block, found, at: 0, multiple });
             }
             _ => self.say(&[0x04 | r1]),
         }
@@ -188,6 +201,40 @@ fn cards_of_both_address_kinds_conform() {
         let mut pager = BufferedPager::new(Blocks(card), &mut memory, 512, 8000).unwrap();
         assert_eq!(conformance::check(&mut pager, &weights[..8000]), Ok(()));
     }
+}
+
+/// Bytes that pass on the bus while blocks are read in pieces, each after some time of computing.
+fn bytes_of_pieces(pieces: &[(u32, usize)], announced: bool) -> usize {
+    let weights = weights::<16384>();
+    let mut card = SdCard::start(Card::new(&weights, true), Pin).unwrap();
+    card.bus().access = 1000;
+    card.bus().bytes = 0;
+    let mut computed = 0;
+    for (first, count) in pieces {
+        if announced {
+            card.want(*first);
+        }
+        card.bus().bytes += 2000;
+        computed += 2000;
+        let mut blocks = [[0; 512]; 8];
+        card.read_blocks(*first, &mut blocks[..*count]).unwrap();
+        let expected = &weights[*first as usize * 512..];
+        assert!(expected.starts_with(blocks[..*count].as_flattened()));
+    }
+    card.bus().bytes - computed
+}
+
+#[test]
+fn a_read_goes_on_without_waiting_and_an_announced_one_has_begun() {
+    let data = |blocks: usize| blocks * 515;
+    let sequential = [(0, 8), (8, 8), (16, 8), (24, 8)];
+    let bytes = bytes_of_pieces(&sequential, false);
+    assert!((data(32) + 1000..data(32) + 1100).contains(&bytes), "{bytes}");
+    let leaps = [(20, 2), (3, 1), (9, 4), (0, 1)];
+    let bytes = bytes_of_pieces(&leaps, false);
+    assert!((data(8) + 4000..data(8) + 4300).contains(&bytes), "{bytes}");
+    let bytes = bytes_of_pieces(&leaps, true);
+    assert!((data(8)..data(8) + 300).contains(&bytes), "{bytes}");
 }
 
 #[test]

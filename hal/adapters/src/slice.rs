@@ -31,8 +31,6 @@ impl Pager for SlicePager<'_> {
         true
     }
 
-    fn prefetch(&mut self, _page: u32) {}
-
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         let start = u64::from(page) * u64::from(self.geometry.page_size);
         let rest = usize::try_from(start).ok().and_then(|start| self.bytes.get(start..));

@@ -13,30 +13,30 @@ pub(crate) struct Disk<'a> {
     bytes: &'a [u8],
     reads: [(u64, usize); 64],
     count: usize,
+    wanted: [u64; 16],
+    wants: usize,
     /// Reads that touch this byte fail.
     pub(crate) broken: Option<u64>,
 }
 
 impl<'a> Disk<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, reads: [(0, 0); 64], count: 0, broken: None }
+        let (reads, wanted) = ([(0, 0); 64], [0; 16]);
+        Self { bytes, reads, count: 0, wanted, wants: 0, broken: None }
     }
 
     /// Offset and length of the first reads.
     pub(crate) fn reads(&self) -> &[(u64, usize)] {
         &self.reads[..self.count]
     }
-}
 
-impl Storage for Disk<'_> {
-    const READ_BYTES: u32 = 4;
+    /// Offsets of the first hints.
+    pub(crate) fn wanted(&self) -> &[u64] {
+        &self.wanted[..self.wants]
+    }
 
-    fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
-        assert!(offset.is_multiple_of(4) && out.len().is_multiple_of(4));
-        if self.count < self.reads.len() {
-            self.reads[self.count] = (offset, out.len());
-            self.count += 1;
-        }
+    /// Fills `out` and keeps no list.
+    pub(crate) fn copy(&self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
         let end = offset + out.len() as u64;
         if self.broken.is_some_and(|at| (offset..end).contains(&at)) {
             return Err(StorageError::Device);
@@ -49,5 +49,25 @@ impl Storage for Disk<'_> {
         let length = rest.len().min(out.len());
         out[..length].copy_from_slice(&rest[..length]);
         Ok(())
+    }
+}
+
+impl Storage for Disk<'_> {
+    const READ_BYTES: u32 = 4;
+
+    fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
+        assert!(offset.is_multiple_of(4) && out.len().is_multiple_of(4));
+        if self.count < self.reads.len() {
+            self.reads[self.count] = (offset, out.len());
+            self.count += 1;
+        }
+        self.copy(offset, out)
+    }
+
+    fn want(&mut self, offset: u64) {
+        if self.wants < self.wanted.len() {
+            self.wanted[self.wants] = offset;
+            self.wants += 1;
+        }
     }
 }

@@ -1,12 +1,18 @@
 //! Tells what is asked of a pager.
 
+use core::ops::Range;
 use omex_hal::{PageError, PageGeometry, Pager};
 
 /// One call of a pager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The page was hinted at.
-    Prefetch(u32),
+    /// Pages were announced.
+    Want {
+        /// The first of them.
+        first: u32,
+        /// The first one behind them.
+        end: u32,
+    },
     /// The page was asked for and returned.
     Page {
         /// Its number.
@@ -50,7 +56,7 @@ impl Counters {
             }
             Event::Failed(_) => self.failures += 1,
             Event::Discard(_) => self.discards += 1,
-            Event::Page { .. } | Event::Prefetch(_) => {}
+            Event::Page { .. } | Event::Want { .. } => {}
         }
     }
 }
@@ -96,9 +102,9 @@ impl<P: Pager, F: FnMut(Event)> Pager for TracingPager<P, F> {
         self.inner.is_stable(page)
     }
 
-    fn prefetch(&mut self, page: u32) {
-        (self.report)(Event::Prefetch(page));
-        self.inner.prefetch(page);
+    fn want(&mut self, pages: Range<u32>) {
+        (self.report)(Event::Want { first: pages.start, end: pages.end });
+        self.inner.want(pages);
     }
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
@@ -155,7 +161,7 @@ mod tests {
             seen[count] = Some(event);
             count += 1;
         });
-        pager.prefetch(1);
+        pager.want(1..3);
         for page in [0, 0, 1, 2] {
             let _ = pager.page(page);
         }
@@ -163,7 +169,7 @@ mod tests {
         let page = |page, again, sequential| Event::Page { page, bytes: 512, again, sequential };
         let failed = Event::Failed(PageError { page: 2, kind: PageErrorKind::OutOfRange });
         let expected = [
-            Event::Prefetch(1),
+            Event::Want { first: 1, end: 3 },
             page(0, false, false),
             page(0, true, false),
             page(1, false, true),
@@ -179,7 +185,9 @@ mod tests {
         let page = Event::Page { page: 3, bytes: 512, again: false, sequential: true };
         let again = Event::Page { page: 3, bytes: 512, again: true, sequential: false };
         let failed = Event::Failed(PageError { page: 9, kind: PageErrorKind::Device });
-        for event in [page, again, page, failed, Event::Discard(3), Event::Prefetch(4)] {
+        for event in
+            [page, again, page, failed, Event::Discard(3), Event::Want { first: 4, end: 5 }]
+        {
             counters.add(event);
         }
         let expected = Counters { pages: 2, sequential: 2, bytes: 1024, failures: 1, discards: 1 };

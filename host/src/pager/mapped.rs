@@ -108,8 +108,6 @@ impl Pager for MappedPager {
         true
     }
 
-    fn prefetch(&mut self, _page: u32) {}
-
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         let out_of_range = PageError { page, kind: PageErrorKind::OutOfRange };
         let file = self.maps.partition_point(|map| map.first_page <= page).checked_sub(1);

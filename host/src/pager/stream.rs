@@ -122,6 +122,8 @@ struct Aside {
     bytes: usize,
     capacity: usize,
     state: State,
+    /// True if what was returned last lies here.
+    is_in_use: bool,
 }
 
 /// Where a page is.
@@ -149,7 +151,7 @@ impl StreamPager {
         reader.register(&mut spare);
         let capacity = aside_bytes(space.page_size);
         let state = State::Ready(buffer(capacity)?);
-        let aside = Aside { first: 0, bytes: 0, capacity, state };
+        let aside = Aside { first: 0, bytes: 0, capacity, state, is_in_use: false };
         let mut pager = Self {
             geometry: PageGeometry { page_size: space.page_size, pages: space.pages() },
             resident: (0..tiles.pinned_count()).map(|_| None).collect(),
@@ -363,6 +365,10 @@ impl StreamPager {
     fn ensure(&mut self, page: u32) -> Result<Found, PageErrorKind> {
         let tile = self.tiles.at(page).ok_or(PageErrorKind::OutOfRange)?;
         let last = self.last.replace(tile);
+        self.aside.is_in_use &= self.aside.holds(page, self.geometry.page_size);
+        if self.aside.is_in_use {
+            return self.read_aside(page, tile);
+        }
         if self.resident(tile).is_some() {
             return Ok(Found::Resident(tile));
         }
@@ -416,6 +422,7 @@ impl StreamPager {
 
     /// Reads a page out of order, and some behind it.
     fn read_aside(&mut self, page: u32, tile: u32) -> Result<Found, PageErrorKind> {
+        self.aside.is_in_use = true;
         if !self.aside.holds(page, self.geometry.page_size) {
             self.submit_aside(page, tile)?;
         }
@@ -467,8 +474,6 @@ impl Pager for StreamPager {
     fn is_stable(&self, page: u32) -> bool {
         self.tiles.at(page).is_some_and(|tile| self.is_pinned(tile))
     }
-
-    fn prefetch(&mut self, _page: u32) {}
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         self.give_back();

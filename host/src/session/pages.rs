@@ -3,6 +3,7 @@
 use crate::cancel::Cancel;
 use crate::pager::{MappedPager, Progress, StreamPager};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a plan says that weights come from.
@@ -50,8 +51,8 @@ impl Pager for Pages {
         self.source.pager().is_stable(page)
     }
 
-    fn prefetch(&mut self, page: u32) {
-        self.source.pager_mut().prefetch(page);
+    fn want(&mut self, pages: Range<u32>) {
+        self.source.pager_mut().want(pages);
     }
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {

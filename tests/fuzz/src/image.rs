@@ -130,8 +130,6 @@ impl Pager for Whole<'_> {
         true
     }
 
-    fn prefetch(&mut self, _page: u32) {}
-
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         pages(self.0, page)
     }
@@ -149,8 +147,6 @@ impl Pager for OnePage<'_> {
     fn geometry(&self) -> PageGeometry {
         geometry(self.data)
     }
-
-    fn prefetch(&mut self, _page: u32) {}
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         let bytes = pages(self.data, page)?;
