@@ -146,6 +146,31 @@ fn every_text_is_the_one_that_omex_run_gives() {
     }
 }
 
+/// What prompts begin with in common is run once, and changes no text.
+#[test]
+fn prompts_that_begin_alike_share_what_was_run() {
+    let system = "Nell was a clever robot. She lived by the sea with her friend Leo. ".repeat(3);
+    let ends = ["One day", "The sun", "One day, Leo", "\"Look!\"", "One day", "She", "He"];
+    let line = |(i, end): (usize, &&str)| json!({"prompt": format!("{system}{end}"), "temperature": 0.7, "seed": i, "max_tokens": 5 + 9 * i});
+    let lines: Vec<_> = ends.iter().enumerate().map(line).collect();
+    write_lines(&folder().join("alike.jsonl"), &lines);
+    for parallel in ["1", "3", "8"] {
+        let name = format!("alike-{parallel}.jsonl");
+        let said = batch("alike.jsonl", &name, &["--parallel", parallel, "--json"]);
+        succeeds(&said);
+        let said = json_of(&said);
+        let outputs = outputs(&name);
+        assert_eq!(outputs.len(), lines.len());
+        for (number, line) in (1..).zip(&lines) {
+            assert_eq!(outputs[&number], alone(number, line, "model.omex"), "{parallel} at once");
+        }
+        let shared = said["shared_tokens"].as_u64().unwrap();
+        let tokens = run_in(folder(), &["tokenize", "model.omex", &system, "--json"]);
+        let of_system = json_of(&tokens)["ids"].as_array().unwrap().len() as u64 - 2;
+        assert!(shared >= 6 * of_system, "{shared} shared of 6 times {of_system}");
+    }
+}
+
 #[test]
 fn an_image_plays_one_text_after_another() {
     static MODEL: OnceLock<Converted> = OnceLock::new();

@@ -117,6 +117,39 @@ fn with_engines(context: u32, kv: Kv, threads: usize, test: impl Fn(Engine<'_>, 
 
 const CACHES: [(Kv, usize); 3] = [(Kv::F16, 1), (Kv::F32, 2), (Kv::Int8, 3)];
 
+/// Texts that begin as others do, or end earlier, go on as if they had been run alone.
+#[test]
+fn a_fork_goes_on_as_the_text_that_it_was_taken_from() {
+    for (kv, threads) in CACHES {
+        with_engines(64, kv, threads, |mut engine, mut plain, what| {
+            let mut random = Random(23);
+            let mut texts = vec![vec![]; SEQUENCES as usize];
+            for _ in 0..40 {
+                let (from, to) = (random.below(3), random.below(3));
+                let length = random.below(texts[from].len() as u64 + 1);
+                engine.fork(from as u32, to as u32, length as u32).unwrap();
+                texts[to] = texts[from][..length].to_vec();
+                let mut pass = Pass::default();
+                for (sequence, text) in texts.iter_mut().enumerate() {
+                    if text.len() > 50 {
+                        engine.fork(sequence as u32, sequence as u32, 0).unwrap();
+                        text.clear();
+                    }
+                    for _ in 0..random.below(5) {
+                        text.push(random.token());
+                        pass.push(sequence, text.clone(), random.below(3) > 0);
+                    }
+                }
+                if !pass.inputs.is_empty() {
+                    pass.run_and_compare(&mut engine, &mut plain, what);
+                }
+            }
+            assert!(matches!(engine.fork(0, 3, 0), Err(RunError::Sequence(3))));
+            assert!(matches!(engine.fork(0, 1, 65), Err(RunError::Position(65))));
+        });
+    }
+}
+
 #[test]
 fn trees_of_several_sequences_give_the_logits_of_plain_decoding() {
     for (kv, threads) in CACHES {

@@ -326,6 +326,34 @@ impl<'a> Engine<'a> {
         taken
     }
 
+    /// Has sequence `to` hold the first `length` positions of sequence `from`, and nothing else: what
+    /// texts begin with in common is run once. Both may be the same, which goes back.
+    ///
+    /// # Errors
+    /// A sequence that the plan does not have; or a length that `from` can't go back to, and then
+    /// nothing has changed.
+    pub fn fork(&mut self, from: u32, to: u32, length: u32) -> Result<(), RunError> {
+        let end = |sequence: u32| {
+            self.ends.get(sequence as usize).copied().ok_or(RunError::Sequence(sequence))
+        };
+        let (held, _) = (end(from)?, end(to)?);
+        if !self.reach.may_follow(length, held) {
+            return Err(RunError::Position(length));
+        }
+        if from != to {
+            let Player { plan, program, states, .. } = &mut self.player;
+            states.copy(program, plan, (from, to), length)?;
+        }
+        // Its columns can't be accepted any more.
+        if self.player.inputs.iter().any(|input| input.sequence == to) {
+            self.player.inputs.clear();
+        }
+        if let Some(end) = self.ends.get_mut(to as usize) {
+            *end = length;
+        }
+        Ok(())
+    }
+
     /// Puts the keys and values of a column and its ancestors in their places, which lie among
     /// those of the pass; spare ones lie behind these.
     fn take_spare(

@@ -53,6 +53,8 @@ pub struct Summary {
     pub forgetful: u64,
     /// Tokens generated.
     pub tokens: u64,
+    /// Tokens of prompts that were not run, since another prompt begins with them.
+    pub shared_tokens: u64,
     /// Time taken.
     pub seconds: f64,
     /// Passes over the weights.
@@ -169,6 +171,7 @@ pub fn run(
         let (tokens, answers) = batch.slots.pass().map_err(&failed)?;
         batch.keep(answers)?;
         let summary = &mut batch.summary;
+        summary.shared_tokens = batch.slots.shared();
         summary.passes += 1;
         summary.tokens += tokens;
         summary.seconds = start.elapsed().as_secs_f64();

@@ -122,9 +122,13 @@ impl Args {
 
 fn picture(summary: &Summary) -> String {
     let Summary { done, failed, skipped, tokens, seconds, passes, tok_s, .. } = summary;
+    let shared = match summary.shared_tokens {
+        0 => String::new(),
+        count => format!("; {count} tokens that prompts begin with in common were run once"),
+    };
     format!(
         "{done} done, {failed} failed, {skipped} skipped: {tokens} tokens in {seconds:.1} s and \
-         {passes} passes, {tok_s:.1} tok/s\n"
+         {passes} passes, {tok_s:.1} tok/s{shared}\n"
     )
 }
 
