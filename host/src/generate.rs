@@ -2,6 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::draft::{Counts, Drafting};
+pub use crate::event::{Event, Listener};
 use crate::saved_session::SavedSession;
 use crate::session::{Model, holds_only_keys};
 use crate::{Error, Result};
@@ -28,33 +29,6 @@ pub struct Request<'r> {
     pub cancel: Cancel,
 }
 
-/// What is told while a text is generated.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'e> {
-    /// A pass was run.
-    Pass {
-        /// When it began.
-        began: Instant,
-        /// Tokens of the text that it ran.
-        tokens: usize,
-    },
-    /// The whole prompt was run.
-    Prompt,
-    /// The text goes on.
-    Token {
-        /// The token.
-        id: u32,
-        /// What can be read with it: a character may take several tokens. Empty if the model has no
-        /// tokenizer.
-        text: &'e str,
-    },
-    /// The text has ended, with what could not be read until now.
-    End {
-        /// The rest of it.
-        text: &'e str,
-    },
-}
-
 /// What was generated, and what it took.
 #[derive(Clone, Debug, Default)]
 pub struct Generated {
@@ -73,9 +47,6 @@ pub struct Generated {
     /// Passes that left planes out because memory was short.
     pub reduced_passes: u64,
 }
-
-/// Is told what happens; an error ends the text.
-pub type Listener<'l> = &'l mut dyn FnMut(Event<'_>) -> Result<()>;
 
 /// Generates a text with an engine of the model. A text that is kept is saved however it ends.
 ///

@@ -22,6 +22,7 @@ pub mod dispatch;
 pub mod draft;
 mod durable;
 pub mod error;
+mod event;
 pub mod export;
 pub mod forecast;
 pub mod generate;

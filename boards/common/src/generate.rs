@@ -4,7 +4,7 @@ use crate::command::Command;
 use crate::failure::Failure;
 use crate::host;
 use crate::medium::Medium;
-use crate::play::{Image, split};
+use crate::image::{Image, split};
 use crate::report::Report;
 use crate::text::{Ids, Text};
 use omex_core::engine::{Engine, Model};

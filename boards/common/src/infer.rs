@@ -6,7 +6,7 @@
 use crate::failure::Failure;
 use crate::host::{self, File};
 use crate::medium::Medium;
-use crate::play::Image;
+use crate::image::Image;
 use crate::report::Report;
 use core::ffi::CStr;
 use omex_core::engine::{Engine, Model};

@@ -12,6 +12,7 @@ mod failure;
 #[cfg(feature = "text")]
 mod generate;
 mod host;
+mod image;
 #[cfg(feature = "int8")]
 mod infer;
 mod medium;

@@ -4,17 +4,14 @@ use crate::failure::Failure;
 #[cfg(feature = "text")]
 use crate::generate;
 use crate::host::Output;
+use crate::image::{Image, split};
 #[cfg(feature = "int8")]
 use crate::infer;
 use crate::medium::Medium;
 use crate::report::Report;
-use omex_core::arena::ALIGNMENT;
-use omex_core::engine::{Engine, Model};
-use omex_core::error::LoadError;
 use omex_core::image::{self, HEADER_BYTES, Header};
 use omex_core::simd::PORTABLE;
-use omex_hal::Serial;
-use omex_hal_adapters::{BLOCK_BYTES, SetupError};
+use omex_hal_adapters::BLOCK_BYTES;
 
 /// Why an image is refused whose operations this firmware has, but not what the image takes.
 #[cfg(not(all(feature = "text", feature = "int8")))]
@@ -56,71 +53,4 @@ fn header(medium: &impl Medium, memory: &mut [u8]) -> Result<Header, Failure> {
     let read = image::read(&mut pager, 0, &mut bytes);
     let header = read.and_then(|()| Header::parse(&bytes, PORTABLE.crc32c));
     header.map_err(|error| Failure::load(error, BLOCK_BYTES as u32))
-}
-
-/// An image.
-pub struct Image<'i, M> {
-    /// Where it lies.
-    pub medium: &'i M,
-    /// What it begins with.
-    pub header: Header,
-}
-
-impl<M: Medium> Image<'_, M> {
-    /// A failure to load.
-    pub fn load(&self, error: LoadError) -> Failure {
-        Failure::load(error, self.header.page_size)
-    }
-
-    /// Loads the tables, through pages in memory that is free afterwards.
-    #[inline(never)]
-    fn open<'a>(&self, tables: &'a mut [u8], free: &mut [u8]) -> Result<Model<'a>, Failure> {
-        let mut pager = self.pager(free)?;
-        let opened = image::open(&mut pager, PORTABLE.crc32c, tables);
-        opened.map(|(_, model, _)| model).map_err(|error| self.load(error))
-    }
-
-    /// The pages, read through `ring`.
-    fn pager<'m>(&'m self, ring: &'m mut [u8]) -> Result<M::Pager<'m>, SetupError> {
-        let pages = self.header.pages;
-        let length = pages.offset.saturating_add(pages.length);
-        self.medium.pager(ring, self.header.page_size, length)
-    }
-
-    /// Has `play` use an engine in `memory`; what the engine leaves is for pages.
-    ///
-    /// # Errors
-    /// Too little memory, and those of `play`.
-    pub fn with_engine(
-        &self,
-        model: &Model<'_>,
-        memory: &mut [u8],
-        report: &mut Report<'_>,
-        play: impl FnOnce(&mut Engine<'_>, &mut Report<'_>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let load = |error| self.load(error);
-        let layout = model.layout(&self.pager(memory)?).map_err(load)?;
-        let page = if M::COPIES { self.header.page_size.into() } else { 0 };
-        let (needed, given) = (layout.total() + page, memory.len() as u64);
-        if given < needed {
-            return Err(load(LoadError::Memory { needed, given }));
-        }
-        let (memory, ring) = split(memory, layout.total()).map_err(load)?;
-        report.memory(memory.len(), ring.len());
-        let mut pager = self.pager(ring)?;
-        let engine = Engine::new(model.clone(), memory, &mut pager, &PORTABLE, &Serial);
-        play(&mut engine.map_err(load)?, report)
-    }
-}
-
-/// The first `bytes` bytes, rounded up so that what follows is aligned, and the rest.
-///
-/// # Errors
-/// There are fewer.
-pub fn split(memory: &mut [u8], bytes: u64) -> Result<(&mut [u8], &mut [u8]), LoadError> {
-    let given = memory.len() as u64;
-    let place = usize::try_from(bytes).ok().and_then(|b| b.checked_next_multiple_of(ALIGNMENT));
-    place
-        .and_then(|place| memory.split_at_mut_checked(place))
-        .ok_or(LoadError::Memory { needed: bytes, given })
 }

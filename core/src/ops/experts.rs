@@ -1,6 +1,6 @@
 //! Mixtures of experts: gated feed-forward layers of which each token meets some (arXiv:2401.04088).
 
-use super::gated::elementwise;
+use super::activation::elementwise;
 use super::linear::multiply;
 use super::route::check_choice;
 use super::{Activation, Form, Numbers, Operation, Reads, operands};

@@ -7,6 +7,7 @@
 //! A new operation is a file here, a line in [`for_each_op`], and a row in `docs/format.md`.
 
 mod activate;
+mod activation;
 mod add;
 mod angles;
 mod attend;
@@ -27,7 +28,8 @@ mod soft_cap;
 mod softmax;
 mod store;
 
-pub use activate::{Activate, Activation};
+pub use activate::Activate;
+pub use activation::Activation;
 pub use add::Add;
 pub use angles::Angles;
 pub use attend::{Attend, Mask};

@@ -1,7 +1,7 @@
 //! Fusing products: matrices with the same input, whose results lie side by side, become one matrix,
 //! which is read and multiplied at once.
 
-use super::weights::Planned;
+use super::planned::Planned;
 use crate::arch::Data;
 use crate::graph::{Graph, Node, ValueRef, name_in_layer};
 use omex_core::quant::Format;

@@ -2,6 +2,7 @@
 
 mod ends;
 mod fuse;
+mod planned;
 mod range;
 mod rows;
 mod weights;

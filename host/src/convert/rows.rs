@@ -1,7 +1,7 @@
 //! Rows of stored tensors into panels of blocks.
 
+use super::planned::Planned;
 use super::range::{check_scales, read_row};
-use super::weights::Planned;
 use crate::Result;
 use crate::arch::{Data, Order, Source, TensorPlan};
 use crate::import::{Container, Encoding};

@@ -1,9 +1,10 @@
 //! Which tensors a package has, in which precision and in which file; and writing them.
 
+use super::planned::Planned;
 use super::{Compensations, fuse::fuse, rows::write_tensor};
-use crate::arch::{Blueprint, Role, Source, TensorPlan};
+use crate::arch::{Blueprint, Role, TensorPlan};
 use crate::graph::Graph;
-use crate::import::{Container, Encoding};
+use crate::import::Container;
 use crate::package::{FileEntry, TensorEntry, WeightIndex};
 use crate::page_writer::PageWriter;
 use crate::quantize::Precision;
@@ -13,34 +14,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
-
-/// A tensor of the package in the format that it will have.
-#[derive(Clone)]
-pub(super) struct Planned {
-    pub(super) plan: TensorPlan,
-    pub(super) format: Format,
-    /// 0 for what is nearest to the source, 1 for what is nearest to what that got wrong.
-    pub(super) plane: u32,
-}
-
-impl Planned {
-    fn new(source: &dyn Container, precision: Option<Precision>, plan: TensorPlan) -> Self {
-        let format = format_of(source, precision, &plan);
-        Self { plan, format, plane: 0 }
-    }
-
-    /// True if a row of the source is not exactly what int4 can hold.
-    fn is_rounded_to_int4(&self, source: &dyn Container) -> bool {
-        let exact = |s: &Source| {
-            source.tensor(&s.tensor).is_none_or(|info| info.encoding == Encoding::Q4_0)
-        };
-        self.format == Format::Int4 && !self.plan.sources().iter().all(exact)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.format.tensor_bytes(self.plan.rows, self.plan.columns)
-    }
-}
 
 /// The tensors of each file, in the order of use, and the graph that uses them.
 pub(super) struct WeightLayout {
@@ -188,27 +161,5 @@ fn precision_of(format: Format) -> Precision {
         Format::F16 => Precision::F16,
         Format::Int8 => Precision::Int8,
         Format::Int4 => Precision::Int4,
-    }
-}
-
-/// The format that a tensor gets. The first and the last matrix cost the most when they are rounded
-/// to int4: they become int8 then.
-fn format_of(source: &dyn Container, precision: Option<Precision>, plan: &TensorPlan) -> Format {
-    let first = plan.sources().first().and_then(|first| source.tensor(&first.tensor));
-    let encoding = first.map(|info| info.encoding);
-    match (plan.role, precision) {
-        (Role::Vector, _) => Format::Vector,
-        (Role::Channels, _) => Format::Channels,
-        (_, None) => kept_format(encoding),
-        (Role::Outer, Some(Precision::Int4)) if encoding != Some(Encoding::Q4_0) => Format::Int8,
-        (Role::Matrix | Role::Experts | Role::Outer, Some(precision)) => precision.into(),
-    }
-}
-
-/// The format that takes the numbers of an encoding over as they are, or else int8.
-fn kept_format(encoding: Option<Encoding>) -> Format {
-    match encoding {
-        Some(Encoding::Q4_0) => Format::Int4,
-        _ => Format::Int8,
     }
 }

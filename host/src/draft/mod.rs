@@ -10,7 +10,7 @@ pub use drafter::{Drafter, ModelDrafter, Recorded, check_vocabularies};
 pub use width::{Pass, Width};
 
 use crate::Result;
-use crate::generate::{Event, Listener};
+use crate::event::{Event, Listener};
 use crate::pager::Progress;
 use crate::session::Model;
 use omex_core::draft::Drafted;

@@ -1,0 +1,82 @@
+//! An image on a medium, and the engine that plays it.
+
+use crate::failure::Failure;
+use crate::medium::Medium;
+use crate::report::Report;
+use omex_core::arena::ALIGNMENT;
+use omex_core::engine::{Engine, Model};
+use omex_core::error::LoadError;
+use omex_core::image::{self, Header};
+use omex_core::simd::PORTABLE;
+use omex_hal::Serial;
+use omex_hal_adapters::SetupError;
+
+/// An image.
+pub struct Image<'i, M> {
+    /// Where it lies.
+    pub medium: &'i M,
+    /// What it begins with.
+    pub header: Header,
+}
+
+impl<M: Medium> Image<'_, M> {
+    /// A failure to load.
+    pub fn load(&self, error: LoadError) -> Failure {
+        Failure::load(error, self.header.page_size)
+    }
+
+    /// Loads the tables, through pages in memory that is free afterwards.
+    ///
+    /// # Errors
+    /// A device or an image that is damaged, or does not fit the board.
+    #[inline(never)]
+    pub fn open<'a>(&self, tables: &'a mut [u8], free: &mut [u8]) -> Result<Model<'a>, Failure> {
+        let mut pager = self.pager(free)?;
+        let opened = image::open(&mut pager, PORTABLE.crc32c, tables);
+        opened.map(|(_, model, _)| model).map_err(|error| self.load(error))
+    }
+
+    /// The pages, read through `ring`.
+    fn pager<'m>(&'m self, ring: &'m mut [u8]) -> Result<M::Pager<'m>, SetupError> {
+        let pages = self.header.pages;
+        let length = pages.offset.saturating_add(pages.length);
+        self.medium.pager(ring, self.header.page_size, length)
+    }
+
+    /// Has `play` use an engine in `memory`; what the engine leaves is for pages.
+    ///
+    /// # Errors
+    /// Too little memory, and those of `play`.
+    pub fn with_engine(
+        &self,
+        model: &Model<'_>,
+        memory: &mut [u8],
+        report: &mut Report<'_>,
+        play: impl FnOnce(&mut Engine<'_>, &mut Report<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let load = |error| self.load(error);
+        let layout = model.layout(&self.pager(memory)?).map_err(load)?;
+        let page = if M::COPIES { self.header.page_size.into() } else { 0 };
+        let (needed, given) = (layout.total() + page, memory.len() as u64);
+        if given < needed {
+            return Err(load(LoadError::Memory { needed, given }));
+        }
+        let (memory, ring) = split(memory, layout.total()).map_err(load)?;
+        report.memory(memory.len(), ring.len());
+        let mut pager = self.pager(ring)?;
+        let engine = Engine::new(model.clone(), memory, &mut pager, &PORTABLE, &Serial);
+        play(&mut engine.map_err(load)?, report)
+    }
+}
+
+/// The first `bytes` bytes, rounded up so that what follows is aligned, and the rest.
+///
+/// # Errors
+/// There are fewer.
+pub fn split(memory: &mut [u8], bytes: u64) -> Result<(&mut [u8], &mut [u8]), LoadError> {
+    let given = memory.len() as u64;
+    let place = usize::try_from(bytes).ok().and_then(|b| b.checked_next_multiple_of(ALIGNMENT));
+    place
+        .and_then(|place| memory.split_at_mut_checked(place))
+        .ok_or(LoadError::Memory { needed: bytes, given })
+}

@@ -1,0 +1,96 @@
+//! Activation functions.
+
+use super::{Columns, ColumnsMut};
+use crate::math::{erf, exp, tanh};
+use crate::rows::share_rows;
+use omex_hal::Parallel;
+use serde::{Deserialize, Serialize};
+
+/// An activation function. They are only ever appended: their order is the encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x.
+    Identity,
+    /// x / (1 + exp(-x)), also called swish.
+    Silu,
+    /// x (1 + erf(x / √2)) / 2 (arXiv:1606.08415).
+    Gelu,
+    /// x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+    /// tanh(x).
+    Tanh,
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
+}
+
+impl Activation {
+    /// True if this build plays it.
+    pub(super) fn is_played(self) -> bool {
+        cfg!(feature = "float") || self == Self::Silu
+    }
+}
+
+/// √(2/π).
+const GELU: f32 = 0.797_884_6;
+
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
+}
+
+fn gelu_tanh(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(GELU * (x + 0.044_715 * x * x * x)))
+}
+
+/// Fewer activations than this are not worth waking another core.
+const TASK: usize = 16 << 10;
+/// Floats of a cache line: tasks do not share one.
+const LINE: usize = 16;
+
+/// `output` = activation(gate) · up, or activation(`output`) without both.
+pub(super) fn elementwise(
+    activation: Activation,
+    inputs: Option<(Columns<'_>, Columns<'_>)>,
+    output: &mut ColumnsMut<'_>,
+    parallel: &dyn Parallel,
+) {
+    match activation {
+        Activation::Silu => apply(|x| x / (1.0 + exp(-x)), inputs, output, parallel),
+        // Without the feature, `Activation::is_played` has refused the others.
+        _ if !cfg!(feature = "float") => {}
+        Activation::Identity => apply(|x| x, inputs, output, parallel),
+        Activation::Gelu => apply(gelu, inputs, output, parallel),
+        Activation::GeluTanh => apply(gelu_tanh, inputs, output, parallel),
+        Activation::Relu => apply(|x| if x > 0.0 { x } else { 0.0 }, inputs, output, parallel),
+        Activation::Tanh => apply(tanh, inputs, output, parallel),
+        Activation::Sigmoid => apply(|x| 1.0 / (1.0 + exp(-x)), inputs, output, parallel),
+    }
+}
+
+fn apply(
+    f: impl Fn(f32) -> f32 + Sync,
+    inputs: Option<(Columns<'_>, Columns<'_>)>,
+    output: &mut ColumnsMut<'_>,
+    parallel: &dyn Parallel,
+) {
+    let (rows, columns) = (0..output.width, output.count);
+    let tasks = if rows.len() * columns < TASK { 1 } else { parallel.cores() };
+    let per_task = rows.len().div_ceil(tasks.max(1)).next_multiple_of(LINE);
+    share_rows(parallel, output, rows, per_task, &|mut rows| {
+        let range = rows.range();
+        for c in 0..columns {
+            let y = rows.column(c);
+            let Some((gate, up)) = inputs else {
+                y.iter_mut().for_each(|y| *y = f(*y));
+                continue;
+            };
+            let [gate, up] = [gate, up].map(|x| x.column(c).get(range.clone()).unwrap_or_default());
+            for (y, (gate, up)) in y.iter_mut().zip(gate.iter().zip(up)) {
+                *y = f(*gate) * up;
+            }
+        }
+    });
+}
