@@ -27,6 +27,11 @@ impl Lent {
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Lends so many from now on: fewer than before, once a pager relies on them.
+    pub fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Caches that are all alike, in a plan that streams weights.
@@ -87,7 +92,7 @@ impl LendingCaches {
 
     fn count(&mut self, places: u32) {
         self.counted = places;
-        self.lent.0.store(self.plan.bytes(places), Ordering::Relaxed);
+        self.lent.set(self.plan.bytes(places));
     }
 }
 

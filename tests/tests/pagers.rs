@@ -138,6 +138,35 @@ fn a_pass_reads_what_is_not_pinned_once() {
     }
 }
 
+#[test]
+fn what_lies_in_lent_memory_is_verified_again_and_stays_while_it_is_in_use() {
+    let files = Files::new([40, 59], 96);
+    let length = files.bytes.len() as u64;
+    let (room, lent) = (length / 2, Lent::default());
+    lent.set(length);
+    let mut tiles = Tiles::new(&files.space, 2, used(length).into_iter());
+    tiles.pin(room + lent.bytes());
+    let (reader, _) = open_reader(&files.space, Some(PageSource::Read), 6).unwrap();
+    let mut pager = StreamPager::new(&files.space, tiles, 4, (room, lent.clone()), reader).unwrap();
+    (0..2).for_each(|_| pass(&mut pager, &files).unwrap());
+    let before = pager.progress().bytes();
+    let pages = 0..pager.geometry().pages;
+    let stable: Vec<u32> = pages.clone().filter(|page| pager.is_stable(*page)).collect();
+    assert!((30..60).contains(&stable.len()), "{stable:?}");
+    let in_use = pages.clone().find(|page| !stable.contains(page)).unwrap();
+    let place = pager.page(in_use).unwrap().as_ptr().addr();
+    lent.set(0);
+    assert_eq!(pager.page(in_use).unwrap().as_ptr().addr(), place, "what is in use moved");
+    for page in stable {
+        pager.page(page).unwrap();
+        assert!(pager.is_stable(page), "page {page} was stable");
+    }
+    let ahead = 4 * 2 * u64::from(PAGE);
+    assert!(pager.progress().bytes() <= before + ahead, "what is stable was read again");
+    pass(&mut pager, &files).unwrap();
+    assert!(pager.progress().bytes() > before + length / 3, "lent memory was not given back");
+}
+
 /// Fails reads at random: errors, short reads, delays, flipped bits.
 struct Faulty {
     inner: Box<dyn Reader>,

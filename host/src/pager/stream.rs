@@ -36,6 +36,8 @@ pub struct StreamPager {
     room_to_pin: u64,
     lent: Lent,
     returned: Returned,
+    /// What is returned in the end, when nothing is lent any more.
+    borrowing: Returned,
     /// Consecutive tiles of the order, the one in use first; pinned ones only until they were read.
     ring: VecDeque<Entry>,
     depth: usize,
@@ -156,6 +158,7 @@ impl StreamPager {
             geometry: PageGeometry { page_size: space.page_size, pages: space.pages() },
             resident: (0..tiles.pinned_count()).map(|_| None).collect(),
             returned: Returned::new(tiles.pinned_count()),
+            borrowing: Returned::new(tiles.pinned_count()),
             room_to_pin,
             lent,
             tiles,
@@ -170,6 +173,8 @@ impl StreamPager {
             reads: 0,
             progress: Arc::default(),
         };
+        let (all, fit) = (pager.resident.len(), pager.pinned_that_fit(0));
+        (fit..all).for_each(|_| _ = pager.borrowing.next(all));
         pager.refill();
         Ok(pager)
     }
@@ -257,13 +262,19 @@ impl StreamPager {
         (!self.returned.holds(number)).then_some(number)
     }
 
+    /// How many tiles can be pinned while so many bytes are lent.
+    fn pinned_that_fit(&self, lent: u64) -> usize {
+        let entries = self.resident.len().saturating_mul(ENTRY_BYTES) as u64;
+        let room = self.room_to_pin.saturating_add(lent).saturating_sub(entries);
+        let fit = room / self.tiles.tile_bytes.next_multiple_of(ALIGNMENT) as u64;
+        usize::try_from(fit).unwrap_or(usize::MAX)
+    }
+
     /// Gives back the memory of pinned tiles that is no longer lent.
     fn give_back(&mut self) {
         let all = self.resident.len();
-        let entries = all.saturating_mul(ENTRY_BYTES) as u64;
-        let room = self.room_to_pin.saturating_add(self.lent.bytes()).saturating_sub(entries);
-        let fit = room / self.tiles.tile_bytes.next_multiple_of(ALIGNMENT) as u64;
-        while (all - self.returned.count()) as u64 > fit {
+        let fit = self.pinned_that_fit(self.lent.bytes());
+        while all - self.returned.count() > fit {
             let number = self.returned.next(all);
             if let Some(buffer) = self.resident.get_mut(number).and_then(Option::take) {
                 self.progress.pinned.fetch_sub(buffer.len() as u64, Ordering::Relaxed);
@@ -472,11 +483,15 @@ impl Pager for StreamPager {
     }
 
     fn is_stable(&self, page: u32) -> bool {
-        self.tiles.at(page).is_some_and(|tile| self.is_pinned(tile))
+        let number = self.tiles.at(page).and_then(|tile| self.pinned_number(tile));
+        number.is_some_and(|number| !self.borrowing.holds(number))
     }
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
-        self.give_back();
+        // What was returned last stays where it is.
+        if self.tiles.at(page) != self.last {
+            self.give_back();
+        }
         let failed = |kind| PageError { page, kind };
         let place = self.ensure(page).map_err(failed)?;
         let of_tile =
