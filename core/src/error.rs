@@ -71,6 +71,8 @@ pub enum Fault {
     Shape,
     /// A state is missing or has another kind or shape.
     State,
+    /// A part is missing or has another kind.
+    Part,
     /// A repetition inside a repetition, or past the program's end.
     Repeat,
     /// Keys and values are stored, and the next operation does not attend to them.
@@ -88,6 +90,7 @@ impl Fault {
             Self::Tensor => "Tensor",
             Self::Shape => "Shape",
             Self::State => "State",
+            Self::Part => "Part",
             Self::Repeat => "Repeat",
             Self::Order => "Order",
             Self::Unknown(_) => "Unknown",
@@ -110,6 +113,8 @@ pub enum RunError {
     Token(u32),
     /// A sequence that the plan does not have.
     Sequence(u32),
+    /// A part that is no adapter of the program.
+    Adapter(u16),
     /// A position that is too far on, or too far back for a cache that is full.
     Position(u32),
     /// Inputs branch, and the cache has no spare place for each of them behind the last position, or
@@ -158,6 +163,7 @@ impl fmt::Display for RunError {
             }
             Self::Token(t) => write!(f, "token {t} is outside of the vocabulary"),
             Self::Sequence(s) => write!(f, "the plan has no sequence {s}"),
+            Self::Adapter(a) => write!(f, "the program has no adapter {a}"),
             Self::Position(p) => write!(f, "position {p} does not follow what the cache holds"),
             Self::Branches => write!(f, "the cache has no room left for inputs that branch"),
             Self::Page(e) => e.fmt(f),

@@ -9,7 +9,7 @@ use crate::draft::Drafted;
 use crate::engine::{Engine, Wanted};
 use crate::error::RunError;
 use crate::pass::Input;
-use crate::program::Planes;
+use crate::program::Parts;
 use crate::sample::Sampler;
 
 /// A text under way.
@@ -67,11 +67,11 @@ impl<'g, 'a> Generation<'g, 'a> {
     /// Those of [`Engine::pass`].
     pub fn run(&mut self, draft: &[Drafted]) -> Result<usize, RunError> {
         let Next::Run(token) = self.next else { return Ok(0) };
-        let position = self.engine.position();
+        let (position, adapter) = (self.engine.position(), self.engine.adapter());
         let draft = fitting(self.engine, draft);
         let input = |token, depth| {
             let position = position.saturating_add(depth);
-            Input { token, sequence: 0, position, logits: true }
+            Input { token, sequence: 0, position, logits: true, adapter }
         };
         let drafted = draft.iter().map(|drafted| input(drafted.token, drafted.depth));
         self.engine.pass(core::iter::once(input(token, 0)).chain(drafted))?;
@@ -115,9 +115,9 @@ impl<'g, 'a> Generation<'g, 'a> {
         Ok(self.sampler)
     }
 
-    /// As [`Engine::set_planes`].
-    pub fn set_planes(&mut self, planes: Planes) {
-        self.engine.set_planes(planes);
+    /// As [`Engine::set_parts`].
+    pub fn set_parts(&mut self, parts: &'a dyn Parts) {
+        self.engine.set_parts(parts);
     }
 
     /// The logits that the last token was chosen from, `[vocab_size]`. Only greedy sampling without a repetition

@@ -17,6 +17,7 @@
 use crate::arena::Plan;
 use crate::engine::Counts;
 use crate::error::RunError;
+use crate::program::{PartKind, Program};
 use crate::state::Reach;
 use core::ops::Range;
 
@@ -34,6 +35,9 @@ pub struct Input {
     pub position: u32,
     /// Whether the logits of what follows it are wanted.
     pub logits: bool,
+    /// The part that is its adapter ([`Program::adapter`](crate::program::Program::adapter)); 0 for
+    /// none.
+    pub adapter: u16,
 }
 
 /// Consecutive inputs of one sequence, at consecutive positions.
@@ -58,16 +62,18 @@ pub(crate) struct Inputs<'a> {
     spare: Option<u32>,
 }
 
-/// An input in the arena: token, sequence, position, and 1 if its logits are wanted.
+/// An input in the arena: token, sequence, position, its adapter, and in the lowest bit if its logits
+/// are wanted.
 pub(crate) type Record = [u32; 4];
 
 fn to_record(input: Input) -> Record {
-    [input.token, input.sequence, input.position, u32::from(input.logits)]
+    let wanted = u32::from(input.adapter) << 1 | u32::from(input.logits);
+    [input.token, input.sequence, input.position, wanted]
 }
 
-fn from_record([token, sequence, position, logits]: &Record) -> Input {
-    let (token, sequence, position, logits) = (*token, *sequence, *position, *logits == 1);
-    Input { token, sequence, position, logits }
+fn from_record([token, sequence, position, wanted]: &Record) -> Input {
+    let (token, sequence, position) = (*token, *sequence, *position);
+    Input { token, sequence, position, logits: wanted & 1 == 1, adapter: (wanted >> 1) as u16 }
 }
 
 impl<'a> Inputs<'a> {
@@ -163,12 +169,17 @@ impl<'a> Inputs<'a> {
     pub(crate) fn check(
         &self,
         plan: &Plan,
-        vocabulary: u32,
+        program: &Program<'_>,
         ends: &[u32],
         reach: &Reach,
     ) -> Result<(), RunError> {
+        let vocabulary = program.header().vocab_size;
         if let Some(input) = self.iter().find(|input| input.token >= vocabulary) {
             return Err(RunError::Token(input.token));
+        }
+        let known = |part| part == 0 || program.part_kind(part) == Some(PartKind::Adapter);
+        if let Some(input) = self.iter().find(|input| !known(input.adapter)) {
+            return Err(RunError::Adapter(input.adapter));
         }
         let (selected, limit) = (self.selected().count() as u32, plan.logit_columns);
         if selected > limit {

@@ -242,7 +242,7 @@ pub fn benchmark(
     let threads = options.threads.unwrap_or_else(cores).max(1);
     let read_bandwidth = Profile::of_this_machine(false, &options.cancel)?.read_bandwidth(threads);
     let weight_bytes =
-        weight_bytes_per_token(&session.program()?, session.plan().precision.planes());
+        weight_bytes_per_token(&session.program()?, session.plan().precision.parts());
     let position_bytes = kv_bytes_per_position(&session.program()?, session.plan());
     let prefill = |(tokens, rates): &(u32, Vec<f64>)| {
         let spread = Spread::of(rates);

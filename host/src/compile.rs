@@ -1,8 +1,11 @@
 //! A graph and an index of tensors, compiled into the program that the engine plays.
 
-use crate::graph::{FORMAT, Graph, Names, Node, StateShape, ValueRef, ValueShape, name_in_layer};
+use crate::graph::{
+    FORMAT, Graph, Names, Node, PartShape, RESIDUAL, StateShape, ValueRef, ValueShape,
+    name_in_layer,
+};
 use omex_core::ops::{Correction, Numbers, Op, Resolve};
-use omex_core::program::{self, Header, PerLayer, Record, Slot, Tensor, Value};
+use omex_core::program::{self, Header, Part, PartKind, PerLayer, Record, Slot, Tensor, Value};
 use omex_core::state::State;
 use std::collections::BTreeMap;
 
@@ -35,7 +38,11 @@ pub fn compile(
     }
     check_length(graph)?;
     let (slots, states) = (place_values(graph)?, number_states(graph)?);
-    let mut compiler = Compiler { graph, slots, states, records: vec![], tensors: vec![] };
+    let (parts, records, tensors) = (graph.parts.clone(), vec![], vec![]);
+    let mut compiler = Compiler { graph, slots, states, parts, records, tensors };
+    if compiler.has_residuals(&tensor) {
+        compiler.add_residual_part()?;
+    }
     for node in &graph.nodes {
         compiler.node(node, &tensor)?;
     }
@@ -79,11 +86,39 @@ struct Compiler<'g> {
     slots: BTreeMap<&'g str, (u16, Slot)>,
     /// Number of the first state of each name.
     states: BTreeMap<&'g str, u32>,
+    /// The graph's, and that of residual planes if there are some. In a program they are numbered in
+    /// this order, from 1 on.
+    parts: BTreeMap<String, PartShape>,
     records: Vec<Record>,
     tensors: Vec<(String, u32, Tensor)>,
 }
 
 impl Compiler<'_> {
+    /// True if some weight has a residual plane, in the first of its layers.
+    fn has_residuals(&self, tensor: &impl Fn(&str, u32) -> Option<Tensor>) -> bool {
+        let nodes = self.graph.nodes.iter().chain(self.graph.subgraphs.values().flatten());
+        let mut weights = nodes.flat_map(Node::weights);
+        weights.any(|name| name_in_layer(&name, 0).is_ok_and(|name| tensor(&name, 1).is_some()))
+    }
+
+    fn add_residual_part(&mut self) -> Result<(), String> {
+        let correction = PartShape { kind: PartKind::Correction };
+        let part = self.parts.entry(RESIDUAL.to_owned()).or_insert(correction);
+        if *part == correction {
+            return Ok(());
+        }
+        Err(format!("part \"{RESIDUAL}\" is an adapter, but it is the part of residual planes"))
+    }
+
+    /// The number of a part; 0 for none.
+    fn part(&self, name: Option<&str>) -> Result<u16, String> {
+        let Some(name) = name else { return Ok(0) };
+        let place = self.parts.keys().position(|part| part == name);
+        let place =
+            place.ok_or_else(|| format!("part \"{name}\" is not among the graph's parts"))?;
+        count("parts", place + 1)
+    }
+
     fn node(
         &mut self,
         node: &Node,
@@ -178,7 +213,8 @@ impl Compiler<'_> {
         let corrected = self.tensors.get(weight.first as usize).is_some_and(|t| t.1 == 1);
         if let (Op::Linear(op), true) = (op, corrected) {
             let (input, output) = (op.input, op.output);
-            self.records.push(Record::Op(Correction { weight, input, output }.into()));
+            let part = self.part(Some(RESIDUAL))?;
+            self.records.push(Record::Op(Correction { weight, input, output, part }.into()));
             weight.first += 1;
         }
         Ok(weight.first)
@@ -211,10 +247,8 @@ impl Compiler<'_> {
         let mut names = vec![];
         let inputs = self.ports(&graph.inputs, &mut names)?;
         let outputs = self.ports(&graph.outputs, &mut names)?;
+        let parts = self.part_records(&mut names)?;
         let records = self.encode_records()?;
-        let count = |what: &str, count: usize| {
-            u16::try_from(count).map_err(|_| format!("{count} {what}, 65535 at most"))
-        };
         if stop_tokens.len() > program::MAX_STOP_TOKENS {
             let most = program::MAX_STOP_TOKENS;
             return Err(format!("{} tokens end a text, {most} at most", stop_tokens.len()));
@@ -231,6 +265,7 @@ impl Compiler<'_> {
             inputs: count("inputs", graph.inputs.len())?,
             outputs: count("outputs", graph.outputs.len())?,
             stop_tokens: count("stop tokens", stop_tokens.len())?,
+            parts: count("parts", self.parts.len())?,
         };
         let mut program = header.to_bytes().to_vec();
         program.extend(slots.iter().flat_map(|(_, slot)| slot.to_record()));
@@ -238,6 +273,7 @@ impl Compiler<'_> {
         program.extend(inputs);
         program.extend(outputs);
         program.extend(stop_tokens.iter().flat_map(|token| token.to_le_bytes()));
+        program.extend(parts);
         program.extend(names);
         program.extend(records);
         let tensors = self.tensors.iter().flat_map(|(.., t)| t.to_record()).collect();
@@ -258,6 +294,20 @@ impl Compiler<'_> {
         Ok(records)
     }
 
+    /// The records of parts, whose names are added to `names`.
+    fn part_records(&self, names: &mut Vec<u8>) -> Result<Vec<u8>, String> {
+        let mut records = vec![];
+        for (name, shape) in &self.parts {
+            if name.len() > usize::from(u16::MAX) {
+                return Err(format!("a part's name has {} bytes, 65535 at most", name.len()));
+            }
+            let part = Part { name, kind: shape.kind };
+            records.extend(part.to_record(names.len() as u32));
+            names.extend(name.bytes());
+        }
+        Ok(records)
+    }
+
     fn encode_records(&self) -> Result<Vec<u8>, String> {
         let mut bytes = vec![];
         let mut buffer = [0; 512];
@@ -267,6 +317,10 @@ impl Compiler<'_> {
         }
         Ok(bytes)
     }
+}
+
+fn count(what: &str, count: usize) -> Result<u16, String> {
+    u16::try_from(count).map_err(|_| format!("{count} {what}, 65535 at most"))
 }
 
 /// The states of one name.
@@ -308,6 +362,10 @@ impl Resolve<Names> for Numbering<'_, '_> {
 
     fn value(&mut self, value: &ValueRef) -> Result<Value, String> {
         self.compiler.value(value)
+    }
+
+    fn part(&mut self, part: &Option<String>) -> Result<u16, String> {
+        self.compiler.part(part.as_deref())
     }
 }
 

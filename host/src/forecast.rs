@@ -7,7 +7,7 @@
 use crate::plan::MemoryPlan;
 use crate::profile::{CACHED_BYTES, Profile};
 use omex_core::ops::{Op, Operand, Reads};
-use omex_core::program::{Per, Planes, Program, Tensor};
+use omex_core::program::{PartKind, Parts, Per, Program, Tensor};
 use omex_core::quant::Format;
 use omex_core::state::State;
 use serde::Serialize;
@@ -132,7 +132,7 @@ pub fn forecast(
     let prompt_seconds: f64 = prompt.sum();
     let decode = on.pass(1, prompt_tokens);
     let pass_seconds = decode.seconds();
-    let weight_bytes = weight_bytes_per_token(program, plan.precision.planes());
+    let weight_bytes = weight_bytes_per_token(program, plan.precision.parts());
     let streamed_bytes = plan.streamed_bytes_at(prompt_tokens + 1);
     Some(Forecast {
         weight_bytes_per_token: weight_bytes,
@@ -167,8 +167,9 @@ impl<'f> Forecaster<'f> {
 
     /// What a pass over `columns` tokens behind `position` others takes.
     fn pass(&self, columns: u32, position: u32) -> Cost {
+        let parts = without_adapters(self.plan.precision.parts());
         let whole = Part {
-            steps: self.program.steps(self.plan.precision.planes()),
+            steps: self.program.steps(&parts),
             streamed_bytes: self.plan.streamed_bytes_at(position.saturating_add(columns)),
             kv_caches: kv_caches(self.program),
         };
@@ -254,12 +255,20 @@ pub(crate) fn kv_caches(program: &Program<'_>) -> u64 {
     program.states().filter(|state| matches!(state, State::Kv { .. })).count() as u64
 }
 
-/// Bytes of weights that a pass of one token reads: every matrix and vector of the planes that are
-/// played, and of the embedding the panel that the token's row is in.
+/// These parts, for tokens that ask for no adapter.
+pub(crate) fn without_adapters(parts: &dyn Parts) -> impl Parts + '_ {
+    move |part: u16, kind: PartKind, layer: u32| {
+        kind != PartKind::Adapter && parts.plays(part, kind, layer)
+    }
+}
+
+/// Bytes of weights that a pass of one token reads that asks for no adapter: every matrix and vector of
+/// the parts that are played, and of the embedding the panel that the token's row is in.
 #[must_use]
-pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
-    let whole = program.ranges_in_order(planes).map(|range| range.end - range.start);
-    let chosen = chosen(program, planes).map(|(_, part)| part.bytes());
+pub fn weight_bytes_per_token(program: &Program<'_>, parts: &dyn Parts) -> u64 {
+    let parts = without_adapters(parts);
+    let whole = program.ranges_in_order(&parts).map(|range| range.end - range.start);
+    let chosen = chosen(program, &parts).map(|(_, part)| part.bytes());
     whole.chain(chosen).sum()
 }
 
@@ -267,9 +276,9 @@ pub fn weight_bytes_per_token(program: &Program<'_>, planes: Planes) -> u64 {
 /// token chooses.
 pub(crate) fn chosen<'p>(
     program: &'p Program<'_>,
-    planes: Planes,
+    parts: &'p dyn Parts,
 ) -> impl Iterator<Item = (Tensor, Tensor)> + 'p {
-    let steps = program.steps(planes).filter(|(op, _)| op.reads() == Reads::Rows);
+    let steps = program.steps(parts).filter(|(op, _)| op.reads() == Reads::Rows);
     steps.flat_map(|(op, layer)| {
         let mut found = vec![];
         op.weights(&mut |weight| found.extend(program.tensor(weight.at(layer))));

@@ -9,7 +9,6 @@ use crate::{Error, Result};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
 use omex_core::generate::Generation;
-use omex_core::program::Planes;
 use omex_core::sample::{Sampler, Sampling};
 use omex_core::token::{Decoder, Tokenizer};
 use std::sync::atomic::Ordering;
@@ -44,7 +43,7 @@ pub struct Generated {
     pub bytes_read: [u64; 2],
     /// What came of drafts.
     pub drafts: Counts,
-    /// Passes that left planes out because memory was short.
+    /// Passes that left corrections out because memory was short.
     pub reduced_passes: u64,
 }
 
@@ -73,14 +72,12 @@ pub fn generate(
     drafting.begin(&ids, held, columns, made.prefill.1)?;
     listener(Event::Prompt)?;
     let (start, before) = (Instant::now(), bytes_read(model));
-    let mut watch = model.pressure_watch()?;
     // What is told of the text may fail, and the text is saved all the same.
     let (mut stopped, mut pass_failed) = (Ok(()), false);
     while ids.len() < prompt + request.max_tokens && stopped.is_ok() {
-        if let Some(watch) = &mut watch {
-            let planes = watch.planes();
-            generation.set_planes(planes);
-            made.reduced_passes += u64::from(planes != Planes::FULL);
+        // The session's engine plays what its watch says.
+        if let Some(watch) = model.pressure_watch() {
+            made.reduced_passes += u64::from(!watch.ask());
         }
         let left = prompt + request.max_tokens - ids.len();
         let next = drafting

@@ -2,7 +2,7 @@
 
 pub use omex_core::engine::LOGITS;
 use omex_core::ops::{self, Form, Op, Operand};
-use omex_core::program::{Dtype, Per};
+use omex_core::program::{Dtype, PartKind, Per};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +32,9 @@ pub struct Graph {
     /// States by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub states: BTreeMap<String, StateShape>,
+    /// Parts by name: operations that may be left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, PartShape>,
     /// Operations that are repeated, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub subgraphs: BTreeMap<String, Vec<Node>>,
@@ -100,6 +103,17 @@ pub enum StateShape {
     },
 }
 
+/// Operations that may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartShape {
+    /// Which: what makes weights more precise, or what changes a model for some tokens.
+    pub kind: PartKind,
+}
+
+/// The part of the corrections that weights with a residual plane get.
+pub const RESIDUAL: &str = "residual";
+
 impl StateShape {
     /// How many such states there are.
     #[must_use]
@@ -141,6 +155,7 @@ pub struct Names;
 impl Form for Names {
     type Name = String;
     type Value = ValueRef;
+    type Part = Option<String>;
 }
 
 macro_rules! nodes {

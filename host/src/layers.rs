@@ -1,13 +1,13 @@
 //! What each layer of a model needs as planned, and what it costs on a machine.
 
 use crate::Result;
-use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part};
+use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part, without_adapters};
 use crate::pager::Tiles;
 use crate::plan::MemoryPlan;
 use crate::profile::Profile;
 use crate::session::Tables;
 use omex_core::ops::{Op, Operand, Reads};
-use omex_core::program::{Planes, Program, Record, Records, Tensor};
+use omex_core::program::{Parts, Program, Record, Records, Tensor};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use std::collections::HashSet;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Layer {
     /// `embedding` for what comes before the layers, `layer 0` and so on, `head` for what comes
-    /// behind them, `padding` for what comes along with them: the ends of pages, planes that are not
+    /// behind them, `padding` for what comes along with them: the ends of pages, parts that are not
     /// played, an image's tables.
     pub name: String,
     /// Multiplications, each with an addition, of products with weights and of attention.
@@ -51,10 +51,10 @@ pub fn layers(
     threads: usize,
 ) -> Result<Vec<Layer>> {
     let (program, tiles) = (tables.program()?, tables.tiles(plan)?);
-    let planes = plan.precision.planes();
-    let whole = program.ranges_in_order(planes).map(|range| range.start).collect();
+    let parts = &without_adapters(plan.precision.parts());
+    let whole = program.ranges_in_order(parts).map(|range| range.start).collect();
     let forecaster = Forecaster::new(profile, &program, plan, threads);
-    let inspector = Inspector { program: &program, plan, planes, tiles, whole, forecaster };
+    let inspector = Inspector { program: &program, plan, parts, tiles, whole, forecaster };
     let mut layers: Vec<_> = sections(&program).iter().map(|s| inspector.layer(s)).collect();
     layers.extend(inspector.padding(&layers));
     Ok(layers)
@@ -98,7 +98,7 @@ fn sections<'p>(program: &Program<'p>) -> Vec<Section<'p>> {
 struct Inspector<'i> {
     program: &'i Program<'i>,
     plan: &'i MemoryPlan,
-    planes: Planes,
+    parts: &'i dyn Parts,
     tiles: Option<Tiles>,
     /// Where tensors begin that every pass reads from first to last.
     whole: HashSet<u64>,
@@ -142,14 +142,14 @@ impl Inspector<'_> {
         self.forecaster.map(|forecaster| forecaster.part(part, 1, behind))
     }
 
-    /// The operations of a section, without residual planes that are not played.
-    fn played<'p>(&self, section: &Section<'p>) -> impl Iterator<Item = Op> + use<'p> {
-        let corrects = self.planes.is_full(section.layer);
+    /// The operations of a section, without those of parts that are not played.
+    fn played(&self, section: &Section<'_>) -> impl Iterator<Item = Op> {
+        let layer = section.layer;
         let ops = section.records.take(section.count).filter_map(|record| match record {
             Record::Op(op) => Some(op),
             Record::Repeat { .. } => None,
         });
-        ops.filter(move |op| corrects || !matches!(op, Op::Correction(_)))
+        ops.filter(move |op| self.program.plays(self.parts, op, layer))
     }
 
     /// Adds what an operation needs.

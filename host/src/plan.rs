@@ -5,8 +5,7 @@ use crate::pager::{PageSource, Space, Tiles};
 use crate::{Error, Result, spill};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
-use omex_core::program::Planes;
-use omex_core::program::Program;
+use omex_core::program::{ALL, BASE, NONE, Parts, Program, Tensor};
 use omex_core::quant::Format;
 use omex_core::state::kv::{KvFormat, Shape};
 use serde::Serialize;
@@ -81,10 +80,10 @@ pub enum RunPrecision {
 }
 
 impl RunPrecision {
-    /// The planes that a plan's precision plays.
+    /// The parts that a plan's precision plays.
     #[must_use]
-    pub fn planes(self) -> Planes {
-        if self == Self::Base { Planes::BASE } else { Planes::FULL }
+    pub fn parts(self) -> &'static dyn Parts {
+        if self == Self::Base { BASE } else { ALL }
     }
 }
 
@@ -360,7 +359,7 @@ pub(crate) fn tiles(
     tile_pages: u32,
     pinned_bytes: u64,
 ) -> Tiles {
-    let mut tiles = Tiles::new(space, tile_pages, program.ranges_in_order(precision.planes()));
+    let mut tiles = Tiles::new(space, tile_pages, program.ranges_in_order(precision.parts()));
     tiles.pin(pinned_bytes);
     tiles
 }
@@ -452,11 +451,14 @@ fn shape(request: &Request, context: u32, kv_format: KvFormat, chunk: u32) -> Pl
 }
 
 /// A model that is kept in 32-bit floats throughout is there to be exact; others lose nothing to
-/// 16-bit keys and values.
+/// 16-bit keys and values. What may be left out has no say: without it, a text stays as it is.
 pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
-    let tensors = (0..).map_while(|i| program.tensor(i));
-    let mut matrices = tensors.filter(|t| t.format != Format::Vector);
-    if matrices.all(|t| t.format == Format::F32) { KvFormat::Single } else { KvFormat::Half }
+    let exact = |tensor: Tensor| matches!(tensor.format, Format::Vector | Format::F32);
+    let mut all_exact = true;
+    for (op, layer) in program.steps(NONE) {
+        op.weights(&mut |weight| all_exact &= program.tensor(weight.at(layer)).is_none_or(exact));
+    }
+    if all_exact { KvFormat::Single } else { KvFormat::Half }
 }
 
 fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, LoadError> {
@@ -507,10 +509,10 @@ fn mapped_bytes(size: &ModelSize<'_>, precision: RunPrecision) -> u64 {
     if precision == RunPrecision::Full {
         return all;
     }
-    let (program, planes) = (size.program, precision.planes());
-    let chosen = crate::forecast::chosen(program, planes);
+    let (program, parts) = (size.program, precision.parts());
+    let chosen = crate::forecast::chosen(program, parts);
     let chosen = chosen.map(|(t, _)| t.address..t.address + t.bytes());
-    let mut ranges: Vec<_> = program.ranges_in_order(planes).chain(chosen).collect();
+    let mut ranges: Vec<_> = program.ranges_in_order(parts).chain(chosen).collect();
     ranges.sort_by_key(|range| range.start);
     let (mut bytes, mut end) = (0, 0);
     for range in ranges {

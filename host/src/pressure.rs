@@ -1,6 +1,7 @@
-//! Memory pressure, answered by leaving residual planes out until it is over.
+//! Memory pressure, answered by leaving corrections out until it is over.
 
-use omex_core::program::{Planes, Program, Record};
+use omex_core::program::{PartKind, Parts, Program, Record};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Percent of the time that some task waited for memory: from here on there is pressure.
@@ -9,58 +10,71 @@ const PRESSURE: f64 = 5.0;
 const RELIEF: f64 = 1.0;
 /// How often the operating system is asked, which updates its averages every two seconds.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Steps between all residual planes and none.
+/// Steps between corrections in all layers and in none.
 const STEPS: u32 = 4;
 
-/// Chooses the planes of each pass by the pressure on memory.
-#[derive(Clone, Debug)]
+/// Chooses by the pressure on memory which layers play corrections: all at first. An engine that has
+/// it for its [`Parts`] plays in each pass what was chosen last.
+#[derive(Debug)]
 pub struct PressureWatch {
     layers: u32,
-    /// How many of [`STEPS`] parts of the layers add their residual planes.
-    parts: u32,
-    asked: Instant,
+    /// How many layers of [`STEPS`] play corrections.
+    share: AtomicU32,
+    start: Instant,
+    /// When the operating system was asked last, in milliseconds from the start.
+    asked: AtomicU64,
 }
 
 impl PressureWatch {
-    /// All planes at first.
+    /// A watch over a program's layers.
     #[must_use]
     pub fn new(program: &Program<'_>) -> Self {
         let layers = program
             .records()
             .map(|r| if let Record::Repeat { layers, .. } = r { layers } else { 1 });
-        Self { layers: layers.max().unwrap_or(1), parts: STEPS, asked: Instant::now() }
+        let (share, asked) = (AtomicU32::new(STEPS), AtomicU64::new(0));
+        Self { layers: layers.max().unwrap_or(1), share, start: Instant::now(), asked }
     }
 
-    /// The planes for the next pass. Where the operating system does not tell of pressure (Linux
-    /// does, in `/proc/pressure/memory`), these are all.
-    pub fn planes(&mut self) -> Planes {
-        if self.asked.elapsed() >= INTERVAL {
-            self.asked = Instant::now();
+    /// Forgets what was answered, for a new text.
+    pub fn restart(&self) -> &Self {
+        self.share.store(STEPS, Ordering::Relaxed);
+        self
+    }
+
+    /// Asks the operating system before a pass, and says whether all layers play corrections. Where
+    /// it does not tell of pressure (Linux does, in `/proc/pressure/memory`), they do.
+    pub fn ask(&self) -> bool {
+        let now = self.start.elapsed().as_millis() as u64;
+        if now.saturating_sub(self.asked.load(Ordering::Relaxed)) >= INTERVAL.as_millis() as u64 {
+            self.asked.store(now, Ordering::Relaxed);
             let text = std::fs::read_to_string("/proc/pressure/memory");
             if let Some(waiting) = text.ok().as_deref().and_then(waiting) {
                 self.answer(waiting);
             }
         }
-        self.current()
+        self.share.load(Ordering::Relaxed) == STEPS
     }
 
     /// Takes a step down under pressure or a step up without any, given the percentage of time that
     /// some task waited for memory.
-    pub fn answer(&mut self, waiting: f64) {
+    pub fn answer(&self, waiting: f64) {
+        let share = self.share.load(Ordering::Relaxed);
         if waiting >= PRESSURE {
-            self.parts = self.parts.saturating_sub(1);
+            self.share.store(share.saturating_sub(1), Ordering::Relaxed);
         } else if waiting < RELIEF {
-            self.parts = (self.parts + 1).min(STEPS);
+            self.share.store((share + 1).min(STEPS), Ordering::Relaxed);
         }
     }
+}
 
-    /// The planes as of the last answer: layers that keep their residual planes are spread evenly.
-    #[must_use]
-    pub fn current(&self) -> Planes {
+impl Parts for PressureWatch {
+    /// Layers that keep their corrections are spread evenly.
+    fn plays(&self, _: u16, kind: PartKind, layer: u32) -> bool {
         let layers = u64::from(self.layers.max(1));
-        let full = layers * u64::from(self.parts) / u64::from(STEPS);
-        let before = |layer: u32| u64::from(layer) * full / layers;
-        Planes::by_layer(|layer| before(layer) < before(layer + 1))
+        let full = layers * u64::from(self.share.load(Ordering::Relaxed)) / u64::from(STEPS);
+        let before = |layer: u64| layer * full / layers;
+        kind != PartKind::Correction || before(layer.into()) < before(u64::from(layer) + 1)
     }
 }
 

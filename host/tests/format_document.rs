@@ -4,13 +4,13 @@ use half::f16;
 use omex_core::arena::Plan;
 use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Conv2d, Correction, Embed,
-    Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route, Scale, Select,
-    ShortConv, SoftCap, Softmax, Store,
+    Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Conv2d, Correction, Delta,
+    Embed, Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route, Scale,
+    Select, ShortConv, SoftCap, Softmax, Store,
 };
 use omex_core::program::{
-    self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PORT_BYTES, Per,
-    PerLayer, Port, Record, Slot, Tensor, Value,
+    self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PART_BYTES,
+    PORT_BYTES, Part, PartKind, Per, PerLayer, Port, Record, Slot, Tensor, Value,
 };
 use omex_core::quant::{Format, GROUP, PANEL, float16, float32, int4, int8};
 use omex_core::state::State;
@@ -257,7 +257,7 @@ fn examples() -> Vec<Op> {
         }
         .into(),
         Linear { bias: None, weight, input: a, output: b, accumulate: true }.into(),
-        Correction { weight, input: a, output: b }.into(),
+        Correction { weight, input: a, output: b, part: 1 }.into(),
         Angles { frequencies: weight, output: a, scale: 0.0 }.into(),
         Rotary { angles: a, value: b, head_width: 8, pairing: Pairing::Halves }.into(),
         Store { state: weight, key: a, value: b }.into(),
@@ -316,6 +316,18 @@ fn examples() -> Vec<Op> {
             output: c,
         }
         .into(),
+        Delta {
+            down: weight,
+            up: weight,
+            scale: 1.0,
+            input: a,
+            gathered: b,
+            low: c,
+            result: a,
+            output: b,
+            part: 2,
+        }
+        .into(),
     ]
 }
 
@@ -357,6 +369,7 @@ fn program_tables_are_as_drawn() {
         inputs: 0x110a,
         outputs: 0x110b,
         stop_tokens: 0x110c,
+        parts: 0x110d,
     };
     let bytes = header.to_bytes();
     assert_says("header         32 bytes");
@@ -376,6 +389,7 @@ fn program_tables_are_as_drawn() {
         (header.inputs, "inputs"),
         (header.outputs, "outputs"),
         (header.stop_tokens, "stop tokens"),
+        (header.parts, "parts"),
     ] {
         assert_row(&bytes, &number.to_le_bytes(), 2, field);
     }
@@ -420,6 +434,12 @@ fn program_tables_are_as_drawn() {
     assert_row(&record, &value.width.to_le_bytes(), 4, "elements");
     assert_row(&record, &1.5_f32.to_le_bytes(), 4, "what a step is worth");
     assert_row(&record, &(-7_i32).to_le_bytes(), 4, "zero point");
+    let part = Part { name: "poet", kind: PartKind::Adapter };
+    let record = part.to_record(0x0102_030c);
+    assert_says(&format!("parts          {PART_BYTES} bytes each"));
+    assert_row(&record, &0x0102_030c_u32.to_le_bytes(), 4, "first byte of its name in the names");
+    assert_row(&record, &[4, 0, 1], 2, "length of its name");
+    assert_row(&record, &[1, 0], 1, "kind: 0 correction, 1 adapter");
     assert_says(&format!(
         "At most {MAX_RECORDS} operations, {MAX_LAYERS} states and layers, {MAX_STOP_TOKENS} stop tokens"
     ));

@@ -3,6 +3,7 @@
 //! Test data that the repository does not carry lie in `shared/` beside it. A test that needs them
 //! asks for them with [`require_shared!`], and says that it was skipped where they are absent.
 
+mod adapted;
 mod fault;
 mod models;
 mod naive;
@@ -11,6 +12,7 @@ mod process;
 mod shared;
 mod synthetic;
 
+pub use adapted::{Change, Matrix, add_adapter};
 pub use fault::{Fault, FaultyPager};
 pub use models::{Converted, convert_from, mix, pack_with, shipped_model};
 pub use naive::Naive;

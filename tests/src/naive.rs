@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "it is near the engine, not equal: any exp will do")]
 
 use omex_core::ops::{Activation, Index, Mask, NormKind, Op, Pairing};
-use omex_core::program::{PerLayer, Planes, Program, Tensor, Value};
+use omex_core::program::{ALL, PartKind, PerLayer, Program, Tensor, Value};
 use omex_core::quant::{Format, GROUP, PANEL, dequantize_row, quantize_group};
 use omex_core::state::State;
 use std::collections::BTreeMap;
@@ -26,21 +26,22 @@ pub struct Naive<'p> {
     program: &'p Program<'p>,
     weights: &'p [u8],
     text: Text,
+    adapter: u16,
     /// The slots of every token of a pass.
     slots: Vec<BTreeMap<u16, Vec<f32>>>,
 }
 
 impl<'p> Naive<'p> {
-    /// A player of a program whose tensors lie in `weights`.
+    /// A player of a program whose tensors lie in `weights`, of tokens with this adapter.
     #[must_use]
-    pub fn new(program: &'p Program<'p>, weights: &'p [u8]) -> Self {
-        Self { program, weights, text: Text::default(), slots: vec![] }
+    pub fn new(program: &'p Program<'p>, weights: &'p [u8], adapter: u16) -> Self {
+        Self { program, weights, text: Text::default(), adapter, slots: vec![] }
     }
 
     /// Runs tokens that follow those before, and returns the first output for each.
     pub fn pass(&mut self, tokens: &[u32]) -> Vec<Vec<f32>> {
         self.slots = vec![BTreeMap::new(); tokens.len()];
-        for (op, layer) in self.program.steps(Planes::FULL) {
+        for (op, layer) in self.program.steps(ALL) {
             (0..tokens.len()).for_each(|t| self.store(&op, layer, t));
             (0..tokens.len()).for_each(|t| self.step(&op, layer, tokens, t));
         }
@@ -173,6 +174,16 @@ impl<'p> Naive<'p> {
             Op::Correction(op) => {
                 let y = self.product(op.weight, layer, &self.get(token, op.input));
                 self.change(token, op.output, |i, x| x + y[i]);
+            }
+            Op::Delta(op) => {
+                if self.program.part_kind(op.part) == Some(PartKind::Adapter)
+                    && op.part != self.adapter
+                {
+                    return;
+                }
+                let low = self.product(op.down, layer, &self.get(token, op.input));
+                let y = self.product(op.up, layer, &low);
+                self.change(token, op.output, |i, x| x + op.scale * y[i]);
             }
             Op::Angles(op) => {
                 let scale = if op.scale == 0.0 { 1.0 } else { op.scale };

@@ -10,7 +10,7 @@ use omex::session::{self, Tables, plan_model};
 use omex::synth::RandomModel;
 use omex::{Error, forecast::weight_bytes_per_token};
 use omex_core::engine::Wanted;
-use omex_core::program::Planes;
+use omex_core::program::ALL;
 use omex_tests::{
     Converted, Setting, convert_from, greedy_logits, json, logits, numbers, read_npy,
     require_shared, worst_error,
@@ -163,7 +163,7 @@ fn a_token_reads_the_experts_that_it_is_sent_to_and_no_others() {
     let package = many_experts();
     let tables = Tables::open(&package.path).unwrap();
     let program = tables.program().unwrap();
-    let of_token = weight_bytes_per_token(&program, Planes::FULL);
+    let of_token = weight_bytes_per_token(&program, ALL);
     let all: u64 = program.tensors().map(|tensor| tensor.bytes()).sum();
     // 3 of 24 experts, which are nearly all of the weights.
     assert!(of_token * 5 < all, "{of_token} of {all}");

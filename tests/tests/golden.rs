@@ -5,7 +5,7 @@ use omex::import::open;
 use omex::plan::{Kv, RunPrecision};
 use omex::quantize::Precision;
 use omex_core::generate::Generation;
-use omex_core::program::Planes;
+use omex_core::program::ALL;
 use omex_core::sample::{Sampler, Sampling};
 use omex_tests::{
     Converted, Rows, Setting, Synthetic, convert_from, greedy, greedy_logits, json, logits,
@@ -190,7 +190,7 @@ fn planes_are_int4_alone_and_int8_together() {
         let [f32, int8, int4, planes] = [f32, int8, int4, planes].map(|model| {
             let perplexity = perplexity_of_all(&model.path, &texts, &full);
             let bytes = full.open(&model.path, 1).unwrap();
-            let bytes = weight_bytes_per_token(&bytes.program().unwrap(), Planes::FULL);
+            let bytes = weight_bytes_per_token(&bytes.program().unwrap(), ALL);
             println!("{name}, {}: {perplexity:.5}, {bytes} bytes a pass", quantization(&model));
             perplexity
         });

@@ -2,17 +2,19 @@
 //! bits in passes of any length, with any kernels, threads and pages. `OMEX_PROGRAMS` says how many.
 
 use omex::compile::compile;
-use omex::graph::{FORMAT, Graph, LOGITS, Names, Node, Port, StateShape, ValueRef, ValueShape};
+use omex::graph::{
+    FORMAT, Graph, LOGITS, Names, Node, PartShape, Port, StateShape, ValueRef, ValueShape,
+};
 use omex::pool::Pool;
 use omex::quantize::{quantize, write_panel};
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, Embed, Gated, Index, Linear, Mask, Norm, NormKind,
-    Pairing, Rotary, Scale, Select, ShortConv, SoftCap, Store,
+    Activate, Activation, Add, Angles, Attend, Delta, Embed, Gated, Index, Linear, Mask, Norm,
+    NormKind, Pairing, Rotary, Scale, Select, ShortConv, SoftCap, Store,
 };
 use omex_core::pass::Input;
-use omex_core::program::{Per, Program, Tensor};
+use omex_core::program::{PartKind, Per, Program, Tensor};
 use omex_core::quant::{Format, GROUP, PANEL};
 use omex_core::simd::{Kernels, PORTABLE};
 use omex_core::state::kv::KvFormat;
@@ -170,7 +172,30 @@ impl Maker {
         let plane = u32::from(self.random.chance(5) && format == Format::Int4);
         let weight = self.tensor(format, to, from, 0.0, plane);
         let (input, output) = (input.clone(), output.clone());
+        let (of, to_change) = (input.clone(), output.clone());
         self.push(Linear::<Names> { bias, weight, input, output, accumulate });
+        while !self.graph.parts.is_empty() && self.random.chance(3) {
+            self.delta(&of, [from, to], &to_change);
+        }
+    }
+
+    /// A low-rank change of a product: of an adapter, of a part that is always played, or of none.
+    fn delta(&mut self, input: &ValueRef, [from, to]: [u32; 2], output: &ValueRef) {
+        let rank = self.random.between(1, 5);
+        let part = self.random.pick(&[Some(ADAPTERS[0]), Some(ADAPTERS[1]), Some("lasting"), None]);
+        let format = self.random.pick(self.formats);
+        let (down, up) =
+            (self.tensor(format, rank, from, 0.0, 0), self.tensor(format, to, rank, 0.0, 0));
+        let per = self.graph.values[&output.name].per;
+        let mut room = |width| {
+            let value = self.value(width);
+            self.graph.values.get_mut(&value.name).unwrap().per = per;
+            value
+        };
+        let (gathered, low, result) = (room(from), room(rank), room(to));
+        let (input, output, part) = (input.clone(), output.clone(), part.map(str::to_owned));
+        let scale = 0.4;
+        self.push(Delta::<Names> { down, up, scale, input, gathered, low, result, output, part });
     }
 
     fn norm(&mut self, input: &ValueRef, output: &ValueRef, piece: u32, group: u32) {
@@ -292,6 +317,7 @@ struct Made {
 }
 
 const CONTEXT: u32 = 64;
+const ADAPTERS: [&str; 2] = ["poet", "lawyer"];
 /// Large enough that a norm of few, nearly equal numbers does not blow up what rounding left of them.
 const EPSILON: f32 = 0.02;
 
@@ -304,8 +330,14 @@ fn make(seed: u64) -> Made {
     };
     let mask = if random.chance(5) { Mask::Full } else { Mask::Causal };
     let (width, vocab_size) = (random.between(2, 70), random.between(2, 40));
+    let mut parts = BTreeMap::new();
+    if random.chance(2) {
+        parts.extend(ADAPTERS.map(|name| (name.to_owned(), PartShape { kind: PartKind::Adapter })));
+        parts.insert("lasting".to_owned(), PartShape { kind: PartKind::Correction });
+    }
     let graph = Graph {
         format: FORMAT,
+        parts,
         vocab_size,
         context_length: CONTEXT,
         outputs: vec![Port::of(LOGITS)],
@@ -346,10 +378,10 @@ fn make(seed: u64) -> Made {
     maker.norm(&selected, &last, width, 0);
     let logits = ValueShape { width: vocab_size, ..ValueShape::default() };
     maker.graph.values.insert(LOGITS.into(), logits);
-    maker.linear(&last, [width, vocab_size], &ValueRef::all(LOGITS), false);
     for value in [&selected.name, &last.name, LOGITS] {
         maker.graph.values.get_mut(value).unwrap().per = Per::Output;
     }
+    maker.linear(&last, [width, vocab_size], &ValueRef::all(LOGITS), false);
     let Maker { mut graph, nodes, tensors, weights, .. } = maker;
     graph.nodes = nodes;
     let find = |name: &str, plane: u32| tensors.get(&(name.to_owned(), plane)).copied();
@@ -365,8 +397,10 @@ struct Way<'w> {
     page_size: u32,
     /// Tokens a pass.
     chunks: &'w [usize],
-    /// Another text is run between these.
-    other: bool,
+    /// The text's adapter.
+    adapter: u16,
+    /// Another text is run between these, with another adapter.
+    other: Option<u16>,
 }
 
 fn play(made: &Made, tokens: &[u32], way: &Way<'_>) -> Vec<Vec<f32>> {
@@ -392,15 +426,16 @@ fn play(made: &Made, tokens: &[u32], way: &Way<'_>) -> Vec<Vec<f32>> {
     let mut chunks = way.chunks.iter().cycle();
     while position < tokens.len() {
         let count = (*chunks.next().unwrap()).min(tokens.len() - position);
+        let text = u32::from(way.other.is_some());
         let input = |sequence: u32, position: usize, token: u32| Input {
             token,
             sequence,
             position: position as u32,
-            logits: sequence == 1 || !way.other,
+            logits: sequence == text,
+            adapter: if sequence == text { way.adapter } else { way.other.unwrap_or(0) },
         };
-        let text = u32::from(way.other);
         let mut inputs = vec![];
-        if way.other {
+        if way.other.is_some() {
             // A text that begins anew in every pass.
             inputs
                 .extend((0..2).map(|at| input(0, at, (tokens[at] + 1) % tokens.len() as u32 % 2)));
@@ -427,10 +462,19 @@ fn check(seed: u64, pool: &Pool) {
     let vocabulary = program.header().vocab_size;
     let tokens: Vec<u32> = (0..length).map(|_| random.below(vocabulary)).collect();
     let whole = [length];
-    let plain =
-        Way { kernels: &PORTABLE, parallel: &Serial, page_size: 64, chunks: &whole, other: false };
+    let mut adapters = vec![0];
+    adapters.extend(ADAPTERS.iter().filter_map(|name| program.adapter(name)));
+    let [adapter, other] = [random.pick(&adapters), random.pick(&adapters)];
+    let plain = Way {
+        kernels: &PORTABLE,
+        parallel: &Serial,
+        page_size: 64,
+        chunks: &whole,
+        adapter,
+        other: None,
+    };
     let found = play(&made, &tokens, &plain);
-    let expected = Naive::new(&program, &made.weights).pass(&tokens);
+    let expected = Naive::new(&program, &made.weights, adapter).pass(&tokens);
     let largest = expected.iter().flatten().fold(0.1f32, |most, x| most.max(x.abs()));
     // A number that is rounded to the next byte, up here and down there, moves everything behind it.
     let bound = if made.exact { 2e-4 } else { 0.15 } * largest;
@@ -449,7 +493,7 @@ fn check(seed: u64, pool: &Pool) {
     for way in [
         Way { chunks: chunks[0], ..plain },
         Way { kernels: fast, page_size: 512, chunks: chunks[1], ..plain },
-        Way { parallel: pool, page_size: 4096, chunks: chunks[1], other: true, ..plain },
+        Way { parallel: pool, page_size: 4096, chunks: chunks[1], other: Some(other), ..plain },
     ] {
         let again = play(&made, &tokens, &way);
         assert!(

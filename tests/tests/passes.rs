@@ -74,7 +74,8 @@ struct Pass {
 impl Pass {
     fn push(&mut self, sequence: usize, text: Vec<u32>, logits: bool) {
         let (token, position) = (*text.last().unwrap(), text.len() as u32 - 1);
-        self.inputs.push(Input { token, sequence: sequence as u32, position, logits });
+        let sequence = sequence as u32;
+        self.inputs.push(Input { token, sequence, position, logits, adapter: 0 });
         self.texts.push(text);
     }
 
@@ -229,7 +230,7 @@ fn a_wrong_draft_is_taken_back_and_a_new_text_begins_at_0() {
 }
 
 fn input(sequence: u32, position: u32) -> Input {
-    Input { token: 1, sequence, position, logits: true }
+    Input { token: 1, sequence, position, logits: true, adapter: 0 }
 }
 
 #[test]
@@ -258,6 +259,8 @@ fn inputs_that_can_not_be_run_are_refused_and_change_nothing() {
     assert_eq!(refused(&mut engine, &[input(0, 4), input(0, 6)]), RunError::Position(6));
     let unknown = Input { token: VOCABULARY as u32, ..input(0, 4) };
     assert_eq!(refused(&mut engine, &[unknown]), RunError::Token(VOCABULARY as u32));
+    let unknown = Input { adapter: 1, ..input(0, 4) };
+    assert_eq!(refused(&mut engine, &[unknown]), RunError::Adapter(1));
     // Two branches of two end at position 6; four spare places would end at 10.
     let tree = [input(0, 4), input(0, 5), input(0, 4), input(0, 5)];
     assert_eq!(refused(&mut engine, &tree), RunError::Branches);

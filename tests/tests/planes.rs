@@ -13,7 +13,7 @@ use omex::session::{Options, Session, plan_model};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::image;
 use omex_core::ops::Reads;
-use omex_core::program::Planes;
+use omex_core::program::{ALL, BASE, PartKind, Parts};
 use omex_core::simd::PORTABLE;
 use omex_hal::Serial;
 use omex_hal_adapters::{Event, TracingPager};
@@ -29,15 +29,26 @@ fn read(precision: RunPrecision) -> Setting<'static> {
     Setting { precision, ..Setting::default() }
 }
 
+/// Corrections in some layers.
+fn in_layers(layers: Range<u32>) -> impl Parts {
+    move |_: u16, kind: PartKind, layer: u32| {
+        assert_eq!(kind, PartKind::Correction);
+        layers.contains(&layer)
+    }
+}
+
+fn logits_behind(engine: &mut Engine<'_>, id: u32) -> Vec<f32> {
+    engine.forward(&[id], Wanted::Last).unwrap();
+    engine.logits(0).to_vec()
+}
+
 /// Logits of one token after another, each in its planes.
-fn play(model: &Path, planes: &[Planes]) -> u32 {
+fn play(model: &Path, planes: &[&dyn Parts]) -> u32 {
     let mut session = Setting::default().open(model, 1).unwrap();
     let mut engine = session.engine().unwrap();
     let rows = planes.iter().zip(IDS).map(|(planes, id)| {
-        engine.set_planes(*planes);
-        assert_eq!(engine.planes(), *planes);
-        engine.forward(&[id], Wanted::Last).unwrap();
-        engine.logits(0).to_vec()
+        engine.set_parts(*planes);
+        logits_behind(&mut engine, id)
     });
     checksum(&rows.collect())
 }
@@ -62,24 +73,22 @@ fn base_planes_alone_are_the_int4_package_and_its_image() {
 #[test]
 fn planes_change_between_passes_and_by_layer() {
     let model = Converted::in_planes(&Synthetic::odd());
-    let by_layer = |layers: Range<u32>| Planes::by_layer(move |layer| layers.contains(&layer));
-    assert_eq!((by_layer(0..0), by_layer(0..128)), (Planes::BASE, Planes::FULL));
     // The model has three layers.
-    let same = |planes| play(&model.path, &[planes; IDS.len()]);
-    assert_eq!(same(by_layer(0..3)), same(Planes::FULL));
-    assert_eq!(same(by_layer(3..128)), same(Planes::BASE));
-    let ways = [Planes::BASE, Planes::FULL, by_layer(0..1), by_layer(1..2), by_layer(1..3)];
+    let same = |planes: &dyn Parts| play(&model.path, &[planes; IDS.len()]);
+    assert_eq!(same(&in_layers(0..3)), same(ALL));
+    assert_eq!(same(&in_layers(3..9)), same(BASE));
+    let ways: [&dyn Parts; 5] = [BASE, ALL, &in_layers(0..1), &in_layers(1..2), &in_layers(1..3)];
     let mut sums: Vec<_> = ways.map(same).into();
-    let (mut down, mut up) = ([Planes::FULL; IDS.len()], [Planes::BASE; IDS.len()]);
-    down[5..].fill(Planes::BASE);
-    up[5..].fill(Planes::FULL);
+    let (mut down, mut up) = ([ALL; IDS.len()], [BASE; IDS.len()]);
+    down[5..].fill(BASE);
+    up[5..].fill(ALL);
     sums.extend([play(&model.path, &down), play(&model.path, &up)]);
     let different: BTreeSet<_> = sums.iter().collect();
     assert_eq!(different.len(), sums.len(), "{sums:x?}");
 }
 
 /// Pages of an image that the engine asks for or announces in one pass, from the second pass on.
-fn pages_of_a_pass(image: &Path, planes: Planes) -> (BTreeSet<u32>, BTreeSet<u32>) {
+fn pages_of_a_pass(image: &Path, planes: &dyn Parts) -> (BTreeSet<u32>, BTreeSet<u32>) {
     let events = std::cell::RefCell::new(vec![]);
     let device = FaultyPager::new(std::fs::read(image).unwrap(), 512);
     let mut pager = TracingPager::new(device, |event| events.borrow_mut().push(event));
@@ -97,7 +106,7 @@ fn pages_of_a_pass(image: &Path, planes: Planes) -> (BTreeSet<u32>, BTreeSet<u32
     let mut memory = vec![0u128; model.layout(&pager).unwrap().total().div_ceil(16) as usize];
     let memory = memory.as_mut_bytes();
     let mut engine = Engine::new(model, memory, &mut pager, &PORTABLE, &Serial).unwrap();
-    engine.set_planes(planes);
+    engine.set_parts(planes);
     engine.forward(&[7], Wanted::Last).unwrap();
     events.borrow_mut().clear();
     engine.forward(&[8], Wanted::Last).unwrap();
@@ -117,12 +126,12 @@ fn pages_of_residuals_that_are_not_played_are_neither_read_nor_announced() {
     let model = Converted::in_planes(&source);
     let image = model.image(512, 1, 16);
     let mut read = vec![];
-    for planes in [Planes::BASE, Planes::by_layer(|layer| layer == 1)] {
+    for planes in [BASE, &in_layers(1..2)] {
         let (touched, expected) = pages_of_a_pass(&image, planes);
         assert!(touched.is_subset(&expected), "{:?}", touched.difference(&expected));
         read.push(touched.len());
     }
-    let (touched, expected) = pages_of_a_pass(&image, Planes::FULL);
+    let (touched, expected) = pages_of_a_pass(&image, ALL);
     assert!(expected.is_subset(&touched), "{:?}", expected.difference(&touched));
     read.push(expected.len());
     assert!(read.is_sorted() && read[0] * 5 < read[2] * 4, "{read:?} pages");
@@ -133,8 +142,7 @@ fn ranges_come_in_the_order_of_the_paged_space() {
     let model = Converted::in_planes(&Synthetic::odd_untied());
     let session = Setting::default().open(&model.path, 1).unwrap();
     let program = session.program().unwrap();
-    let [full, base] =
-        [Planes::FULL, Planes::BASE].map(|p| program.ranges_in_order(p).collect::<Vec<_>>());
+    let [full, base] = [ALL, BASE].map(|p| program.ranges_in_order(p).collect::<Vec<_>>());
     assert!(full.windows(2).all(|pair| pair[0].end <= pair[1].start), "{full:?}");
     let index = Package::open(&model.path).unwrap().index;
     let tensors = index.tensors.iter().filter(|t| t.name != "embedding");
@@ -213,18 +221,42 @@ fn pressure_leaves_residuals_out_step_by_step_and_relief_brings_them_back() {
         Session::open(&model.path, &Options { precision, ..Options::default() }).unwrap()
     };
     let session = open(RunPrecision::Auto);
-    assert!(open(RunPrecision::Full).pressure_watch().unwrap().is_none());
-    let mut watch = session.pressure_watch().unwrap().unwrap();
-    let full_layers = |planes: Planes| (0..6).filter(|layer| planes.is_full(*layer)).count();
-    let mut after = |waiting: f64| {
+    assert!(open(RunPrecision::Full).pressure_watch().is_none());
+    let watch = session.pressure_watch().unwrap();
+    let plays = |kind, layer: &u32| watch.plays(1, kind, *layer);
+    let after = |waiting: f64| {
         watch.answer(waiting);
-        full_layers(watch.current())
+        assert!((0..6).all(|layer| plays(PartKind::Adapter, &layer)));
+        (0..6).filter(|layer| plays(PartKind::Correction, layer)).count()
     };
-    assert_eq!([0.0, 12.5, 3.0, 40.0, 9.0, 9.0, 9.0].map(&mut after), [6, 4, 4, 3, 1, 0, 0]);
-    assert_eq!([3.0, 0.0, 0.0, 0.5, 0.0, 0.0].map(&mut after), [0, 1, 3, 4, 6, 6]);
-    assert_eq!(watch.current(), Planes::FULL);
+    assert_eq!([0.0, 12.5, 3.0, 40.0, 9.0, 9.0, 9.0].map(after), [6, 4, 4, 3, 1, 0, 0]);
+    assert_eq!([3.0, 0.0, 0.0, 0.5, 0.0, 0.0].map(after), [0, 1, 3, 4, 6, 6]);
     let text = "some avg10=7.25 avg60=1.00 avg300=0.00 total=5\nfull avg10=1.00 avg60=0.00\n";
     assert_eq!((waiting(text), waiting("full avg10=1.00"), waiting("")), (Some(7.25), None, None));
+}
+
+#[test]
+fn a_session_plays_what_its_plan_says_and_what_its_watch_leaves() {
+    let model = Converted::in_planes(&Synthetic::odd());
+    let same = |planes: &dyn Parts| play(&model.path, &[planes; IDS.len()]);
+    let [base, full] = [same(BASE), same(ALL)];
+    for (precision, under_pressure) in
+        [(RunPrecision::Base, base), (RunPrecision::Full, full), (RunPrecision::Auto, base)]
+    {
+        let mut session = read(precision).open(&model.path, 1).unwrap();
+        let shared = session.model();
+        let mut played = |waiting: f64| {
+            let mut engine = session.engine().unwrap();
+            if let Some(watch) = shared.pressure_watch() {
+                (0..4).for_each(|_| watch.answer(waiting));
+            }
+            checksum(&IDS.map(|id| logits_behind(&mut engine, id)).into())
+        };
+        assert_eq!(played(50.0), under_pressure, "{precision}");
+        // A text that begins has all that the plan says.
+        let calm = if precision == RunPrecision::Base { base } else { full };
+        assert_eq!(played(3.0), calm, "{precision}");
+    }
 }
 
 #[test]
@@ -243,12 +275,22 @@ fn a_package_in_planes_is_no_gguf() {
 }
 
 #[test]
-fn a_session_plays_what_its_plan_says() {
-    let model = Converted::in_planes(&Synthetic::odd());
-    for precision in [RunPrecision::Base, RunPrecision::Full] {
-        let mut session =
-            Session::open(&model.path, &Options { precision, ..Options::default() }).unwrap();
-        let planes = session.plan().precision.planes();
-        assert_eq!(session.engine().unwrap().planes(), planes);
-    }
+fn layers_are_not_counted_to_128() {
+    // The last of 200 layers alone has its corrections, and not those that a set of bits takes it for.
+    let options = convert::Options {
+        precision: Some(Precision::Int4),
+        residual: true,
+        calibration: Calibration::Off,
+        ..Default::default()
+    };
+    let model = Converted::with(&Synthetic::new(32, 32, 200, 4, 1, 64, 64), &options);
+    let with = |layers: Range<u32>| {
+        let parts = in_layers(layers);
+        let mut session = Setting::default().open(&model.path, 1).unwrap();
+        let mut engine = session.engine().unwrap();
+        engine.set_parts(&parts);
+        checksum(&vec![logits_behind(&mut engine, 3)])
+    };
+    let sums = [with(0..0), with(199..200), with(127..200), with(127..128), with(0..200)];
+    assert_eq!(BTreeSet::from(sums).len(), sums.len(), "{sums:x?}");
 }

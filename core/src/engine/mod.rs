@@ -15,7 +15,7 @@ use crate::error::{LoadError, RunError};
 use crate::ops::{Mask, Op};
 use crate::page::Pages;
 use crate::pass::{Input, Inputs, LAST_POSITION};
-use crate::program::{Dtype, Per, Planes, Port, Program, Record, Steps};
+use crate::program::{ALL, Dtype, Parts, Per, Port, Program, Record, Steps};
 use crate::simd::Kernels;
 use crate::state::kv::Cache;
 use crate::state::{KvStore, Reach, State, States};
@@ -65,7 +65,9 @@ pub enum Wanted {
 /// Runs texts: sequences of tokens, each with states of its own.
 pub struct Engine<'a> {
     player: Player<'a>,
-    planes: Planes,
+    parts: &'a dyn Parts,
+    /// The adapter of tokens that come without inputs.
+    adapter: u16,
     reach: Reach,
     /// The output that tokens are chosen from.
     logits: Option<Port<'a>>,
@@ -146,7 +148,8 @@ impl<'a> Engine<'a> {
         };
         let logits = program.outputs().find(|port| port.name == LOGITS).filter(per_output);
         Self {
-            planes: Planes::FULL,
+            parts: ALL,
+            adapter: 0,
             reach: Reach::new(&program, &plan),
             logits,
             whole: program.records().any(full),
@@ -191,17 +194,22 @@ impl<'a> Engine<'a> {
         self.player.observer = Some(observer);
     }
 
-    /// The planes that are played.
-    #[must_use]
-    pub fn planes(&self) -> Planes {
-        self.planes
+    /// Plays these parts from the next pass on; all of them at first. Of adapters, each token meets
+    /// only the one that its input asks for. What was computed before stays in the states as it is.
+    pub fn set_parts(&mut self, parts: &'a dyn Parts) {
+        self.parts = parts;
     }
 
-    /// Plays these planes from the next pass on; all of them at first. What was computed before
-    /// stays in the KV cache as it is.
-    pub fn set_planes(&mut self, planes: Planes) {
-        self.planes = planes;
-        self.player.pages.expect_what_lies_behind();
+    /// The adapter of tokens that come without inputs, as in [`Self::forward`]; 0, as at first, for
+    /// none.
+    #[must_use]
+    pub fn adapter(&self) -> u16 {
+        self.adapter
+    }
+
+    /// Gives tokens that come without inputs this adapter from the next pass on.
+    pub fn set_adapter(&mut self, adapter: u16) {
+        self.adapter = adapter;
     }
 
     /// Begins new texts.
@@ -216,11 +224,13 @@ impl<'a> Engine<'a> {
     /// Those of [`Self::pass`].
     pub fn forward(&mut self, tokens: &[u32], wanted: Wanted) -> Result<(), RunError> {
         let (first, last) = (self.position(), tokens.len().saturating_sub(1));
+        let adapter = self.adapter;
         self.pass(tokens.iter().enumerate().map(|(column, token)| Input {
             token: *token,
             sequence: 0,
             position: first.saturating_add(column as u32),
             logits: wanted == Wanted::All || column == last,
+            adapter,
         }))
     }
 
@@ -235,8 +245,8 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// More inputs than the plan has columns, or none; a token outside of the vocabulary; an input
-    /// that does not follow; branches without room for spare places; a page or a KV cache that can't
-    /// be had; or weights that lead to infinite values.
+    /// that does not follow, or asks for an adapter that is none; branches without room for spare
+    /// places; a page or a KV cache that can't be had; or weights that lead to infinite values.
     pub fn pass(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), RunError> {
         self.player.inputs.set(inputs.into_iter())?;
         self.run().inspect_err(|_| self.player.inputs.clear())
@@ -255,7 +265,7 @@ impl<'a> Engine<'a> {
 
     fn run(&mut self) -> Result<(), RunError> {
         let Player { inputs, plan, program, .. } = &self.player;
-        inputs.check(plan, program.header().vocab_size, self.ends, &self.reach)?;
+        inputs.check(plan, program, self.ends, &self.reach)?;
         if self.whole {
             inputs.check_whole()?;
         }
@@ -277,7 +287,8 @@ impl<'a> Engine<'a> {
 
     fn play(&mut self) -> Result<(), RunError> {
         self.player.pending = None;
-        let mut steps = self.player.program.steps(self.planes);
+        self.player.pages.expect_what_lies_behind();
+        let mut steps = self.player.program.steps(self.parts);
         while let Some((op, layer)) = steps.next() {
             self.expect(&op, layer, &steps);
             op.play(&mut self.player, layer)?;
@@ -327,7 +338,8 @@ impl<'a> Engine<'a> {
     }
 
     /// Has sequence `to` hold the first `length` positions of sequence `from`, and nothing else: what
-    /// texts begin with in common is run once. Both may be the same, which goes back.
+    /// texts begin with in common is run once. Both may be the same, which goes back. What is held was
+    /// computed with the adapter of `from`, so texts with different ones have nothing in common.
     ///
     /// # Errors
     /// A sequence that the plan does not have; or a length that `from` can't go back to, and then
@@ -512,14 +524,14 @@ impl<'a> Engine<'a> {
 
     /// Says which weights come after an operation's where some between are left out.
     fn expect(&mut self, op: &Op, layer: u32, later: &Steps<'a>) {
-        // A build without corrections has nothing to leave out.
-        if !cfg!(feature = "float") || self.planes == Planes::FULL {
+        let Player { program, pages, .. } = &mut self.player;
+        // A build without parts has nothing to leave out.
+        if !cfg!(feature = "float") || program.header().parts == 0 {
             return;
         }
-        let Player { program, pages, .. } = &mut self.player;
         if let Some(now) = program.ranges(op, layer).last() {
             let later = later.clone().flat_map(|(op, layer)| program.ranges(&op, layer));
-            pages.expect(&now, later.chain(program.ranges_in_order(self.planes)));
+            pages.expect(&now, later.chain(program.ranges_in_order(self.parts)));
         }
     }
 }

@@ -14,6 +14,7 @@ mod attend;
 mod average_pool;
 mod conv2d;
 mod correction;
+mod delta;
 mod embed;
 mod experts;
 mod gated;
@@ -36,6 +37,7 @@ pub use attend::{Attend, Mask};
 pub use average_pool::AveragePool;
 pub use conv2d::Conv2d;
 pub use correction::Correction;
+pub use delta::Delta;
 pub use embed::{Embed, Index};
 pub use experts::Experts;
 pub use gated::Gated;
@@ -81,6 +83,7 @@ macro_rules! for_each_op {
             18 Softmax "int8",
             20 Route "float",
             21 Experts "float",
+            22 Delta "float",
         }
     };
 }
@@ -91,6 +94,8 @@ pub trait Form {
     type Name: Clone + Debug + PartialEq;
     /// A value.
     type Value: Clone + Debug + PartialEq;
+    /// The part that an operation belongs to; the default is none, and the operation is always played.
+    type Part: Clone + Debug + PartialEq + Default;
 }
 
 /// The form of a program.
@@ -100,6 +105,7 @@ pub struct Numbers;
 impl Form for Numbers {
     type Name = PerLayer;
     type Value = Value;
+    type Part = u16;
 }
 
 /// Something that an operation refers to.
@@ -143,6 +149,12 @@ pub trait Resolve<F: Form> {
     /// # Errors
     /// It does not exist.
     fn value(&mut self, value: &F::Value) -> Result<<Self::To as Form>::Value, Self::Error>;
+
+    /// A part.
+    ///
+    /// # Errors
+    /// It does not exist.
+    fn part(&mut self, part: &F::Part) -> Result<<Self::To as Form>::Part, Self::Error>;
 }
 
 /// Which bytes of its weights an operation reads.
@@ -150,7 +162,7 @@ pub trait Resolve<F: Form> {
 pub enum Reads {
     /// All, in order.
     Whole,
-    /// Rows that tokens choose, or what is computed from them.
+    /// Rows that tokens choose, or what is computed from them, or all or nothing.
     Rows,
 }
 
@@ -188,6 +200,12 @@ macro_rules! operands {
                 $($crate::ops::operands!(@show $role, self.$field, show);)*
             }
 
+            /// The part that the operation belongs to, if it may belong to one.
+            #[must_use]
+            pub fn part(&self) -> Option<&F::Part> {
+                None$(.or($crate::ops::operands!(@part $role, self.$field)))*
+            }
+
             /// The same operation in another form.
             ///
             /// # Errors
@@ -215,6 +233,10 @@ macro_rules! operands {
     (@show maybe_read, $field:expr, $show:ident) => {
         if let Some(field) = &$field { $show($crate::ops::Operand::Read(field)) }
     };
+    (@show part, $field:expr, $show:ident) => {};
+    (@part part, $field:expr) => { Some(&$field) };
+    (@part $role:ident, $field:expr) => { None };
+    (@resolve part, $field:expr, $to:ident) => { $to.part(&$field)? };
     (@resolve weight, $field:expr, $to:ident) => { $to.weight(&$field)? };
     (@resolve state, $field:expr, $to:ident) => { $to.state(&$field)? };
     (@resolve maybe_weight, $field:expr, $to:ident) => {
@@ -265,9 +287,13 @@ macro_rules! op_enum {
         })*
 
         impl<F: Form> Op<F> {
-            /// Shows what the operation refers to, in the order of use.
+            /// Shows what the operation refers to, in the order of use; nothing if this build does not
+            /// play it.
             pub fn operands<'o>(&'o self, show: &mut dyn FnMut(Operand<'o, F>)) {
-                match self { $(Self::$op(op) => op.operands(show),)* }
+                match self {
+                    $(Self::$op(op) if is_played($code) => op.operands(show),)*
+                    _ => {}
+                }
             }
 
             /// The same operation in another form.
@@ -279,6 +305,15 @@ macro_rules! op_enum {
                 to: &mut R,
             ) -> Result<Op<R::To>, R::Error> {
                 Ok(match self { $(Self::$op(op) => Op::$op(op.resolve(to)?),)* })
+            }
+
+            /// The part that the operation belongs to, if it may belong to one and this build plays it.
+            #[must_use]
+            pub fn part(&self) -> Option<&F::Part> {
+                match self {
+                    $(Self::$op(op) if is_played($code) => op.part(),)*
+                    _ => None,
+                }
             }
 
             /// The operation's code in a program.

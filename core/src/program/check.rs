@@ -1,6 +1,6 @@
 //! Checks a program's operations once, so that the engine can rely on them.
 
-use super::{Dtype, MAX_LAYERS, Per, PerLayer, Program, Record, Tensor, Value, fault};
+use super::{Dtype, MAX_LAYERS, PartKind, Per, PerLayer, Program, Record, Tensor, Value, fault};
 use crate::error::{Fault, LoadError};
 use crate::ops::{Op, Operand};
 use crate::quant::Format;
@@ -28,15 +28,19 @@ pub(super) fn check_records(program: &Program<'_>) -> Result<(), LoadError> {
             }
             Record::Op(op) => {
                 let check = Check { program, layers };
-                check.operands(&op).and_then(|()| op.check(&check)).and_then(|()| {
-                    // A cache that is full replaces positions, which its own attention still sees.
-                    let before = core::mem::replace(&mut stored, op.stores());
-                    if before.is_none_or(|state| op.attends() == Some(state)) {
-                        Ok(())
-                    } else {
-                        Err(Fault::Order)
-                    }
-                })
+                check
+                    .part(&op)
+                    .and_then(|()| check.operands(&op))
+                    .and_then(|()| op.check(&check))
+                    .and_then(|()| {
+                        // A cache that is full replaces positions, which its own attention still sees.
+                        let before = core::mem::replace(&mut stored, op.stores());
+                        if before.is_none_or(|state| op.attends() == Some(state)) {
+                            Ok(())
+                        } else {
+                            Err(Fault::Order)
+                        }
+                    })
             }
         };
         checked.map_err(|f| fault(index, f))?;
@@ -102,6 +106,17 @@ impl Check<'_> {
             }
         });
         result
+    }
+
+    /// The part that an operation belongs to is there.
+    fn part(&self, op: &Op) -> Result<(), Fault> {
+        let part = op.part().copied().unwrap_or(0);
+        if part <= self.program.header().parts { Ok(()) } else { Err(Fault::Part) }
+    }
+
+    /// A part of some kind that is not this one, or none.
+    pub(crate) fn part_is_not(&self, part: u16, kind: PartKind) -> Result<(), Fault> {
+        if self.program.part_kind(part) == Some(kind) { Err(Fault::Part) } else { Ok(()) }
     }
 
     /// Values of which no two lie in slots that overlap.

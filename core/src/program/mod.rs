@@ -5,6 +5,7 @@
 
 mod check;
 mod needs;
+mod parts;
 mod record;
 mod steps;
 mod tensor;
@@ -12,14 +13,14 @@ mod value;
 
 pub(crate) use check::Check;
 pub use needs::{Lack, Needs};
+pub use parts::{ALL, BASE, NONE, PART_BYTES, Part, PartKind, Parts};
 pub use record::{MAX_FIELD_BYTES, REPEAT, Record};
 pub(crate) use record::{get, put};
-pub use steps::{Planes, Steps};
+pub use steps::Steps;
 pub use tensor::Tensor;
 pub use value::{Dtype, PORT_BYTES, Per, PerLayer, Port, Slot, Value};
 
 use crate::error::{Fault, LoadError, Section};
-use crate::ops::Op;
 use crate::quant::{Format, GROUP};
 use crate::state::State;
 use core::ops::Range;
@@ -58,11 +59,13 @@ pub struct Header {
     pub outputs: u16,
     /// Number of tokens that end a text.
     pub stop_tokens: u16,
+    /// Number of parts.
+    pub parts: u16,
 }
 
 impl Header {
     /// Bytes of the header: vocabulary, context, bytes of operations and of names (u32 each);
-    /// records, slots, states, inputs, outputs, stop tokens (u16 each); reserved (u32).
+    /// records, slots, states, inputs, outputs, stop tokens, parts, reserved (u16 each).
     pub const BYTES: usize = 32;
 
     /// The header's bytes.
@@ -77,7 +80,7 @@ impl Header {
             pair(self.records, self.slots),
             pair(self.states, self.inputs),
             pair(self.outputs, self.stop_tokens),
-            0,
+            u32::from(self.parts),
         ];
         let mut bytes = [0; Self::BYTES];
         for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
@@ -91,9 +94,9 @@ impl Header {
         for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *word = u32::from_le_bytes(*bytes);
         }
-        let [vocab_size, context_length, record_bytes, name_bytes, a, b, c, _] = words;
-        let [[records, slots], [states, inputs], [outputs, stop_tokens]] =
-            [a, b, c].map(|pair| [pair as u16, (pair >> 16) as u16]);
+        let [vocab_size, context_length, record_bytes, name_bytes, a, b, c, d] = words;
+        let [[records, slots], [states, inputs], [outputs, stop_tokens], [parts, _]] =
+            [a, b, c, d].map(|pair| [pair as u16, (pair >> 16) as u16]);
         Self {
             vocab_size,
             context_length,
@@ -105,6 +108,7 @@ impl Header {
             inputs,
             outputs,
             stop_tokens,
+            parts,
         }
     }
 }
@@ -118,6 +122,7 @@ pub struct Program<'a> {
     inputs: &'a [[u8; PORT_BYTES]],
     outputs: &'a [[u8; PORT_BYTES]],
     stop_tokens: &'a [[u8; 4]],
+    parts: &'a [[u8; PART_BYTES]],
     names: &'a [u8],
     records: Records<'a>,
     tensors: &'a [[u8; Tensor::RECORD_BYTES]],
@@ -172,11 +177,22 @@ impl<'a> Program<'a> {
         let inputs = table(&mut rest, header.inputs)?;
         let outputs = table(&mut rest, header.outputs)?;
         let stop_tokens = table(&mut rest, header.stop_tokens)?;
+        let parts = table(&mut rest, header.parts)?;
         let (names, records) = rest.split_at_checked(header.name_bytes as usize)?;
         let whole = records.len() == header.record_bytes as usize;
         let records = Records(records);
-        let program =
-            Self { header, slots, states, inputs, outputs, stop_tokens, names, records, tensors };
+        let program = Self {
+            header,
+            slots,
+            states,
+            inputs,
+            outputs,
+            stop_tokens,
+            parts,
+            names,
+            records,
+            tensors,
+        };
         whole.then_some(program)
     }
 
@@ -242,6 +258,25 @@ impl<'a> Program<'a> {
         self.stop_tokens.iter().map(|bytes| u32::from_le_bytes(*bytes))
     }
 
+    /// The parts, which operations number from 1 on.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
+        let names = self.names;
+        self.parts.iter().map_while(|record| Part::from_record(record, names))
+    }
+
+    /// What the part with this number is; `None` for 0, and past the last.
+    #[must_use]
+    pub fn part_kind(&self, number: u16) -> Option<PartKind> {
+        parts::kind(self.parts, number)
+    }
+
+    /// The number of the adapter of this name.
+    #[must_use]
+    pub fn adapter(&self, name: &str) -> Option<u16> {
+        let adapter = Part { name, kind: PartKind::Adapter };
+        (1..).zip(self.parts()).find(|(_, part)| *part == adapter).map(|(number, _)| number)
+    }
+
     /// Bytes a column of all slots of a kind together.
     #[must_use]
     pub fn column_bytes(&self, per: Per) -> u64 {
@@ -272,10 +307,10 @@ impl<'a> Program<'a> {
         self.tensors().map(|t| t.unit_bytes() as u64).max().unwrap_or(0)
     }
 
-    /// True if some matrix has a residual plane.
+    /// True if some part makes weights more precise.
     #[must_use]
     pub fn has_corrections(&self) -> bool {
-        self.records().any(|record| matches!(record, Record::Op(Op::Correction(_))))
+        (1..=self.header.parts).any(|part| self.part_kind(part) == Some(PartKind::Correction))
     }
 
     /// True if some matrix meets activations that are not quantized.
@@ -305,7 +340,8 @@ impl<'a> Program<'a> {
         let whole = slots.count() == self.slots.len()
             && states.count() == self.states.len()
             && self.inputs().count() == self.inputs.len()
-            && self.outputs().count() == self.outputs.len();
+            && self.outputs().count() == self.outputs.len()
+            && (1..=header.parts).all(|part| self.part_kind(part).is_some());
         let counts = header.records <= MAX_RECORDS
             && u32::from(header.states) <= MAX_LAYERS
             && self.stop_tokens.len() <= MAX_STOP_TOKENS;

@@ -1,39 +1,15 @@
 //! What one pass does, in order: the operations of every layer, and the weights that they read.
 
+use super::parts::{self, PART_BYTES, Parts};
 use super::{Program, Record, Records};
 use crate::ops::{Op, Reads};
 use core::ops::Range;
 
-/// Which layers add their residual planes to the base planes.
-///
-/// A layer without them reads fewer bytes and computes with the precision of its base planes. What
-/// lies outside of a repetition goes with layer 0; layers from 127 on go together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Planes(u128);
-
-impl Planes {
-    /// Base planes only.
-    pub const BASE: Self = Self(0);
-    /// All planes.
-    pub const FULL: Self = Self(u128::MAX);
-
-    /// Residual planes in the layers for which `full` holds.
-    #[must_use]
-    pub fn by_layer(full: impl Fn(u32) -> bool) -> Self {
-        Self((0..u128::BITS).filter(|layer| full(*layer)).fold(0, |bits, layer| bits | 1 << layer))
-    }
-
-    /// True if this layer adds its residual planes.
-    #[must_use]
-    pub fn is_full(self, layer: u32) -> bool {
-        self.0 >> layer.min(u128::BITS - 1) & 1 == 1
-    }
-}
-
-/// The operations of a pass, each with its layer; corrections that are not played are left out.
-#[derive(Clone, Debug)]
+/// The operations of a pass, each with its layer, without those of parts that are not played.
+#[derive(Clone)]
 pub struct Steps<'a> {
-    planes: Planes,
+    parts: &'a dyn Parts,
+    table: &'a [[u8; PART_BYTES]],
     records: Records<'a>,
     /// Records of the program that are still to come, those of this repetition left out.
     left: u16,
@@ -78,29 +54,53 @@ impl Iterator for Steps<'_> {
     fn next(&mut self) -> Option<(Op, u32)> {
         loop {
             let (op, layer) = self.advance()?;
-            if !matches!(op, Op::Correction(_)) || self.planes.is_full(layer) {
+            if plays(self.table, self.parts, &op, layer) {
                 return Some((op, layer));
             }
         }
     }
 }
 
+/// True if an operation is played: it belongs to no part, or to one that is.
+fn plays(table: &[[u8; PART_BYTES]], parts: &dyn Parts, op: &Op, layer: u32) -> bool {
+    let part = op.part().copied().unwrap_or(0);
+    parts::kind(table, part).is_none_or(|kind| parts.plays(part, kind, layer))
+}
+
 impl<'a> Program<'a> {
     /// The operations of a pass.
     #[must_use]
-    pub fn steps(&self, planes: Planes) -> Steps<'a> {
-        let records = self.records();
-        let left = self.header().records;
-        Steps { planes, records, left, body: records, length: 0, layers: 0, layer: 0, inside: 0 }
+    pub fn steps<'s>(&self, parts: &'s dyn Parts) -> Steps<'s>
+    where
+        'a: 's,
+    {
+        let (records, table) = (self.records(), self.parts);
+        Steps {
+            parts,
+            table,
+            records,
+            left: self.header().records,
+            body: records,
+            length: 0,
+            layers: 0,
+            layer: 0,
+            inside: 0,
+        }
     }
 
-    /// The bytes of the paged space that a pass reads, tensor by tensor in the order of use. Rows
-    /// that tokens choose are left out.
-    pub fn ranges_in_order(
-        &self,
-        planes: Planes,
-    ) -> impl Iterator<Item = Range<u64>> + use<'_, 'a> {
-        self.steps(planes).flat_map(|(op, layer)| self.ranges(&op, layer))
+    /// True if an operation is played in a layer: it belongs to no part, or to one that is.
+    #[must_use]
+    pub fn plays(&self, parts: &dyn Parts, op: &Op, layer: u32) -> bool {
+        plays(self.parts, parts, op, layer)
+    }
+
+    /// The bytes of the paged space that a pass reads, tensor by tensor in the order of use. What
+    /// tokens choose is left out.
+    pub fn ranges_in_order<'s>(
+        &'s self,
+        parts: &'s dyn Parts,
+    ) -> impl Iterator<Item = Range<u64>> + use<'s, 'a> {
+        self.steps(parts).flat_map(|(op, layer)| self.ranges(&op, layer))
     }
 
     /// The bytes that an operation reads from first to last, tensor by tensor.

@@ -60,6 +60,7 @@ impl Slot {
             sequence: sequence as u32,
             position: position as u32,
             logits: position == last,
+            adapter: 0,
         })
     }
 

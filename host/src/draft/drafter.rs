@@ -105,6 +105,7 @@ impl<'d> ModelDrafter<'d> {
             sequence: 0,
             position,
             logits: (position - first) as usize + 1 == tokens.len(),
+            adapter: 0,
         });
         self.engine.pass(inputs).map_err(&self.failed)?;
         self.held.extend(tokens);

@@ -16,11 +16,13 @@ pub use tables::{Tables, plan_model};
 use crate::cancel::Cancel;
 use crate::lending::{LendingCaches, Lent};
 use crate::pager::{PageSource, Reader, StreamPager};
-use crate::plan::{Kv, RunPrecision};
+use crate::plan::{Kv, MemoryPlan, RunPrecision};
 use crate::pool::Pool;
+use crate::pressure::PressureWatch;
 use crate::spill::{Spill, SpillFile};
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{self, Engine};
+use omex_core::program::Program;
 use omex_core::simd::Kernels;
 use std::ops::Deref;
 use std::path::Path;
@@ -113,7 +115,7 @@ impl Session {
         let model = Arc::new(Model {
             plan,
             for_texts: left.map_or(u64::MAX, |left| left + options.texts),
-            automatic: options.precision == RunPrecision::Auto,
+            watch: watch(&tables.program()?, &plan, options, &pager),
             source,
             progress: pager.progress(),
             spilled: match &caches {
@@ -184,9 +186,25 @@ impl Session {
             }
         };
         let mut engine = engine.map_err(|error| Error::load(path, error))?;
-        engine.set_planes(self.model.plan.precision.planes());
+        engine.set_parts(match &self.model.watch {
+            Some(watch) => watch.restart(),
+            None => self.model.plan.precision.parts(),
+        });
         Ok(engine)
     }
+}
+
+/// What leaves corrections out under pressure, where that is left to the machine and saves memory.
+fn watch(
+    program: &Program<'_>,
+    plan: &MemoryPlan,
+    options: &Options,
+    pager: &Source,
+) -> Option<PressureWatch> {
+    // Streamed weights take no more memory than planned, whatever their planes.
+    let mapped = matches!(pager, Source::Mapped(_));
+    let choice = plan.precision == RunPrecision::Full && program.has_corrections() && mapped;
+    (options.precision == RunPrecision::Auto && choice).then(|| PressureWatch::new(program))
 }
 
 /// Memory, which a damaged model may ask too much of: asking first tells, where `vec!` would abort.

@@ -3,7 +3,7 @@
 use super::Tables;
 use crate::cancel::Cancel;
 use crate::pager::{PageSource, Progress, Space};
-use crate::plan::{MemoryPlan, RunPrecision};
+use crate::plan::MemoryPlan;
 use crate::pressure::PressureWatch;
 use crate::{Error, Result};
 use omex_core::error::RunError;
@@ -21,8 +21,8 @@ pub struct Model {
     pub(super) plan: MemoryPlan,
     /// Bytes of the budget that texts may take.
     pub(super) for_texts: u64,
-    /// The precision was left to the machine.
-    pub(super) automatic: bool,
+    /// If the precision was left to the machine, and it has a choice.
+    pub(super) watch: Option<PressureWatch>,
     pub(super) source: PageSource,
     /// Of a pager that reads.
     pub(super) progress: Option<Arc<Progress>>,
@@ -65,18 +65,11 @@ impl Model {
         [crc32c(crc32c(0, program), tensors), crc32c(0, checksums.as_flattened())]
     }
 
-    /// Chooses the planes of each pass by the pressure on memory; `None` if the precision is not
-    /// automatic or there is nothing to choose.
-    ///
-    /// # Errors
-    /// None once the session is open.
-    pub fn pressure_watch(&self) -> Result<Option<PressureWatch>> {
-        let program = self.program()?;
-        // Streamed weights take no more memory than planned, whatever their planes.
-        let mapped = self.progress.is_none();
-        let choice =
-            self.plan.precision == RunPrecision::Full && program.has_corrections() && mapped;
-        Ok((self.automatic && choice).then(|| PressureWatch::new(&program)))
+    /// What chooses which layers play corrections, by the pressure on memory; `None` if the
+    /// precision is not automatic or there is nothing to choose.
+    #[must_use]
+    pub fn pressure_watch(&self) -> Option<&PressureWatch> {
+        self.watch.as_ref()
     }
 
     /// Tokens whose logits one pass can compute.

@@ -25,7 +25,8 @@ pub struct OwnedEngine {
 // SAFETY: all that the engine borrows is the session's, which may be sent (`is_send` below), or
 // static; what it borrows by `Parallel`, kernels and an observer may be sent by their types. Nobody
 // else can reach it: `with` lends it for any lifetime, so nothing can be put into it that does not
-// live as long as the session, and its setters take nothing but observers.
+// live as long as the session, and its setters take nothing but observers, and parts, which threads
+// may share.
 unsafe impl Send for OwnedEngine {}
 
 const _: () = is_send::<Session>();

@@ -173,7 +173,7 @@ impl Tables {
         };
         let (page_size, program) = (u64::from(self.space.page_size), self.program()?);
         let (start, progress) = (Instant::now(), pager.progress());
-        let ranges: Vec<_> = program.ranges_in_order(plan.precision.planes()).collect();
+        let ranges: Vec<_> = program.ranges_in_order(plan.precision.parts()).collect();
         for range in ranges.iter().cycle() {
             let mut address = range.start;
             while address < range.end {

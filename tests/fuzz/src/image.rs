@@ -5,7 +5,7 @@ use omex_core::engine::{Engine, Model, Wanted};
 use omex_core::error::RunError;
 use omex_core::image::open;
 use omex_core::ops::Operand;
-use omex_core::program::{Planes, Program};
+use omex_core::program::{ALL, Program};
 use omex_core::simd::{Kernels, PORTABLE};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager, Parallel, Serial};
 use zerocopy::IntoBytes;
@@ -87,7 +87,7 @@ fn forward(
 pub(crate) fn work(program: &Program<'_>) -> u64 {
     let vocabulary = u64::from(program.header().vocab_size);
     let mut sum = vocabulary;
-    for (op, layer) in program.steps(Planes::FULL).take(1 << 16) {
+    for (op, layer) in program.steps(ALL).take(1 << 16) {
         let mut of_op = 8;
         op.operands(&mut |operand| {
             of_op += match operand {
