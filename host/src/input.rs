@@ -84,11 +84,31 @@ pub fn read_start(path: &Path, most: u64) -> Result<String> {
     text(path, bytes)
 }
 
-fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
+    check_encoding(path, &bytes)?;
+    let mark = bytes.len() - without_mark(&bytes).len();
+    bytes.drain(..mark);
     String::from_utf8(bytes).map_err(|error| {
         let field = format!("byte {}", error.utf8_error().valid_up_to());
         Error::malformed(path, field, "bytes that are not UTF-8", "UTF-8 text", "convert it")
     })
+}
+
+/// A byte order mark, which some editors put before a text, and which is no part of it.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A text in UTF-8 without its byte order mark.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(MARK).unwrap_or(text)
+}
+
+/// Refuses what begins as UTF-16 does, by its name.
+pub(crate) fn check_encoding(path: &Path, start: &[u8]) -> Result<()> {
+    if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+        let remedy = "convert it (iconv -f UTF-16 -t UTF-8)";
+        return Err(Error::malformed(path, "encoding", "UTF-16", "UTF-8", remedy));
+    }
+    Ok(())
 }
 
 /// Refuses a text that is longer than the memory for it, or than any may be.

@@ -9,6 +9,12 @@ pub fn available() -> Option<u64> {
     available_under(Path::new("/"))
 }
 
+/// Nearly all of what is available: what is planned with where no budget is given.
+#[must_use]
+pub fn usable() -> Option<u64> {
+    available().map(|bytes| bytes / 10 * 9)
+}
+
 /// As [`available`], by what the files of a system say that lie under `root`.
 fn available_under(root: &Path) -> Option<u64> {
     let free = meminfo(root, "MemAvailable:")?;

@@ -305,7 +305,7 @@ fn in_cgroup(name: &str, limit: u64, command: &Command) -> Option<Finished> {
         }
         let mut shell = Command::new("sh");
         shell.arg("-c").arg("echo $$ > \"$0\" && exec \"$@\"").arg(group.join("cgroup.procs"));
-        shell.arg(command.get_program()).args(command.get_args());
+        shell.arg(command.get_program()).args(command.get_args()).env("OMEX_CONFIG", "");
         let finished = run(&mut shell);
         let peak = std::fs::read_to_string(group.join("memory.max_usage_in_bytes"));
         println!("limit {limit}: {} at the peak with page cache", peak.unwrap_or_default().trim());
@@ -379,6 +379,19 @@ fn texts_stay_within_the_budget_or_are_refused() {
             assert!(bytes(&json_of(&said), "planned_bytes") <= memory, "{what}: {said:?}");
         }
     }
+}
+
+/// Without a budget, what the system leaves is one.
+#[test]
+fn texts_stay_within_the_limits_of_a_memory_cgroup() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    std::fs::write(&text, "\u{4f60}".repeat(2_000_000)).unwrap();
+    let model = convert_from(&shipped_model(), Some(Precision::Int8));
+    let args = ["eval", model.path.to_str().unwrap(), "--data", text.to_str().unwrap()];
+    let Some(said) = in_cgroup("texts", 60_000_000, &omex(args)) else { return };
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("encoding a text of 6000000 bytes takes up to"), "{said:?}");
 }
 
 #[test]

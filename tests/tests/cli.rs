@@ -868,6 +868,99 @@ fn a_prompt_beyond_the_context_is_told() {
     assert!(short.err.is_empty(), "{short:?}");
 }
 
+/// What was not read to its end is not in the file.
+#[test]
+fn signals_during_a_prompt_leave_a_session_as_it_was() {
+    let text = "Once upon a time there was a small robot. ".repeat(5_000);
+    std::fs::write(folder().join("long.txt"), text).unwrap();
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let session = format!("prompt-{signal}.session");
+        let args = ["run", "tiny.omex", "-", "--session", &session, "--max-tokens", "2"];
+        for known in [false, true] {
+            if known {
+                succeeds(here(&[
+                    "run",
+                    "tiny.omex",
+                    "The",
+                    "--session",
+                    &session,
+                    "--max-tokens",
+                    "2",
+                ]));
+            }
+            let before = std::fs::read(folder().join(&session)).ok();
+            let mut child = omex(args)
+                .current_dir(folder())
+                .stdin(std::fs::File::open(folder().join("long.txt")).unwrap())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // The prompt is repeated before it is run, and does not fit the pipe at once.
+            child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+            let kill = format!("kill -{signal} {}", child.id());
+            assert!(
+                std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success()
+            );
+            let said = child.wait_with_output().unwrap();
+            let err = String::from_utf8(said.stderr).unwrap();
+            assert_eq!(said.status.code(), Some(code), "{signal}: {err}");
+            assert!(err.contains("the session's file is as it was"), "{err}");
+            assert_eq!(std::fs::read(folder().join(&session)).ok(), before, "{signal}");
+        }
+    }
+}
+
+/// Editors on Windows write them.
+#[test]
+fn encodings_other_than_utf_8_are_named_and_byte_order_marks_are_no_text() {
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder().join(name), bytes).unwrap();
+    write("plain.txt", b"Once upon a time");
+    write("mark.txt", b"\xef\xbb\xbfOnce upon a time");
+    let wide: Vec<u8> =
+        "\u{feff}{\"prompt\": \"A\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    write("wide.txt", &wide);
+    let read = |args: &[&str], file: &str| {
+        let file = std::fs::File::open(folder().join(file)).unwrap();
+        run(omex(args).current_dir(folder()).stdin(file))
+    };
+    let commands: [&[&str]; 4] = [
+        &["tokenize", "tiny.omex", "-"],
+        &["run", "tiny.omex", "-", "--max-tokens", "2"],
+        &["eval", "tiny.omex", "--data", "-"],
+        &["batch", "tiny.omex", "-", "-o", "wide.jsonl"],
+    ];
+    for args in commands {
+        let refused = read(args, "wide.txt");
+        let words = "standard input: encoding: found UTF-16, expected UTF-8; convert it (iconv";
+        assert!(refused.code == Some(1) && refused.err.contains(words), "{refused:?}");
+        if args[0] != "batch" {
+            let [plain, marked] = ["plain.txt", "mark.txt"].map(|file| succeeds(read(args, file)));
+            assert_eq!(plain.out, marked.out, "{args:?}");
+        }
+    }
+    let eval = |file: &str| succeeds(here(&["eval", "tiny.omex", "--data", file])).out;
+    assert_eq!(eval("plain.txt"), eval("mark.txt"));
+}
+
+/// As a model's files may be after somebody corrected them.
+#[test]
+fn json_with_a_byte_order_mark_is_json() {
+    let source = folder().join("marked");
+    std::fs::create_dir(&source).unwrap();
+    for entry in std::fs::read_dir(shipped_model()).unwrap().map(Result::unwrap) {
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        if entry.path().extension().is_some_and(|extension| extension == "json") {
+            bytes.splice(0..0, *b"\xef\xbb\xbf");
+        }
+        std::fs::write(source.join(entry.file_name()), bytes).unwrap();
+    }
+    std::fs::write(source.join("generation_config.json"), "\u{feff}{\"eos_token_id\": 2}").unwrap();
+    succeeds(here(&["convert", "--model-path", "marked", "--output-dir", "marked.omex"]));
+    let text = |model| succeeds(here(&["run", model, "Once", "--max-tokens", "5"])).out;
+    assert_eq!(text("marked.omex"), text("tiny.omex"));
+}
+
 #[test]
 fn a_byte_order_mark_and_blank_lines_are_no_prompts() {
     let lines = "\u{feff}{\"prompt\": \"The\"}\r\n\n  \n{\"prompt\": \"A\"}\n\n";

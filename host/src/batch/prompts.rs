@@ -16,9 +16,6 @@ const MAX_LINES: usize = 1 << 24;
 /// What messages call standard input.
 const STDIN: &str = "standard input";
 
-/// A byte order mark, which some editors put before a text.
-const MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// Lines of prompts.
 pub struct Prompts {
     path: PathBuf,
@@ -48,6 +45,7 @@ impl Prompts {
         };
         input::check_length(path, file.metadata().map_err(failed)?.len(), MAX_BYTES)?;
         let mut reader = BufReader::new(file);
+        input::check_encoding(path, reader.fill_buf().map_err(failed)?)?;
         let (checksums, longest) = survey(&mut reader).map_err(failed)?;
         if checksums.len() > MAX_LINES {
             let (found, expected) = ("more lines", format!("at most {MAX_LINES}"));
@@ -112,8 +110,9 @@ impl Prompts {
         } else if line.len() > self.most {
             self.reader.skip_until(b'\n').map_err(failed)?;
         }
-        if self.read == 0 && line.starts_with(MARK) {
-            line.drain(..MARK.len());
+        if self.read == 0 {
+            let mark = line.len() - input::without_mark(line).len();
+            line.drain(..mark);
         }
         self.read += 1;
         Ok(Some(self.read))

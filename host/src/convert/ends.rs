@@ -77,7 +77,7 @@ fn beside(source: &dyn Container, name: &str) -> Result<Option<Value>> {
         return Ok(None);
     }
     let bytes = input::read(&path, MAX_SETTINGS)?;
-    let value = serde_json::from_slice(&bytes)
+    let value = serde_json::from_slice(input::without_mark(&bytes))
         .map_err(|e| malformed(&path, "JSON", e.to_string(), "an object"))?;
     Ok(Some(value))
 }

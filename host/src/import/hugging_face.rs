@@ -4,7 +4,7 @@ use super::{
     Fields, SourceFormat, StoredModel, TokenizerSource, safetensors,
     stored::{SourceFile, StoredTensor},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -74,7 +74,7 @@ fn read_json<T: DeserializeOwned>(path: &Path, max: u64) -> Result<T> {
     }
     let mut bytes = vec![0; file.length as usize];
     file.read("the file", 0, &mut bytes)?;
-    serde_json::from_slice(&bytes).map_err(|e| {
+    serde_json::from_slice(input::without_mark(&bytes)).map_err(|e| {
         file.malformed(
             "JSON",
             e.to_string(),

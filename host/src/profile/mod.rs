@@ -78,7 +78,8 @@ impl Profile {
     /// # Errors
     /// A file that can't be read, or is no profile.
     pub fn read(path: &Path) -> Result<Self> {
-        let profile = serde_json::from_slice(&input::read(path, input::MAX_JSON_BYTES)?);
+        let profile =
+            serde_json::from_slice(input::without_mark(&input::read(path, input::MAX_JSON_BYTES)?));
         profile.map_err(|error| {
             let remedy = "make it with omex profile --json on that machine";
             Error::malformed(path, "profile", error.to_string(), "what omex profile says", remedy)

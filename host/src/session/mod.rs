@@ -111,7 +111,8 @@ impl Session {
         let kernels = dispatch::kernels()?;
         let stops = holds_only_keys(&tables.program()?);
         let cancel = if stops { options.cancel.clone() } else { Cancel::default() };
-        let left = options.memory.map(|memory| memory.saturating_sub(plan.total));
+        let budget = options.memory.or_else(crate::memory::usable);
+        let left = budget.map(|memory| memory.saturating_sub(plan.total));
         let model = Arc::new(Model {
             plan,
             for_texts: left.map_or(u64::MAX, |left| left + options.texts),

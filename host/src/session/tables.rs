@@ -258,7 +258,7 @@ impl Tables {
 
     /// The most that a plan may need where no budget is given: nearly all of what is available.
     fn most(options: &Options) -> Option<u64> {
-        let most = crate::memory::available()? / 10 * 9;
+        let most = crate::memory::usable()?;
         (options.pages != Some(PageSource::Mmap)).then_some(most)
     }
 

@@ -113,7 +113,9 @@ impl Spec {
     ///
     /// # Errors
     /// As [`Spec::from_hf_json`].
-    pub fn from_hf_bytes(origin: &Path, json: Vec<u8>) -> Result<Self> {
+    pub fn from_hf_bytes(origin: &Path, mut json: Vec<u8>) -> Result<Self> {
+        let mark = json.len() - input::without_mark(&json).len();
+        json.drain(..mark);
         let file: File = serde_json::from_slice(&json).map_err(|e| {
             Error::malformed(
                 origin,

@@ -9,7 +9,7 @@ use omex::session::{Options, Tables};
 use omex::{Error, Result, input};
 use omex_core::engine::Wanted;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Measure perplexity on a text.
 ///
@@ -54,7 +54,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if ids.len() < 2 {
         let found = format!("{} tokens", ids.len());
         return Err(Error::malformed(
-            &args.data,
+            if args.data.as_os_str() == "-" { Path::new("standard input") } else { &args.data },
             "text",
             found,
             "at least 2",

@@ -152,6 +152,7 @@ pub(crate) fn run(
     let mut engine = session.engine()?;
     let held = request.saved.as_ref().map_or(0, |saved| saved.tokens().len());
     let prompt = held + request.prompt.len();
+    let kept = request.saved.is_some();
     let (mut first_token, mut tokens) = (Duration::ZERO, 0);
     let generated = generate(&model, &mut engine, request, drafting, &mut |event| match event {
         Event::Pass { .. } => Ok(()),
@@ -164,7 +165,11 @@ pub(crate) fn run(
             emit(&format!("{}{id}", if tokens > 1 { "," } else { "" }))
         }
         Event::Token { text, .. } | Event::End { text } => emit(text),
-    })?;
+    });
+    if kept && first_token.is_zero() && generated.is_err() {
+        output::note("note: the prompt did not come to its end: the session's file is as it was");
+    }
+    let generated = generated?;
     let mut stats = Stats::new(&model, &generated, first_token);
     stats.forgotten_prompt_tokens = model.forgotten(prompt, 0);
     stats.forgotten_tokens = model.forgotten(prompt, generated.ids.len());

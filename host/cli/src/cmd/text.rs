@@ -30,17 +30,17 @@ impl TextArgs {
         begins: bool,
     ) -> Result<Vec<u32>> {
         let options = Options { add_special: begins, parse_special: self.parse_special() };
-        let left = |memory: u64| memory.saturating_sub(tables.bytes());
-        let ids = tables.encode(text, options, memory.map_or(u64::MAX, left))?;
+        let left = longest(memory).saturating_sub(tables.bytes());
+        let ids = tables.encode(text, options, left)?;
         let note = if begins { doubled(&tables.tokenizer()?, &ids) } else { None };
         note.into_iter().for_each(|note| output::note(&format!("note: {note}")));
         Ok(ids)
     }
 }
 
-/// The longest text that is worth reading.
+/// The longest text that is worth reading: all of the budget, or of what is available without one.
 pub(crate) fn longest(memory: Option<u64>) -> u64 {
-    memory.unwrap_or(u64::MAX)
+    memory.or_else(omex::memory::usable).unwrap_or(u64::MAX)
 }
 
 /// Bytes that a text and its tokens take while they are at hand, besides those that every plan has.
