@@ -2,7 +2,9 @@
 //! reads fail.
 
 use omex::lending::Lent;
-use omex::pager::{PageSource, Read, Reader, Space, StreamPager, Tiles, open_reader};
+use omex::pager::{
+    PageSource, Read, Reader, Space, StreamPager, Tiles, guard_mapped_files, open_reader,
+};
 use omex_core::engine::Wanted;
 use omex_core::error::RunError;
 use omex_hal::{PageError, PageErrorKind, Pager};
@@ -243,6 +245,7 @@ fn ten_thousand_faults_are_retried_or_reported() {
 
 #[test]
 fn a_mapped_file_that_changes_is_an_error_and_no_crash() {
+    assert!(guard_mapped_files());
     type Change = fn(&File) -> io::Result<()>;
     let changes: [(Change, PageErrorKind); 4] = [
         (refill_under_the_old_time, PageErrorKind::Changed),
@@ -290,6 +293,7 @@ fn a_mapped_file_that_loses_its_name_is_the_same_file() {
 
 #[test]
 fn what_was_lost_is_not_forgotten_when_the_file_is_whole_again() {
+    assert!(guard_mapped_files());
     let converted = Converted::new(&Synthetic::new(128, 352, 6, 4, 2, 512, 64).in_q8_0(), None);
     let mut session = Setting::default().open(&converted.path, 1).unwrap();
     let mut engine = session.engine().unwrap();

@@ -286,6 +286,13 @@ impl<'a> Engine<'a> {
     }
 
     fn play(&mut self) -> Result<(), RunError> {
+        let (parallel, columns) = (self.player.parallel, self.player.inputs.len());
+        let mut played = Err(RunError::Program);
+        parallel.pass(columns, &mut || played = self.play_steps());
+        played
+    }
+
+    fn play_steps(&mut self) -> Result<(), RunError> {
         self.player.pending = None;
         self.player.pages.expect_what_lies_behind();
         let mut steps = self.player.program.steps(self.parts);

@@ -74,6 +74,8 @@ fn main() -> ExitCode {
         Err(error) => return arguments::refuse(error, as_json),
     };
     signals::install();
+    // Where it can't be had, a model that is cut short ends the command.
+    let _ = omex::pager::guard_mapped_files();
     match config.and_then(|config| args.run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {

@@ -11,7 +11,8 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-/// Pages of mapped files. A piece reaches to the end of its file.
+/// Pages of mapped files. A piece reaches to the end of its file. A file that is cut short while it
+/// is in use ends the process, but for those that asked for [`super::guard_mapped_files`].
 pub struct MappedPager {
     geometry: PageGeometry,
     maps: Vec<Mapped>,

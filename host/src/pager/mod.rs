@@ -10,6 +10,7 @@ mod tiles;
 #[cfg(target_os = "linux")]
 mod uring;
 
+pub use bus_error::guard_mapped_files;
 pub use mapped::MappedPager;
 pub(crate) use reader::{Buffer, buffer};
 pub use reader::{Read, Reader};

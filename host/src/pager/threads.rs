@@ -2,7 +2,7 @@
 
 use super::Space;
 use super::reader::{Read, Reader, open_files};
-use crate::{Error, Result};
+use crate::Result;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -17,6 +17,7 @@ const THREADS: usize = 4;
 pub(super) struct ThreadReader {
     shared: Arc<Shared>,
     under_way: usize,
+    /// As many as could be started; without any, reads are made when they are waited for.
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -40,7 +41,7 @@ impl ThreadReader {
     /// Opens the files, for at most `depth` reads at a time.
     ///
     /// # Errors
-    /// A file that can't be opened, or a thread that can't be started.
+    /// A file that can't be opened.
     pub(super) fn new(space: &Space, depth: usize, direct: bool) -> Result<Self> {
         // Full size from the start, so that reads allocate nothing.
         let (waiting, done) = (VecDeque::with_capacity(depth), VecDeque::with_capacity(depth));
@@ -56,8 +57,8 @@ impl ThreadReader {
             let shared = Arc::clone(&reader.shared);
             let builder = std::thread::Builder::new().name(format!("omex-read-{i}"));
             let thread = builder.stack_size(64 << 10).spawn(move || shared.serve());
-            let failed = |e| Error::io(std::path::Path::new("thread"), "start", e);
-            reader.threads.push(thread.map_err(failed)?);
+            let Ok(thread) = thread else { break };
+            reader.threads.push(thread);
         }
         Ok(reader)
     }
@@ -109,7 +110,12 @@ impl Reader for ThreadReader {
             return None;
         }
         self.under_way -= 1;
-        let queue = self.shared.queue();
+        let mut queue = self.shared.queue();
+        if self.threads.is_empty() {
+            let mut read = queue.waiting.pop_front()?;
+            let result = self.shared.read(&mut read);
+            return Some((read, result));
+        }
         let wait = self.shared.done.wait_while(queue, |queue| queue.done.is_empty());
         wait.unwrap_or_else(PoisonError::into_inner).done.pop_front()
     }

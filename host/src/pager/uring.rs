@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the kernel writes into buffers while a read is under way")]
 
 use super::Space;
-use super::reader::{Buffer, Read, Reader, open_files};
+use super::reader::{Buffer, Read, Reader, buffer, open_files};
 use crate::{Error, Result};
 use io_uring::{IoUring, opcode, types};
 use std::collections::VecDeque;
@@ -10,6 +10,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Waits that may bring nothing, one after another, before the ring has failed; those that a signal
+/// interrupts aside.
+const RETRIES: u32 = 1000;
+/// The time between two of them.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Reads through a ring that is shared with the kernel.
 pub(super) struct UringReader {
@@ -21,6 +28,8 @@ pub(super) struct UringReader {
     under_way: Vec<Option<Read>>,
     /// Reads that could not be submitted.
     refused: VecDeque<(Read, io::Error)>,
+    /// The kernel answers no more.
+    failed: bool,
 }
 
 impl UringReader {
@@ -37,13 +46,17 @@ impl UringReader {
         ring.submitter().register_files(&descriptors).map_err(failed)?;
         let under_way = (0..depth).map(|_| None).collect();
         let registered = vec![];
-        Ok(Self { ring, files, registered, under_way, refused: VecDeque::with_capacity(depth) })
+        let refused = VecDeque::with_capacity(depth);
+        Ok(Self { ring, files, registered, under_way, refused, failed: false })
     }
 
     fn try_submit(&mut self, mut read: Read) -> Result<(), (Read, io::Error)> {
         let Some(place) = self.under_way.iter().position(Option::is_none) else {
             return Err((read, io::ErrorKind::QuotaExceeded.into()));
         };
+        if self.failed {
+            return Err((read, io::ErrorKind::NotConnected.into()));
+        }
         if read.file >= self.files.len() {
             return Err((read, io::ErrorKind::NotFound.into()));
         }
@@ -71,6 +84,21 @@ impl UringReader {
         // What the kernel does not take now, it takes with the next call.
         let _ = self.ring.submit();
         Ok(())
+    }
+
+    /// Fails what is under way. The kernel may write into those buffers still, so they are left to
+    /// it, and reads get others.
+    fn give_up(&mut self) {
+        self.failed = true;
+        for mut read in self.under_way.iter_mut().filter_map(Option::take) {
+            match buffer(read.buffer.len()) {
+                Ok(other) => {
+                    std::mem::forget(std::mem::replace(&mut read.buffer, other));
+                    self.refused.push_back((read, io::ErrorKind::NotConnected.into()));
+                }
+                Err(_) => std::mem::forget(read),
+            }
+        }
     }
 
     fn completed(&mut self) -> Option<(Read, io::Result<usize>)> {
@@ -104,16 +132,25 @@ impl Reader for UringReader {
     }
 
     fn wait(&mut self) -> Option<(Read, io::Result<usize>)> {
-        loop {
+        let mut failures = 0;
+        while failures < RETRIES {
             if let Some(done) = self.poll() {
                 return Some(done);
             }
             if self.under_way.iter().all(Option::is_none) {
                 return None;
             }
-            // An interrupted call is made again.
-            let _ = self.ring.submit_and_wait(1);
+            match self.ring.submit_and_wait(1) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) => failures += 1,
+                Err(_) => {
+                    failures += 1;
+                    std::thread::sleep(PAUSE);
+                }
+            }
         }
+        self.give_up();
+        self.poll()
     }
 
     fn poll(&mut self) -> Option<(Read, io::Result<usize>)> {
@@ -126,5 +163,40 @@ impl Drop for UringReader {
     fn drop(&mut self) {
         // The kernel writes into the buffers until the last read is done.
         while self.wait().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pager::reader::ALIGNMENT;
+    use std::io::Write;
+
+    #[test]
+    fn a_ring_that_always_fails_fails_its_reads() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 4 * ALIGNMENT]).unwrap();
+        let files = vec![(file.path().to_owned(), 4 * ALIGNMENT as u64)];
+        let space = Space { files, page_size: ALIGNMENT as u32, open: vec![] };
+        let mut reader = match UringReader::new(&space, 2) {
+            Ok(reader) => reader,
+            Err(error) => return println!("skipped: {error}"),
+        };
+        let other = File::open("/dev/null").unwrap();
+        // SAFETY: the ring's descriptor now names what is no ring.
+        unsafe { libc::dup2(other.as_raw_fd(), reader.ring.as_raw_fd()) };
+        for id in 1..=3 {
+            let buffer = buffer(ALIGNMENT).unwrap();
+            let (needed, offset) = (ALIGNMENT, 0);
+            reader.submit(Read { id, file: 0, offset, buffer, filled: 0, needed, failures: 0 });
+        }
+        let mut failed: Vec<_> = std::iter::from_fn(|| reader.wait()).collect();
+        failed.sort_by_key(|(read, _)| read.id);
+        assert_eq!(failed.iter().map(|(read, _)| read.id).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(failed.iter().all(|(read, result)| result.is_err() && !read.buffer.is_empty()));
+        // From now on reads fail at once.
+        let (read, _) = failed.remove(0);
+        reader.submit(read);
+        assert!(reader.poll().is_some_and(|(read, result)| read.id == 1 && result.is_err()));
     }
 }

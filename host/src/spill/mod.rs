@@ -102,6 +102,8 @@ struct Handle {
     jobs: Option<SyncSender<Job>>,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
+    /// Without a thread, jobs are worked off when they are waited for.
+    own: Option<(Worker, Receiver<Job>)>,
     file: SharedFile,
     bytes_read: Arc<AtomicU64>,
 }
@@ -110,7 +112,7 @@ impl Spill {
     /// Room for `caches` caches, of which `spilled` lie in a file without a name in `folder`.
     ///
     /// # Errors
-    /// A folder without room for them, or without a disk behind it; no memory, or no thread.
+    /// A folder without room for them, or without a disk behind it, or no memory.
     pub(crate) fn new(shape: Shape, caches: u32, spilled: u32, folder: &Path) -> Result<Self> {
         let bytes = cache_bytes(&shape);
         let new = || buffer(bytes).map_err(|e| Error::io(Path::new("memory"), "get", e));
@@ -181,7 +183,7 @@ impl Spill {
 
     /// Waits for the buffer that was sent off first.
     fn receive(&mut self) -> Result<Buffer, KvError> {
-        let Ok(Done { buffer, result }) = self.worker.done.recv() else {
+        let Some(Done { buffer, result }) = self.worker.wait() else {
             return Err(self.error(0, KvErrorKind::Read));
         };
         let Err((slot, kind)) = result else { return Ok(buffer) };
@@ -258,16 +260,34 @@ fn hull(a: &Range<u32>, b: &Range<u32>) -> Range<u32> {
 
 impl Handle {
     fn start(shape: Shape, slots: u32, file: Box<dyn SpillFile>) -> Result<Self> {
-        let (jobs, waiting) = sync_channel(BUFFERS as usize);
-        let (finished, done) = sync_channel(BUFFERS as usize);
         let (file, bytes_read) = (Arc::new(Mutex::new(file)), Arc::default());
         let crc32c = dispatch::kernels()?.crc32c;
-        let worker = Worker::new(shape, slots, Arc::clone(&file), crc32c, Arc::clone(&bytes_read));
+        let worker = || {
+            let worker =
+                Worker::new(shape, slots, Arc::clone(&file), crc32c, Arc::clone(&bytes_read));
+            worker.map_err(|e| Error::io(Path::new("memory"), "get", e))
+        };
+        let (jobs, waiting) = sync_channel(BUFFERS as usize);
+        let (finished, done) = sync_channel(BUFFERS as usize);
         let builder = std::thread::Builder::new().name("omex-kv".to_owned());
-        let worker = worker.map_err(|e| Error::io(Path::new("memory"), "get", e))?;
-        let thread = builder.stack_size(64 << 10).spawn(move || worker.run(&waiting, &finished));
-        let thread = thread.map_err(|e| Error::io(Path::new("thread"), "start", e))?;
-        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), file, bytes_read })
+        let own = worker()?;
+        let thread = builder.stack_size(64 << 10).spawn(move || own.run(&waiting, &finished));
+        let (jobs, own) = match thread {
+            Ok(_) => (jobs, None),
+            Err(_) => {
+                let (jobs, waiting) = sync_channel(BUFFERS as usize);
+                (jobs, Some((worker()?, waiting)))
+            }
+        };
+        Ok(Self { jobs: Some(jobs), done, thread: thread.ok(), own, file, bytes_read })
+    }
+
+    /// Waits for the job that was sent first.
+    fn wait(&mut self) -> Option<Done> {
+        match &mut self.own {
+            None => self.done.recv().ok(),
+            Some((worker, jobs)) => jobs.try_recv().ok().map(|job| worker.work(job)),
+        }
     }
 }
 

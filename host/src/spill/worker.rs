@@ -79,16 +79,21 @@ impl Worker {
 
     /// Works jobs off, in order, until there will be no more.
     pub(super) fn run(mut self, jobs: &Receiver<Job>, done: &SyncSender<Done>) {
-        for Job { mut buffer, write, read } in jobs {
-            let written = write.map_or(Ok(()), |part| {
-                self.write(&buffer, &part).map_err(|_| (part.slot, KvErrorKind::Write))
-            });
-            let result = written
-                .and_then(|()| self.read(&mut buffer, &read).map_err(|kind| (read.slot, kind)));
-            if done.send(Done { buffer, result }).is_err() {
+        for job in jobs {
+            if done.send(self.work(job)).is_err() {
                 return;
             }
         }
+    }
+
+    /// Works one job off.
+    pub(super) fn work(&mut self, Job { mut buffer, write, read }: Job) -> Done {
+        let written = write.map_or(Ok(()), |part| {
+            self.write(&buffer, &part).map_err(|_| (part.slot, KvErrorKind::Write))
+        });
+        let result =
+            written.and_then(|()| self.read(&mut buffer, &read).map_err(|kind| (read.slot, kind)));
+        Done { buffer, result }
     }
 
     /// Writes the blocks that changed, but for those of the last place.

@@ -46,7 +46,7 @@ pub(crate) struct Machine {
     /// models in f32]
     #[arg(long, value_parser = choices::kv(), value_name = "FORMAT")]
     kv: Option<Kv>,
-    /// Threads to compute on [default: one for each core]
+    /// Threads to compute on, at most: fewer where that is faster [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Where weights come from [default: mapped if they fit the budget, else read]
