@@ -71,7 +71,14 @@ pub struct Forecast {
     pub prompt_tok_s: f64,
     /// What limits its first pass.
     pub prompt_limit: Limit,
+    /// How far speeds may be off, as a part of them: by what costs that are not modelled make of it,
+    /// and by how unsteady the machine was when it was measured.
+    pub error: f64,
 }
+
+/// The furthest that a forecast was off where nothing else ran, as a part of what was measured, by
+/// `benches/forecasts.py`.
+const MODEL_ERROR: f64 = 0.25;
 
 /// How long a pass, or a part of one, takes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -149,6 +156,7 @@ pub fn forecast(
         decode_limit: decode.limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
         prompt_limit: on.pass(chunk, 0).limit,
+        error: MODEL_ERROR + profile.spread,
     })
 }
 

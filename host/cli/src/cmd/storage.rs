@@ -67,7 +67,8 @@ pub(super) fn text(forecast: &Forecast) -> String {
         "a pass reads     {} of weights from storage, {} from memory, {} of the KV cache a position{spilled}\n\
          a pass takes     {:.4} s, {}{:.4} s once the KV cache is full\n\
          decode           {:.2} tok/s behind {prompt_tokens} tokens, limited by {decode_limit}\n\
-         prompt           {:.1} tok/s for {prompt_tokens} tokens, limited by {prompt_limit}\n",
+         prompt           {:.1} tok/s for {prompt_tokens} tokens, limited by {prompt_limit}\n\
+         may be off by    {:.0} %\n",
         bytes::show(forecast.streamed_bytes),
         bytes::show(forecast.resident_bytes),
         bytes::show(forecast.kv_bytes_per_position),
@@ -76,5 +77,6 @@ pub(super) fn text(forecast: &Forecast) -> String {
         forecast.full_cache_pass_seconds,
         forecast.decode_tok_s,
         forecast.prompt_tok_s,
+        forecast.error * 1e2,
     )
 }
