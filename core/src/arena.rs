@@ -2,30 +2,12 @@
 
 use crate::error::LoadError;
 use crate::pass::Record;
+pub use crate::plan::Plan;
 use crate::program::{Per, Program};
 use crate::quant::{FloatGroup, QuantizedGroup};
 use crate::state::State;
-use crate::state::kv::KvFormat;
 use core::mem::size_of;
 use zerocopy::FromBytes;
-
-/// What is decided for a device: how much of everything there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The most tokens in one pass.
-    pub columns: u32,
-    /// The most tokens in one pass whose logits are wanted.
-    pub logit_columns: u32,
-    /// Positions that a KV cache holds.
-    pub kv_capacity: u32,
-    /// The first of them, kept for ever as attention sinks (arXiv:2309.17453); the others form a
-    /// ring.
-    pub kv_sinks: u32,
-    /// How keys and values are stored.
-    pub kv_format: KvFormat,
-    /// Texts that are under way at once, each with KV caches of its own.
-    pub sequences: u32,
-}
 
 /// Bytes of each part of the arena, in the order in which they lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! What can go wrong in the core: small, `Copy`, and without text.
 
-use crate::program::Lack;
-use crate::state::KvError;
+use crate::state::kv::KvFormat;
 use core::fmt;
 use omex_hal::PageError;
 
@@ -39,6 +38,17 @@ pub enum LoadError {
     Alignment,
     /// A page could not be had.
     Page(PageError),
+}
+
+/// Something that this build does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The operation of this code.
+    Op(u8),
+    /// The format of weights of this number.
+    Format(u8),
+    /// KV caches of this format.
+    Kv(KvFormat),
 }
 
 /// A part of an image.
@@ -186,5 +196,45 @@ impl From<PageError> for LoadError {
 impl From<PageError> for RunError {
     fn from(e: PageError) -> Self {
         Self::Page(e)
+    }
+}
+
+/// A KV cache that could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvError {
+    /// The cache's number.
+    pub cache: u32,
+    /// What went wrong.
+    pub kind: KvErrorKind,
+}
+
+/// What went wrong with a KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KvErrorKind {
+    /// It could not be written; the text can't go on.
+    Write,
+    /// It could not be read.
+    Read,
+    /// The bytes do not match their checksum, even when read again.
+    Checksum,
+}
+
+impl fmt::Display for KvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            KvErrorKind::Write => "could not be written",
+            KvErrorKind::Read => "could not be read",
+            KvErrorKind::Checksum => "does not match its checksum, read twice",
+        };
+        write!(f, "KV cache {} {what}", self.cache)
+    }
+}
+
+impl core::error::Error for KvError {}
+
+impl From<KvError> for RunError {
+    fn from(e: KvError) -> Self {
+        Self::Kv(e)
     }
 }

@@ -3,10 +3,10 @@
 //! The first [`HEADER_BYTES`] bytes say where the sections lie; `docs/format.md` draws them. The
 //! pages of the device begin with the image, so that everything in it can be paged.
 
-use crate::arena::Plan;
 use crate::engine::Model;
-use crate::error::{LoadError, Section};
-use crate::program::{Lack, Needs, Program};
+use crate::error::{Lack, LoadError, Section};
+use crate::plan::Plan;
+use crate::program::{Needs, Program};
 use crate::state::kv::KvFormat;
 use omex_hal::Pager;
 

@@ -66,6 +66,7 @@
 #![no_std]
 
 pub mod arena;
+mod columns;
 pub mod draft;
 pub mod engine;
 pub mod error;
@@ -76,6 +77,7 @@ pub mod math;
 pub mod ops;
 pub mod page;
 pub mod pass;
+mod plan;
 pub mod program;
 pub mod quant;
 mod rows;

@@ -14,10 +14,9 @@
 //! therefore stored once more, in a spare place behind all positions of the pass, from which
 //! [`crate::engine::Engine::accept`] takes those of the branch that stays.
 
-use crate::arena::Plan;
-use crate::engine::Counts;
 use crate::error::RunError;
-use crate::program::{PartKind, Program};
+use crate::plan::Plan;
+use crate::program::{Counts, PartKind, Program};
 use crate::state::Reach;
 use core::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Output rows that tasks on several cores fill at once, each its own.
 #![expect(unsafe_code, reason = "the one place where tasks share an output")]
 
-use crate::ops::ColumnsMut;
+use crate::columns::ColumnsMut;
 use core::{marker::PhantomData, ops::Range};
 use omex_hal::Parallel;
 

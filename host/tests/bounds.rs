@@ -3,12 +3,12 @@
 use omex::compile::compile;
 use omex::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
 use omex_core::arena::{Layout, Plan};
-use omex_core::error::{Fault, LoadError, Section};
+use omex_core::error::{Fault, Lack, LoadError, Section};
 use omex_core::image::{self, Extent};
 use omex_core::ops::{Angles, Attend, Mask, Norm, NormKind, Op, Pairing, Store};
 use omex_core::program::{
-    Dtype, Header, Lack, MAX_LAYERS, MAX_WIDTH, Needs, Per, PerLayer, Program, Record, Slot,
-    Tensor, Value,
+    Dtype, Header, MAX_LAYERS, MAX_WIDTH, Needs, Per, PerLayer, Program, Record, Slot, Tensor,
+    Value,
 };
 use omex_core::quant::Format;
 use omex_core::simd::PORTABLE;

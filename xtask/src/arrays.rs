@@ -1,6 +1,6 @@
 //! Arrays that a board takes in and gives out.
 
-use crate::board::unescape;
+use crate::escapes::unescape;
 use crate::{Result, json};
 use std::fmt;
 use std::fs;

@@ -2,6 +2,7 @@
 
 use crate::arrays::{Inputs, Output};
 use crate::card::Card;
+use crate::escapes::unescape;
 use crate::firmware::{Board, Kind, Place};
 use crate::{Result, json, tools};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -292,21 +293,6 @@ impl Said {
             fields.push(format!("\"{name}\":{number}"));
         }
         Ok(format!("{{{}}}", fields.join(",")))
-    }
-}
-
-/// Appends text whose line feeds, carriage returns and backslashes are escaped.
-pub(crate) fn unescape(escaped: &str, text: &mut String) {
-    let mut chars = escaped.chars();
-    while let Some(c) = chars.next() {
-        text.push(match c {
-            '\\' => match chars.next() {
-                Some('n') => '\n',
-                Some('r') => '\r',
-                _ => '\\',
-            },
-            c => c,
-        });
     }
 }
 

@@ -4,6 +4,7 @@ mod arrays;
 mod board;
 mod card;
 mod elf;
+mod escapes;
 mod firmware;
 mod instructions;
 mod json;

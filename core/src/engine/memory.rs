@@ -1,27 +1,10 @@
 //! Where values lie while a pass is played.
 
+use crate::columns::{Columns, ColumnsMut};
 use crate::error::RunError;
-use crate::ops::{Columns, ColumnsMut};
-use crate::program::{Per, Program, Slot, Value};
+use crate::program::{Counts, Program, Slot, Value};
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// How many columns a pass has of each kind of value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) tokens: usize,
-    pub(crate) outputs: usize,
-}
-
-impl Counts {
-    pub(crate) fn of(self, per: Per) -> usize {
-        match per {
-            Per::Pass => 1,
-            Per::Token => self.tokens,
-            Per::Output => self.outputs,
-        }
-    }
-}
 
 /// The slots of one kind.
 pub(crate) struct Region<'a> {

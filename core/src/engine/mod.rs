@@ -4,21 +4,24 @@
 //! on top of it runs texts. Neither knows what architecture the operations make up.
 
 mod memory;
-mod player;
+pub(crate) mod player;
+mod states;
 
-pub(crate) use memory::Counts;
 use memory::{Element, Memory, Region};
-pub(crate) use player::{Combine, Player, Stored, stream};
+pub use player::Observer;
+use player::Player;
+use states::States;
 
-use crate::arena::{Arena, Layout, Plan};
+use crate::arena::{Arena, Layout};
 use crate::error::{LoadError, RunError};
 use crate::ops::{Mask, Op};
 use crate::page::Pages;
 use crate::pass::{Input, Inputs, LAST_POSITION};
+use crate::plan::Plan;
 use crate::program::{ALL, Dtype, Parts, Per, Port, Program, Record, Steps};
 use crate::simd::Kernels;
 use crate::state::kv::Cache;
-use crate::state::{KvStore, Reach, State, States};
+use crate::state::{KvStore, Reach, State};
 use core::ops::Range;
 use omex_hal::{Pager, Parallel};
 
@@ -76,10 +79,6 @@ pub struct Engine<'a> {
     /// Where each sequence goes on.
     ends: &'a mut [u32],
 }
-
-/// Is shown the number of each matrix and every column that it is multiplied with, `[columns of the
-/// matrix]`.
-pub type Observer<'a> = &'a mut (dyn FnMut(u32, &[f32]) + Send);
 
 impl<'a> Engine<'a> {
     /// An engine in `memory`: `[Layout::total() bytes]` or more, where [`Model::layout`] says how many,
@@ -150,7 +149,7 @@ impl<'a> Engine<'a> {
         Self {
             parts: ALL,
             adapter: 0,
-            reach: Reach::new(&program, &plan),
+            reach: Reach::new(program.states(), &plan),
             logits,
             whole: program.records().any(full),
             ends,

@@ -1,17 +1,21 @@
 //! What operations are played with.
 
-use super::Observer;
 use super::memory::Memory;
-use crate::arena::Plan;
+use super::states::States;
+use crate::columns::{Columns, ColumnsMut};
 use crate::error::RunError;
-use crate::ops::{Columns, ColumnsMut};
 use crate::page::{Pages, Stream};
 use crate::pass::Inputs;
+use crate::plan::Plan;
 use crate::program::{PerLayer, Program, Tensor, Value};
 use crate::simd::Kernels;
+use crate::state::State;
 use crate::state::kv::Window;
-use crate::state::{State, States};
 use omex_hal::Parallel;
+
+/// Is shown the number of each matrix and every column that it is multiplied with, `[columns of the
+/// matrix]`.
+pub type Observer<'a> = &'a mut (dyn FnMut(u32, &[f32]) + Send);
 
 /// Plays operations over the slots of one arena.
 pub(crate) struct Player<'a> {

@@ -2,7 +2,7 @@
 
 use super::activation::{Activation, elementwise};
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::Check;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Activation functions.
 
-use super::{Columns, ColumnsMut};
+use crate::columns::{Columns, ColumnsMut};
 use crate::math::{erf, exp, tanh};
 use crate::rows::share_rows;
 use omex_hal::Parallel;

@@ -1,7 +1,7 @@
 //! Angles of rotary position embedding (RoPE, arXiv:2104.09864).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::math::{cos, sin};
 use crate::pass::Input;
@@ -44,7 +44,7 @@ impl Operation for Angles {
         let scale = if self.scale == 0.0 { 1.0 } else { self.scale };
         let Player { memory, program, inputs, pages, carry, .. } = player;
         let ([], mut output) = memory.split(program, inputs.counts(), [], self.output)?;
-        let mut frequencies = crate::engine::stream(pages, carry, &tensor);
+        let mut frequencies = crate::engine::player::stream(pages, carry, &tensor);
         let mut done = 0;
         while let Some(bytes) = frequencies.next_units()? {
             let (frequencies, _) = bytes.as_chunks::<4>();

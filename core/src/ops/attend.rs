@@ -1,8 +1,9 @@
 //! Attention over a KV cache (grouped-query attention, arXiv:2305.13245).
 
 use super::rotary::{Pairing, rotate};
-use super::{Columns, ColumnsMut, Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use super::{Form, Numbers, Operation, operands};
+use crate::columns::{Columns, ColumnsMut};
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::pass::Run;
 use crate::program::{Check, MAX_HEAD_WIDTH, Program};

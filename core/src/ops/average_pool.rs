@@ -2,7 +2,7 @@
 
 use super::conv2d::{check_image, image, taps};
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::Check;
 use serde::{Deserialize, Serialize};

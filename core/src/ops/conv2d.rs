@@ -2,7 +2,7 @@
 //! (arXiv:1712.05877).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::{Player, stream};
+use crate::engine::player::{Player, stream};
 use crate::error::{Fault, RunError};
 use crate::fixed_point::multiply_by_quantized_multiplier;
 use crate::program::{Check, Dtype, Per, Program, Value};

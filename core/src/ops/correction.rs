@@ -1,7 +1,7 @@
 //! The second plane of a matrix.
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::{Check, PartKind, Program};
 use serde::{Deserialize, Serialize};

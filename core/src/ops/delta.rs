@@ -2,7 +2,7 @@
 
 use super::linear::multiply;
 use super::{Form, Numbers, Operation, Reads, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::pass::Inputs;
 use crate::program::{Check, PartKind, Per, PerLayer, Program};

@@ -1,7 +1,8 @@
 //! Embeddings: rows of a matrix in the kernels' layout.
 
-use super::{ColumnsMut, Form, Numbers, Operation, Reads, operands};
-use crate::engine::Player;
+use super::{Form, Numbers, Operation, Reads, operands};
+use crate::columns::ColumnsMut;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::page::Stream;
 use crate::program::{Check, Tensor};

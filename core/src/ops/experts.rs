@@ -4,7 +4,7 @@ use super::activation::elementwise;
 use super::linear::multiply;
 use super::route::check_choice;
 use super::{Activation, Form, Numbers, Operation, Reads, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::{Check, PerLayer, Program, Tensor, Value};
 use crate::quant::PANEL;

@@ -1,7 +1,8 @@
 //! A matrix times activations, with the matrix streamed block by block.
 
-use super::{Columns, ColumnsMut, Form, Numbers, Operation, operands};
-use crate::engine::{Combine, Player, stream};
+use super::{Form, Numbers, Operation, operands};
+use crate::columns::{Columns, ColumnsMut};
+use crate::engine::player::{Combine, Player, stream};
 use crate::error::{Fault, RunError};
 use crate::page::Stream;
 use crate::program::{Check, Program, Tensor, Value};

@@ -1,7 +1,7 @@
 //! Normalization: RMSNorm (arXiv:1910.07467) and LayerNorm (arXiv:1607.06450).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::{Combine, Player};
+use crate::engine::player::{Combine, Player};
 use crate::error::{Fault, RunError};
 use crate::math::{sqrt, sum_lanes};
 use crate::program::Check;

@@ -1,7 +1,7 @@
 //! Rotary position embedding (RoPE, arXiv:2104.09864).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::{Check, MAX_HEAD_WIDTH};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Which experts of a mixture a token is sent to (arXiv:2401.04088).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::math::exp;
 use crate::program::{Check, MAX_WIDTH};

@@ -1,7 +1,7 @@
 //! Multiplying a value with a number.
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::Check;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Keeping the tokens whose outputs are wanted.
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::{Check, Dtype, Per};
 use serde::{Deserialize, Serialize};

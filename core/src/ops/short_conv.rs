@@ -1,7 +1,8 @@
 //! Short causal convolutions (LFM2, Mamba).
 
-use super::{Columns, Form, Numbers, Operation, operands};
-use crate::engine::{Player, stream};
+use super::{Form, Numbers, Operation, operands};
+use crate::columns::Columns;
+use crate::engine::player::{Player, stream};
 use crate::error::{Fault, RunError};
 use crate::pass::Run;
 use crate::program::{Check, Program};

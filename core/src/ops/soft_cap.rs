@@ -1,7 +1,7 @@
 //! Soft capping (Gemma 2, arXiv:2408.00118).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::Check;
 use serde::{Deserialize, Serialize};

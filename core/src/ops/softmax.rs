@@ -1,7 +1,7 @@
 //! Softmax of signed bytes, as TensorFlow Lite's reference kernels compute it.
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::Player;
+use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::fixed_point::{exp_on_negative_values, high_mul, reciprocal, rounding_shift_right};
 use crate::program::{Check, Dtype, Per};

@@ -1,7 +1,7 @@
 //! Storing keys and values.
 
 use super::{Form, Numbers, Operation, operands};
-use crate::engine::{Player, Stored};
+use crate::engine::player::{Player, Stored};
 use crate::error::{Fault, RunError};
 use crate::program::Check;
 use crate::state::State;

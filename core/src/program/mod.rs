@@ -12,12 +12,13 @@ mod tensor;
 mod value;
 
 pub(crate) use check::Check;
-pub use needs::{Lack, Needs};
+pub use needs::Needs;
 pub use parts::{ALL, BASE, NONE, PART_BYTES, Part, PartKind, Parts};
 pub use record::{MAX_FIELD_BYTES, REPEAT, Record};
 pub(crate) use record::{get, put};
 pub use steps::Steps;
 pub use tensor::Tensor;
+pub(crate) use value::Counts;
 pub use value::{Dtype, PORT_BYTES, Per, PerLayer, Port, Slot, Value};
 
 use crate::error::{Fault, LoadError, Section};

@@ -1,9 +1,9 @@
 //! What a program needs of the build that plays it.
 
 use super::{Program, Record};
+use crate::error::Lack;
 use crate::ops;
 use crate::quant::Format;
-use crate::state::kv::KvFormat;
 use core::fmt;
 
 /// Operations and formats of weights, by number.
@@ -13,17 +13,6 @@ pub struct Needs {
     pub ops: [u64; 4],
     /// A bit for each format's number.
     pub formats: u32,
-}
-
-/// Something that this build does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
-    /// The operation of this code.
-    Op(u8),
-    /// The format of weights of this number.
-    Format(u8),
-    /// KV caches of this format.
-    Kv(KvFormat),
 }
 
 impl fmt::Display for Lack {

@@ -213,3 +213,20 @@ impl<'a> Port<'a> {
         })
     }
 }
+
+/// How many columns a pass has of each kind of value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) tokens: usize,
+    pub(crate) outputs: usize,
+}
+
+impl Counts {
+    pub(crate) fn of(self, per: Per) -> usize {
+        match per {
+            Per::Pass => 1,
+            Per::Token => self.tokens,
+            Per::Output => self.outputs,
+        }
+    }
+}

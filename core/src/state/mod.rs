@@ -4,11 +4,10 @@
 pub mod kv;
 mod store;
 
-pub(crate) use store::States;
-pub use store::{KvError, KvErrorKind, KvStore};
+pub use crate::error::{KvError, KvErrorKind};
+pub use store::KvStore;
 
-use crate::arena::Plan;
-use crate::program::Program;
+use crate::plan::Plan;
 use kv::{Shape, Window};
 
 /// What a state is.
@@ -113,9 +112,9 @@ pub(crate) enum Accepts {
 }
 
 impl Reach {
-    pub(crate) fn new(program: &Program<'_>, plan: &Plan) -> Self {
+    pub(crate) fn new(states: impl Iterator<Item = State>, plan: &Plan) -> Self {
         let mut reach = Self { rewinds: u32::MAX, accepts: Accepts::UpTo(u32::MAX) };
-        for state in program.states() {
+        for state in states {
             match state {
                 State::Bytes(_) => return Self { rewinds: 0, accepts: Accepts::All },
                 State::Kv { window, .. } => {

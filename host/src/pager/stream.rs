@@ -4,7 +4,7 @@
 use super::Space;
 use super::reader::{ALIGNMENT, Buffer, Read, Reader, buffer};
 use super::returned::Returned;
-use super::tiles::{Place, Tile, Tiles};
+use super::tiles::{ENTRY_BYTES, Place, Tile, Tiles};
 use crate::lending::Lent;
 use crate::{Error, Result};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
@@ -22,9 +22,6 @@ const RETRIES: u32 = 3;
 pub(crate) fn aside_bytes(page_size: u32) -> usize {
     (64 << 10).max(page_size as usize + ALIGNMENT)
 }
-
-/// What a pinned tile takes besides its bytes.
-pub(super) const ENTRY_BYTES: usize = size_of::<Option<Buffer>>();
 
 /// Pages that are pinned or stream through a ring.
 pub struct StreamPager {

@@ -11,8 +11,11 @@
 //! larger than memory has millions. Tiles are numbers, in runs.
 
 use super::Space;
-use super::reader::ALIGNMENT;
+use super::reader::{ALIGNMENT, Buffer};
 use std::ops::Range;
+
+/// What a pinned tile takes in the pager's table.
+pub(super) const ENTRY_BYTES: usize = size_of::<Option<Buffer>>();
 
 /// Consecutive pages of a file that are read at once.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +147,7 @@ impl Tiles {
 
     /// Bytes that a pinned tile takes, with its entry in the pager's table.
     fn pinned_tile_bytes(&self) -> u64 {
-        (self.tile_bytes.next_multiple_of(ALIGNMENT) + super::stream::ENTRY_BYTES) as u64
+        (self.tile_bytes.next_multiple_of(ALIGNMENT) + ENTRY_BYTES) as u64
     }
 
     /// Bytes of memory that pinned tiles take.
