@@ -1,9 +1,10 @@
 //! How fast a model runs: prefill, decode behind texts of some length, and startup.
 
 use crate::cancel::Cancel;
-use crate::forecast::{kv_bytes_per_position, weight_bytes_per_token};
+use crate::forecast::kv_bytes_per_position;
 use crate::generate::forward;
 use crate::profile::{Profile, cores, peak_bytes};
+use crate::reads::weight_bytes_per_token;
 use crate::session::{Options, Session};
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{Engine, Wanted};

@@ -1,10 +1,11 @@
 //! What each layer of a model needs as planned, and what it costs on a machine.
 
 use crate::Result;
-use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part, without_adapters};
+use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part};
 use crate::pager::Tiles;
 use crate::plan::MemoryPlan;
 use crate::profile::Profile;
+use crate::reads::without_adapters;
 use crate::session::Tables;
 use omex_core::ops::{Op, Operand, Reads};
 use omex_core::program::{Parts, Program, Record, Records, Tensor};

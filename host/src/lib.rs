@@ -43,6 +43,7 @@ pub mod pool;
 pub mod pressure;
 pub mod profile;
 pub mod quantize;
+pub mod reads;
 pub mod sampling;
 pub mod saved_session;
 mod scratch;

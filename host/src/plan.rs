@@ -510,7 +510,7 @@ fn mapped_bytes(size: &ModelSize<'_>, precision: RunPrecision) -> u64 {
         return all;
     }
     let (program, parts) = (size.program, precision.parts());
-    let chosen = crate::forecast::chosen(program, parts);
+    let chosen = crate::reads::chosen(program, parts);
     let chosen = chosen.map(|(t, _)| t.address..t.address + t.bytes());
     let mut ranges: Vec<_> = program.ranges_in_order(parts).chain(chosen).collect();
     ranges.sort_by_key(|range| range.start);

@@ -1,14 +1,15 @@
 //! Each architecture computes what the reference implementation does, from both styles of config.
 
+use omex::Error;
 use omex::arch::blueprint;
 use omex::convert::{Calibration, Options, convert};
 use omex::import::open;
 use omex::pager::PageSource;
 use omex::plan::{Kv, Residency};
 use omex::quantize::Precision;
+use omex::reads::weight_bytes_per_token;
 use omex::session::{self, Tables, plan_model};
 use omex::synth::RandomModel;
-use omex::{Error, forecast::weight_bytes_per_token};
 use omex_core::engine::Wanted;
 use omex_core::program::ALL;
 use omex_tests::{

@@ -1,9 +1,9 @@
 //! Logits and greedy tokens are those of the reference implementations.
 
-use omex::forecast::weight_bytes_per_token;
 use omex::import::open;
 use omex::plan::{Kv, RunPrecision};
 use omex::quantize::Precision;
+use omex::reads::weight_bytes_per_token;
 use omex_core::generate::Generation;
 use omex_core::program::ALL;
 use omex_core::sample::{Sampler, Sampling};

@@ -1,6 +1,6 @@
 //! The engine: plays a program over a fixed arena, pulling pages of weights as it goes.
 //!
-//! A [`Player`] has what operations are played with; they know what to do ([`crate::ops`]). The engine
+//! A player has what operations are played with; they know what to do ([`crate::ops`]). The engine
 //! on top of it runs texts. Neither knows what architecture the operations make up.
 
 mod memory;

@@ -32,7 +32,7 @@ pub struct Delta<F: Form = Numbers> {
     pub input: F::Value,
     /// Room for the inputs that it is played for, as wide as the input.
     pub gathered: F::Value,
-    /// Room for their products with `down`, [rank].
+    /// Room for their products with `down`: `[rank]`.
     pub low: F::Value,
     /// Room for the results, as wide as the output.
     pub result: F::Value,

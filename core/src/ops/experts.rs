@@ -10,8 +10,8 @@ use crate::program::{Check, PerLayer, Program, Tensor, Value};
 use crate::quant::PANEL;
 use serde::{Deserialize, Serialize};
 
-/// `output` += Σ over a token's experts e of weight(e) · `down`[e] × (activation(gate) · up), where
-/// gate and up are the halves of `gate_up`[e] × `input`.
+/// `output` += Σ over a token's experts e of weight(e) · `down[e]` × (activation(gate) · up), where
+/// gate and up are the halves of `gate_up[e]` × `input`.
 ///
 /// Experts are added in ascending order, so that a token's sum does not depend on the others in the
 /// pass. Of an expert that no token is sent to nothing is read.
@@ -40,7 +40,7 @@ pub struct Experts<F: Form = Numbers> {
     pub gathered: F::Value,
     /// Room for gates and what they multiply, [2 · wide].
     pub wide: F::Value,
-    /// Room for gated activations, [wide].
+    /// Room for gated activations: `[wide]`.
     pub gated: F::Value,
     /// What is added to.
     pub output: F::Value,

@@ -4,7 +4,7 @@
 //! An operation is written once for every [`Form`] that a model has: what it refers to are numbers in
 //! a program, and names in `graph.json`.
 //!
-//! A new operation is a file here, a line in [`for_each_op`], and a row in `docs/format.md`.
+//! A new operation is a file here, a line in `for_each_op`, and a row in `docs/format.md`.
 
 mod activate;
 mod activation;

@@ -10,7 +10,7 @@ use crate::quant::Format;
 use crate::state::State;
 use serde::{Deserialize, Serialize};
 
-/// `output` at a position = Σ over taps t of `weight`[t] · `input` at t - (taps - 1) positions from it,
+/// `output` at a position = Σ over taps t of `weight[t]` · `input` at t - (taps - 1) positions from it,
 /// elementwise. The state holds the inputs of the last taps - 1 positions, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

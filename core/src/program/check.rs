@@ -1,16 +1,38 @@
 //! Checks a program's operations once, so that the engine can rely on them.
 
-use super::{Dtype, MAX_LAYERS, PartKind, Per, PerLayer, Program, Record, Tensor, Value, fault};
-use crate::error::{Fault, LoadError};
+use super::operands::Check;
+use super::record::Record;
+use super::{MAX_LAYERS, Program, Value};
+use crate::error::{Fault, LoadError, Section};
 use crate::ops::{Op, Operand};
-use crate::quant::Format;
-use crate::state::State;
+use core::ops::Range;
+
+impl<'a> Program<'a> {
+    /// Reads and checks a program whose tensors lie in `space` of the paged space. `program` is the
+    /// whole section; `tensors` is `[tensors][Tensor::RECORD_BYTES]`.
+    ///
+    /// # Errors
+    /// The first record or tensor with a fault.
+    pub fn parse(
+        program: &'a [u8],
+        tensors: &'a [u8],
+        space: Range<u64>,
+    ) -> Result<Self, LoadError> {
+        let (tensors, rest) = tensors.as_chunks();
+        if !rest.is_empty() {
+            return Err(LoadError::Section(Section::Tensors));
+        }
+        let program = Self::tables(program, tensors);
+        let program = program.ok_or(LoadError::Section(Section::Program))?;
+        program.check_tables()?;
+        program.check_tensors(&space)?;
+        check_records(&program)?;
+        Ok(program)
+    }
+}
 
 /// Checks every operation, for every layer that it is played in.
-///
-/// # Errors
-/// The first record with a fault.
-pub(super) fn check_records(program: &Program<'_>) -> Result<(), LoadError> {
+fn check_records(program: &Program<'_>) -> Result<(), LoadError> {
     let count = program.header().records;
     let mut bytes = program.records().0;
     // The records that are still inside of a repetition, and its layers.
@@ -69,12 +91,6 @@ fn writes(program: &Program<'_>, value: Value) -> bool {
     })
 }
 
-/// What operations are checked with.
-pub(crate) struct Check<'p> {
-    program: &'p Program<'p>,
-    layers: u32,
-}
-
 impl Check<'_> {
     /// What every operation keeps to: values lie in slots, what it writes overlaps with nothing that
     /// it reads, tensors and states are there in every layer.
@@ -113,91 +129,8 @@ impl Check<'_> {
         let part = op.part().copied().unwrap_or(0);
         if part <= self.program.header().parts { Ok(()) } else { Err(Fault::Part) }
     }
+}
 
-    /// A part of some kind that is not this one, or none.
-    pub(crate) fn part_is_not(&self, part: u16, kind: PartKind) -> Result<(), Fault> {
-        if self.program.part_kind(part) == Some(kind) { Err(Fault::Part) } else { Ok(()) }
-    }
-
-    /// Values of which no two lie in slots that overlap.
-    pub(crate) fn apart(&self, values: &[Value]) -> Result<(), Fault> {
-        let mut rest = values;
-        while let Some((first, others)) = rest.split_first() {
-            if others.iter().any(|other| self.overlap(*first, *other)) {
-                return Err(Fault::Value);
-            }
-            rest = others;
-        }
-        Ok(())
-    }
-
-    fn overlap(&self, a: Value, b: Value) -> bool {
-        let slots = self.program.slot(a.slot).zip(self.program.slot(b.slot));
-        slots.is_none_or(|(a, b)| a.overlaps(&b))
-    }
-
-    pub(crate) fn program(&self) -> &Program<'_> {
-        self.program
-    }
-
-    pub(crate) fn that(&self, holds: bool) -> Result<(), Fault> {
-        if holds { Ok(()) } else { Err(Fault::Shape) }
-    }
-
-    pub(crate) fn equal(&self, a: u32, b: u32) -> Result<(), Fault> {
-        self.that(a == b)
-    }
-
-    /// A value that lies in its slot: how many columns it has, and what its elements are.
-    pub(crate) fn value(&self, value: Value) -> Result<(Per, Dtype), Fault> {
-        let slot = self.program.slot(value.slot).ok_or(Fault::Value)?;
-        if self.program.holds(value) { Ok((slot.per, slot.dtype)) } else { Err(Fault::Value) }
-    }
-
-    /// Values of floats, all with one number of columns.
-    pub(crate) fn floats(&self, values: &[Value]) -> Result<Per, Fault> {
-        let first = values.first().ok_or(Fault::Value)?;
-        let (per, _) = self.value(*first)?;
-        for value in values {
-            if self.value(*value)? != (per, Dtype::F32) {
-                return Err(Fault::Value);
-            }
-        }
-        Ok(per)
-    }
-
-    /// Values of floats with a column for each token.
-    pub(crate) fn tokens(&self, values: &[Value]) -> Result<(), Fault> {
-        if self.floats(values)? == Per::Token { Ok(()) } else { Err(Fault::Value) }
-    }
-
-    /// Tensors that fit in every layer.
-    pub(crate) fn tensors(
-        &self,
-        weight: PerLayer,
-        fits: impl Fn(Tensor) -> bool,
-    ) -> Result<(), Fault> {
-        let tensor = |layer| self.program.tensor(weight.at(layer));
-        let all = (0..self.layers).all(|layer| tensor(layer).is_some_and(&fits));
-        if all { Ok(()) } else { Err(Fault::Tensor) }
-    }
-
-    /// States that fit in every layer.
-    pub(crate) fn states(
-        &self,
-        state: PerLayer,
-        fits: impl Fn(State) -> bool,
-    ) -> Result<(), Fault> {
-        let found = |layer| self.program.state(state.at(layer));
-        let all = (0..self.layers).all(|layer| found(layer).is_some_and(&fits));
-        if all { Ok(()) } else { Err(Fault::State) }
-    }
-
-    pub(crate) fn matrix(&self, weight: PerLayer, rows: u32, columns: u32) -> Result<(), Fault> {
-        self.tensors(weight, |t| t.is_matrix() && (t.rows, t.columns) == (rows, columns))
-    }
-
-    pub(crate) fn vector(&self, weight: PerLayer, length: u32) -> Result<(), Fault> {
-        self.tensors(weight, |t| t.format == Format::Vector && (t.rows, t.columns) == (1, length))
-    }
+fn fault(index: u16, fault: Fault) -> LoadError {
+    LoadError::Record { index, fault }
 }

@@ -4,24 +4,27 @@
 //! which tensors and which states it uses, said by [`PerLayer`].
 
 mod check;
+mod encoding;
 mod needs;
+mod operands;
 mod parts;
 mod record;
 mod steps;
 mod tensor;
 mod value;
 
-pub(crate) use check::Check;
+pub use encoding::MAX_FIELD_BYTES;
+pub(crate) use encoding::{get, put};
 pub use needs::Needs;
+pub(crate) use operands::Check;
 pub use parts::{ALL, BASE, NONE, PART_BYTES, Part, PartKind, Parts};
-pub use record::{MAX_FIELD_BYTES, REPEAT, Record};
-pub(crate) use record::{get, put};
+pub use record::{REPEAT, Record, Records};
 pub use steps::Steps;
 pub use tensor::Tensor;
 pub(crate) use value::Counts;
 pub use value::{Dtype, PORT_BYTES, Per, PerLayer, Port, Slot, Value};
 
-use crate::error::{Fault, LoadError, Section};
+use crate::error::{LoadError, Section};
 use crate::quant::{Format, GROUP};
 use crate::state::State;
 use core::ops::Range;
@@ -125,20 +128,8 @@ pub struct Program<'a> {
     stop_tokens: &'a [[u8; 4]],
     parts: &'a [[u8; PART_BYTES]],
     names: &'a [u8],
-    records: Records<'a>,
+    records: &'a [u8],
     tensors: &'a [[u8; Tensor::RECORD_BYTES]],
-}
-
-/// Iterates over a program's records.
-#[derive(Clone, Copy, Debug)]
-pub struct Records<'a>(&'a [u8]);
-
-impl Iterator for Records<'_> {
-    type Item = Record;
-
-    fn next(&mut self) -> Option<Record> {
-        Record::take(&mut self.0).ok()
-    }
 }
 
 /// Takes `count` records from the front of `bytes`.
@@ -149,28 +140,6 @@ fn table<'a, const N: usize>(bytes: &mut &'a [u8], count: u16) -> Option<&'a [[u
 }
 
 impl<'a> Program<'a> {
-    /// Reads and checks a program whose tensors lie in `space` of the paged space. `program` is the
-    /// whole section; `tensors` is `[tensors][Tensor::RECORD_BYTES]`.
-    ///
-    /// # Errors
-    /// The first record or tensor with a fault.
-    pub fn parse(
-        program: &'a [u8],
-        tensors: &'a [u8],
-        space: Range<u64>,
-    ) -> Result<Self, LoadError> {
-        let (tensors, rest) = tensors.as_chunks();
-        if !rest.is_empty() {
-            return Err(LoadError::Section(Section::Tensors));
-        }
-        let program = Self::tables(program, tensors);
-        let program = program.ok_or(LoadError::Section(Section::Program))?;
-        program.check_tables()?;
-        program.check_tensors(&space)?;
-        check::check_records(&program)?;
-        Ok(program)
-    }
-
     fn tables(program: &'a [u8], tensors: &'a [[u8; Tensor::RECORD_BYTES]]) -> Option<Self> {
         let (header, mut rest) = program.split_first_chunk()?;
         let header = Header::from_bytes(header);
@@ -181,7 +150,6 @@ impl<'a> Program<'a> {
         let parts = table(&mut rest, header.parts)?;
         let (names, records) = rest.split_at_checked(header.name_bytes as usize)?;
         let whole = records.len() == header.record_bytes as usize;
-        let records = Records(records);
         let program = Self {
             header,
             slots,
@@ -201,12 +169,6 @@ impl<'a> Program<'a> {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// All records.
-    #[must_use]
-    pub fn records(&self) -> Records<'a> {
-        self.records
     }
 
     /// The tensor with this number.
@@ -380,9 +342,4 @@ impl<'a> Program<'a> {
 fn dims_fit(slot: &Slot) -> bool {
     let elements: u64 = slot.dims.iter().map(|n| u64::from(*n)).product();
     slot.dims == [0; 4] || elements == u64::from(slot.width)
-}
-
-/// The fault of a record, for [`check`].
-fn fault(index: u16, fault: Fault) -> LoadError {
-    LoadError::Record { index, fault }
 }

@@ -1,6 +1,7 @@
 //! What a program needs of the build that plays it.
 
-use super::{Program, Record};
+use super::Program;
+use super::record::Record;
 use crate::error::Lack;
 use crate::ops;
 use crate::quant::Format;

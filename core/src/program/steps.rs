@@ -1,7 +1,8 @@
 //! What one pass does, in order: the operations of every layer, and the weights that they read.
 
+use super::Program;
 use super::parts::{self, PART_BYTES, Parts};
-use super::{Program, Record, Records};
+use super::record::{Record, Records};
 use crate::ops::{Op, Reads};
 use core::ops::Range;
 

@@ -1,6 +1,6 @@
 //! Eight floats at once, whatever an instruction set has for them.
 
-/// Floats in a [`Lanes`].
+/// Floats in a `Lanes`.
 pub const LANES: usize = 8;
 
 /// Eight floats.

@@ -4,7 +4,7 @@
 //! its tensors where the numbers come from. It knows Hugging Face's names only; `gguf` and `llama2c`
 //! translate what other containers call things.
 //!
-//! A new architecture is a file here and a line in [`ARCHITECTURES`]. Decoders find what they have in
+//! A new architecture is a file here and a line in `ARCHITECTURES`. Decoders find what they have in
 //! common in `decoder`, and every operation in `builder`.
 
 mod bert;

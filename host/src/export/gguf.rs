@@ -429,7 +429,7 @@ impl Pairs {
     }
 }
 
-/// Whether the file at `path` is what [`write`] would make of the package, by its header and length.
+/// Whether the file at `path` is what [`write()`] would make of the package, by its header and length.
 ///
 /// # Errors
 /// A package that is no Llama model.

@@ -41,7 +41,7 @@ const STREAMING_TIME: Duration = Duration::from_secs(2);
 /// Plans a model without opening its weights.
 ///
 /// # Errors
-/// Those of [`Session::open`].
+/// Those of [`Session::open`](super::Session::open).
 pub fn plan_model(path: &Path, options: &Options) -> Result<MemoryPlan> {
     Tables::open(path)?.plan(options)
 }

@@ -9,7 +9,7 @@ use omex_core::token::Options;
 /// How a text becomes tokens: shared by the commands that take one.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct TextArgs {
-    /// Take control tokens that are written out in the text, as </s>, for plain text: for texts from
+    /// Take control tokens that are written out in the text, as `</s>`, for plain text: for texts from
     /// strangers
     #[arg(long)]
     no_parse_special: bool,
