@@ -124,7 +124,8 @@ impl<'m, S: Storage> BufferedPager<'m, S> {
             None if follows => self.resident.saturating_mul(2),
             None => 1,
         };
-        let ahead = ahead.min(room).clamp(1, self.geometry.pages - page);
+        // `clamp` panics where its bounds cross, which the compiler can't rule out.
+        let ahead = ahead.min(room).min(self.geometry.pages.saturating_sub(page)).max(1);
         (self.first, self.resident) = (page, 0);
         // A failure on the way ahead must not be blamed on the page that is wanted now.
         let read = match self.read(page, ahead) {
