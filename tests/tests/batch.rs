@@ -211,11 +211,12 @@ fn bad_lines_are_reported_and_do_not_stop_the_others() {
         ),
         (r#"{"prompt": "x", "top_p": 1.5}"#, "top_p (column 29): expected a number from 0 to 1"),
         (r#"{"ids": [1, 999999]}"#, "found token 999999, expected ids below"),
-        (r#"{"ids": [1, -2]}"#, "ids[1] (column 14): invalid value: integer `-2`"),
+        (r#"{"ids": [1, -2], "id": "b"}"#, "ids[1] (column 14): invalid value: integer `-2`"),
         (r#"{"ids": []}"#, "the prompt has no tokens"),
         (r#"{"ids": [1], "prompt": "x"}"#, "found prompt and ids"),
         (r#"{"id": 3}"#, "expected prompt, or ids"),
         (r#"{"id": [3], "ids": [1]}"#, "id (column 10): expected a string or a number"),
+        (r#"{"id": 12345678901234567890123, "ids": [1]}"#, "id (column 30): expected a string or"),
         (r#"{"promt": "x"}"#, "unknown field `promt`"),
         (r#"{"prompt": "x"} {}"#, "trailing characters"),
         (r#"["x", "The robot"]"#, "expected a JSON object"),
@@ -229,8 +230,8 @@ fn bad_lines_are_reported_and_do_not_stop_the_others() {
     fs::write(folder().join("bad.jsonl"), text).unwrap();
     let said = batch("bad.jsonl", "bad-out.jsonl", &[]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.err.contains("error: bad.jsonl: 16 problems"), "{}", said.err);
-    assert!(said.out.starts_with("2 done, 16 failed, 0 skipped: "), "{}", said.out);
+    assert!(said.err.contains("error: bad.jsonl: 17 problems"), "{}", said.err);
+    assert!(said.out.starts_with("2 done, 17 failed, 0 skipped: "), "{}", said.out);
     let found = outputs("bad-out.jsonl");
     assert_eq!(found.len(), bad.len() + 3);
     for (number, (line, expected)) in (2..).zip(&bad) {
@@ -238,12 +239,15 @@ fn bad_lines_are_reported_and_do_not_stop_the_others() {
         assert!(error.contains(expected), "{error:?} for {line:.50}");
         assert!(said.err.contains(&format!("bad.jsonl: line {number}: {error}\n")), "{}", said.err);
     }
-    assert!(found[&17]["error"].as_str().unwrap().contains("column 13"), "{}", found[&17]);
-    assert_eq!((&found[&1]["ids"], &found[&1]["id"]), (&found[&18]["ids"], &json!(7)));
+    // The id is repeated wherever it can be told.
+    let ids = [7, 10, 11].map(|number| found[&number]["id"].clone());
+    assert_eq!(ids, [json!("b"), json!(3), Value::Null]);
+    assert!(found[&18]["error"].as_str().unwrap().contains("column 13"), "{}", found[&18]);
+    assert_eq!((&found[&1]["ids"], &found[&1]["id"]), (&found[&19]["ids"], &json!(7)));
     assert_eq!(found[&1]["ids"].as_array().unwrap().len(), 20);
     let again = batch("bad.jsonl", "bad-out.jsonl", &[]);
     assert_eq!(again.code, Some(1), "{again:?}");
-    assert!(again.out.starts_with("0 done, 0 failed, 18 skipped: "), "{}", again.out);
+    assert!(again.out.starts_with("0 done, 0 failed, 19 skipped: "), "{}", again.out);
     assert_eq!(outputs("bad-out.jsonl"), found);
 }
 

@@ -18,7 +18,7 @@ use crate::tokenizer::TEXT_BYTES;
 use journal::{Forgotten, Header, Outcome, Record};
 use omex_core::sample::Sampling;
 use omex_core::token::Tokenizer;
-use request::{Request, Requests};
+use request::{Request, Requests, id_of};
 use serde::Serialize;
 use serde_json::json;
 use slots::{Answer, Slots};
@@ -215,7 +215,7 @@ impl Batch<'_> {
                     }
                     self.slots.begin(request);
                 }
-                Err(error) => self.fail(line, None, &error)?,
+                Err(error) => self.fail(line, id_of(&text), &error)?,
             }
         }
         Ok(())

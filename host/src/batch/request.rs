@@ -49,10 +49,28 @@ fn string_or_number<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<serde_json::Value>, D::Error> {
     let id = Option::<serde_json::Value>::deserialize(from)?;
-    match id.as_ref().is_none_or(|id| id.is_string() || id.is_number()) {
+    match id.as_ref().is_none_or(is_repeatable) {
         true => Ok(id),
-        false => Err(D::Error::custom("expected a string or a number")),
+        false => Err(D::Error::custom("expected a string or a number that 64 bits hold")),
     }
+}
+
+/// Whether the output can say it as it is: larger numbers would become others.
+fn is_repeatable(id: &serde_json::Value) -> bool {
+    const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    let exact = |number: f64| number.abs() < EXACT;
+    id.is_string() || id.is_i64() || id.is_u64() || id.as_f64().is_some_and(exact)
+}
+
+/// The id in a line that is wrong elsewhere, if it can be told.
+pub(super) fn id_of(line: &[u8]) -> Option<serde_json::Value> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        id: Option<serde_json::Value>,
+    }
+    let object = line.trim_ascii_start().first() == Some(&b'{');
+    let known: Known = serde_json::from_slice(line).ok().filter(|_| object)?;
+    known.id.filter(is_repeatable)
 }
 
 fn number<'de, D: Deserializer<'de>>(

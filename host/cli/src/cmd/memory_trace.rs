@@ -1,8 +1,8 @@
 //! `omex memory-trace`.
 
-use super::text::{TextArgs, kept_bytes};
+use super::text::{TextArgs, kept_bytes, longest};
 use super::{Machine, parse_ids};
-use crate::{bytes, output};
+use crate::{bytes, output, standard_input};
 use omex::Result;
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
 use omex::session::{Options, Tables};
@@ -28,7 +28,7 @@ Examples:
 pub(crate) struct Args {
     /// A package, or a flash image
     model: PathBuf,
-    /// What the text begins with
+    /// What the text begins with; - reads it from standard input
     #[arg(default_value = "")]
     prompt: String,
     /// Token ids to begin with, instead of a prompt
@@ -62,12 +62,17 @@ struct Output<'t> {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
+    let memory = args.machine.memory;
+    let given = match args.prompt.as_str() {
+        "-" => standard_input::read(longest(memory))?,
+        text => text.to_owned(),
+    };
     let tables = Tables::open(&args.model)?;
     let prompt = match &args.ids {
         Some(ids) => ids.clone(),
-        None => args.text.encode(args.machine.memory, &tables, &args.prompt, true)?,
+        None => args.text.encode(memory, &tables, &given, true)?,
     };
-    let texts = kept_bytes(&args.prompt, &prompt);
+    let texts = kept_bytes(&given, &prompt);
     let options = Options { texts, ..args.machine.options(1) };
     let mut session = args.machine.session(tables, &options)?;
     args.machine.tell_of_prompt(&session, prompt.len(), args.max_tokens as usize)?;
