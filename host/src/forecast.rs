@@ -4,6 +4,7 @@
 //! streams and what is spilled, and computing. Products are measured with weights in memory, so computing includes
 //! reading these; the KV cache is read besides.
 
+use crate::experts;
 use crate::plan::MemoryPlan;
 use crate::profile::{CACHED_BYTES, Profile};
 use crate::reads::{weight_bytes_per_token, without_adapters};
@@ -47,8 +48,8 @@ pub struct Forecast {
     pub weight_bytes_per_token: u64,
     /// Bytes of the KV cache that a token needs for each position before it.
     pub kv_bytes_per_position: u64,
-    /// Bytes of weights that such a pass reads from storage: those pinned in what the KV cache does not
-    /// use yet are not among them.
+    /// Bytes of weights that such a pass reads from storage: of experts, those that are to be expected
+    /// where tokens choose evenly. Those pinned in what the KV cache does not use yet are not among them.
     pub streamed_bytes: u64,
     /// Bytes of KV caches that a pass reads from storage for each position before it.
     pub spilled_bytes_per_position: u64,
@@ -141,7 +142,7 @@ pub fn forecast(
     let decode = on.pass(1, prompt_tokens);
     let pass_seconds = decode.seconds();
     let weight_bytes = weight_bytes_per_token(program, plan.precision.parts());
-    let streamed_bytes = plan.streamed_bytes_at(prompt_tokens + 1);
+    let streamed_bytes = plan.streamed_bytes_at(prompt_tokens + 1) + expert_bytes(program, plan, 1);
     Some(Forecast {
         weight_bytes_per_token: weight_bytes,
         kv_bytes_per_position: kv_bytes_per_position(program, plan),
@@ -179,7 +180,8 @@ impl<'f> Forecaster<'f> {
         let parts = without_adapters(self.plan.precision.parts());
         let whole = Part {
             steps: self.program.steps(&parts),
-            streamed_bytes: self.plan.streamed_bytes_at(position.saturating_add(columns)),
+            streamed_bytes: self.plan.streamed_bytes_at(position.saturating_add(columns))
+                + expert_bytes(self.program, self.plan, columns),
             kv_caches: kv_caches(self.program),
         };
         self.part(whole, columns, position)
@@ -237,6 +239,22 @@ impl<'f> Forecaster<'f> {
             matrices.into_iter().map(move |tensor| share(&op, tensor, columns))
         })
     }
+}
+
+/// Bytes of experts that a pass over `columns` tokens reads from storage, if they choose evenly.
+pub(crate) fn expert_bytes(program: &Program<'_>, plan: &MemoryPlan, columns: u32) -> u64 {
+    let parts = without_adapters(plan.precision.parts());
+    let steps = program.steps(&parts);
+    let of_op = |(op, layer): (Op, u32)| {
+        let mut bytes = 0;
+        op.weights(&mut |weight| {
+            if let Some(tensor) = program.tensor(weight.at(layer)) {
+                bytes += experts::read_of(plan.experts, &op, &share(&op, tensor, columns).0);
+            }
+        });
+        bytes
+    };
+    steps.map(of_op).sum()
 }
 
 /// The part of a matrix that some columns are multiplied with, and how many meet each row, as if

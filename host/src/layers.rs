@@ -1,7 +1,8 @@
 //! What each layer of a model needs as planned, and what it costs on a machine.
 
 use crate::Result;
-use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part};
+use crate::experts;
+use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part, expert_bytes};
 use crate::pager::Tiles;
 use crate::plan::MemoryPlan;
 use crate::profile::Profile;
@@ -122,10 +123,11 @@ impl Inspector<'_> {
     /// What a plan has besides its layers, if anything.
     fn padding(&self, layers: &[Layer]) -> Option<Layer> {
         let sum = |bytes: fn(&Layer) -> u64| layers.iter().map(bytes).sum();
+        let streamed = self.plan.streamed_bytes + expert_bytes(self.program, self.plan, 1);
         let mut padding = Layer {
             name: "padding".to_owned(),
             resident_bytes: self.plan.bytes.weights.saturating_sub(sum(|l| l.resident_bytes)),
-            streamed_bytes: self.plan.streamed_bytes.saturating_sub(sum(|l| l.streamed_bytes)),
+            streamed_bytes: streamed.saturating_sub(sum(|l| l.streamed_bytes)),
             ..Layer::default()
         };
         padding.cost = self.cost(std::iter::empty(), padding.streamed_bytes, 0);
@@ -167,7 +169,9 @@ impl Inspector<'_> {
                     }
                     (Reads::Whole, _) => layer.base_bytes += self.place(Some(tensor), layer),
                     (Reads::Rows, _) => {
-                        layer.base_bytes += op.part_per_token(&tensor).bytes();
+                        let part = op.part_per_token(&tensor);
+                        layer.base_bytes += part.bytes();
+                        layer.streamed_bytes += experts::read_of(self.plan.experts, op, &part);
                         if self.tiles.is_none() && !self.whole.contains(&tensor.address) {
                             layer.resident_bytes += tensor.bytes();
                         }

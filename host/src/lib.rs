@@ -23,6 +23,7 @@ pub mod draft;
 mod durable;
 pub mod error;
 mod event;
+pub mod experts;
 pub mod export;
 pub mod forecast;
 pub mod generate;

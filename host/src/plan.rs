@@ -1,5 +1,6 @@
 //! The memory planner: what fits into a budget, and where every byte goes.
 
+use crate::experts::{ExpertMemory, Experts, Pieces};
 use crate::lending::Lending;
 use crate::pager::{PageSource, Space, Tiles};
 use crate::{Error, Result, spill};
@@ -151,6 +152,9 @@ pub struct MemoryPlan {
     pub kv_format: Kv,
     /// Bytes of weights that are read for every pass once the KV cache is full.
     pub streamed_bytes: u64,
+    /// Experts, of which a pass reads those that its tokens choose and memory does not hold; none if
+    /// weights are mapped, or the model has none.
+    pub experts: Option<ExpertMemory>,
     /// Bytes of the KV cache that weights are pinned in while the text is short.
     pub lent_bytes: u64,
     /// KV caches that lie on storage; none if all fit into memory.
@@ -167,6 +171,9 @@ pub struct MemoryPlan {
     /// KV caches whose memory weights are pinned in until the text needs it.
     #[serde(skip)]
     pub(crate) lending: Option<Lending>,
+    /// What is kept of what is read out of order.
+    #[serde(skip)]
+    pub(crate) pieces: Pieces,
     #[serde(skip)]
     pub(crate) plan: Plan,
 }
@@ -175,7 +182,8 @@ impl MemoryPlan {
     /// True if every pass reads weights or KV caches from storage.
     #[must_use]
     pub fn reads_storage(&self) -> bool {
-        self.streamed_bytes > 0 || self.kv_spill.is_some()
+        let experts = self.experts.is_some_and(|experts| experts.kept < experts.all);
+        self.streamed_bytes > 0 || experts || self.kv_spill.is_some()
     }
 
     /// Bytes of weights that are read for a pass that ends a text of so many positions: at most
@@ -211,6 +219,8 @@ pub struct Bytes {
     pub weights: u64,
     /// Buffers through which weights stream.
     pub ring: u64,
+    /// Experts that are kept or being read, where weights stream.
+    pub experts: u64,
     /// Keys and values; of caches on storage, the buffers that they pass through, their newest
     /// blocks, and checksums.
     pub kv_cache: u64,
@@ -280,7 +290,8 @@ fn choose(
         for candidate in candidates {
             let plan = lay_out(size, candidate)?;
             let part = request.memory.unwrap_or(u64::MAX) / PART;
-            let greedy = plan.bytes.ring > part || plan.bytes.activations > part;
+            let greedy =
+                plan.bytes.ring + plan.bytes.experts > part || plan.bytes.activations > part;
             if modest && plan.residency != Residency::Mapped && greedy {
                 continue;
             }
@@ -303,7 +314,7 @@ fn may_spill(size: &ModelSize<'_>, request: &Request) -> bool {
         && caches(size) > spill::BUFFERS
 }
 
-/// Gives what is left of the budget to weights, and what these leave to KV caches.
+/// Gives what is left of the budget to weights, what these leave to experts, and then to KV caches.
 fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> MemoryPlan {
     let left = |plan: &MemoryPlan| memory.map_or(0, |memory| memory - plan.total);
     if let Residency::Streamed { tile_pages, .. } = plan.residency {
@@ -314,6 +325,12 @@ fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> Memor
         plan.bytes.tables += tiles.pinned_bytes() - pinned;
         plan.streamed_bytes = streamed;
         plan.total += tiles.pinned_bytes();
+        if let Some(experts) = Experts::of(size.program) {
+            plan.pieces = plan.pieces.grown(&experts, left(&plan));
+            plan.experts = Some(plan.pieces.memory(&experts));
+            plan.total += plan.pieces.bytes() - plan.bytes.experts;
+            plan.bytes.experts = plan.pieces.bytes();
+        }
         plan.lending = lending(size, &plan);
         plan.lent_bytes =
             plan.lending.map_or(0, |lending| lending.bytes(0)).min(plan.streamed_bytes);
@@ -467,11 +484,17 @@ fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, Lo
     let pages = u32::try_from(all.div_ceil(u64::from(page_size))).unwrap_or(u32::MAX);
     // A bit for every page that may stay in memory.
     let layout = Layout::new(size.program, &plan, pages)?;
-    let (weights, ring) = match residency {
-        Residency::Mapped => (mapped_bytes(size, precision), 0),
+    let found = Experts::of(size.program);
+    let mut pieces = Pieces::new(None, page_size, 0, 0);
+    let (weights, ring, experts) = match residency {
+        Residency::Mapped => (mapped_bytes(size, precision), 0, 0),
         Residency::Streamed { tile_pages, ring_tiles } => {
-            let tile = u64::from(tile_pages) * u64::from(page_size);
-            (0, u64::from(ring_tiles) * tile + crate::pager::aside_bytes(page_size) as u64)
+            let ring = u64::from(ring_tiles) * u64::from(tile_pages) * u64::from(page_size);
+            pieces = Pieces::new(found.as_ref(), page_size, tile_pages, ring_tiles);
+            match found {
+                Some(_) => (0, ring, pieces.bytes()),
+                None => (0, ring + pieces.bytes(), 0),
+            }
         }
     };
     let caches = caches(size);
@@ -482,20 +505,22 @@ fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, Lo
         layout.states
     };
     let activations = layout.total() - layout.states;
-    let bytes = Bytes { weights, ring, kv_cache, activations, tables: size.tables };
+    let bytes = Bytes { weights, ring, experts, kv_cache, activations, tables: size.tables };
     Ok(MemoryPlan {
         residency,
         prefill_chunk: plan.columns,
         context: plan.kv_capacity,
         kv_format: plan.kv_format.into(),
         streamed_bytes: 0,
+        experts: None,
         kv_spill,
         precision,
         bytes,
-        total: weights + ring + kv_cache + activations + size.tables,
+        total: weights + ring + experts + kv_cache + activations + size.tables,
         lent_bytes: 0,
         room_to_pin: 0,
         lending: None,
+        pieces,
         plan,
     })
 }

@@ -1,17 +1,12 @@
 //! Each architecture computes what the reference implementation does, from both styles of config.
 
-use omex::Error;
 use omex::arch::blueprint;
 use omex::convert::{Calibration, Options, convert};
 use omex::import::open;
 use omex::pager::PageSource;
-use omex::plan::{Kv, Residency};
+use omex::plan::Kv;
 use omex::quantize::Precision;
-use omex::reads::weight_bytes_per_token;
-use omex::session::{self, Tables, plan_model};
-use omex::synth::RandomModel;
 use omex_core::engine::Wanted;
-use omex_core::program::ALL;
 use omex_tests::{
     Converted, Setting, convert_from, greedy_logits, json, logits, numbers, read_npy,
     require_shared, worst_error,
@@ -117,57 +112,6 @@ fn images_and_streamed_weights_give_the_same_bits() {
             assert!(logits(&package.path, &prompt, &streamed) == expected, "{name}, {kv:?}");
         }
     }
-}
-
-/// A model of many experts, whose weights come from a hash.
-fn many_experts() -> Converted {
-    let config = serde_json::json!({
-        "model_type": "mixtral", "hidden_size": 128, "intermediate_size": 256, "vocab_size": 96,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "num_local_experts": 24, "num_experts_per_tok": 3, "max_position_embeddings": 64,
-        "bos_token_id": null, "eos_token_id": null,
-    });
-    let config = config.as_object().unwrap().clone();
-    let model = RandomModel::with_config(Path::new("config.json"), config).unwrap();
-    let precision = Some(Precision::Int8);
-    let options = Options { precision, calibration: Calibration::Off, ..Options::default() };
-    Converted::with(&model, &options)
-}
-
-#[test]
-fn experts_that_memory_does_not_hold_give_the_same_bits() {
-    let package = many_experts();
-    let prompt: Vec<u32> = (0..40).map(|i| i * 7 % 96).collect();
-    let one = Setting { chunks: &[1], kv: Some(Kv::F16), ..Setting::default() };
-    let expected = logits(&package.path, &prompt, &one);
-    assert!(expected.iter().flatten().all(|x| x.is_finite()));
-    let asked = session::Options { memory: Some(1), kv: one.kv, ..session::Options::default() };
-    let least = match plan_model(&package.path, &asked) {
-        Err(Error::Budget { needed, .. }) => needed,
-        other => panic!("{other:?} with a byte of memory"),
-    };
-    let asked = session::Options { memory: Some(least + (64 << 10)), ..asked };
-    let plan = plan_model(&package.path, &asked).unwrap();
-    assert!(matches!(plan.residency, Residency::Streamed { .. }), "{plan:?}");
-    let weights = std::fs::metadata(package.path.join("weights/layer_0.bin")).unwrap().len();
-    assert!(plan.bytes.weights + plan.bytes.ring < weights / 2, "{plan:?}");
-    for chunks in [&[1][..], &[5, 2]] {
-        let streamed = Setting { memory: asked.memory, chunks, ..one };
-        assert!(logits(&package.path, &prompt, &streamed) == expected, "passes of {chunks:?}");
-    }
-    let whole = Setting { chunks: &[16], threads: Some(3), ..one };
-    assert!(logits(&package.path, &prompt, &whole) == expected, "three threads");
-}
-
-#[test]
-fn a_token_reads_the_experts_that_it_is_sent_to_and_no_others() {
-    let package = many_experts();
-    let tables = Tables::open(&package.path).unwrap();
-    let program = tables.program().unwrap();
-    let of_token = weight_bytes_per_token(&program, ALL);
-    let all: u64 = program.tensors().map(|tensor| tensor.bytes()).sum();
-    // 3 of 24 experts, which are nearly all of the weights.
-    assert!(of_token * 5 < all, "{of_token} of {all}");
 }
 
 #[test]

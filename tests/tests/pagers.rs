@@ -51,7 +51,8 @@ impl Files {
         let used = used(self.bytes.len() as u64);
         let mut tiles = Tiles::new(&self.space, tile_pages, used.into_iter());
         tiles.pin(pinned);
-        let (reader, _) = open_reader(&self.space, Some(source), depth + 2).unwrap();
+        let (reader, _) =
+            open_reader(&self.space, Some(source), depth + 1 + tiles.reads_aside()).unwrap();
         StreamPager::new(&self.space, tiles, depth, (u64::MAX, Lent::default()), reader).unwrap()
     }
 }
@@ -148,7 +149,8 @@ fn what_lies_in_lent_memory_is_verified_again_and_stays_while_it_is_in_use() {
     lent.set(length);
     let mut tiles = Tiles::new(&files.space, 2, used(length).into_iter());
     tiles.pin(room + lent.bytes());
-    let (reader, _) = open_reader(&files.space, Some(PageSource::Read), 6).unwrap();
+    let (reader, _) =
+        open_reader(&files.space, Some(PageSource::Read), 5 + tiles.reads_aside()).unwrap();
     let mut pager = StreamPager::new(&files.space, tiles, 4, (room, lent.clone()), reader).unwrap();
     (0..2).for_each(|_| pass(&mut pager, &files).unwrap());
     let before = pager.progress().bytes();

@@ -82,14 +82,15 @@ impl WeightLayout {
         let mut rows = 0;
         let mut index = self.index();
         let mut entries = index.tensors.iter_mut();
-        for (file, tensors) in index.files.iter_mut().zip(&self.files) {
+        for (file, Written { tensors, alignment, .. }) in index.files.iter_mut().zip(self.written())
+        {
             let path = folder.join(&file.name);
             let io = |e| Error::io(&path, "write", e);
             let out = File::create(&path).map_err(|e| Error::io(&path, "create", e))?;
             let out = BufWriter::with_capacity(WRITE_BYTES, out);
             let mut writer = PageWriter::new(out, index.page_size, crc32c);
             for (tensor, entry) in tensors.iter().zip(&mut entries) {
-                writer.align(ALIGNMENT).map_err(io)?;
+                writer.align(alignment).map_err(io)?;
                 let mut crc = 0;
                 let compensation = compensations.get(&tensor.plan.name);
                 let compensation = compensation.filter(|_| tensor.format == Format::Int4);
@@ -113,10 +114,10 @@ impl WeightLayout {
     pub(super) fn index(&self) -> WeightIndex {
         let page_size = self.page_size();
         let mut index = WeightIndex { format: 1, page_size, ..Default::default() };
-        for (number, tensors) in self.files.iter().enumerate() {
-            let (name, mut end) = (format!("layer_{number}.bin"), 0u64);
+        for Written { name, tensors, alignment } in self.written() {
+            let mut end = 0u64;
             for tensor in tensors {
-                let offset = end.next_multiple_of(ALIGNMENT);
+                let offset = end.next_multiple_of(alignment);
                 let length = tensor.bytes();
                 end = offset + length;
                 index.tensors.push(TensorEntry {
@@ -137,14 +138,46 @@ impl WeightLayout {
         index
     }
 
+    /// The files that are written. Experts have files of their own, behind all that is read in order:
+    /// no read of one brings a piece of the other.
+    fn written(&self) -> Vec<Written<'_>> {
+        let of = |experts: bool| {
+            let alignment = if experts { u64::from(self.page_size()) } else { ALIGNMENT };
+            let files = self.files.iter().enumerate();
+            files.map(move |(number, file)| {
+                let kind = if experts { ".experts" } else { "" };
+                let name = format!("layer_{number}{kind}.bin");
+                Written { name, tensors: of_experts(file, experts).collect(), alignment }
+            })
+        };
+        of(false).chain(of(true).filter(|file| !file.tensors.is_empty())).collect()
+    }
+
     /// Pages large enough for fast reads, and so small that filling up the last one of each file
     /// costs little.
     fn page_size(&self) -> u32 {
-        let bytes = |file: &Vec<Planned>| file.iter().map(Planned::bytes).sum::<u64>();
-        let smallest = self.files.iter().map(bytes).min();
+        let bytes = |experts| {
+            let of_file =
+                move |file: &Vec<_>| of_experts(file, experts).map(Planned::bytes).sum::<u64>();
+            self.files.iter().map(of_file)
+        };
+        let smallest = bytes(false).chain(bytes(true).filter(|bytes| *bytes > 0)).min();
         let wanted = (smallest.unwrap_or(0) / 32).next_power_of_two();
         wanted.clamp(4096, 64 << 10) as u32
     }
+}
+
+/// A file and what is in it.
+struct Written<'l> {
+    name: String,
+    tensors: Vec<&'l Planned>,
+    /// What the tensors' places are multiples of.
+    alignment: u64,
+}
+
+/// The tensors of a block that are experts, or those that are not.
+fn of_experts(file: &[Planned], experts: bool) -> impl Iterator<Item = &Planned> {
+    file.iter().filter(move |tensor| (tensor.plan.role == Role::Experts) == experts)
 }
 
 /// A checksum that is still to be computed.

@@ -3,6 +3,7 @@
 mod bus_error;
 mod mapped;
 mod reader;
+mod region;
 mod returned;
 mod stream;
 mod threads;
@@ -14,9 +15,10 @@ pub use bus_error::guard_mapped_files;
 pub use mapped::MappedPager;
 pub(crate) use reader::{Buffer, buffer};
 pub use reader::{Read, Reader};
-pub(crate) use stream::aside_bytes;
+pub(crate) use region::aside_bytes;
 pub use stream::{Progress, StreamPager};
 pub use tiles::Tiles;
+pub(crate) use tiles::aside;
 
 use crate::{Error, Result, input};
 use serde::Serialize;

@@ -3,6 +3,7 @@
 use super::{Space, open};
 use crate::{Error, Result};
 use memmap2::MmapMut;
+use omex_hal::PageErrorKind;
 use std::fs::File;
 use std::io;
 #[cfg(target_os = "linux")]
@@ -54,6 +55,12 @@ impl Read {
         self.id
     }
 
+    /// Number of the file that is read, and the first byte there.
+    #[must_use]
+    pub fn place(&self) -> (usize, u64) {
+        (self.file, self.offset)
+    }
+
     /// Bytes that are wanted in all.
     #[must_use]
     pub fn length(&self) -> u64 {
@@ -70,6 +77,60 @@ impl Read {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let end = self.needed.min(self.buffer.len());
         &mut self.buffer[..end]
+    }
+}
+
+/// What has become of a read, and the memory that it fills.
+pub(super) enum State {
+    /// It is under way, with this number.
+    Reading(u64),
+    /// It is done.
+    Ready(Buffer),
+    /// It failed, or what it brought is not wanted.
+    Failed(PageErrorKind, Buffer),
+}
+
+impl State {
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self, Self::Reading(_))
+    }
+
+    /// True if the read with this number is under way.
+    pub(super) fn is_read(&self, id: u64) -> bool {
+        matches!(self, Self::Reading(own) if *own == id)
+    }
+
+    /// What was read.
+    pub(super) fn buffer(&self) -> Option<&Buffer> {
+        match self {
+            Self::Ready(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+
+    /// The memory of a read that failed, for the next try.
+    pub(super) fn take_failed(&mut self) -> Option<Buffer> {
+        match std::mem::replace(self, Self::Reading(0)) {
+            Self::Failed(_, buffer) => Some(buffer),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    /// Has what was read count as damaged; true if there was something.
+    pub(super) fn discard(&mut self) -> bool {
+        match std::mem::replace(self, Self::Reading(0)) {
+            Self::Ready(buffer) => {
+                *self = Self::Failed(PageErrorKind::Checksum, buffer);
+                true
+            }
+            other => {
+                *self = other;
+                false
+            }
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Weights that are larger than memory: some tiles are pinned, the others stream through a ring of
-//! buffers that is read ahead, always as far as there are buffers.
+//! buffers that is read ahead, always as far as there are buffers. What is not read in order has a
+//! region of its own.
 
 use super::Space;
-use super::reader::{ALIGNMENT, Buffer, Read, Reader, buffer};
+use super::reader::{ALIGNMENT, Buffer, Read, Reader, State, buffer};
+use super::region::{self, Region};
 use super::returned::Returned;
 use super::tiles::{ENTRY_BYTES, Place, Tile, Tiles};
 use crate::lending::Lent;
@@ -10,6 +12,7 @@ use crate::{Error, Result};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +20,6 @@ use std::time::{Duration, Instant};
 
 /// Tries that may bring nothing before a read has failed.
 const RETRIES: u32 = 3;
-
-/// Bytes that are read for a page out of order, as an embedding's row is.
-pub(crate) fn aside_bytes(page_size: u32) -> usize {
-    (64 << 10).max(page_size as usize + ALIGNMENT)
-}
 
 /// Pages that are pinned or stream through a ring.
 pub struct StreamPager {
@@ -41,7 +39,7 @@ pub struct StreamPager {
     /// Where in the order the ring ends.
     next: Place,
     spare: Vec<Buffer>,
-    aside: Aside,
+    region: Region,
     /// The tile asked for last.
     last: Option<u32>,
     reader: Box<dyn Reader>,
@@ -94,42 +92,12 @@ struct Entry {
     own: bool,
 }
 
-enum State {
-    /// Number of the read.
-    Reading(u64),
-    Ready(Buffer),
-    Failed(PageErrorKind, Buffer),
-}
-
-impl State {
-    fn is_reading(&self) -> bool {
-        matches!(self, Self::Reading(_))
-    }
-
-    /// What was read.
-    fn buffer(&self) -> Option<&Buffer> {
-        match self {
-            Self::Ready(buffer) => Some(buffer),
-            _ => None,
-        }
-    }
-}
-
-/// Pages that were read out of order.
-struct Aside {
-    first: u32,
-    bytes: usize,
-    capacity: usize,
-    state: State,
-    /// True if what was returned last lies here.
-    is_in_use: bool,
-}
-
 /// Where a page is.
 enum Found {
     Resident(u32),
-    Ring,
-    Aside,
+    /// At this place of the ring.
+    Ring(usize),
+    Region,
 }
 
 impl StreamPager {
@@ -148,9 +116,7 @@ impl StreamPager {
         let buffer = |bytes| buffer(bytes).map_err(|e| Error::io(Path::new("memory"), "get", e));
         let mut spare = (0..depth).map(|_| buffer(tiles.tile_bytes)).collect::<Result<Vec<_>>>()?;
         reader.register(&mut spare);
-        let capacity = aside_bytes(space.page_size);
-        let state = State::Ready(buffer(capacity)?);
-        let aside = Aside { first: 0, bytes: 0, capacity, state, is_in_use: false };
+        let region = Region::new(tiles.aside(space), tiles.aside_count())?;
         let mut pager = Self {
             geometry: PageGeometry { page_size: space.page_size, pages: space.pages() },
             resident: (0..tiles.pinned_count()).map(|_| None).collect(),
@@ -164,7 +130,7 @@ impl StreamPager {
             depth,
             next: 0,
             spare,
-            aside,
+            region,
             last: None,
             reader,
             reads: 0,
@@ -199,8 +165,7 @@ impl StreamPager {
     fn tell(&self) {
         let ready = self.ring.iter().filter(|entry| entry.state.buffer().is_some());
         let ring: u64 = ready.map(|entry| self.tile_length(entry.tile)).sum();
-        let aside = self.aside.state.buffer().map_or(0, |_| self.aside.bytes as u64);
-        self.progress.ring.store(ring + aside, Ordering::Relaxed);
+        self.progress.ring.store(ring + self.region.held(), Ordering::Relaxed);
     }
 
     /// Puts something between the pager and its reader: a tracer, or a source of faults.
@@ -298,8 +263,14 @@ impl StreamPager {
     /// Waits until a read has ended, well or not; false if none is under way.
     fn settle(&mut self) -> bool {
         let start = Instant::now();
-        let Some((mut read, result)) = self.reader.wait() else { return false };
+        let Some((read, result)) = self.reader.wait() else { return false };
         self.progress.waited.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.end(read, result);
+        true
+    }
+
+    /// Notes what a read brought; it goes on if that is not all and another try may help.
+    fn end(&mut self, mut read: Read, result: io::Result<usize>) {
         let end = match result {
             Ok(bytes) => self.advance(&mut read, bytes),
             Err(error) => {
@@ -309,17 +280,18 @@ impl StreamPager {
         };
         let Some(end) = end else {
             self.reader.submit(read);
-            return true;
+            return;
         };
         let id = read.id;
-        let mut states = self.ring.iter_mut().map(|entry| &mut entry.state);
-        let own = states.find(|state| matches!(state, State::Reading(i) if *i == id));
-        *own.unwrap_or(&mut self.aside.state) = match end {
+        let end = match end {
             Ok(()) => State::Ready(read.buffer),
             Err(kind) => State::Failed(kind, read.buffer),
         };
+        match self.ring.iter_mut().find(|entry| entry.state.is_read(id)) {
+            Some(entry) => entry.state = end,
+            None => self.region.ended(id, end),
+        }
         self.tell();
-        true
     }
 
     /// Counts what a read brought; `None` if it has to go on.
@@ -373,24 +345,41 @@ impl StreamPager {
     fn ensure(&mut self, page: u32) -> Result<Found, PageErrorKind> {
         let tile = self.tiles.at(page).ok_or(PageErrorKind::OutOfRange)?;
         let last = self.last.replace(tile);
-        self.aside.is_in_use &= self.aside.holds(page, self.geometry.page_size);
-        if self.aside.is_in_use {
-            return self.read_aside(page, tile);
+        // What was returned last stays, even where the same page lies in the ring as well.
+        if self.region.is_current(page) {
+            return Ok(Found::Region);
         }
         if self.resident(tile).is_some() {
+            self.region.leave();
             return Ok(Found::Resident(tile));
         }
+        let again = last == Some(tile) && !self.region.is_in_use();
+        if !again && self.region.is_announced(page) {
+            return self.read_aside(page);
+        }
         if self.ring.iter().take(2).all(|entry| entry.tile != tile) {
-            match self.resumes_at(page, tile, last) {
-                Some(place) => self.seek(place),
-                None => return self.read_aside(page, tile),
+            match (self.resumes_at(page, tile, last), self.place_in_ring(tile)) {
+                (Some(place), _) => {
+                    self.seek(place);
+                    // A pinned tile that lay in the ring stays now.
+                    if self.resident(tile).is_some() {
+                        self.region.leave();
+                        return Ok(Found::Resident(tile));
+                    }
+                }
+                (None, Some(place)) => return self.ready(tile, place),
+                (None, None) => return self.read_aside(page),
             }
         }
         while self.ring.len() > 1 && self.ring.front().is_some_and(|entry| entry.tile != tile) {
             self.retire();
         }
         self.refill();
-        self.ready(tile)
+        self.ready(tile, 0)
+    }
+
+    fn place_in_ring(&self, tile: u32) -> Option<usize> {
+        self.ring.iter().position(|entry| entry.tile == tile)
     }
 
     /// Where in the order to go on from a tile that is not the next one: at the beginning, where
@@ -404,73 +393,74 @@ impl StreamPager {
         self.tiles.place_behind(last.filter(|_| is_first_page)?, tile)
     }
 
-    /// Waits until `tile`, the first of the ring, is read; if that failed, it is tried anew.
-    fn ready(&mut self, tile: u32) -> Result<Found, PageErrorKind> {
-        let front = self.ring.front_mut().filter(|entry| entry.tile == tile);
-        let entry = front.ok_or(PageErrorKind::Device)?;
-        let state = std::mem::replace(&mut entry.state, State::Reading(0));
-        let state = match state {
-            State::Failed(_, buffer) => State::Reading(self.submit(tile, buffer)),
-            state => state,
-        };
-        if let Some(entry) = self.ring.front_mut() {
-            entry.state = state;
+    /// Waits until `tile`, which is at this place of the ring, is read; if that failed, it is tried
+    /// anew.
+    fn ready(&mut self, tile: u32, place: usize) -> Result<Found, PageErrorKind> {
+        self.region.leave();
+        let entry = self.ring.get_mut(place).filter(|entry| entry.tile == tile);
+        let failed = entry.ok_or(PageErrorKind::Device)?.state.take_failed();
+        if let Some(buffer) = failed {
+            let id = self.submit(tile, buffer);
+            if let Some(entry) = self.ring.get_mut(place) {
+                entry.state = State::Reading(id);
+            }
         }
-        while self.ring.front().is_some_and(|entry| entry.state.is_reading()) {
+        while self.ring.get(place).is_some_and(|entry| entry.state.is_reading()) {
             if !self.settle() {
                 return Err(PageErrorKind::Device);
             }
         }
-        match self.ring.front().map(|entry| &entry.state) {
-            Some(State::Ready(_)) => Ok(Found::Ring),
+        match self.ring.get(place).map(|entry| &entry.state) {
+            Some(State::Ready(_)) => Ok(Found::Ring(place)),
             Some(State::Failed(kind, _)) => Err(*kind),
             _ => Err(PageErrorKind::Device),
         }
     }
 
-    /// Reads a page out of order, and some behind it.
-    fn read_aside(&mut self, page: u32, tile: u32) -> Result<Found, PageErrorKind> {
-        self.aside.is_in_use = true;
-        if !self.aside.holds(page, self.geometry.page_size) {
-            self.submit_aside(page, tile)?;
-        }
-        while self.aside.state.is_reading() {
-            if !self.settle() {
-                return Err(PageErrorKind::Device);
+    /// Waits until a page out of order is read; if that failed before, it is tried anew.
+    fn read_aside(&mut self, page: u32) -> Result<Found, PageErrorKind> {
+        let tile = self.region.tile_of(page).ok_or(PageErrorKind::OutOfRange)?;
+        let mut tried = false;
+        loop {
+            let claim = match self.region.find(tile) {
+                region::Found::Ready(slot) => {
+                    self.region.enter(slot);
+                    self.read_announced();
+                    return Ok(Found::Region);
+                }
+                region::Found::Failed(_, kind) if tried => return Err(kind),
+                region::Found::Failed(slot, _) => self.region.again(slot),
+                region::Found::Absent => self.region.demand(tile),
+                region::Found::Reading => None,
+            };
+            match claim {
+                Some(claim) => self.submit_aside(claim),
+                None if self.settle() => {}
+                None => return Err(PageErrorKind::Device),
             }
-        }
-        match &self.aside.state {
-            State::Failed(kind, _) => Err(*kind),
-            _ => Ok(Found::Aside),
+            tried = true;
         }
     }
 
-    fn submit_aside(&mut self, page: u32, tile: u32) -> Result<(), PageErrorKind> {
-        let tile = self.tiles.tile(tile).ok_or(PageErrorKind::OutOfRange)?;
-        let page_size = u64::from(self.geometry.page_size);
-        let offset = tile.offset + u64::from(page - tile.page) * page_size;
-        let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
-        // Whole pages, except where the data end.
-        let before = offset - start;
-        let room = (self.aside.capacity as u64 - before) / page_size * page_size;
-        let needed = before + self.tiles.rest_of_file(tile.file, offset).min(room);
-        self.aside.first = page - (before / page_size) as u32;
-        self.aside.bytes = needed as usize;
-        let file = tile.file;
-        self.aside.state = match std::mem::replace(&mut self.aside.state, State::Reading(0)) {
-            State::Ready(buffer) | State::Failed(_, buffer) => {
-                State::Reading(self.begin(file, start, needed as usize, buffer))
-            }
-            reading @ State::Reading(_) => reading,
-        };
-        Ok(())
+    /// Begins to read what was announced, as far as there is room.
+    fn read_announced(&mut self) {
+        while let Some((read, result)) = self.reader.poll() {
+            self.end(read, result);
+        }
+        while let Some(claim) = self.region.next_read() {
+            self.submit_aside(claim);
+        }
     }
-}
 
-impl Aside {
-    fn holds(&self, page: u32, page_size: u32) -> bool {
-        let before = page.checked_sub(self.first).map(|pages| pages as usize * page_size as usize);
-        !matches!(self.state, State::Failed(..)) && before.is_some_and(|before| before < self.bytes)
+    fn submit_aside(&mut self, claim: region::Claim) {
+        let Tile { file, offset, length, .. } = claim.tile;
+        let id = self.begin(file, offset, length, claim.buffer);
+        self.region.begun(claim.slot, id);
+    }
+
+    /// True if a tile is in memory, or the next ones of the order.
+    fn comes_in_order(&self, tile: u32) -> bool {
+        self.resident(tile).is_some() || self.place_in_ring(tile).is_some()
     }
 }
 
@@ -480,8 +470,20 @@ impl Pager for StreamPager {
     }
 
     fn is_stable(&self, page: u32) -> bool {
-        let number = self.tiles.at(page).and_then(|tile| self.pinned_number(tile));
+        // A copy in the region says nothing about one that is pinned.
+        let pinned = self.tiles.at(page).and_then(|tile| self.pinned_number(tile));
+        let number = pinned.filter(|_| !self.region.is_current(page));
         number.is_some_and(|number| !self.borrowing.holds(number))
+    }
+
+    /// What begins in order goes on in order; the rest is read into the region.
+    fn want(&mut self, pages: Range<u32>) {
+        let pages = pages.start..pages.end.min(self.geometry.pages);
+        let first = self.tiles.at(pages.start).filter(|_| !pages.is_empty());
+        if first.is_some_and(|tile| !self.comes_in_order(tile)) {
+            self.region.announce(&pages);
+        }
+        self.read_announced();
     }
 
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
@@ -494,13 +496,11 @@ impl Pager for StreamPager {
         let of_tile =
             |tile: u32| self.tiles.tile(tile).map(|Tile { page, length, .. }| (page, length));
         let found = match place {
+            Found::Region => return self.region.bytes(page).ok_or(failed(PageErrorKind::Device)),
             Found::Resident(tile) => self.resident(tile).zip(of_tile(tile)),
-            Found::Ring => {
-                let entry = self.ring.front();
+            Found::Ring(place) => {
+                let entry = self.ring.get(place);
                 entry.and_then(|entry| entry.state.buffer().zip(of_tile(entry.tile)))
-            }
-            Found::Aside => {
-                self.aside.state.buffer().zip(Some((self.aside.first, self.aside.bytes)))
             }
         };
         let bytes = found.and_then(|(buffer, (first, length))| {
@@ -512,9 +512,7 @@ impl Pager for StreamPager {
 
     fn discard(&mut self, page: u32) {
         let Some(tile) = self.tiles.at(page) else { return };
-        if self.aside.holds(page, self.geometry.page_size) {
-            self.aside.bytes = 0;
-        }
+        self.region.discard(page);
         if let Some(buffer) = self.resident_mut(tile).and_then(Option::take) {
             self.progress.pinned.fetch_sub(self.tile_length(tile), Ordering::Relaxed);
             let state = State::Failed(PageErrorKind::Checksum, buffer);
@@ -522,10 +520,7 @@ impl Pager for StreamPager {
         }
         if let Some(entry) = self.ring.iter_mut().find(|entry| entry.tile == tile) {
             // What failed is read anew when it is asked for.
-            entry.state = match std::mem::replace(&mut entry.state, State::Reading(0)) {
-                State::Ready(buffer) => State::Failed(PageErrorKind::Checksum, buffer),
-                other => other,
-            };
+            entry.state.discard();
         }
         self.tell();
     }

@@ -14,6 +14,9 @@ use super::Space;
 use super::reader::{ALIGNMENT, Buffer};
 use std::ops::Range;
 
+/// Reads out of order under way at once.
+pub(super) const READS_ASIDE: usize = 16;
+
 /// What a pinned tile takes in the pager's table.
 pub(super) const ENTRY_BYTES: usize = size_of::<Option<Buffer>>();
 
@@ -74,7 +77,13 @@ pub struct Tiles {
     /// Bytes of a whole tile.
     pub(super) tile_bytes: usize,
     page_size: u32,
+    /// What is read out of order is read in tiles of as many pages, and as many of them are kept.
+    aside: (u32, usize),
 }
+
+/// Bytes that are read at once out of order, as an embedding's row is, and how many of these are
+/// kept, where a plan says nothing else.
+const ASIDE: (u32, usize) = (16 << 10, 4);
 
 impl Tiles {
     /// Cuts a space into tiles of `tile_pages` pages. `used` are the ranges of addresses that every
@@ -86,7 +95,9 @@ impl Tiles {
         let parts = parts(space, tile_bytes);
         let (order, distinct, page_size) = (vec![], vec![], space.page_size);
         let tile_bytes = tile_bytes as usize;
-        let mut tiles = Self { parts, order, distinct, count: 0, pinned: 0, tile_bytes, page_size };
+        let (count, pinned, aside) = (0, 0, aside(space.page_size));
+        let mut tiles =
+            Self { parts, order, distinct, count, pinned, tile_bytes, page_size, aside };
         for range in used {
             let (first, last) =
                 (range.start / page_bytes, range.end.saturating_sub(1) / page_bytes);
@@ -143,6 +154,28 @@ impl Tiles {
     /// How many tiles can be pinned in so many bytes.
     pub(super) fn pinned_that_fit(&self, bytes: u64) -> usize {
         usize::try_from(bytes / self.pinned_tile_bytes()).unwrap_or(usize::MAX)
+    }
+
+    /// Has `count` tiles of `tile_pages` pages, at least two, kept of what is read out of order.
+    pub fn keep_aside(&mut self, tile_pages: u32, count: usize) {
+        let least = (ALIGNMENT as u32).div_ceil(self.page_size);
+        self.aside = (tile_pages.max(least), count);
+    }
+
+    /// The same space cut for what is read out of order.
+    pub(super) fn aside(&self, space: &Space) -> Self {
+        Self::new(space, self.aside.0, std::iter::empty())
+    }
+
+    /// The most reads out of order that are under way at once.
+    #[must_use]
+    pub fn reads_aside(&self) -> usize {
+        self.aside.1.min(READS_ASIDE + 1)
+    }
+
+    /// How many tiles are kept of what is read out of order.
+    pub(super) fn aside_count(&self) -> usize {
+        self.aside.1
     }
 
     /// Bytes that a pinned tile takes, with its entry in the pager's table.
@@ -228,6 +261,11 @@ impl Tiles {
         Some(part.tiles.start + (page - part.pages.start) / self.tile_pages())
     }
 
+    /// Bytes of a page.
+    pub(super) fn page_bytes(&self) -> usize {
+        self.page_size as usize
+    }
+
     fn tile_pages(&self) -> u32 {
         (self.tile_bytes as u32 / self.page_size).max(1)
     }
@@ -273,11 +311,13 @@ impl Tiles {
         }
         None
     }
+}
 
-    /// Bytes of a file's end that `offset` leaves.
-    pub(super) fn rest_of_file(&self, file: usize, offset: u64) -> u64 {
-        self.parts.get(file).map_or(0, |part| part.length.saturating_sub(offset))
-    }
+/// What is kept of what is read out of order, for pages of this size.
+pub(crate) fn aside(page_size: u32) -> (u32, usize) {
+    let (bytes, count) = ASIDE;
+    let pages = (bytes / page_size).max(1);
+    (pages, (bytes as usize * count / (pages * page_size) as usize).max(2))
 }
 
 /// The files of a space, cut into tiles.

@@ -204,7 +204,9 @@ impl Tables {
     pub fn tiles(&self, plan: &MemoryPlan) -> Result<Option<Tiles>> {
         let Residency::Streamed { tile_pages, .. } = plan.residency else { return Ok(None) };
         let program = self.program()?;
-        Ok(Some(tiles(&program, &self.space, plan.precision, tile_pages, plan.room_to_pin)))
+        let mut tiles = tiles(&program, &self.space, plan.precision, tile_pages, plan.room_to_pin);
+        tiles.keep_aside(plan.pieces.pages, plan.pieces.count);
+        Ok(Some(tiles))
     }
 
     /// Opens what the plan says that weights come from.
@@ -223,8 +225,8 @@ impl Tables {
         };
         let depth = ring_tiles as usize;
         tiles.pin(plan.room_to_pin.saturating_add(lent.bytes()));
-        // Besides the ring, a pinned tile that is read anew, and a page out of order.
-        let (reader, source) = open_reader(space, options.pages, depth + 2)?;
+        // Besides the ring, a pinned tile that is read anew, and what is read out of order.
+        let (reader, source) = open_reader(space, options.pages, depth + 1 + tiles.reads_aside())?;
         let pager = StreamPager::new(space, tiles, depth, (plan.room_to_pin, lent), reader)?;
         Ok((Source::Stream(Box::new(pager)), source))
     }

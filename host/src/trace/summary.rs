@@ -84,7 +84,7 @@ impl Summary {
             peak_resident_bytes,
             budget_kept: peak_resident_bytes.map(|peak| peak <= most),
             pinned: Use { planned: pinned, peak: totals.peak_pinned },
-            ring: Use { planned: plan.bytes.ring, peak: totals.peak_ring },
+            ring: Use { planned: plan.bytes.ring + plan.bytes.experts, peak: totals.peak_ring },
             kv_cache: Use { planned: plan.bytes.kv_cache, peak: totals.peak_kv },
             reads: totals.reads,
             read_bytes,

@@ -6,6 +6,7 @@ use super::model::ModelArgs;
 use super::storage::{self, StorageArgs};
 use crate::{bytes, output};
 use omex::Result;
+use omex::experts::ExpertMemory;
 use omex::forecast::{Forecast, forecast};
 use omex::plan::{KvSpill, MemoryPlan, Residency, RunPrecision};
 use omex::profile::Profile;
@@ -156,7 +157,7 @@ fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
     };
     let spilled = if plan.kv_spill.is_some() { ", spilled" } else { "" };
     let kv = format!("KV cache, {} positions, {}{spilled}", plan.context, plan.kv_format);
-    let rows = [
+    let mut rows = vec![
         (weights, plan.bytes.weights),
         (ring, plan.bytes.ring),
         (kv, plan.bytes.kv_cache),
@@ -164,6 +165,10 @@ fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
         ("tables and tokenizer".to_owned(), plan.bytes.tables),
         ("in all".to_owned(), plan.total),
     ];
+    if let Some(ExpertMemory { all, .. }) = plan.experts {
+        let of_all = format!("experts used most, of {}", bytes::show(all));
+        rows.insert(2, (of_all, plan.bytes.experts));
+    }
     let row = |what: &str, size| format!("{what:40} {size:>14}  {:>8}\n", bytes::show(size));
     let mut text: String = rows.iter().map(|(what, size)| row(what, *size)).collect();
     if let Some(budget) = budget {
