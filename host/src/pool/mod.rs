@@ -17,9 +17,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for what it waits for before it sleeps: longer than the pauses between
-/// the jobs of a pass, much shorter than the system lets a thread run.
-const SPINNING: Duration = Duration::from_micros(100);
+/// How long a worker looks for a job before it sleeps: longer than the pauses between the jobs of a
+/// pass, much shorter than the system lets a thread run.
+const IDLE: Duration = Duration::from_micros(500);
+/// How long a caller looks whether workers have left before it sleeps.
+const LEAVING: Duration = Duration::from_micros(100);
 /// A pass that nothing is known of wakes nobody before it has run so long.
 const TINY: Duration = Duration::from_micros(60);
 /// Looks between two at the clock.
@@ -105,7 +107,9 @@ impl Shared {
     fn close(&self) -> Duration {
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
         let left = || self.state.load(Ordering::Acquire) & WORKERS == 0;
-        let Some(start) = spin(|| left().then_some(())).err() else { return Duration::ZERO };
+        let Some(start) = spin(LEAVING, || left().then_some(())).err() else {
+            return Duration::ZERO;
+        };
         let mut lock = self.lock();
         self.state.fetch_or(AWAITED, Ordering::AcqRel);
         while !left() {
@@ -140,7 +144,7 @@ impl Shared {
     /// Waits for a job other than the one `seen`, and joins it; returns `seen` once there will be
     /// none.
     fn wait_and_join(&self, seen: usize) -> usize {
-        if let Ok(joined) = spin(|| self.join(seen)) {
+        if let Ok(joined) = spin(IDLE, || self.join(seen)) {
             return joined;
         }
         let mut lock = self.lock();
@@ -174,7 +178,7 @@ impl Shared {
 }
 
 /// Looks for something for a while; the time since when, if it doesn't come.
-fn spin<T>(look: impl Fn() -> Option<T>) -> Result<T, Instant> {
+fn spin<T>(most: Duration, look: impl Fn() -> Option<T>) -> Result<T, Instant> {
     let mut start = None;
     loop {
         for _ in 0..LOOKS {
@@ -184,7 +188,7 @@ fn spin<T>(look: impl Fn() -> Option<T>) -> Result<T, Instant> {
             std::hint::spin_loop();
         }
         let start = *start.get_or_insert_with(Instant::now);
-        if start.elapsed() >= SPINNING {
+        if start.elapsed() >= most {
             return Err(start);
         }
     }
@@ -337,6 +341,46 @@ impl Drop for Pool {
         for worker in self.workers.drain(..) {
             // What a task panicked with has been passed on by `run`.
             let _ = worker.join();
+        }
+    }
+}
+
+/// Short enough for Miri; `tests/tests/parallel.rs` has what every implementation promises.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::UnsafeCell;
+
+    /// A number that tasks change without atomics, each its own.
+    struct Number(UnsafeCell<usize>);
+
+    // SAFETY: a task alone has it while it runs, and the caller before and after.
+    unsafe impl Sync for Number {}
+
+    #[test]
+    fn tasks_borrow_what_the_caller_has_and_leave_it_when_the_job_ends() {
+        let pool = Pool::new(3);
+        for round in 0..20 {
+            let numbers: Vec<_> = (0..8).map(|n| Number(UnsafeCell::new(n + round))).collect();
+            let square = |index: usize| {
+                let number = numbers[index].0.get();
+                // SAFETY: each index is called once.
+                unsafe { *number *= *number };
+                pool.run(2, &|_| {});
+            };
+            pool.pass(round, &mut || pool.run(8, &square));
+            let squares = numbers.into_iter().map(|number| number.0.into_inner());
+            assert!(squares.eq((round..round + 8).map(|n| n * n)));
+        }
+    }
+
+    #[test]
+    fn a_job_that_panics_is_left_by_all_before_it_is_gone() {
+        let pool = Pool::new(3);
+        for panics in 0..8 {
+            let borrowed = Box::new(panics);
+            let run = || pool.run(8, &|index| assert_ne!(index, *borrowed));
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
         }
     }
 }
