@@ -104,9 +104,12 @@ fn decoding_allocates_nothing_and_encoding_what_was_planned() {
             "{pages:?}, {threads} threads: {allocations} allocations for {tokens} tokens, {length} bytes of text"
         );
         assert!(tokens > 20, "a text of {tokens} tokens shows little");
-        // A thread allocates when a channel first makes it wait, which may come late.
-        let waiting = if options.memory.is_some() { 8 } else { 0 };
-        assert!(allocations <= waiting, "{pages:?}, {threads} threads: for {tokens} tokens");
+        // A thread allocates when it begins, and when a channel first makes it wait: both may come late.
+        let others = threads > 1 || options.memory.is_some();
+        assert!(
+            allocations <= if others { 8 } else { 0 },
+            "{pages:?}, {threads} threads: for {tokens} tokens"
+        );
     }
 }
 

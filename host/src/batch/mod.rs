@@ -10,13 +10,13 @@ mod slots;
 
 pub use journal::Journal;
 pub use prompts::Prompts;
+pub use request::Defaults;
 
 use crate::Result;
 use crate::cancel::Cancel;
 use crate::session::Session;
 use crate::tokenizer::TEXT_BYTES;
 use journal::{Forgotten, Header, Outcome, Record};
-use omex_core::sample::Sampling;
 use omex_core::token::Tokenizer;
 use request::{Request, Requests, id_of};
 use serde::Serialize;
@@ -24,19 +24,6 @@ use serde_json::json;
 use slots::{Answer, Slots};
 use std::path::Path;
 use std::time::Instant;
-
-/// What lines that say nothing else ask for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Defaults {
-    /// Tokens to generate at most.
-    pub max_tokens: u32,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// Whether control tokens in a prompt are what they say.
-    pub parse_special: bool,
-    /// Whether a line whose text may grow past the context is refused.
-    pub strict: bool,
-}
 
 /// What came of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

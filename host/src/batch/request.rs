@@ -1,6 +1,5 @@
 //! What a line of prompts asks for.
 
-use super::Defaults;
 use crate::error::printable;
 use crate::session::Model;
 use crate::tokenizer::TEXT_BYTES;
@@ -10,6 +9,19 @@ use omex_core::sample::Sampling;
 use omex_core::token::{self, Tokenizer};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::sync::Arc;
+
+/// What lines that say nothing else ask for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Defaults {
+    /// Tokens to generate at most.
+    pub max_tokens: u32,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Whether control tokens in a prompt are what they say.
+    pub parse_special: bool,
+    /// Whether a line whose text may grow past the context is refused.
+    pub strict: bool,
+}
 
 /// A text to generate.
 pub(super) struct Request {

@@ -1,9 +1,9 @@
 //! Hugging Face folders: `config.json`, safetensors files, and perhaps `tokenizer.json`.
 
-use super::{
-    Fields, SourceFormat, StoredModel, TokenizerSource, safetensors,
-    stored::{SourceFile, StoredTensor},
-};
+use super::StoredModel;
+use super::container::{Fields, SourceFormat, TokenizerSource};
+use super::safetensors;
+use super::stored::{SourceFile, StoredTensor};
 use crate::{Error, Result, input};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{

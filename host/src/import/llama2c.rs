@@ -4,10 +4,10 @@
 //! [run.c](https://github.com/karpathy/llama2.c/blob/master/run.c) maps them in
 //! (`memory_map_weights`). Everything is little-endian.
 
-use super::{
-    Encoding, Fields, SourceFormat, StoredModel, TokenizerSource,
-    stored::{SourceFile, StoredTensor},
-};
+use super::StoredModel;
+use super::container::{Fields, SourceFormat, TokenizerSource};
+use super::encoding::Encoding;
+use super::stored::{SourceFile, StoredTensor};
 use crate::Result;
 use serde_json::Value;
 use std::{

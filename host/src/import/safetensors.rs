@@ -3,10 +3,8 @@
 //! The format is described at <https://github.com/huggingface/safetensors#format>. The
 //! `safetensors` crate is not used because it wants the whole file in memory.
 
-use super::{
-    Encoding,
-    stored::{SourceFile, StoredTensor},
-};
+use super::encoding::Encoding;
+use super::stored::{SourceFile, StoredTensor};
 use crate::Result;
 use serde::{
     Deserialize, Deserializer,

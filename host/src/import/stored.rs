@@ -1,7 +1,8 @@
 //! A model whose tensors lie in files, read a row at a time: memory use does not grow with the
 //! model.
 
-use super::{Container, Encoding, Fields, SourceFormat, TensorInfo, TokenizerSource};
+use super::container::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
+use super::encoding::Encoding;
 use crate::{Error, Result, input};
 use std::{
     collections::BTreeMap,

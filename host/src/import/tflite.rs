@@ -1,6 +1,6 @@
 //! TensorFlow Lite files: a FlatBuffer of tensors and operators (schema version 3).
 
-use super::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
+use super::container::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use crate::{Error, Result, input};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! Models of other programs, named where a package or an image is expected.
 
-use super::{SourceFormat, detect};
+use super::container::SourceFormat;
+use super::detect;
 use crate::{Error, input};
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,25 +1,29 @@
 //! Models that are open, and the sessions that run them.
 
+mod caches;
 mod decisions;
+mod failure;
 mod model;
+mod options;
 mod owned;
 mod pages;
 mod tables;
 
+use caches::Caches;
 pub use model::Model;
-use model::failure_of;
 pub(crate) use model::holds_only_keys;
+pub use options::Options;
 pub use owned::OwnedEngine;
 use pages::{Pages, Source};
 pub use tables::{Tables, plan_model};
 
 use crate::cancel::Cancel;
-use crate::lending::{LendingCaches, Lent};
-use crate::pager::{PageSource, Reader, StreamPager};
-use crate::plan::{Kv, MemoryPlan, RunPrecision};
+use crate::lending::Lent;
+use crate::pager::{Reader, StreamPager};
+use crate::plan::{MemoryPlan, RunPrecision};
 use crate::pool::Pool;
 use crate::pressure::PressureWatch;
-use crate::spill::{Spill, SpillFile};
+use crate::spill::SpillFile;
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{self, Engine};
 use omex_core::program::Program;
@@ -29,31 +33,6 @@ use std::path::Path;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 
-/// How a model is to be run.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Bytes that may be used; if `None`, all, or what is available where the plan needs more.
-    pub memory: Option<u64>,
-    /// Positions of the KV cache; the planner chooses if `None`. An image was packed for some.
-    pub context: Option<u32>,
-    /// How keys and values are stored; the planner chooses if `None`. An image was packed for one.
-    pub kv: Option<Kv>,
-    /// Threads; as many as the machine has cores if `None`.
-    pub threads: Option<usize>,
-    /// Logits of this many tokens are wanted in one pass; 0 counts as 1.
-    pub logit_columns: u32,
-    /// Texts that are under way at once; 0 counts as 1. An image is for one.
-    pub sequences: u32,
-    /// Bytes of these that texts take, besides [`TEXT_BYTES`](crate::tokenizer::TEXT_BYTES).
-    pub texts: u64,
-    /// Where weights come from; the planner chooses if `None`.
-    pub pages: Option<PageSource>,
-    /// The planes to read of weights that have two.
-    pub precision: RunPrecision,
-    /// Stops what is done with the model, also within a pass.
-    pub cancel: Cancel,
-}
-
 /// A model, and the memory, threads and pager that run it: everything that an engine borrows.
 pub struct Session {
     model: Arc<Model>,
@@ -62,16 +41,6 @@ pub struct Session {
     pages: Pages,
     pool: Pool,
     kernels: &'static Kernels,
-}
-
-/// Where KV caches lie.
-enum Caches {
-    /// In the arena, among other states.
-    Arena,
-    /// In memory of their own, of which the pager has what they don't use yet.
-    Lending(LendingCaches),
-    /// Some on storage.
-    Spilled(Box<Spill>),
 }
 
 /// All that a model tells, its session tells too.

@@ -1,8 +1,9 @@
 //! A model that is open: what it is, and how it is planned. All that run it may share it.
 
-use super::Tables;
+use super::failure::failure_of;
+use super::tables::Tables;
 use crate::cancel::Cancel;
-use crate::pager::{PageSource, Progress, Space};
+use crate::pager::{PageSource, Progress};
 use crate::plan::MemoryPlan;
 use crate::pressure::PressureWatch;
 use crate::{Error, Result};
@@ -11,7 +12,7 @@ use omex_core::program::Program;
 use omex_core::state::State;
 use omex_core::token::{self, Tokenizer};
 use omex_hal::{PageError, PageErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -174,17 +175,6 @@ impl Model {
             (RunError::Kv(error), Some(folder)) => Error::Kv { folder: folder.clone(), error },
             (error, _) => failure_of(&path, &space, error),
         }
-    }
-}
-
-/// Says what an error of a pass means, with the file and the place in it.
-pub(super) fn failure_of(path: &Path, space: &Space, error: RunError) -> Error {
-    match error {
-        RunError::Page(error) => {
-            let (file, offset) = space.place(error.page);
-            Error::Page { file: file.to_owned(), offset, error }
-        }
-        error => Error::Run { path: path.to_owned(), error },
     }
 }
 

@@ -1,8 +1,9 @@
 //! A model without its weights: what is needed to plan it, and to open what the plan says.
 
-use super::Caches;
+use super::caches::Caches;
+use super::failure::failure_of;
+use super::options::Options;
 use super::pages::Source;
-use super::{Options, failure_of};
 use crate::compile::Compiled;
 use crate::lending::{LendingCaches, Lent};
 use crate::package::{CONVERT_AGAIN, Package, WeightIndex, steadily};

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Where spilled caches lie. Positions and lengths are multiples of [`super::BLOCK`].
+/// Where spilled caches lie. Positions and lengths are multiples of [`super::size::BLOCK`].
 pub trait SpillFile: Send {
     /// Reads as many bytes as there is room for.
     ///
@@ -103,7 +103,7 @@ fn reserve(file: &File, length: u64) -> io::Result<()> {
 fn go_past_the_cache(file: &File) -> bool {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     let Ok(flags) = fcntl_getfl(file) else { return false };
-    let mut block = match crate::pager::buffer(super::BLOCK) {
+    let mut block = match crate::pager::buffer(super::size::BLOCK) {
         Ok(block) if fcntl_setfl(file, flags | OFlags::DIRECT).is_ok() => block,
         _ => return false,
     };

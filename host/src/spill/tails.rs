@@ -2,7 +2,7 @@
 //! ones most of the time: they stay in memory until the text has moved on, or every token would
 //! write each of them anew.
 
-use super::BLOCK;
+use super::size::BLOCK;
 use crate::pager::{Buffer, buffer};
 use std::io;
 

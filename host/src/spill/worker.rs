@@ -1,8 +1,8 @@
 //! The thread that moves caches between memory and the file while the engine computes.
 
 use super::file::SpillFile;
+use super::size::{BLOCK, cache_bytes, tail_blocks};
 use super::tails::Tails;
-use super::{BLOCK, cache_bytes, tail_blocks};
 use crate::pager::Buffer;
 use omex_core::state::KvErrorKind;
 use omex_core::state::kv::Shape;

@@ -12,8 +12,8 @@ mod svg;
 mod timeline;
 
 use reader::TracingReader;
-use recorder::Recorder;
 pub use recorder::{Events, Kept, Pass, ReadSpan, Stall};
+use recorder::{Recorder, lock};
 pub use summary::{Summary, Use};
 pub use timeline::Sample;
 
@@ -26,7 +26,7 @@ use crate::{Error, Result};
 use omex_core::sample::Sampling;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A run, and what happened in memory. Times are seconds since its beginning.
 #[derive(Clone, Debug)]
@@ -110,11 +110,6 @@ fn generate_and_note(
         Err(Error::Interrupted) if generated.read_for_prompt.is_some() => Ok(generated),
         made => made.map(|_| generated),
     }
-}
-
-/// Between a pager's reader and the passes, which take turns.
-fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
-    recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Trace {

@@ -1,7 +1,6 @@
 //! Between a pager and its reader: notes reads, and how long the engine waits for them.
 
-use super::lock;
-use super::recorder::{Pages, Recorder};
+use super::recorder::{Pages, Recorder, lock};
 use crate::pager::{Progress, Read, Reader, StreamPager};
 use std::collections::VecDeque;
 use std::io;

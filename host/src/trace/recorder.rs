@@ -2,6 +2,7 @@
 
 use super::timeline::{Sample, Timeline};
 use crate::profile::resident_bytes;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Reads, stalls and passes that are kept, of each.
@@ -195,4 +196,9 @@ impl Recorder {
         events.reads.first.sort_by(|a, b| a.begin.total_cmp(&b.begin));
         (self.timeline.take(), events)
     }
+}
+
+/// Between a pager's reader and the passes, which take turns.
+pub(super) fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
+    recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,10 +3,10 @@
 mod header;
 mod vocabulary;
 
-use super::{
-    Encoding, Fields, SourceFormat, StoredModel, TokenizerSource,
-    stored::{SourceFile, StoredTensor},
-};
+use super::StoredModel;
+use super::container::{Fields, SourceFormat, TokenizerSource};
+use super::encoding::Encoding;
+use super::stored::{SourceFile, StoredTensor};
 use crate::{Error, Result, tokenizer::GgufVocabulary};
 use header::{Entry, Header, Value};
 use std::{collections::BTreeMap, path::Path};

@@ -1,0 +1,118 @@
+//! What all readers present: a model as another program stored it.
+
+use super::encoding::Encoding;
+use crate::Result;
+use crate::tokenizer::GgufVocabulary;
+use serde_json::{Map, Value};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The shape and encoding of a tensor. A vector is one row; of more than two dimensions, the last
+/// is the columns and the others make the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Rows.
+    pub rows: u32,
+    /// Columns: the dimension in which neighbours lie side by side.
+    pub columns: u32,
+    /// How the numbers are stored.
+    pub encoding: Encoding,
+}
+
+/// The fields of a model's description, as its program wrote them.
+pub type Fields = Map<String, Value>;
+
+/// A model as another program stored it.
+pub trait Container: fmt::Debug + Send + Sync {
+    /// The format, which says what fields and tensors are called.
+    fn format(&self) -> SourceFormat;
+
+    /// The file that holds the hyperparameters.
+    fn path(&self) -> &Path;
+
+    /// The hyperparameters: `config.json`, a GGUF file's metadata without the vocabulary, or
+    /// llama2.c's header.
+    fn config(&self) -> &Fields;
+
+    /// The tensors' names.
+    fn names(&self) -> Vec<String>;
+
+    /// The file that holds a tensor.
+    fn tensor_path(&self, name: &str) -> &Path;
+
+    /// The shape and encoding of the tensor with this name.
+    fn tensor(&self, name: &str) -> Option<TensorInfo>;
+
+    /// Reads one row as floats; `out` has exactly as many elements as the tensor has columns.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such row, `out` has another length, or the file cannot be read.
+    fn read_row(&self, name: &str, row: u32, out: &mut [f32]) -> Result<()>;
+
+    /// Reads one row as it is stored; `out` is resized to its length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such row, or the file cannot be read.
+    fn read_row_bytes(&self, name: &str, row: u32, out: &mut Vec<u8>) -> Result<()>;
+
+    /// The tokenizer stored with the model, if any.
+    fn tokenizer(&self) -> Option<&TokenizerSource>;
+}
+
+/// A tokenizer as it is stored with a model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenizerSource {
+    /// A `tokenizer.json`.
+    HuggingFace(PathBuf),
+    /// SentencePiece's `tokenizer.model`.
+    SentencePiece(PathBuf),
+    /// A `tokenizer.bin`.
+    Llama2c(PathBuf),
+    /// The metadata of a GGUF file.
+    Gguf(GgufVocabulary),
+}
+
+/// A way in which models are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceFormat {
+    /// A folder with `config.json` and safetensors files.
+    HuggingFace,
+    /// A GGUF file.
+    Gguf,
+    /// A llama2.c file, the legacy export.
+    Llama2c,
+    /// A TensorFlow Lite file.
+    Tflite,
+}
+
+/// A name that is no [`SourceFormat`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "source format: found {0:?}, expected huggingface, gguf, llama2c or tflite; use one of these names"
+)]
+pub struct UnknownSourceFormat(String);
+
+impl fmt::Display for SourceFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            SourceFormat::HuggingFace => "huggingface",
+            SourceFormat::Gguf => "gguf",
+            SourceFormat::Llama2c => "llama2c",
+            SourceFormat::Tflite => "tflite",
+        })
+    }
+}
+
+impl FromStr for SourceFormat {
+    type Err = UnknownSourceFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownSourceFormat> {
+        [SourceFormat::HuggingFace, SourceFormat::Gguf, SourceFormat::Llama2c, SourceFormat::Tflite]
+            .into_iter()
+            .find(|format| format.to_string() == name)
+            .ok_or_else(|| UnknownSourceFormat(name.to_owned()))
+    }
+}
