@@ -57,6 +57,9 @@ struct Slot {
     uses: u32,
     /// When it was announced, until it is used.
     announced: Option<u64>,
+    /// When it was announced once more, before it was used: what two announcements have in common may be
+    /// used twice, with others in between.
+    once_more: Option<u64>,
 }
 
 /// A read to begin.
@@ -82,7 +85,7 @@ impl Region {
     pub(super) fn new(cut: Tiles, slots: usize) -> Result<Self> {
         let slot = |_| {
             let state = State::Ready(buffer(cut.tile_bytes)?);
-            Ok(Slot { tile: None, state, uses: 0, announced: None })
+            Ok(Slot { tile: None, state, uses: 0, announced: None, once_more: None })
         };
         let failed = |e| Error::io(Path::new("memory"), "get", e);
         let slots: Vec<_> =
@@ -151,7 +154,10 @@ impl Region {
             self.turn += 1;
             let turn = self.turn;
             if let Some(slot) = self.slots.get_mut(slot as usize) {
-                slot.announced.get_or_insert(turn);
+                match slot.announced {
+                    None => slot.announced = Some(turn),
+                    Some(_) => slot.once_more = Some(turn),
+                }
             }
         }
         None
@@ -203,7 +209,7 @@ impl Region {
         let found = self.cut.tile(tile)?;
         let place = self.place(tile).err()?;
         let state = State::Reading(0);
-        let new = Slot { tile: Some(tile), state, uses: 0, announced };
+        let new = Slot { tile: Some(tile), state, uses: 0, announced, once_more: None };
         let (State::Ready(buffer) | State::Failed(_, buffer)) =
             std::mem::replace(self.slots.get_mut(slot as usize)?, new).state
         else {
@@ -269,9 +275,11 @@ impl Region {
         self.current = Some(number);
         let Some(slot) = self.slots.get_mut(number as usize) else { return };
         slot.uses = slot.uses.saturating_add(1);
-        if let Some(turn) = slot.announced.take() {
-            let passed = |slot: &&mut Slot| slot.announced.is_some_and(|other| other < turn);
-            self.slots.iter_mut().filter(passed).for_each(|slot| slot.announced = None);
+        if let Some(turn) = slot.announced {
+            let passed = |slot: &&mut Slot| slot.announced.is_some_and(|other| other <= turn);
+            self.slots.iter_mut().filter(passed).for_each(|slot| {
+                slot.announced = slot.once_more.take().filter(|other| *other > turn);
+            });
         }
     }
 
