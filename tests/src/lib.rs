@@ -9,6 +9,7 @@ mod models;
 mod naive;
 mod play;
 mod process;
+mod random_programs;
 mod shared;
 mod synthetic;
 
@@ -18,5 +19,6 @@ pub use models::{Converted, convert_from, mix, pack_with, shipped_model};
 pub use naive::Naive;
 pub use play::{Rows, Setting, checksum, greedy, greedy_logits, logits, perplexity, worst_error};
 pub use process::{Finished, board, check_memory, json_of, omex, omex_binary, run, run_in};
+pub use random_programs::check_program;
 pub use shared::{Npy, json, numbers, read_npy, shared};
 pub use synthetic::Synthetic;

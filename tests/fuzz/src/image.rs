@@ -91,7 +91,9 @@ pub(crate) fn work(program: &Program<'_>) -> u64 {
         let mut of_op = 8;
         op.operands(&mut |operand| {
             of_op += match operand {
-                Operand::Weight(weight) => program.tensor(weight.at(layer)).map_or(0, |t| t.bytes()),
+                Operand::Weight(weight) => {
+                    program.tensor(weight.at(layer)).map_or(0, |t| t.bytes())
+                }
                 Operand::State(_) => 0,
                 Operand::Read(value)
                 | Operand::Source(value)

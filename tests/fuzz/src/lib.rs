@@ -1,4 +1,4 @@
-//! One function for each thing that OMEX parses: it takes any bytes, and returns.
+//! One function for each thing that OMEX parses, and one for what it plays: it takes any bytes, and returns.
 //!
 //! A target that panics has found a fault. `fuzz_targets/` hands these functions to libFuzzer, and
 //! `tests/replay.rs` runs them on the seeds without it.
@@ -6,19 +6,21 @@
 mod image;
 mod models;
 mod package;
+mod program;
 pub mod seeds;
 mod tokenizers;
 
 pub use image::image;
 pub use models::{gguf, hugging_face, llama2c};
 pub use package::package;
+pub use program::program;
 pub use tokenizers::{tokenizer, tokenizer_json};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("image", image),
     ("tokenizer", tokenizer),
     ("package", package),
@@ -26,6 +28,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("hugging_face", hugging_face),
     ("llama2c", llama2c),
     ("tokenizer_json", tokenizer_json),
+    ("program", program),
 ];
 
 /// Splits `data` behind its first zero byte; JSON has none.

@@ -56,7 +56,8 @@ fn import(path: &Path, format: SourceFormat) {
     let mut beside = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
     assert!(!beside.any(|e| e.file_name().to_string_lossy().starts_with(".omex-convert-")));
     if converted.is_ok() {
-        let report = omex::package::validate::validate(&output, &Cancel::default(), &mut |_| {}).unwrap();
+        let report =
+            omex::package::validate::validate(&output, &Cancel::default(), &mut |_| {}).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         package::run(&output);
     }

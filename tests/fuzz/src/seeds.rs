@@ -47,6 +47,10 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("tokenizer", sized(&tokenizer_bin(), &llama2c(&NARROW))),
         ],
         "tokenizer_json" => vec![("characters", json(&characters())), ("bytes", json(&bytes()))],
+        "program" => {
+            let choices = |seed: u8| (0..64u8).map(|i| i.wrapping_mul(seed) ^ seed).collect();
+            vec![("one", choices(1)), ("three", choices(3)), ("last", choices(255))]
+        }
         _ => vec![],
     }
 }
