@@ -73,14 +73,20 @@ pub struct Forecast {
     pub prompt_tok_s: f64,
     /// What limits its first pass.
     pub prompt_limit: Limit,
-    /// How far speeds may be off, as a part of them: by what costs that are not modelled make of it,
-    /// and by how unsteady the machine was when it was measured.
-    pub error: f64,
+    /// How much longer decode may take, as a part of what is forecast; `None` for passes that are so
+    /// short that what is not modelled decides: they may take several times as long.
+    pub decode_error: Option<f64>,
+    /// The same of the prompt.
+    pub prompt_error: Option<f64>,
 }
 
-/// The furthest that a forecast was off where nothing else ran, as a part of what was measured, by
-/// `benches/forecasts.py`.
-const MODEL_ERROR: f64 = 0.25;
+/// The furthest that forecasts were above what was measured where nothing else ran, by
+/// `benches/forecasts.py`: what an operation costs besides its weights is not modelled, nor the
+/// arithmetic of attention.
+const DECODE_ERROR: f64 = 0.25;
+const PROMPT_ERROR: f64 = 0.65;
+/// Seconds of a pass below which these do not hold.
+const SHORT: f64 = 1e-3;
 
 /// How long a pass, or a part of one, takes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -158,7 +164,8 @@ pub fn forecast(
         decode_limit: decode.limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
         prompt_limit: on.pass(chunk, 0).limit,
-        error: MODEL_ERROR + profile.spread,
+        decode_error: (pass_seconds >= SHORT).then_some(DECODE_ERROR + profile.spread),
+        prompt_error: (pass_seconds >= SHORT).then_some(PROMPT_ERROR + profile.spread),
     })
 }
 

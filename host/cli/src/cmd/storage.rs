@@ -66,9 +66,8 @@ pub(super) fn text(forecast: &Forecast) -> String {
     format!(
         "a pass reads     {} of weights from storage, {} from memory, {} of the KV cache a position{spilled}\n\
          a pass takes     {:.4} s, {}{:.4} s once the KV cache is full\n\
-         decode           {:.2} tok/s behind {prompt_tokens} tokens, limited by {decode_limit}\n\
-         prompt           {:.1} tok/s for {prompt_tokens} tokens, limited by {prompt_limit}\n\
-         may be off by    {:.0} %\n",
+         decode           {:.2} tok/s behind {prompt_tokens} tokens{}, limited by {decode_limit}\n\
+         prompt           {:.1} tok/s for {prompt_tokens} tokens{}, limited by {prompt_limit}\n",
         bytes::show(forecast.streamed_bytes),
         bytes::show(forecast.resident_bytes),
         bytes::show(forecast.kv_bytes_per_position),
@@ -76,7 +75,16 @@ pub(super) fn text(forecast: &Forecast) -> String {
         at.unwrap_or_default(),
         forecast.full_cache_pass_seconds,
         forecast.decode_tok_s,
+        least(forecast.decode_tok_s, forecast.decode_error),
         forecast.prompt_tok_s,
-        forecast.error * 1e2,
+        least(forecast.prompt_tok_s, forecast.prompt_error),
     )
+}
+
+/// How slow it may be instead.
+fn least(tok_s: f64, error: Option<f64>) -> String {
+    match error {
+        Some(error) => format!(" ({:.2} at least)", tok_s / (1.0 + error)),
+        None => " (or several times less: passes are too short to tell)".to_owned(),
+    }
 }
