@@ -484,12 +484,12 @@ fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, Lo
     let pages = u32::try_from(all.div_ceil(u64::from(page_size))).unwrap_or(u32::MAX);
     // A bit for every page that may stay in memory.
     let layout = Layout::new(size.program, &plan, pages)?;
-    let found = Experts::of(size.program);
     let mut pieces = Pieces::new(None, page_size, 0, 0);
     let (weights, ring, experts) = match residency {
         Residency::Mapped => (mapped_bytes(size, precision), 0, 0),
         Residency::Streamed { tile_pages, ring_tiles } => {
             let ring = u64::from(ring_tiles) * u64::from(tile_pages) * u64::from(page_size);
+            let found = Experts::of(size.program);
             pieces = Pieces::new(found.as_ref(), page_size, tile_pages, ring_tiles);
             match found {
                 Some(_) => (0, ring, pieces.bytes()),

@@ -1,6 +1,6 @@
 //! Programs that nobody thought of, and whether the engine computes what a naive player computes.
 
-use crate::Naive;
+use crate::{Naive, Random};
 use omex::compile::compile;
 use omex::graph::{
     FORMAT, Graph, LOGITS, Names, Node, PartShape, Port, StateShape, ValueRef, ValueShape,
@@ -23,17 +23,17 @@ use omex_hal_adapters::SlicePager;
 use std::collections::BTreeMap;
 use zerocopy::IntoBytes;
 
-/// Numbers that look random, from SplitMix64; each takes some of the choices, as long as there are any.
-struct Random<'c> {
-    state: u64,
+/// Random numbers, each of which takes some of the choices, as long as there are any.
+struct Choices<'c> {
+    random: Random,
     choices: &'c [u8],
 }
 
-impl<'c> Random<'c> {
+impl<'c> Choices<'c> {
     fn new(choices: &'c [u8]) -> Self {
-        let mut random = Self { state: 0, choices };
-        random.state = random.choice();
-        random
+        let mut new = Self { random: Random(0), choices };
+        new.random.0 = new.choice();
+        new
     }
 
     /// The next eight bytes, with zeros behind the last.
@@ -46,10 +46,8 @@ impl<'c> Random<'c> {
     }
 
     fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ self.choice();
-        let z = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        let choice = self.choice();
+        self.random.draw_with(choice)
     }
 
     fn below(&mut self, limit: u32) -> u32 {
@@ -86,7 +84,7 @@ const ACTIVATIONS: [Activation; 7] = [
 
 /// A program that is being made up.
 struct Maker<'c> {
-    random: Random<'c>,
+    random: Choices<'c>,
     graph: Graph,
     nodes: Vec<Node>,
     /// Formats that its matrices may have.
@@ -339,7 +337,7 @@ const ADAPTERS: [&str; 2] = ["poet", "lawyer"];
 const EPSILON: f32 = 0.02;
 
 fn make(choices: &[u8]) -> Made {
-    let mut random = Random::new(choices);
+    let mut random = Choices::new(choices);
     let formats: &[Format] = match random.below(3) {
         0 => &[Format::F32],
         1 => &[Format::F32, Format::F16],
@@ -481,8 +479,8 @@ pub fn check_program(choices: &[u8], pool: &Pool) {
     let made = make(choices);
     let end = made.weights.len() as u64;
     let program = Program::parse(&made.program, &made.tensors, 0..end).unwrap();
-    let mut random = Random::new(choices);
-    random.state = !random.state;
+    let mut random = Choices::new(choices);
+    random.random.0 = !random.random.0;
     let length = random.between(2, 22) as usize;
     let vocabulary = program.header().vocab_size;
     let tokens: Vec<u32> = (0..length).map(|_| random.below(vocabulary)).collect();

@@ -5,6 +5,7 @@ use omex::lending::Lent;
 use omex::pager::{PageSource, Read, Reader, Space, StreamPager, Tiles, open_reader};
 use omex_hal::{PageError, Pager};
 use omex_hal_adapters::conformance;
+use omex_tests::sources;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -90,20 +91,6 @@ impl Files {
         }
         Ok(())
     }
-}
-
-/// Sources that this machine has.
-fn sources() -> Vec<PageSource> {
-    let files = Files::new();
-    let all = [PageSource::Uring, PageSource::Direct, PageSource::Read];
-    let works = |source: &PageSource| match open_reader(&files.space, Some(*source), 2) {
-        Ok(_) => true,
-        Err(error) => {
-            println!("skipped: {source}: {error}");
-            false
-        }
-    };
-    all.into_iter().filter(works).collect()
 }
 
 fn sum(reads: &Reads, pages: Range<u32>) -> u32 {

@@ -979,17 +979,13 @@ fn a_byte_order_mark_and_blank_lines_are_no_prompts() {
     assert_eq!((&summary["requests"], &summary["done"]), (&json!(2), &json!(2)), "{summary}");
 }
 
-/// What was said is saved when the weights are lost in the middle.
-#[test]
-fn a_pass_that_fails_loses_no_text_of_a_session() {
-    let source = shipped_model();
-    let convert =
-        ["convert", "--output-dir", "lost.omex", "--model-path", source.to_str().unwrap()];
-    succeeds(here(&convert));
-    let args = ["run", "lost.omex", "The", "--session", "lost.session", "--max-tokens", "1000000"];
-    // A model that rarely ends a text must be made to go on.
-    let hot = ["--temperature", "3", "--repetition-penalty", "1.5"];
-    let mut child = omex(args.iter().chain(&hot))
+/// A model that rarely ends a text must be made to go on.
+const HOT: [&str; 4] = ["--temperature", "3", "--repetition-penalty", "1.5"];
+
+/// A run that goes on for long with a session, and the first that it said.
+fn speaking(model: &str, session: &str) -> (std::process::Child, [u8; 64]) {
+    let args = ["run", model, "The", "--session", session, "--max-tokens", "1000000"];
+    let mut child = omex(args.iter().chain(&HOT))
         .current_dir(folder())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -997,6 +993,17 @@ fn a_pass_that_fails_loses_no_text_of_a_session() {
         .unwrap();
     let mut some = [0; 64];
     child.stdout.as_mut().unwrap().read_exact(&mut some).unwrap();
+    (child, some)
+}
+
+/// What was said is saved when the weights are lost in the middle.
+#[test]
+fn a_pass_that_fails_loses_no_text_of_a_session() {
+    let source = shipped_model();
+    let convert =
+        ["convert", "--output-dir", "lost.omex", "--model-path", source.to_str().unwrap()];
+    succeeds(here(&convert));
+    let (mut child, _) = speaking("lost.omex", "lost.session");
     for file in std::fs::read_dir(folder().join("lost.omex/weights")).unwrap() {
         let file = std::fs::OpenOptions::new().write(true).open(file.unwrap().path()).unwrap();
         file.set_len(0).unwrap();
@@ -1011,19 +1018,9 @@ fn a_pass_that_fails_loses_no_text_of_a_session() {
 /// What was said is saved when a signal ends the run, and the text goes on from there.
 #[test]
 fn signals_lose_no_text_of_a_session() {
-    // A model that rarely ends a text must be made to go on.
-    let hot = ["--temperature", "3", "--repetition-penalty", "1.5"];
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let session = format!("{signal}.session");
-        let args = ["run", "tiny.omex", "The", "--session", &session, "--max-tokens", "1000000"];
-        let mut child = omex(args.iter().chain(&hot))
-            .current_dir(folder())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut some = [0; 64];
-        child.stdout.as_mut().unwrap().read_exact(&mut some).unwrap();
+        let (mut child, some) = speaking("tiny.omex", &session);
         let kill = format!("kill -{signal} {}", child.id());
         assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         let mut said = some.to_vec();
@@ -1039,7 +1036,7 @@ fn signals_lose_no_text_of_a_session() {
         let said = String::from_utf8_lossy(&said).into_owned();
         assert_eq!(text.trim(), said.trim(), "{signal}");
         let args = ["run", "tiny.omex", "--session", &session, "--max-tokens", "2"];
-        succeeds(here(&[&args[..], &hot].concat()));
+        succeeds(here(&[&args[..], &HOT].concat()));
     }
 }
 

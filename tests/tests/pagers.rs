@@ -9,7 +9,7 @@ use omex_core::engine::Wanted;
 use omex_core::error::RunError;
 use omex_hal::{PageError, PageErrorKind, Pager};
 use omex_hal_adapters::conformance;
-use omex_tests::{Converted, Setting, Synthetic, logits};
+use omex_tests::{Converted, Setting, Synthetic, logits, sources};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -61,20 +61,6 @@ impl Files {
 fn used(length: u64) -> [Range<u64>; 2] {
     let first = length / 5;
     [first..length, 0..first]
-}
-
-/// Sources that this machine has.
-fn sources() -> Vec<PageSource> {
-    let files = Files::new([1, 1], 0);
-    let all = [PageSource::Uring, PageSource::Direct, PageSource::Read];
-    let works = |source: &PageSource| match open_reader(&files.space, Some(*source), 2) {
-        Ok(_) => true,
-        Err(error) => {
-            println!("skipped: {source}: {error}");
-            false
-        }
-    };
-    all.into_iter().filter(works).collect()
 }
 
 #[test]
@@ -169,6 +155,29 @@ fn what_lies_in_lent_memory_is_verified_again_and_stays_while_it_is_in_use() {
     assert!(pager.progress().bytes() <= before + ahead, "what is stable was read again");
     pass(&mut pager, &files).unwrap();
     assert!(pager.progress().bytes() > before + length / 3, "lent memory was not given back");
+}
+
+/// What is held of pinned tiles is counted as it was, also of those that are not whole.
+#[test]
+fn what_is_given_back_is_no_longer_counted() {
+    let files = Files::new([40, 59], 96);
+    let (length, lent) = (files.bytes.len() as u64, Lent::default());
+    lent.set(2 * length);
+    let mut tiles = Tiles::new(&files.space, 2, used(length).into_iter());
+    tiles.pin(lent.bytes());
+    let (reader, _) =
+        open_reader(&files.space, Some(PageSource::Read), 5 + tiles.reads_aside()).unwrap();
+    let mut pager = StreamPager::new(&files.space, tiles, 4, (0, lent.clone()), reader).unwrap();
+    (0..2).for_each(|_| pass(&mut pager, &files).unwrap());
+    // The tile in use lies in the ring.
+    assert!(pager.progress().pinned() + 2 * u64::from(PAGE) >= length);
+    for bytes in (0..length).rev().step_by(PAGE as usize) {
+        lent.set(bytes);
+        pager.page(0).unwrap();
+    }
+    lent.set(0);
+    pass(&mut pager, &files).unwrap();
+    assert_eq!(pager.progress().pinned(), 0);
 }
 
 /// Fails reads at random: errors, short reads, delays, flipped bits.

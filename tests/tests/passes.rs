@@ -7,13 +7,13 @@ use omex::session::{Options, Session};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
 use omex_core::pass::Input;
-use omex_tests::{Converted, Synthetic};
+use omex_tests::{Converted, Random, Synthetic};
 use std::collections::HashMap;
 use std::path::Path;
 
 const SEQUENCES: u32 = 3;
 const COLUMNS: u32 = 16;
-const VOCABULARY: u64 = 283;
+const VOCABULARY: usize = 283;
 
 fn open(model: &Path, context: u32, kv: Kv, threads: usize) -> Session {
     let options = Options {
@@ -27,21 +27,8 @@ fn open(model: &Path, context: u32, kv: Kv, threads: usize) -> Session {
     Session::open(model, &options).unwrap()
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    /// Below `limit`.
-    fn below(&mut self, limit: u64) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) % limit) as usize
-    }
-
-    fn token(&mut self) -> u32 {
-        self.below(VOCABULARY) as u32
-    }
+fn token(random: &mut Random) -> u32 {
+    random.below(VOCABULARY) as u32
 }
 
 /// The logits after texts, from passes of one token each.
@@ -87,7 +74,7 @@ impl Pass {
                 return;
             }
             *most -= 1;
-            let text = [text, &[random.token()]].concat();
+            let text = [text, &[token(random)]].concat();
             self.push(sequence, text.clone(), random.below(4) > 0);
             if random.below(3) > 0 {
                 self.grow(random, sequence, &text, most);
@@ -127,7 +114,7 @@ fn a_fork_goes_on_as_the_text_that_it_was_taken_from() {
             let mut texts = vec![vec![]; SEQUENCES as usize];
             for _ in 0..40 {
                 let (from, to) = (random.below(3), random.below(3));
-                let length = random.below(texts[from].len() as u64 + 1);
+                let length = random.below(texts[from].len() + 1);
                 engine.fork(from as u32, to as u32, length as u32).unwrap();
                 texts[to] = texts[from][..length].to_vec();
                 let mut pass = Pass::default();
@@ -137,7 +124,7 @@ fn a_fork_goes_on_as_the_text_that_it_was_taken_from() {
                         text.clear();
                     }
                     for _ in 0..random.below(5) {
-                        text.push(random.token());
+                        text.push(token(&mut random));
                         pass.push(sequence, text.clone(), random.below(3) > 0);
                     }
                 }
@@ -175,7 +162,7 @@ fn trees_of_several_sequences_give_the_logits_of_plain_decoding() {
                     let of_sequence = |c: &usize| pass.inputs[*c].sequence == sequence as u32;
                     let columns: Vec<_> = (0..pass.inputs.len()).filter(of_sequence).collect();
                     if !columns.is_empty() {
-                        let column = columns[random.below(columns.len() as u64)];
+                        let column = columns[random.below(columns.len())];
                         engine.accept(column).unwrap();
                         text.clone_from(&pass.texts[column]);
                     }
@@ -194,9 +181,9 @@ fn sequences_that_are_longer_than_the_cache_do_not_disturb_one_another() {
             for _ in 0..8 {
                 let mut pass = Pass::default();
                 for _ in 0..4 {
-                    let sequence = random.below(SEQUENCES.into());
+                    let sequence = random.below(SEQUENCES as usize);
                     for _ in 0..=random.below(4) {
-                        texts[sequence].push(random.token());
+                        texts[sequence].push(token(&mut random));
                         pass.push(sequence, texts[sequence].clone(), true);
                     }
                 }

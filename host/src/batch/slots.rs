@@ -127,10 +127,8 @@ impl<'a> Slots<'a> {
         request.prompt.iter().for_each(|token| sampler.observe(*token));
         let slot = Slot { request, ids: vec![], run: 0, sampler };
         let free = (0..self.slots.len()).filter(|at| self.slots[*at].is_none());
-        let Some(at) = free.max_by_key(|at| common(&slot, self.held[*at].iter().copied())) else {
-            return;
-        };
-        let length = common(&slot, self.held[at].iter().copied());
+        let held = free.map(|at| (common(&slot, self.held[at].iter().copied()), at));
+        let Some((length, at)) = held.max() else { return };
         self.slots[at] = Some(slot);
         self.share(at, at, length);
         self.held[at].clear();

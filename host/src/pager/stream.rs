@@ -238,8 +238,9 @@ impl StreamPager {
         let fit = self.pinned_that_fit(self.lent.bytes());
         while all - self.returned.count() > fit {
             let number = self.returned.next(all);
-            if let Some(buffer) = self.resident.get_mut(number).and_then(Option::take) {
-                self.progress.pinned.fetch_sub(buffer.len() as u64, Ordering::Relaxed);
+            if self.resident.get_mut(number).and_then(Option::take).is_some() {
+                let length = self.tiles.pinned_tile(number).map_or(0, |tile| tile.length as u64);
+                self.progress.pinned.fetch_sub(length, Ordering::Relaxed);
             }
         }
     }

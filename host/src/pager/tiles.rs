@@ -147,13 +147,8 @@ impl Tiles {
 
     /// Pins as many tiles as fit into `bytes` with what is kept of each, evenly spread over a pass.
     pub fn pin(&mut self, bytes: u64) {
-        let fit = u32::try_from(self.pinned_that_fit(bytes)).unwrap_or(u32::MAX);
-        self.pinned = fit.min(self.count);
-    }
-
-    /// How many tiles can be pinned in so many bytes.
-    pub(super) fn pinned_that_fit(&self, bytes: u64) -> usize {
-        usize::try_from(bytes / self.pinned_tile_bytes()).unwrap_or(usize::MAX)
+        let fit = bytes / self.pinned_tile_bytes();
+        self.pinned = u32::try_from(fit).unwrap_or(u32::MAX).min(self.count);
     }
 
     /// Has `count` tiles of `tile_pages` pages, at least two, kept of what is read out of order.
@@ -199,6 +194,15 @@ impl Tiles {
         let place = u64::from(self.first_use(tile)?);
         let before = |place: u64| place * u64::from(self.pinned) / u64::from(self.count.max(1));
         (before(place + 1) > before(place)).then(|| before(place) as usize)
+    }
+
+    /// The tile with this number among those that are pinned.
+    pub(super) fn pinned_tile(&self, number: usize) -> Option<Tile> {
+        let (pinned, next) = (u64::from(self.pinned), number as u64 + 1);
+        let place = (next * u64::from(self.count)).div_ceil(pinned.max(1)).checked_sub(1)?;
+        let place = u32::try_from(place).ok()?;
+        let run = self.distinct.iter().find(|run| (run.before..run.end()).contains(&place))?;
+        self.tile(run.tiles.start + (place - run.before))
     }
 
     /// Bytes of the tiles that a pass uses: those pinned, and those read anew every time.

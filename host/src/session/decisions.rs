@@ -6,13 +6,12 @@ use crate::plan::{MemoryPlan, RunPrecision};
 use omex_core::state::State;
 
 impl Tables {
-    /// What a plan for these options has that changes texts and was not asked for, a sentence each.
+    /// What the plan for these options has that changes texts and was not asked for, a sentence each.
     ///
     /// # Errors
     /// Those of [`Self::plan`].
-    pub fn decisions(&self, options: &Options) -> Result<Vec<String>> {
-        let (plan, free) = (self.plan(options)?, self.plan_within(None, options)?);
-        let mut said = forced(&plan, &free);
+    pub fn decisions(&self, plan: &MemoryPlan, options: &Options) -> Result<Vec<String>> {
+        let mut said = forced(plan, &self.plan_within(None, options)?);
         let trained = self.program()?.header().context_length;
         if let Some(context) = options.context.filter(|context| 0 < trained && trained < *context) {
             said.push(format!(

@@ -67,6 +67,14 @@ impl Session {
     /// Those of [`Self::open`].
     pub fn new(tables: Tables, options: &Options) -> Result<Self> {
         let plan = tables.plan(options)?;
+        Self::with_plan(tables, plan, options)
+    }
+
+    /// As [`Self::new`], as [`Tables::plan`] planned it for the same options.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`], but for those of planning.
+    pub fn with_plan(tables: Tables, plan: MemoryPlan, options: &Options) -> Result<Self> {
         let caches = tables.caches(&plan)?;
         let lent = match &caches {
             Caches::Lending(caches) => caches.lent(),

@@ -127,15 +127,6 @@ impl Model {
         self.tables.encode(text, token::Options::default(), self.for_texts)
     }
 
-    /// As [`Self::encode`], for what follows in the middle of a text.
-    ///
-    /// # Errors
-    /// Those of [`Self::encode`].
-    pub fn encode_more(&self, text: &str) -> Result<Vec<u32>> {
-        let options = token::Options { add_special: false, ..token::Options::default() };
-        self.tables.encode(text, options, self.for_texts)
-    }
-
     /// The text of some tokens; one outside of the vocabulary has none.
     ///
     /// # Errors

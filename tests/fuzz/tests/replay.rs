@@ -1,6 +1,7 @@
 //! All seeds and some thousand mutations of them through every target: seconds, without libFuzzer.
 
 use omex_fuzz::{TARGETS, seeds};
+use omex_tests::Random;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,39 +33,23 @@ unsafe impl GlobalAlloc for Bounded {
 #[global_allocator]
 static ALLOCATOR: Bounded = Bounded;
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-
-    /// Near the front as often as in the whole rest: that is where headers are.
-    fn place(&mut self, end: usize) -> usize {
-        let end = if self.below(2) == 0 { end.min(256) } else { end };
-        self.below(end)
-    }
+/// Near the front as often as in the whole rest: that is where headers are.
+fn place(random: &mut Random, end: usize) -> usize {
+    let end = if random.below(2) == 0 { end.min(256) } else { end };
+    random.below(end)
 }
 
 const NUMBERS: [u64; 8] = [0, 1, 0x7f, 0xff, 0x7fff_ffff, 0xffff_ffff, 1 << 63, u64::MAX];
 
 fn mutate(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
-    let at = random.place(data.len());
+    let at = place(random, data.len());
     let length = random.below(data.len().min(64)).min(data.len() - at);
     match random.below(7) {
         0 => data.truncate(at),
         1 => drop(data.drain(at..at + length)),
         2 => {
             let piece = data[at..at + length].to_vec();
-            let to = random.place(data.len());
+            let to = place(random, data.len());
             data.splice(to..to, piece);
         }
         3 => {
@@ -79,7 +64,7 @@ fn mutate(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
         }
         5 => {
             if let Some(byte) = data.get_mut(at) {
-                *byte = random.next() as u8;
+                *byte = random.draw() as u8;
             }
         }
         _ => {

@@ -89,9 +89,10 @@ impl Machine {
 
     /// Opens a model whose tables are open, and tells what of it was decided.
     fn session(&self, tables: Tables, options: &Options) -> Result<Session> {
-        let decisions = tables.decisions(options)?;
+        let plan = tables.plan(options)?;
+        let decisions = tables.decisions(&plan, options)?;
         decisions.into_iter().try_for_each(|decision| self.tell(&decision))?;
-        Session::new(tables, options)
+        Session::with_plan(tables, plan, options)
     }
 
     /// Tells what changes a text without being asked for, or refuses it.
