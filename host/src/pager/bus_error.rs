@@ -249,7 +249,10 @@ mod tests {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let name = format!("pager::bus_error::tests::{test}");
         command.args(["--exact", &name, "--ignored", "--test-threads=1"]);
-        command.output().unwrap().status
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() || said.contains("1 passed"), "no such test: {said}");
+        output.status
     }
 
     #[test]
