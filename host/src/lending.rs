@@ -5,7 +5,7 @@
 
 use crate::{Error, Result};
 use memmap2::MmapMut;
-use omex_core::state::kv::Shape;
+use omex_core::state::kv::KvShape;
 use omex_core::state::{KvError, KvErrorKind, KvStore};
 use std::ops::Range;
 use std::path::Path;
@@ -38,7 +38,7 @@ impl Lent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lending {
     /// The shape of each.
-    pub(crate) shape: Shape,
+    pub(crate) shape: KvShape,
     /// How many there are.
     pub(crate) caches: u32,
     /// Places that one pass writes at most.

@@ -8,7 +8,7 @@ use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
 use omex_core::program::{ALL, BASE, NONE, Parts, Program, Tensor};
 use omex_core::quant::Format;
-use omex_core::state::kv::{KvFormat, Shape};
+use omex_core::state::kv::{KvFormat, KvShape};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -359,8 +359,8 @@ fn lending(size: &ModelSize<'_>, plan: &MemoryPlan) -> Option<Lending> {
 }
 
 /// The shape of every KV cache of a program whose caches are all alike.
-fn cache_shape(size: &ModelSize<'_>, plan: &Plan) -> Shape {
-    let none = Shape { format: plan.kv_format, heads: 0, width: 0, capacity: plan.kv_capacity };
+fn cache_shape(size: &ModelSize<'_>, plan: &Plan) -> KvShape {
+    let none = KvShape { format: plan.kv_format, heads: 0, width: 0, capacity: plan.kv_capacity };
     size.program.uniform_cache().and_then(|state| plan.cache_shape(&state)).unwrap_or(none)
 }
 

@@ -133,7 +133,7 @@ impl KvFormat {
 
 /// The shape of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct KvShape {
     /// How keys and values are stored.
     pub format: KvFormat,
     /// Number of key and value heads.
@@ -144,7 +144,7 @@ pub struct Shape {
     pub capacity: u32,
 }
 
-impl Shape {
+impl KvShape {
     /// Bytes of the cache; a multiple of 16.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -197,7 +197,7 @@ pub(crate) struct Numbers<'a, T> {
 
 impl<'a> Cache<'a> {
     /// The cache that lies in these bytes, as many as its shape says.
-    pub(crate) fn new(bytes: &'a mut [u8], shape: &Shape, window: Window) -> Option<Self> {
+    pub(crate) fn new(bytes: &'a mut [u8], shape: &KvShape, window: Window) -> Option<Self> {
         let (heads, width) = (shape.heads as usize, shape.width as usize);
         let of_numbers = (heads, width, window);
         match shape.format {

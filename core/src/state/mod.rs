@@ -8,7 +8,7 @@ pub use crate::error::{KvError, KvErrorKind};
 pub use store::KvStore;
 
 use crate::plan::Plan;
-use kv::{Shape, Window};
+use kv::{KvShape, Window};
 
 /// What a state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +77,10 @@ impl Plan {
 
     /// The shape of the KV cache that a state is; `None` for bytes.
     #[must_use]
-    pub fn cache_shape(&self, state: &State) -> Option<Shape> {
+    pub fn cache_shape(&self, state: &State) -> Option<KvShape> {
         let State::Kv { heads, width, window } = *state else { return None };
         let places = self.window(window).places;
-        Some(Shape { format: self.kv_format, heads, width, capacity: places })
+        Some(KvShape { format: self.kv_format, heads, width, capacity: places })
     }
 
     /// Bytes of a state of one sequence; a multiple of 16.

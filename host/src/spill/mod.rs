@@ -18,7 +18,7 @@ pub(crate) use size::{BUFFERS, cache_bytes, memory_bytes};
 use crate::pager::{Buffer, buffer};
 use crate::{Error, Result, dispatch};
 use file::UnnamedFile;
-use omex_core::state::kv::Shape;
+use omex_core::state::kv::KvShape;
 use omex_core::state::{KvError, KvErrorKind, KvStore};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ impl Spill {
     ///
     /// # Errors
     /// A folder without room for them, or without a disk behind it, or no memory.
-    pub(crate) fn new(shape: Shape, caches: u32, spilled: u32, folder: &Path) -> Result<Self> {
+    pub(crate) fn new(shape: KvShape, caches: u32, spilled: u32, folder: &Path) -> Result<Self> {
         let bytes = cache_bytes(&shape);
         let new = || buffer(bytes).map_err(|e| Error::io(Path::new("memory"), "get", e));
         let (mut homes, mut slots) = (vec![], vec![]);
@@ -238,7 +238,7 @@ fn hull(a: &Range<u32>, b: &Range<u32>) -> Range<u32> {
 }
 
 impl Handle {
-    fn start(shape: Shape, slots: u32, file: Box<dyn SpillFile>) -> Result<Self> {
+    fn start(shape: KvShape, slots: u32, file: Box<dyn SpillFile>) -> Result<Self> {
         let (file, bytes_read) = (Arc::new(Mutex::new(file)), Arc::default());
         let crc32c = dispatch::kernels()?.crc32c;
         let worker = || {

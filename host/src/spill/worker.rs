@@ -5,7 +5,7 @@ use super::size::{BLOCK, cache_bytes, tail_blocks};
 use super::tails::Tails;
 use crate::pager::Buffer;
 use omex_core::state::KvErrorKind;
-use omex_core::state::kv::Shape;
+use omex_core::state::kv::KvShape;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +38,7 @@ pub(super) type SharedFile = Arc<Mutex<Box<dyn SpillFile>>>;
 
 /// Moves caches of one shape.
 pub(super) struct Worker {
-    shape: Shape,
+    shape: KvShape,
     file: SharedFile,
     crc32c: fn(u32, &[u8]) -> u32,
     /// Of every block of the file that was written.
@@ -56,7 +56,7 @@ impl Worker {
     /// # Errors
     /// No address space is left.
     pub(super) fn new(
-        shape: Shape,
+        shape: KvShape,
         slots: u32,
         file: SharedFile,
         crc32c: fn(u32, &[u8]) -> u32,
@@ -150,7 +150,7 @@ impl Worker {
 }
 
 /// Finds the blocks that some places of a cache lie in: their numbers, in order.
-fn find_blocks(shape: &Shape, places: Range<u32>, blocks: &mut Vec<u32>) {
+fn find_blocks(shape: &KvShape, places: Range<u32>, blocks: &mut Vec<u32>) {
     blocks.clear();
     for range in shape.ranges(places) {
         blocks.extend((range.start / BLOCK) as u32..range.end.div_ceil(BLOCK) as u32);
