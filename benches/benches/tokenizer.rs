@@ -3,7 +3,7 @@
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use flate2::read::GzDecoder;
 use omex::tokenizer::{Spec, compile, encode};
-use omex_core::token::{Options, Tokenizer};
+use omex_core::token::{EncodeOptions, Tokenizer};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ fn tokenizers(criterion: &mut Criterion) {
         for (kind, text) in &texts {
             group.throughput(Throughput::Bytes(text.len() as u64));
             group.bench_function(*kind, |bencher| {
-                bencher.iter(|| encode(&mut tokenizer, text, Options::default()).unwrap());
+                bencher.iter(|| encode(&mut tokenizer, text, EncodeOptions::default()).unwrap());
             });
         }
         group.finish();

@@ -2,7 +2,7 @@
 //! that it took and the ids.
 
 use omex::tokenizer::{Spec, compile, encode};
-use omex_core::token::{Options, Tokenizer};
+use omex_core::token::{EncodeOptions, Tokenizer};
 use std::path::Path;
 use std::time::Instant;
 use std::{env, error, fs, io};
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     let mut tokenizer = Tokenizer::open(section.as_slice())?;
     for line in io::stdin().lines() {
         let text = fs::read_to_string(line?)?;
-        let options = Options { add_special: false, parse_special: true };
+        let options = EncodeOptions { add_special: false, parse_special: true };
         let start = Instant::now();
         let ids = encode(&mut tokenizer, &text, options)?;
         let seconds = start.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@
 use omex::cancel::Cancel;
 use omex::draft::Drafting;
 use omex::generate::{Event, Request, generate};
-use omex::session::{Options, OwnedEngine, Session};
+use omex::session::{OwnedEngine, Session, SessionOptions};
 use omex_core::sample::Sampling;
 use std::io::Write;
 use std::sync::mpsc;
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(model), Some(prompt)) = (args.next(), args.next()) else {
         return Err("usage: generate MODEL.omex PROMPT".into());
     };
-    let options = Options { memory: Some(64 << 20), ..Options::default() };
+    let options = SessionOptions { memory: Some(64 << 20), ..SessionOptions::default() };
     let mut engine = OwnedEngine::new(Session::open(model.as_ref(), &options)?)?;
     let (prompts, asked) = mpsc::channel::<String>();
     let (pieces, told) = mpsc::channel();

@@ -5,7 +5,7 @@ use crate::forecast::kv_bytes_per_position;
 use crate::generate::forward;
 use crate::profile::{Profile, cores, peak_bytes};
 use crate::reads::weight_bytes_per_token;
-use crate::session::{Options, Session};
+use crate::session::{Session, SessionOptions};
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
@@ -219,7 +219,7 @@ impl Text<'_> {
 /// A model that can't be run, being cancelled.
 pub fn benchmark(
     model: &Path,
-    options: &Options,
+    options: &SessionOptions,
     work: &Work,
     omex: &Path,
     progress: &mut dyn FnMut(u64, u64),
@@ -269,7 +269,7 @@ pub fn benchmark(
 }
 
 /// Milliseconds until a new process prints the token that follows a short prompt.
-fn startup_ms(model: &Path, options: &Options, vocabulary: u32, omex: &Path) -> Result<f64> {
+fn startup_ms(model: &Path, options: &SessionOptions, vocabulary: u32, omex: &Path) -> Result<f64> {
     let ids: Vec<_> = (0..STARTUP_PROMPT).map(|i| token(i, vocabulary).to_string()).collect();
     let mut command = Command::new(omex);
     command.arg("run").arg(model).args(["--ids", &ids.join(","), "--max-tokens", "1", "--json"]);

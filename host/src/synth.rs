@@ -280,9 +280,9 @@ pub fn write(
     cancel: &Cancel,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<crate::package::Package> {
-    use crate::convert::{Calibration, Options, convert};
+    use crate::convert::{Calibration, ConvertOptions, convert};
     let model = RandomModel::new(shape, precision, seed)?;
-    let options = Options {
+    let options = ConvertOptions {
         precision: Some(precision),
         calibration: Calibration::Off,
         force,

@@ -7,7 +7,7 @@ use omex::pager::PageSource;
 use omex::plan::{MemoryPlan, Residency};
 use omex::profile::Profile;
 use omex::quantize::Precision;
-use omex::session::{Options, Tables};
+use omex::session::{SessionOptions, Tables};
 use omex::synth::{SHAPES, write};
 use serde_json::json;
 use std::path::Path;
@@ -47,7 +47,7 @@ const FAST: f64 = 1e15;
 fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
     let folder = tempfile::tempdir().unwrap();
     let tables = tables(folder.path());
-    let options = Options { memory: Some(400_000), ..Options::default() };
+    let options = SessionOptions { memory: Some(400_000), ..SessionOptions::default() };
     let plan = tables.plan(&options).unwrap();
     assert!(matches!(plan.residency, Residency::Streamed { .. }) && plan.streamed_bytes > 0);
     let on = |memory, storage, seconds| {
@@ -77,10 +77,10 @@ fn spilled_caches_are_read_for_every_pass() {
     let folder = tempfile::tempdir().unwrap();
     let tables = tables(folder.path());
     let pages = Some(PageSource::Mmap);
-    let options = Options { context: Some(8192), pages, ..Options::default() };
-    let refused = tables.plan(&Options { memory: Some(1), ..options.clone() });
+    let options = SessionOptions { context: Some(8192), pages, ..SessionOptions::default() };
+    let refused = tables.plan(&SessionOptions { memory: Some(1), ..options.clone() });
     let Err(Error::Budget { needed, .. }) = refused else { panic!("{refused:?}") };
-    let plan = tables.plan(&Options { memory: Some(needed), ..options }).unwrap();
+    let plan = tables.plan(&SessionOptions { memory: Some(needed), ..options }).unwrap();
     let spill = plan.kv_spill.unwrap();
     assert_eq!(costs(&tables, &plan, &machine(FAST, None, 1e-9)), None);
     let forecast = costs(&tables, &plan, &machine(FAST, Some(1e3), 1e-9)).unwrap();
@@ -94,10 +94,10 @@ fn storage_matters_only_to_what_streams() {
     let folder = tempfile::tempdir().unwrap();
     let tables = tables(folder.path());
     let unknown = machine(1e9, None, 1.0);
-    let mapped = tables.plan(&Options::default()).unwrap();
+    let mapped = tables.plan(&SessionOptions::default()).unwrap();
     let forecast = costs(&tables, &mapped, &unknown).unwrap();
     assert_eq!(forecast.streamed_bytes, 0);
     assert_eq!(forecast.resident_bytes, forecast.weight_bytes_per_token);
-    let streamed = Options { memory: Some(400_000), ..Options::default() };
+    let streamed = SessionOptions { memory: Some(400_000), ..SessionOptions::default() };
     assert_eq!(costs(&tables, &tables.plan(&streamed).unwrap(), &unknown), None);
 }

@@ -2,7 +2,7 @@
 
 use flate2::read::GzDecoder;
 use omex::tokenizer::{Spec, compile, nfc};
-use omex_core::token::{Decoder, Options, Symbol, Tokenizer};
+use omex_core::token::{Decoder, EncodeOptions, Symbol, Tokenizer};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -29,7 +29,7 @@ fn hugging_face(name: &str) -> Option<Spec> {
     Some(Spec::from_hf_bytes(&packed, json).unwrap())
 }
 
-fn ids(tokenizer: &mut Tokenizer<&[u8]>, text: &str, options: Options) -> Vec<u32> {
+fn ids(tokenizer: &mut Tokenizer<&[u8]>, text: &str, options: EncodeOptions) -> Vec<u32> {
     let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
     let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
     let mut ids = Vec::new();
@@ -91,10 +91,10 @@ fn check_hugging_face(name: &str) {
     let Some(spec) = hugging_face(name) else { return };
     check(&spec, name, |tokenizer, case| {
         let text = case["text"].as_str().unwrap();
-        let plain = Options { add_special: false, parse_special: true };
+        let plain = EncodeOptions { add_special: false, parse_special: true };
         let (all, bare) = (numbers(&case["ids"]), numbers(&case["ids_no_special"]));
         vec![
-            (format!("{:?}", ids(tokenizer, text, Options::default())), format!("{all:?}")),
+            (format!("{:?}", ids(tokenizer, text, EncodeOptions::default())), format!("{all:?}")),
             (format!("{:?}", ids(tokenizer, text, plain)), format!("{bare:?}")),
             (
                 format!("{:?}", decoded(tokenizer, &bare, true)),
@@ -155,7 +155,7 @@ fn llama3_longer_texts() {
     let section = compile(&hugging_face("llama3").unwrap()).unwrap();
     let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-    let plain = Options { add_special: false, parse_special: false };
+    let plain = EncodeOptions { add_special: false, parse_special: false };
     let mut check = |text: &str, line: &str| {
         let expected: Vec<u32> = line.split(',').map(|id| id.trim().parse().unwrap()).collect();
         assert_eq!(ids(&mut tokenizer, text, plain), expected, "{text}");
@@ -175,7 +175,7 @@ fn check_llama2c(file: &str, vocabulary: usize, reference: &str) {
     let spec = Spec::from_llama2c(&path, vocabulary).unwrap();
     check(&spec, reference, |tokenizer, case| {
         let text = case["text"].as_str().unwrap();
-        let plain = Options { add_special: false, parse_special: false };
+        let plain = EncodeOptions { add_special: false, parse_special: false };
         let expected = numbers(&case["llama2c_ids"]);
         let found = ids(tokenizer, text, plain);
         vec![
@@ -228,7 +228,7 @@ fn normalized_added_tokens() {
             serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
         for case in cases.as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
-            let found = ids(&mut tokenizer, text, Options::default());
+            let found = ids(&mut tokenizer, text, EncodeOptions::default());
             assert_eq!(found, numbers(&case["ids"]), "{text}");
         }
     }
@@ -245,7 +245,7 @@ fn sentencepiece_models() {
         let spec = Spec::from_sentencepiece(&path).unwrap();
         let section = compile(&spec).unwrap();
         let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
-        let plain = Options { add_special: false, parse_special: false };
+        let plain = EncodeOptions { add_special: false, parse_special: false };
         for case in cases(reference) {
             let text = case["text"].as_str().unwrap();
             let found = ids(&mut tokenizer, text, plain);

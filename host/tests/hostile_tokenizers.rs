@@ -5,7 +5,9 @@ mod common;
 use common::{bytes, characters, characters_in_words, decode, encode};
 use omex::tokenizer::{self, Spec, compile, nfc};
 use omex_core::token::layout::{field, flag};
-use omex_core::token::{CachedWord, Decoder, Options, SourceError, Symbol, TableSource, Tokenizer};
+use omex_core::token::{
+    CachedWord, Decoder, EncodeOptions, SourceError, Symbol, TableSource, Tokenizer,
+};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -39,7 +41,7 @@ fn exercise(section: &[u8], text: &str) {
     let mut scratch = [Symbol::EMPTY; 24];
     let mut ids = [0; 200];
     // Corrupt tables may give errors; that they give no panic is the point.
-    let _ = tokenizer.encode_into(text, Options::default(), &mut scratch, &mut ids);
+    let _ = tokenizer.encode_into(text, EncodeOptions::default(), &mut scratch, &mut ids);
     let mut decoder = Decoder::new(true);
     for id in ids.into_iter().chain(0..600).chain([u32::MAX]) {
         let _ = tokenizer.decode(&mut decoder, id, &mut |_| {});
@@ -113,7 +115,7 @@ proptest! {
                 let (expected, _) = encode(&mut tokenizer, text, text.len() + 16);
                 let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
                 let mut ids = vec![];
-                let options = Options { add_special: false, parse_special: false };
+                let options = EncodeOptions { add_special: false, parse_special: false };
                 tokenizer.encode_cached(text, options, &mut scratch, &mut cache, |id| {
                     ids.push(id);
                     Ok(())
@@ -144,7 +146,7 @@ proptest! {
             let section = compile(&spec).unwrap();
             let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
             let (expected, _) = encode(&mut tokenizer, &text, text.len() + 16);
-            let options = Options { add_special: false, parse_special: false };
+            let options = EncodeOptions { add_special: false, parse_special: false };
             prop_assert_eq!(tokenizer::encode(&mut tokenizer, &text, options).unwrap(), expected);
         }
     }
@@ -239,7 +241,7 @@ fn work(spec: &Spec, text: &str, cached_words: usize) -> u64 {
     let mut tokenizer = Tokenizer::open(&mut reads).unwrap();
     let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
     let mut cache = vec![CachedWord::EMPTY; cached_words];
-    let options = Options::default();
+    let options = EncodeOptions::default();
     let encoded =
         tokenizer.encode_cached(text, options, &mut scratch, &mut cache, |_| Ok(())).unwrap();
     encoded.steps + reads.reads

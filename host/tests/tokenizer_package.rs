@@ -4,7 +4,7 @@ mod common;
 
 use common::{bytes, characters, characters_in_words, decode, encode};
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
-use omex_core::token::{Decoder, Options, Symbol, Tokenizer};
+use omex_core::token::{Decoder, EncodeOptions, Symbol, Tokenizer};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ fn added_tokens_and_templates() {
     let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
     let mut encode = |text: &str, add_special, parse_special| {
         let (mut scratch, mut ids) = ([Symbol::EMPTY; 16], [9; 16]);
-        let options = Options { add_special, parse_special };
+        let options = EncodeOptions { add_special, parse_special };
         let count = tokenizer.encode_into(text, options, &mut scratch, &mut ids).unwrap().ids;
         ids[..count as usize].to_vec()
     };

@@ -2,7 +2,7 @@
 
 use crate::json;
 use omex::cancel::Cancel;
-use omex::convert::{Options, convert};
+use omex::convert::{ConvertOptions, convert};
 use omex::import::{Container, open};
 use omex::pack::{BoardPlan, Target, pack};
 use omex::package::{Package, renew_checksums};
@@ -24,19 +24,22 @@ impl Converted {
     /// Converts a model; without a precision, quantized matrices stay as they are.
     #[must_use]
     pub fn new(source: &dyn Container, precision: Option<Precision>) -> Self {
-        Self::with(source, &Options { precision, ..Options::default() })
+        Self::with(source, &ConvertOptions { precision, ..ConvertOptions::default() })
     }
 
     /// Converts a model to int4 with residual planes.
     #[must_use]
     pub fn in_planes(source: &dyn Container) -> Self {
         let precision = Some(Precision::Int4);
-        Self::with(source, &Options { precision, residual: true, ..Options::default() })
+        Self::with(
+            source,
+            &ConvertOptions { precision, residual: true, ..ConvertOptions::default() },
+        )
     }
 
     /// Converts a model in this way.
     #[must_use]
-    pub fn with(source: &dyn Container, options: &Options<'_>) -> Self {
+    pub fn with(source: &dyn Container, options: &ConvertOptions<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("model.omex");
         let converted = convert(source, "test", "test", &path, options, &mut |_, _| {});

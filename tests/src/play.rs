@@ -2,7 +2,7 @@
 
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
-use omex::session::{Options, Session};
+use omex::session::{Session, SessionOptions};
 use omex_core::engine::Wanted;
 use omex_core::sample;
 use omex_core::simd::Kernels;
@@ -39,7 +39,7 @@ impl Setting<'_> {
     /// # Errors
     /// Those of [`Session::open`].
     pub fn open(&self, model: &Path, logit_columns: u32) -> omex::Result<Session> {
-        let options = Options {
+        let options = SessionOptions {
             memory: self.memory,
             context: self.context,
             kv: self.kv,
@@ -47,7 +47,7 @@ impl Setting<'_> {
             logit_columns,
             pages: self.pages,
             precision: self.precision,
-            ..Options::default()
+            ..SessionOptions::default()
         };
         let mut session = Session::open(model, &options)?;
         if let Some(kernels) = self.kernels {

@@ -4,7 +4,7 @@ use omex::import::open;
 use omex::pager::PageSource;
 use omex::plan::Residency;
 use omex::quantize::Precision;
-use omex::session::{Options, Session};
+use omex::session::{Session, SessionOptions};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::image;
 use omex_core::pass::Input;
@@ -28,9 +28,10 @@ const IDS: [u32; 12] = [1, 15, 27, 3, 280, 9, 9, 77, 131, 2, 60, 11];
 struct Text<'t>(&'t [u32], Option<&'t str>);
 
 /// The logits of texts that share passes, each with so many tokens in a pass.
-fn play(model: &Path, options: &Options, texts: &[Text<'_>], each: usize) -> Vec<Rows> {
+fn play(model: &Path, options: &SessionOptions, texts: &[Text<'_>], each: usize) -> Vec<Rows> {
     let logit_columns = (each * texts.len()) as u32;
-    let options = Options { logit_columns, sequences: texts.len() as u32, ..options.clone() };
+    let options =
+        SessionOptions { logit_columns, sequences: texts.len() as u32, ..options.clone() };
     let mut session = Session::open(model, &options).unwrap_or_else(|e| panic!("{e}"));
     let mut engine = session.engine().unwrap();
     let mut rows = vec![vec![]; texts.len()];
@@ -60,8 +61,8 @@ fn alone(model: &Path, text: Text<'_>) -> Rows {
     play(model, &one_thread(), &[text], text.0.len()).remove(0)
 }
 
-fn one_thread() -> Options {
-    Options { threads: Some(1), ..Options::default() }
+fn one_thread() -> SessionOptions {
+    SessionOptions { threads: Some(1), ..SessionOptions::default() }
 }
 
 /// Numbers that look random, from -1 to 1.
@@ -117,7 +118,8 @@ fn texts_of_a_batch_have_different_adapters_and_each_its_own_bits() {
         assert!(expected[0] != expected[3]);
         for each in [1, 3, 12] {
             for threads in [1, 3] {
-                let options = Options { threads: Some(threads), ..Options::default() };
+                let options =
+                    SessionOptions { threads: Some(threads), ..SessionOptions::default() };
                 let found = play(&model.path, &options, &texts, each);
                 assert!(
                     found == expected,
@@ -133,7 +135,7 @@ fn adapters_stream_and_are_packed() {
     let [_, model] = adapted(Precision::Int8);
     let texts = [Text(&IDS, Some("lawyer")), Text(&IDS, None), Text(&IDS, Some("poet"))];
     let expected = texts.map(|text| alone(&model.path, text));
-    let reads = Options { pages: Some(PageSource::Read), ..one_thread() };
+    let reads = SessionOptions { pages: Some(PageSource::Read), ..one_thread() };
     let session = Session::open(&model.path, &reads).unwrap();
     assert!(matches!(session.plan().residency, Residency::Streamed { .. }));
     assert!(play(&model.path, &reads, &texts, 4) == expected, "streamed");

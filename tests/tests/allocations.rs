@@ -5,7 +5,7 @@ use omex::Error;
 use omex::pager::{PageSource, Space, Tiles};
 use omex::plan::Kv;
 use omex::quantize::Precision;
-use omex::session::{Options, Session, plan_model};
+use omex::session::{Session, SessionOptions, plan_model};
 use omex::tokenizer::ENCODING_BYTES;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
@@ -60,16 +60,17 @@ fn decoding_allocates_nothing_and_encoding_what_was_planned() {
     let package = convert_from(&shipped_model(), Some(Precision::Int8));
     encoding_allocates_what_was_planned(&package.path);
     tables_of_tiles_do_not_grow_with_the_model();
-    let spilled = Options { context: Some(900), kv: Some(Kv::F16), ..Options::default() };
-    let spilled = Options { memory: Some(least(&package.path, &spilled)), ..spilled };
+    let spilled =
+        SessionOptions { context: Some(900), kv: Some(Kv::F16), ..SessionOptions::default() };
+    let spilled = SessionOptions { memory: Some(least(&package.path, &spilled)), ..spilled };
     for (pages, threads, options) in [
-        (PageSource::Mmap, 1, Options::default()),
-        (PageSource::Mmap, 3, Options::default()),
-        (PageSource::Read, 1, Options::default()),
-        (PageSource::Read, 2, Options::default()),
+        (PageSource::Mmap, 1, SessionOptions::default()),
+        (PageSource::Mmap, 3, SessionOptions::default()),
+        (PageSource::Read, 1, SessionOptions::default()),
+        (PageSource::Read, 2, SessionOptions::default()),
         (PageSource::Read, 1, spilled),
     ] {
-        let options = Options { pages: Some(pages), threads: Some(threads), ..options };
+        let options = SessionOptions { pages: Some(pages), threads: Some(threads), ..options };
         let mut session = Session::open(&package.path, &options).unwrap();
         assert_eq!(session.plan().kv_spill.is_some(), options.memory.is_some());
         let prompt = session.encode("Once upon a time").unwrap();
@@ -114,15 +115,15 @@ fn decoding_allocates_nothing_and_encoding_what_was_planned() {
 }
 
 /// What the smallest plan needs.
-fn least(model: &Path, options: &Options) -> u64 {
-    match plan_model(model, &Options { memory: Some(1), ..options.clone() }) {
+fn least(model: &Path, options: &SessionOptions) -> u64 {
+    match plan_model(model, &SessionOptions { memory: Some(1), ..options.clone() }) {
         Err(Error::Budget { needed, .. }) => needed,
         other => panic!("{other:?} with a byte of memory"),
     }
 }
 
 fn encoding_allocates_what_was_planned(model: &Path) {
-    let session = Session::open(model, &Options::default()).unwrap();
+    let session = Session::open(model, &SessionOptions::default()).unwrap();
     let tables = session.tokenizer_tables().unwrap().len();
     assert!(session.plan().bytes.tables as usize >= ENCODING_BYTES + tables);
     let peak = |text: &str| {

@@ -1,7 +1,7 @@
 //! Each architecture computes what the reference implementation does, from both styles of config.
 
 use omex::arch::blueprint;
-use omex::convert::{Calibration, Options, convert};
+use omex::convert::{Calibration, ConvertOptions, convert};
 use omex::import::open;
 use omex::pager::PageSource;
 use omex::plan::Kv;
@@ -155,7 +155,7 @@ fn bert_with_both_of_its_outputs() {
 fn an_encoder_is_rounded_to_int4_without_writing_texts() {
     let model = require_shared!("golden/bert");
     let source = open(&model, None).unwrap();
-    let options = Options { precision: Some(Precision::Int4), ..Options::default() };
+    let options = ConvertOptions { precision: Some(Precision::Int4), ..ConvertOptions::default() };
     let package = Converted::with(&*source, &options);
     let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
     let whole = Setting { chunks: &[17], ..Setting::default() };
@@ -164,7 +164,7 @@ fn an_encoder_is_rounded_to_int4_without_writing_texts() {
     assert!(worst > TOLERANCE && worst < 0.5, "{worst:e}");
     let text = package.folder.path().join("text");
     std::fs::write(&text, "Some text.").unwrap();
-    let options = Options { calibration: Calibration::Text(&text), ..options };
+    let options = ConvertOptions { calibration: Calibration::Text(&text), ..options };
     let path = package.folder.path().join("calibrated.omex");
     let error = convert(&*source, "huggingface", "bert", &path, &options, &mut |_, _| {});
     assert!(error.unwrap_err().to_string().contains("--no-calibration"));

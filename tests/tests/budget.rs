@@ -4,7 +4,7 @@ use omex::Error;
 use omex::pager::PageSource;
 use omex::plan::{Kv, MemoryPlan, PROCESS_BYTES, Residency};
 use omex::quantize::Precision;
-use omex::session::{Options, plan_model};
+use omex::session::{SessionOptions, plan_model};
 use omex_tests::{Converted, Finished, Synthetic, convert_from, json_of, omex, run, shipped_model};
 use serde_json::Value;
 use std::io::{Seek, Write};
@@ -118,11 +118,11 @@ fn what_the_cache_lends_is_given_back_as_the_text_grows() {
         command.args(["--max-tokens", "3", "--json"]);
         watched(&mut command)
     };
-    let options = Options {
+    let options = SessionOptions {
         memory: Some(MEMORY),
         context: Some(2048),
         kv: Some(Kv::F32),
-        ..Options::default()
+        ..SessionOptions::default()
     };
     let streamed = plan_model(&model.path, &options).unwrap().streamed_bytes;
     let [(at_first, _), (full, seen)] = [20, 2000].map(|tokens| run(tokens, MEMORY));
@@ -156,12 +156,12 @@ fn plan(
     kv: Option<Kv>,
     pages: Option<PageSource>,
 ) -> omex::Result<MemoryPlan> {
-    plan_model(model, &Options { memory, kv, pages, ..Options::default() })
+    plan_model(model, &SessionOptions { memory, kv, pages, ..SessionOptions::default() })
 }
 
 /// What the smallest plan needs.
 fn needed(model: &Path, kv: Option<Kv>) -> u64 {
-    let options = Options { memory: Some(1), kv, ..Options::default() };
+    let options = SessionOptions { memory: Some(1), kv, ..SessionOptions::default() };
     match plan_model(model, &options) {
         Err(Error::Budget { needed, .. }) => needed,
         other => panic!("{other:?} with a byte of memory"),
@@ -174,7 +174,13 @@ fn least(model: &Path, pages: PageSource) -> u64 {
     let (mut refused, mut fits) = (0, 1u64 << 30);
     while fits - refused > 1 {
         let middle = fits.midpoint(refused);
-        let options = Options { memory: Some(middle), kv, context, pages, ..Options::default() };
+        let options = SessionOptions {
+            memory: Some(middle),
+            kv,
+            context,
+            pages,
+            ..SessionOptions::default()
+        };
         match plan_model(model, &options) {
             Ok(plan) if plan.kv_spill.is_none() => fits = middle,
             _ => refused = middle,

@@ -2,7 +2,7 @@
 
 use omex::plan::Kv;
 use omex::quantize::Precision;
-use omex::session::{Options, plan_model};
+use omex::session::{SessionOptions, plan_model};
 use omex_tests::{Converted, Finished, convert_from, json_of, omex, run, shipped_model};
 use serde_json::Value;
 use std::sync::OnceLock;
@@ -25,10 +25,10 @@ fn stat(said: &Finished, name: &str) -> Value {
 /// A budget under which the plan is another one in this, and what it says.
 fn forced(changed: impl Fn(u32, Kv) -> bool) -> (String, u32, Kv) {
     let path = std::path::Path::new(model());
-    let most = plan_model(path, &Options::default()).unwrap().total;
+    let most = plan_model(path, &SessionOptions::default()).unwrap().total;
     let budgets = (1..=200).map(|step| most - most / 250 * step);
     let mut plans = budgets.map_while(|memory| {
-        let options = Options { memory: Some(memory), ..Options::default() };
+        let options = SessionOptions { memory: Some(memory), ..SessionOptions::default() };
         plan_model(path, &options).ok().map(|plan| (memory.to_string(), plan))
     });
     let found = plans.find(|(_, plan)| changed(plan.context, plan.kv_format));

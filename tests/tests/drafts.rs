@@ -4,7 +4,7 @@
 use omex::draft::{Drafter, ModelDrafter, Recorded};
 use omex::plan::Kv;
 use omex::quantize::Precision;
-use omex::session::{Options, Session};
+use omex::session::{Session, SessionOptions};
 use omex_core::draft::Drafted;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
@@ -16,12 +16,12 @@ use std::path::Path;
 const WIDTH: usize = 7;
 
 fn session(model: &Path, context: u32, kv: Kv) -> Session {
-    let options = Options {
+    let options = SessionOptions {
         context: Some(context),
         kv: Some(kv),
         threads: Some(1),
         logit_columns: 1 + WIDTH as u32,
-        ..Options::default()
+        ..SessionOptions::default()
     };
     Session::open(model, &options).unwrap()
 }

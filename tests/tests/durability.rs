@@ -1,13 +1,13 @@
 //! What is written appears whole, stays, and takes nothing with it that was there before.
 
 use omex::cancel::Cancel;
-use omex::convert::{Calibration, Options, convert};
+use omex::convert::{Calibration, ConvertOptions, convert};
 use omex::pack::{Target, pack};
 use omex::package::Package;
 use omex::package::validate::validate;
 use omex::pager::PageSource;
 use omex::quantize::Precision;
-use omex::session::{Options as SessionOptions, Session};
+use omex::session::{Session, SessionOptions};
 use omex_core::engine::Wanted;
 use omex_tests::{Converted, Finished, Synthetic, omex, run_in};
 use std::os::unix::fs::{FileTypeExt, symlink};
@@ -21,11 +21,11 @@ fn model() -> Converted {
 }
 
 fn replace(model: &Path, precision: Precision) -> omex::Result<()> {
-    let options = Options {
+    let options = ConvertOptions {
         precision: Some(precision),
         calibration: Calibration::Off,
         force: true,
-        ..Options::default()
+        ..ConvertOptions::default()
     };
     convert(&Synthetic::odd(), "test", "test", model, &options, &mut |_, _| {}).map(|_| ())
 }

@@ -1,14 +1,14 @@
 //! Mixtures of experts: which are read, when, and what memory keeps of them.
 
 use omex::Error;
-use omex::convert::{Calibration, Options};
+use omex::convert::{Calibration, ConvertOptions};
 use omex::forecast::forecast;
 use omex::pager::PageSource;
 use omex::plan::{Kv, PROCESS_BYTES, Residency};
 use omex::profile::Profile;
 use omex::quantize::Precision;
 use omex::reads::weight_bytes_per_token;
-use omex::session::{self, Tables, plan_model};
+use omex::session::{SessionOptions, Tables, plan_model};
 use omex::synth::RandomModel;
 use omex_core::engine::{Engine, Wanted};
 use omex_core::image;
@@ -40,7 +40,8 @@ fn mixture(width: u32, layers: u32) -> Converted {
     let config = config.as_object().unwrap().clone();
     let model = RandomModel::with_config(Path::new("config.json"), config).unwrap();
     let precision = Some(Precision::Int8);
-    let options = Options { precision, calibration: Calibration::Off, ..Options::default() };
+    let options =
+        ConvertOptions { precision, calibration: Calibration::Off, ..ConvertOptions::default() };
     Converted::with(&model, &options)
 }
 
@@ -51,12 +52,12 @@ fn experts_that_memory_does_not_hold_give_the_same_bits() {
     let one = Setting { chunks: &[1], kv: Some(Kv::F16), ..Setting::default() };
     let expected = logits(&package.path, &prompt, &one);
     assert!(expected.iter().flatten().all(|x| x.is_finite()));
-    let asked = session::Options { memory: Some(1), kv: one.kv, ..session::Options::default() };
+    let asked = SessionOptions { memory: Some(1), kv: one.kv, ..SessionOptions::default() };
     let least = match plan_model(&package.path, &asked) {
         Err(Error::Budget { needed, .. }) => needed,
         other => panic!("{other:?} with a byte of memory"),
     };
-    let asked = session::Options { memory: Some(least + (64 << 10)), ..asked };
+    let asked = SessionOptions { memory: Some(least + (64 << 10)), ..asked };
     let plan = plan_model(&package.path, &asked).unwrap();
     assert!(matches!(plan.residency, Residency::Streamed { .. }), "{plan:?}");
     let experts = std::fs::metadata(package.path.join("weights/layer_0.experts.bin"));
@@ -118,7 +119,7 @@ fn experts_lie_apart_and_what_is_left_of_a_budget_keeps_them() {
     }
     let plan = |memory| {
         let pages = Some(PageSource::Read);
-        let asked = session::Options { memory: Some(memory), pages, ..session::Options::default() };
+        let asked = SessionOptions { memory: Some(memory), pages, ..SessionOptions::default() };
         plan_model(&package.path, &asked).unwrap_or_else(|error| panic!("{memory}: {error}"))
     };
     let profile = machine();

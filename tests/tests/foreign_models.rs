@@ -1,9 +1,9 @@
 //! Models as they are found: what their files say of tokens counts, wherever it stands.
 
-use omex::convert::Options;
+use omex::convert::ConvertOptions;
 use omex::import::open;
 use omex::quantize::Precision;
-use omex::session::{self, Session};
+use omex::session::{Session, SessionOptions};
 use omex_core::engine::Wanted;
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
@@ -16,11 +16,14 @@ use std::process::Command;
 
 fn converted(model: &Path) -> Converted {
     let source = open(model, None).unwrap();
-    Converted::with(&*source, &Options { precision: Some(Precision::F32), ..Options::default() })
+    Converted::with(
+        &*source,
+        &ConvertOptions { precision: Some(Precision::F32), ..ConvertOptions::default() },
+    )
 }
 
 fn greedy(package: &Converted, prompt: &[u32], most: usize) -> Vec<u32> {
-    let mut session = Session::open(&package.path, &session::Options::default()).unwrap();
+    let mut session = Session::open(&package.path, &SessionOptions::default()).unwrap();
     let mut engine = session.engine().unwrap();
     let sampler = Sampler::new(Sampling::GREEDY);
     let mut text = Generation::prefill(&mut engine, sampler, prompt).unwrap();
@@ -60,7 +63,7 @@ fn end_tokens_of_generation_config_end_a_text() {
     std::fs::write(&settings, r#"{"eos_token_id": "x"}"#).unwrap();
     let source = open(folder.path(), None).unwrap();
     let output = folder.path().join("model.omex");
-    let options = Options::default();
+    let options = ConvertOptions::default();
     let refused =
         omex::convert::convert(&*source, "test", "test", &output, &options, &mut |_, _| {});
     assert!(refused.unwrap_err().to_string().contains("generation_config.json: eos_token_id"));
@@ -166,7 +169,7 @@ fn rows_beyond_the_vocabulary_print_nothing() {
     let package = converted(&model);
     let ids = greedy(&package, &[1, 260, 261], 6);
     assert_eq!(ids, [272, 73, 220, 88, 38, 166]);
-    let session = Session::open(&package.path, &session::Options::default()).unwrap();
+    let session = Session::open(&package.path, &SessionOptions::default()).unwrap();
     assert_eq!(session.decode(&ids).unwrap(), session.decode(&ids[1..]).unwrap());
     assert_eq!(session.decode(&[1, 260, 261, 272]).unwrap(), "ab");
 }
@@ -181,7 +184,7 @@ fn blocks_of_several_types_in_one_file() {
     let last: Vec<f32> = last.iter().map(|x| x.as_f64().unwrap() as f32).collect();
     for (precision, bar) in [(Some(Precision::F32), 1e-3), (None, 0.1)] {
         let package = Converted::new(&*source, precision);
-        let mut session = Session::open(&package.path, &session::Options::default()).unwrap();
+        let mut session = Session::open(&package.path, &SessionOptions::default()).unwrap();
         let mut engine = session.engine().unwrap();
         engine.forward(&ids, Wanted::Last).unwrap();
         let largest = last.iter().fold(0f32, |most, x| most.max(x.abs()));

@@ -8,7 +8,7 @@ use omex::pager::{PageSource, Read, Reader};
 use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex::saved_session::SavedSession;
-use omex::session::{Model, Options, OwnedEngine, Session, plan_model};
+use omex::session::{Model, OwnedEngine, Session, SessionOptions, plan_model};
 use omex_core::engine::Engine;
 use omex_core::sample::Sampling;
 use omex_tests::{Converted, Synthetic, convert_from, shipped_model};
@@ -56,16 +56,16 @@ impl Reader for Stopping {
 }
 
 /// The least memory, so that every pass reads weights.
-fn streamed(model: &Path) -> Options {
-    let options = Options {
+fn streamed(model: &Path) -> SessionOptions {
+    let options = SessionOptions {
         pages: Some(PageSource::Read),
         kv: Some(Kv::F16),
         context: Some(96),
         threads: Some(1),
-        ..Options::default()
+        ..SessionOptions::default()
     };
-    match plan_model(model, &Options { memory: Some(1), ..options.clone() }) {
-        Err(Error::Budget { needed, .. }) => Options { memory: Some(needed), ..options },
+    match plan_model(model, &SessionOptions { memory: Some(1), ..options.clone() }) {
+        Err(Error::Budget { needed, .. }) => SessionOptions { memory: Some(needed), ..options },
         other => panic!("{other:?} with a byte of memory"),
     }
 }
@@ -82,7 +82,7 @@ fn a_text_that_is_cancelled_within_a_pass_is_saved_and_goes_on_as_if_it_was_not(
     for left in (1..).step_by(7) {
         let _ = std::fs::remove_file(&file);
         let cancel = Cancel::default();
-        let options = Options { cancel: cancel.clone(), ..options.clone() };
+        let options = SessionOptions { cancel: cancel.clone(), ..options.clone() };
         let mut session = Session::open(&model.path, &options).unwrap();
         session.wrap_reader(|inner| Box::new(Stopping { inner, left, cancel }));
         let saved = Some(SavedSession::open(&file, &session).unwrap());
@@ -111,7 +111,7 @@ fn a_text_that_is_cancelled_within_a_pass_is_saved_and_goes_on_as_if_it_was_not(
 #[test]
 fn a_request_is_cancelled_between_two_passes_and_the_next_one_is_not() {
     let model = convert_from(&shipped_model(), Some(Precision::Int8));
-    let mut session = Session::open(&model.path, &Options::default()).unwrap();
+    let mut session = Session::open(&model.path, &SessionOptions::default()).unwrap();
     let prompt = session.encode("Once upon a time").unwrap();
     let about = session.model();
     let mut engine = session.engine().unwrap();
@@ -138,7 +138,7 @@ fn a_request_is_cancelled_between_two_passes_and_the_next_one_is_not() {
 #[test]
 fn an_engine_that_owns_its_session_goes_to_another_thread_with_its_text() {
     let model = convert_from(&shipped_model(), Some(Precision::Int8));
-    let mut session = Session::open(&model.path, &Options::default()).unwrap();
+    let mut session = Session::open(&model.path, &SessionOptions::default()).unwrap();
     let prompt = session.encode("The robot").unwrap();
     let about = session.model();
     let expected = plainly(&about, &mut session.engine().unwrap(), request(&prompt, 20)).unwrap();
@@ -161,7 +161,7 @@ fn an_engine_that_owns_its_session_goes_to_another_thread_with_its_text() {
 #[test]
 fn what_is_told_is_the_text_and_every_pass() {
     let model = convert_from(&shipped_model(), Some(Precision::Int8));
-    let options = Options { logit_columns: 5, ..Options::default() };
+    let options = SessionOptions { logit_columns: 5, ..SessionOptions::default() };
     let mut session = Session::open(&model.path, &options).unwrap();
     let prompt = session.encode("Tom and Lily and Tom and Lily").unwrap();
     let about = session.model();

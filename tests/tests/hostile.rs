@@ -1,7 +1,7 @@
 //! Whatever a file holds, the answer is an error that names it: no panic, no hang, nothing half-written.
 
 use omex::cancel::Cancel;
-use omex::convert::{Options, convert};
+use omex::convert::{ConvertOptions, convert};
 use omex::dispatch;
 use omex::import::open as open_source;
 use omex::pack::Image;
@@ -693,7 +693,8 @@ fn conversions_that_fail_leave_nothing_behind() {
     let try_it = |bytes: &[u8], what: &str| {
         std::fs::write(&model, bytes).unwrap();
         let Ok(source) = open_source(&model, None) else { return false };
-        let options = Options { precision: Some(Precision::Int8), ..Options::default() };
+        let options =
+            ConvertOptions { precision: Some(Precision::Int8), ..ConvertOptions::default() };
         let converted = convert(&*source, "llama2c", "x", &out, &options, &mut |_, _| {});
         assert_eq!(converted.is_ok(), out.exists(), "{what}");
         if out.exists() {
@@ -723,7 +724,8 @@ fn conversions_that_fail_leave_nothing_behind() {
         std::fs::write(&model, &bad).unwrap();
         let source = open_source(&model, None).unwrap();
         for precision in [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4] {
-            let options = Options { precision: Some(precision), ..Options::default() };
+            let options =
+                ConvertOptions { precision: Some(precision), ..ConvertOptions::default() };
             let converted = convert(&*source, "llama2c", "x", &out, &options, &mut |_, _| {});
             let fits = value == f32::MAX && precision == Precision::F32;
             assert_eq!(converted.is_ok(), fits, "{value} at {precision:?}");

@@ -1,7 +1,7 @@
 //! Integer graphs give TensorFlow Lite's bytes, wherever pages end and however they come.
 
 use omex::compile::compile;
-use omex::convert::{Options, convert};
+use omex::convert::{ConvertOptions, convert};
 use omex::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
 use omex::import;
 use omex::infer::{Input, infer};
@@ -33,7 +33,7 @@ fn array(npz: &Path, name: &str) -> Array {
 
 fn converted(model: &Path, folder: &Path) {
     let source = import::open(model, None).unwrap();
-    convert(&*source, "tflite", "kws", folder, &Options::default(), &mut |_, _| {}).unwrap();
+    convert(&*source, "tflite", "kws", folder, &ConvertOptions::default(), &mut |_, _| {}).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use omex::plan::Kv;
 use omex::quantize::Precision;
-use omex::session::{Options, Session};
+use omex::session::{Session, SessionOptions};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
 use omex_core::pass::Input;
@@ -16,13 +16,13 @@ const COLUMNS: u32 = 16;
 const VOCABULARY: usize = 283;
 
 fn open(model: &Path, context: u32, kv: Kv, threads: usize) -> Session {
-    let options = Options {
+    let options = SessionOptions {
         context: Some(context),
         kv: Some(kv),
         threads: Some(threads),
         logit_columns: COLUMNS,
         sequences: SEQUENCES,
-        ..Options::default()
+        ..SessionOptions::default()
     };
     Session::open(model, &options).unwrap()
 }

@@ -1,7 +1,7 @@
 //! Weights in two planes: the base alone or with the residual, layer by layer, between passes.
 
 use omex::cancel::Cancel;
-use omex::convert::{self, Calibration};
+use omex::convert::{Calibration, ConvertOptions};
 use omex::dispatch;
 use omex::export::gguf;
 use omex::package::Package;
@@ -9,7 +9,7 @@ use omex::pager::PageSource;
 use omex::plan::{MemoryPlan, Residency, RunPrecision};
 use omex::pressure::waiting;
 use omex::quantize::Precision;
-use omex::session::{Options, Session, plan_model};
+use omex::session::{Session, SessionOptions, plan_model};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::image;
 use omex_core::ops::Reads;
@@ -160,7 +160,7 @@ fn large() -> Converted {
     let (precision, calibration) = (Some(Precision::Int4), Calibration::Off);
     Converted::with(
         &source,
-        &convert::Options { precision, residual: true, calibration, ..Default::default() },
+        &ConvertOptions { precision, residual: true, calibration, ..Default::default() },
     )
 }
 
@@ -169,8 +169,11 @@ fn automatic_precision_is_full_where_all_fits_and_base_where_only_that_does() {
     let model = large();
     let plan = |memory, precision| -> MemoryPlan {
         let pages = None;
-        plan_model(&model.path, &Options { memory, precision, pages, ..Options::default() })
-            .unwrap_or_else(|e| panic!("{e}"))
+        plan_model(
+            &model.path,
+            &SessionOptions { memory, precision, pages, ..SessionOptions::default() },
+        )
+        .unwrap_or_else(|e| panic!("{e}"))
     };
     let full = plan(None, RunPrecision::Auto);
     assert_eq!((full.precision, full.residency), (RunPrecision::Full, Residency::Mapped));
@@ -187,7 +190,7 @@ fn automatic_precision_is_full_where_all_fits_and_base_where_only_that_does() {
         assert_eq!(found.residency == Residency::Mapped, residency, "{memory}");
     }
     let plain = Converted::new(&Synthetic::odd(), Some(Precision::Int8));
-    let options = Options { precision: RunPrecision::Base, ..Options::default() };
+    let options = SessionOptions { precision: RunPrecision::Base, ..SessionOptions::default() };
     assert_eq!(plan_model(&plain.path, &options).unwrap().precision, RunPrecision::Full);
 }
 
@@ -218,7 +221,8 @@ fn every_setting_gives_the_same_bits_in_either_precision() {
 fn pressure_leaves_residuals_out_step_by_step_and_relief_brings_them_back() {
     let model = Converted::in_planes(&Synthetic::new(32, 32, 6, 4, 1, 64, 64));
     let open = |precision| {
-        Session::open(&model.path, &Options { precision, ..Options::default() }).unwrap()
+        Session::open(&model.path, &SessionOptions { precision, ..SessionOptions::default() })
+            .unwrap()
     };
     let session = open(RunPrecision::Auto);
     assert!(open(RunPrecision::Full).pressure_watch().is_none());
@@ -277,7 +281,7 @@ fn a_package_in_planes_is_no_gguf() {
 #[test]
 fn layers_are_not_counted_to_128() {
     // The last of 200 layers alone has its corrections, and not those that a set of bits takes it for.
-    let options = convert::Options {
+    let options = ConvertOptions {
         precision: Some(Precision::Int4),
         residual: true,
         calibration: Calibration::Off,

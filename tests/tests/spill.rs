@@ -5,7 +5,7 @@ use omex::pager::PageSource;
 use omex::plan::{Kv, MemoryPlan, Residency};
 use omex::quantize::Precision;
 use omex::saved_session::SavedSession;
-use omex::session::{Options, Session, plan_model};
+use omex::session::{Session, SessionOptions, plan_model};
 use omex::spill::{BLOCK, SpillFile};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
@@ -30,16 +30,16 @@ fn token(i: u32) -> u32 {
 }
 
 /// What the smallest plan needs, which spills all caches.
-fn least(model: &Path, options: &Options) -> u64 {
-    match plan_model(model, &Options { memory: Some(1), ..options.clone() }) {
+fn least(model: &Path, options: &SessionOptions) -> u64 {
+    match plan_model(model, &SessionOptions { memory: Some(1), ..options.clone() }) {
         Err(Error::Budget { needed, .. }) => needed,
         other => panic!("{other:?} with a byte of memory"),
     }
 }
 
-fn options(setting: &Setting<'_>, logit_columns: u32) -> Options {
+fn options(setting: &Setting<'_>, logit_columns: u32) -> SessionOptions {
     let (context, kv, pages) = (setting.context, setting.kv, setting.pages);
-    Options { context, kv, pages, logit_columns, ..Options::default() }
+    SessionOptions { context, kv, pages, logit_columns, ..SessionOptions::default() }
 }
 
 /// The setting with the smallest budget, and room for a few caches or as many bytes of weights; and
@@ -48,7 +48,8 @@ fn spilling<'s>(model: &Path, setting: Setting<'s>, columns: u32, more: u64) -> 
     let options = options(&setting, columns);
     let least = least(model, &options);
     let spilled = |memory| {
-        let plan = plan_model(model, &Options { memory: Some(memory), ..options.clone() }).unwrap();
+        let plan =
+            plan_model(model, &SessionOptions { memory: Some(memory), ..options.clone() }).unwrap();
         plan.kv_spill.unwrap_or_else(|| panic!("nothing is spilled: {plan:?}"))
     };
     let all = spilled(least);
@@ -281,12 +282,12 @@ fn what_is_not_written_ends_the_text() {
 #[test]
 fn the_planner_spills_only_what_fits_in_no_other_way() {
     let model = &synthetic().path;
-    let plan = |options: &Options| plan_model(model, options);
-    let asked = Options { context: Some(CONTEXT), ..Options::default() };
+    let plan = |options: &SessionOptions| plan_model(model, options);
+    let asked = SessionOptions { context: Some(CONTEXT), ..SessionOptions::default() };
     let whole = plan(&asked).unwrap();
     assert!(whole.kv_spill.is_none() && whole.kv_format == Kv::F16);
     let least = least(model, &asked);
-    let at = |memory| plan(&Options { memory: Some(memory), ..asked.clone() });
+    let at = |memory| plan(&SessionOptions { memory: Some(memory), ..asked.clone() });
     let spills = |memory| at(memory).unwrap().kv_spill.is_some();
     assert!(spills(least) && !spills(whole.total));
     // The most memory that still spills: beyond, the smaller format streams without.
@@ -305,9 +306,9 @@ fn the_planner_spills_only_what_fits_in_no_other_way() {
     };
     assert!([&whole, &spilled, &kept].into_iter().all(adds_up));
     // A context that nobody asked for shrinks, and several texts are refused.
-    let free = Options { memory: Some(range.start), ..Options::default() };
+    let free = SessionOptions { memory: Some(range.start), ..SessionOptions::default() };
     let shorter = plan(&free).unwrap();
     assert!(shorter.kv_spill.is_none() && shorter.context < CONTEXT, "{shorter:?}");
-    let several = Options { memory: Some(range.start), sequences: 2, ..asked.clone() };
+    let several = SessionOptions { memory: Some(range.start), sequences: 2, ..asked.clone() };
     assert!(matches!(plan(&several), Err(Error::Budget { .. })));
 }

@@ -2,7 +2,7 @@
 
 use half::f16;
 use omex::Result;
-use omex::convert::{Calibration, Options, convert};
+use omex::convert::{Calibration, ConvertOptions, convert};
 use omex::import::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use omex::quantize::Precision;
 use omex_tests::Synthetic;
@@ -69,7 +69,7 @@ const DOWN: &str = "model.layers.1.mlp.down_proj.weight";
 const NORM: &str = "model.layers.2.input_layernorm.weight";
 
 /// What converting says, or nothing where it goes well.
-fn said(source: &Changed, options: &Options<'_>) -> String {
+fn said(source: &Changed, options: &ConvertOptions<'_>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("m.omex");
     let converted = convert(source, "test", "test", &output, options, &mut |_, _| {});
@@ -84,12 +84,16 @@ fn numbers_that_are_none_or_infinite() {
             let source = Changed { model: Synthetic::odd(), tensor, row, column, value };
             let place = format!("synthetic: {tensor}: row {row}, column {column}: found {value}");
             for precision in [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4] {
-                let options = Options { precision: Some(precision), ..Options::default() };
+                let options =
+                    ConvertOptions { precision: Some(precision), ..ConvertOptions::default() };
                 let said = said(&source, &options);
                 assert!(said.contains(&place), "{precision:?}: {said}");
             }
             let precision = Some(Precision::Int4);
-            let said = said(&source, &Options { precision, residual: true, ..Options::default() });
+            let said = said(
+                &source,
+                &ConvertOptions { precision, residual: true, ..ConvertOptions::default() },
+            );
             assert!(said.contains(&place), "in planes: {said}");
         }
     }
@@ -110,7 +114,7 @@ fn numbers_beyond_the_range_of_their_format() {
         let source = Changed { model: Synthetic::odd(), tensor: DOWN, row: 7, column: 40, value };
         for precision in [F32, F16, Int8, Int4] {
             let (calibration, precision) = (Calibration::Off, Some(precision));
-            let options = Options { precision, calibration, ..Options::default() };
+            let options = ConvertOptions { precision, calibration, ..ConvertOptions::default() };
             let said = said(&source, &options);
             assert_eq!(
                 said.is_empty(),
@@ -131,7 +135,7 @@ fn scales_that_are_no_numbers() {
     for value in [f32::NAN, f32::INFINITY] {
         let model = Synthetic::new(128, 352, 2, 4, 2, 300, 64).in_q8_0();
         let source = Changed { model, tensor: DOWN, row: 7, column: 64, value };
-        let said = said(&source, &Options::default());
+        let said = said(&source, &ConvertOptions::default());
         assert!(said.contains(&format!("{DOWN}: row 7, column 64: found {value}")), "{said}");
     }
 }

@@ -3,8 +3,8 @@
 use crate::command::Command;
 use crate::failure::Failure;
 use crate::host;
-use crate::medium::Medium;
 use crate::image::{Image, split};
+use crate::medium::Medium;
 use crate::report::Report;
 use crate::text::{Ids, Text};
 use omex_core::engine::{Engine, Model};

@@ -5,8 +5,8 @@
 
 use crate::failure::Failure;
 use crate::host::{self, File};
-use crate::medium::Medium;
 use crate::image::Image;
+use crate::medium::Medium;
 use crate::report::Report;
 use core::ffi::CStr;
 use omex_core::engine::{Engine, Model};

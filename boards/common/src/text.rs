@@ -8,7 +8,8 @@ use omex_core::error::{LoadError, Section};
 use omex_core::image::{self, Extent};
 use omex_core::simd::PORTABLE;
 use omex_core::token::{
-    DecodeError, Decoder, EncodeError, Full, Options, SourceError, Symbol, TableSource, Tokenizer,
+    DecodeError, Decoder, EncodeError, EncodeOptions, Full, SourceError, Symbol, TableSource,
+    Tokenizer,
 };
 use omex_hal::Pager;
 use omex_hal_adapters::BLOCK_BYTES;
@@ -69,7 +70,7 @@ impl<P: Pager> Text<P> {
                 let tokenizer = self.tokenizer.as_mut().ok_or(Failure::Task(NO_TOKENIZER))?;
                 let mut scratch = [Symbol::EMPTY; WORD_SYMBOLS];
                 let sink = |id| ids.push(id).map_err(|_| Full);
-                tokenizer.encode(text, Options::default(), &mut scratch, sink)?;
+                tokenizer.encode(text, EncodeOptions::default(), &mut scratch, sink)?;
             }
         }
         if let Some(tokenizer) = &mut self.tokenizer {

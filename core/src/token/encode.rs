@@ -6,7 +6,7 @@ use super::layout::{Kind, MAX_ADDED, added, flag};
 use super::merge::{Symbol, merge};
 use super::source::{SourceError, TableSource};
 use super::tables::{Added, Header, Pass, Tables};
-use super::{Encoded, Options};
+use super::{EncodeOptions, Encoded};
 use core::iter;
 
 /// Scratch memory is at least this many symbols.
@@ -226,7 +226,11 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         })
     }
 
-    pub(super) fn run(mut self, text: &str, options: Options) -> Result<Encoded, EncodeError> {
+    pub(super) fn run(
+        mut self,
+        text: &str,
+        options: EncodeOptions,
+    ) -> Result<Encoded, EncodeError> {
         let (before, after) = (self.tables.header.before, self.tables.header.after);
         if options.add_special {
             self.template(0, before)?;
@@ -244,7 +248,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         pass: Pass,
         text: &str,
         first: bool,
-        options: Options,
+        options: EncodeOptions,
     ) -> Result<(), EncodeError> {
         if text.is_empty() {
             return Ok(());
@@ -284,7 +288,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         text: &str,
         first: bool,
         prefix: bool,
-        options: Options,
+        options: EncodeOptions,
     ) -> Result<(), EncodeError> {
         match search.pass {
             Pass::First => self.around(Pass::Second, text, first, options),

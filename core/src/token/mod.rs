@@ -6,10 +6,10 @@
 //! fallback, and GPT-2's BPE over bytes.
 //!
 //! ```
-//! # use omex_core::token::{EncodeError, Options, Symbol, TableSource, Tokenizer};
+//! # use omex_core::token::{EncodeError, EncodeOptions, Symbol, TableSource, Tokenizer};
 //! fn count<S: TableSource>(tokenizer: &mut Tokenizer<S>, text: &str) -> Result<u32, EncodeError> {
 //!     let mut scratch = [Symbol::EMPTY; 64];
-//!     let encoded = tokenizer.encode(text, Options::default(), &mut scratch, |_id| Ok(()))?;
+//!     let encoded = tokenizer.encode(text, EncodeOptions::default(), &mut scratch, |_id| Ok(()))?;
 //!     Ok(encoded.ids)
 //! }
 //! ```
@@ -36,14 +36,14 @@ pub use source::{SourceError, TableSource};
 
 /// What to make of special tokens while encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct EncodeOptions {
     /// Put the template's ids (beginning and end of text) around the text's.
     pub add_special: bool,
     /// Recognise special tokens written out in the text. Switch it off for text from strangers.
     pub parse_special: bool,
 }
 
-impl Default for Options {
+impl Default for EncodeOptions {
     fn default() -> Self {
         Self { add_special: true, parse_special: true }
     }
@@ -104,7 +104,7 @@ impl<S: TableSource> Tokenizer<S> {
     pub fn encode(
         &mut self,
         text: &str,
-        options: Options,
+        options: EncodeOptions,
         scratch: &mut [Symbol],
         sink: impl FnMut(u32) -> Result<(), Full>,
     ) -> Result<Encoded, EncodeError> {
@@ -122,7 +122,7 @@ impl<S: TableSource> Tokenizer<S> {
     pub fn encode_cached(
         &mut self,
         text: &str,
-        options: Options,
+        options: EncodeOptions,
         scratch: &mut [Symbol],
         cache: &mut [CachedWord],
         sink: impl FnMut(u32) -> Result<(), Full>,
@@ -137,7 +137,7 @@ impl<S: TableSource> Tokenizer<S> {
     pub fn encode_into(
         &mut self,
         text: &str,
-        options: Options,
+        options: EncodeOptions,
         scratch: &mut [Symbol],
         ids: &mut [u32],
     ) -> Result<Encoded, EncodeError> {

@@ -6,7 +6,7 @@ use crate::tokenizer::TEXT_BYTES;
 use crate::{sampling, tokenizer};
 use omex_core::pass::LAST_POSITION;
 use omex_core::sample::Sampling;
-use omex_core::token::{self, Tokenizer};
+use omex_core::token::{EncodeOptions, Tokenizer};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::sync::Arc;
 
@@ -169,7 +169,7 @@ impl Requests<'_> {
         let Some(tokenizer) = &mut self.tokenizer else {
             return Err("the model has no tokenizer, expected ids instead of a prompt".into());
         };
-        let options = token::Options { add_special: true, parse_special };
+        let options = EncodeOptions { add_special: true, parse_special };
         let left = self.for_texts.saturating_sub(held.saturating_sub(TEXT_BYTES));
         let ids =
             tokenizer::encode_within(tokenizer, text, options, left).map_err(|e| e.to_string())?;

@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::plan::{Kv, Residency};
 use crate::profile::{cache_folder, cores};
 use crate::scratch::ScratchFolder;
-use crate::session::{Options, Session, plan_model};
+use crate::session::{Session, SessionOptions, plan_model};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -156,7 +156,7 @@ pub struct Rate {
 /// A model that can't be run or written, another program that fails, being cancelled.
 pub fn compare(
     model: &Path,
-    options: &Options,
+    options: &SessionOptions,
     work: &Work,
     peers: Peers,
     gguf: Option<&Path>,

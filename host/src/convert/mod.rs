@@ -15,7 +15,7 @@ use crate::import::{Container, TokenizerSource};
 use crate::package::{Architecture, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex};
 use crate::quantize::{Compensation, Precision};
 use crate::scratch::ScratchFolder;
-use crate::session::{self, Session};
+use crate::session::{Session, SessionOptions};
 use crate::tokenizer::Spec;
 use crate::{Error, Result, calibrate, input};
 use ends::end_tokens;
@@ -28,7 +28,7 @@ use weights::WeightLayout;
 
 /// How a model is converted.
 #[derive(Clone, Debug, Default)]
-pub struct Options<'o> {
+pub struct ConvertOptions<'o> {
     /// Precision of the matrices. Without one, those that are quantized already stay as they are,
     /// and the others become int8.
     pub precision: Option<Precision>,
@@ -87,7 +87,7 @@ pub fn convert(
     source_format: &str,
     name: &str,
     output: &Path,
-    options: &Options<'_>,
+    options: &ConvertOptions<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Package> {
     check_output(output, options.force)?;
@@ -129,7 +129,7 @@ struct Job<'j> {
     blueprint: &'j Blueprint,
     source_format: &'j str,
     name: &'j str,
-    options: &'j Options<'j>,
+    options: &'j ConvertOptions<'j>,
 }
 
 impl Job<'_> {
@@ -180,7 +180,7 @@ impl Job<'_> {
         let layout = WeightLayout::new(self.source, self.blueprint, int8, false);
         self.write(&layout, &Compensations::new(), &path, &mut |_, _| {})?;
         let context = self.blueprint.graph.context_length.min(512);
-        let options = session::Options {
+        let options = SessionOptions {
             context: Some(context),
             cancel: self.options.cancel.clone(),
             ..Default::default()

@@ -1,6 +1,6 @@
 //! What is decided without being asked for and changes texts: whoever runs a model should hear of it.
 
-use super::{Model, Options, Tables};
+use super::{Model, SessionOptions, Tables};
 use crate::Result;
 use crate::plan::{MemoryPlan, RunPrecision};
 use omex_core::state::State;
@@ -10,7 +10,7 @@ impl Tables {
     ///
     /// # Errors
     /// Those of [`Self::plan`].
-    pub fn decisions(&self, plan: &MemoryPlan, options: &Options) -> Result<Vec<String>> {
+    pub fn decisions(&self, plan: &MemoryPlan, options: &SessionOptions) -> Result<Vec<String>> {
         let mut said = forced(plan, &self.plan_within(None, options)?);
         let trained = self.program()?.header().context_length;
         if let Some(context) = options.context.filter(|context| 0 < trained && trained < *context) {

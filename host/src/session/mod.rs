@@ -12,7 +12,7 @@ mod tables;
 use caches::Caches;
 pub use model::Model;
 pub(crate) use model::holds_only_keys;
-pub use options::Options;
+pub use options::SessionOptions;
 pub use owned::OwnedEngine;
 use pages::{Pages, Source};
 pub use tables::{Tables, plan_model};
@@ -57,7 +57,7 @@ impl Session {
     ///
     /// # Errors
     /// Files that are malformed, or a budget that is too small.
-    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+    pub fn open(path: &Path, options: &SessionOptions) -> Result<Self> {
         Self::new(Tables::open(path)?, options)
     }
 
@@ -65,7 +65,7 @@ impl Session {
     ///
     /// # Errors
     /// Those of [`Self::open`].
-    pub fn new(tables: Tables, options: &Options) -> Result<Self> {
+    pub fn new(tables: Tables, options: &SessionOptions) -> Result<Self> {
         let plan = tables.plan(options)?;
         Self::with_plan(tables, plan, options)
     }
@@ -74,7 +74,7 @@ impl Session {
     ///
     /// # Errors
     /// Those of [`Self::open`], but for those of planning.
-    pub fn with_plan(tables: Tables, plan: MemoryPlan, options: &Options) -> Result<Self> {
+    pub fn with_plan(tables: Tables, plan: MemoryPlan, options: &SessionOptions) -> Result<Self> {
         let caches = tables.caches(&plan)?;
         let lent = match &caches {
             Caches::Lending(caches) => caches.lent(),
@@ -176,7 +176,7 @@ impl Session {
 fn watch(
     program: &Program<'_>,
     plan: &MemoryPlan,
-    options: &Options,
+    options: &SessionOptions,
     pager: &Source,
 ) -> Option<PressureWatch> {
     // Streamed weights take no more memory than planned, whatever their planes.

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 use omex_core::error::RunError;
 use omex_core::program::Program;
 use omex_core::state::State;
-use omex_core::token::{self, Tokenizer};
+use omex_core::token::{EncodeOptions, Tokenizer};
 use omex_hal::{PageError, PageErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl Model {
     /// # Errors
     /// A model without a tokenizer, damaged tables, or a text too long for the budget.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.tables.encode(text, token::Options::default(), self.for_texts)
+        self.tables.encode(text, EncodeOptions::default(), self.for_texts)
     }
 
     /// The text of some tokens; one outside of the vocabulary has none.

@@ -6,7 +6,7 @@ use crate::plan::{Kv, RunPrecision};
 
 /// How a model is to be run.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct SessionOptions {
     /// Bytes that may be used; if `None`, all, or what is available where the plan needs more.
     pub memory: Option<u64>,
     /// Positions of the KV cache; the planner chooses if `None`. An image was packed for some.

@@ -2,7 +2,7 @@
 
 use super::caches::Caches;
 use super::failure::failure_of;
-use super::options::Options;
+use super::options::SessionOptions;
 use super::pages::Source;
 use crate::compile::Compiled;
 use crate::lending::{LendingCaches, Lent};
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 use omex_core::arena::Plan;
 use omex_core::error::{LoadError, RunError};
 use omex_core::program::Program;
-use omex_core::token::{self, Decoder, Tokenizer};
+use omex_core::token::{Decoder, EncodeOptions, Tokenizer};
 use omex_hal::Pager;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ const STREAMING_TIME: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// Those of [`Session::open`](super::Session::open).
-pub fn plan_model(path: &Path, options: &Options) -> Result<MemoryPlan> {
+pub fn plan_model(path: &Path, options: &SessionOptions) -> Result<MemoryPlan> {
     Tables::open(path)?.plan(options)
 }
 
@@ -129,7 +129,7 @@ impl Tables {
     ///
     /// # Errors
     /// A model without a tokenizer, damaged tables, or a text that takes more memory.
-    pub fn encode(&self, text: &str, options: token::Options, most: u64) -> Result<Vec<u32>> {
+    pub fn encode(&self, text: &str, options: EncodeOptions, most: u64) -> Result<Vec<u32>> {
         let encoded = tokenizer::encode_within(&mut self.tokenizer()?, text, options, most);
         encoded.map_err(|error| match error {
             NotEncoded::Tables(error) => self.bad_tokenizer(&error),
@@ -165,7 +165,7 @@ impl Tables {
     ///
     /// # Errors
     /// Weights that do not stream or can't be read; being cancelled.
-    pub fn streaming_bandwidth(&self, plan: &MemoryPlan, options: &Options) -> Result<f64> {
+    pub fn streaming_bandwidth(&self, plan: &MemoryPlan, options: &SessionOptions) -> Result<f64> {
         let (source, _) =
             self.source(&MemoryPlan { room_to_pin: 0, ..*plan }, options, Lent::default())?;
         let Source::Stream(mut pager) = source else {
@@ -214,7 +214,7 @@ impl Tables {
     pub(super) fn source(
         &self,
         plan: &MemoryPlan,
-        options: &Options,
+        options: &SessionOptions,
         lent: Lent,
     ) -> Result<(Source, PageSource)> {
         let (space, precision) = (&self.space, plan.precision);
@@ -260,7 +260,7 @@ impl Tables {
     }
 
     /// The most that a plan may need where no budget is given: nearly all of what is available.
-    fn most(options: &Options) -> Option<u64> {
+    fn most(options: &SessionOptions) -> Option<u64> {
         let most = crate::memory::usable()?;
         (options.pages != Some(PageSource::Mmap)).then_some(most)
     }
@@ -269,7 +269,7 @@ impl Tables {
     ///
     /// # Errors
     /// A budget that is too small, or what an image was not packed with.
-    pub fn plan(&self, options: &Options) -> Result<MemoryPlan> {
+    pub fn plan(&self, options: &SessionOptions) -> Result<MemoryPlan> {
         let planned = self.plan_within(options.memory, options)?;
         match (options.memory, Self::most(options)) {
             (None, Some(most)) if planned.total > most => self.plan_within(Some(most), options),
@@ -278,7 +278,11 @@ impl Tables {
     }
 
     /// As [`Self::plan`], within these bytes.
-    pub(super) fn plan_within(&self, memory: Option<u64>, options: &Options) -> Result<MemoryPlan> {
+    pub(super) fn plan_within(
+        &self,
+        memory: Option<u64>,
+        options: &SessionOptions,
+    ) -> Result<MemoryPlan> {
         let program = self.program()?;
         if let Some(fixed) = self.fixed {
             agrees(&self.path, &fixed, options)?;
@@ -300,7 +304,7 @@ impl Tables {
 }
 
 /// Refuses options that an image was not packed with.
-fn agrees(path: &Path, fixed: &Plan, options: &Options) -> Result<()> {
+fn agrees(path: &Path, fixed: &Plan, options: &SessionOptions) -> Result<()> {
     let (image, packed) = (path.display(), Kv::from(fixed.kv_format));
     if let Some(kv) = options.kv.filter(|kv| *kv != packed) {
         return Err(Error::Usage(format!(

@@ -6,7 +6,7 @@ use omex_core::token::layout::{
     BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_TEMPLATE, NONE,
     OFFSET_MASK, SPECIAL, VERSION, added, field, flag, homes, key, word_key,
 };
-use omex_core::token::{MIN_SCRATCH, Options, Symbol, Tokenizer};
+use omex_core::token::{EncodeOptions, MIN_SCRATCH, Symbol, Tokenizer};
 use regex_syntax::hir::{Class, HirKind};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -288,7 +288,7 @@ fn whole_words(spec: &Spec) -> Result<Vec<Entry>> {
         )
     };
     let mut tokenizer = Tokenizer::open(section.as_slice()).map_err(|e| broken(e.to_string()))?;
-    let options = Options { add_special: false, parse_special: false };
+    let options = EncodeOptions { add_special: false, parse_special: false };
     let added: BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
     let ignore_merges = spec.ignore_merges && spec.kind == Kind::Bytes;
     // Where unknown characters merge with others, a word may depend on the one before it.

@@ -2,7 +2,7 @@
 
 use super::nfc;
 use omex_core::token::{
-    CachedWord, EncodeError, Full, MIN_SCRATCH, Options, Symbol, TableSource, Tokenizer,
+    CachedWord, EncodeError, EncodeOptions, Full, MIN_SCRATCH, Symbol, TableSource, Tokenizer,
 };
 
 /// Words that encoding a text keeps: 256 KiB.
@@ -45,7 +45,7 @@ pub enum NotEncoded {
 pub fn encode<S: TableSource>(
     tokenizer: &mut Tokenizer<S>,
     text: &str,
-    options: Options,
+    options: EncodeOptions,
 ) -> Result<Vec<u32>, NotEncoded> {
     encode_within(tokenizer, text, options, u64::MAX)
 }
@@ -58,7 +58,7 @@ pub fn encode<S: TableSource>(
 pub fn encode_within<S: TableSource>(
     tokenizer: &mut Tokenizer<S>,
     text: &str,
-    options: Options,
+    options: EncodeOptions,
     most: u64,
 ) -> Result<Vec<u32>, NotEncoded> {
     let length = text.len() as u64;

@@ -1,7 +1,7 @@
 //! Small tokenizers for tests, made of GGUF vocabularies so that no file is needed.
 
 use omex::tokenizer::{GgufVocabulary, Spec};
-use omex_core::token::{Decoder, Options, Symbol, TableSource, Tokenizer};
+use omex_core::token::{Decoder, EncodeOptions, Symbol, TableSource, Tokenizer};
 use std::path::Path;
 
 /// Pieces that merge into longer ones, down to single characters.
@@ -109,7 +109,7 @@ pub(crate) fn encode<S: TableSource>(
 ) -> (Vec<u32>, u32) {
     let mut scratch = vec![Symbol::EMPTY; symbols];
     let mut ids = Vec::new();
-    let options = Options { add_special: false, parse_special: false };
+    let options = EncodeOptions { add_special: false, parse_special: false };
     let encoded = tokenizer.encode(text, options, &mut scratch, |id| {
         ids.push(id);
         Ok(())

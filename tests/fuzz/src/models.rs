@@ -2,7 +2,7 @@
 
 use crate::{package, split_at_zero, split_sized};
 use omex::cancel::Cancel;
-use omex::convert::{Options, convert};
+use omex::convert::{ConvertOptions, convert};
 use omex::import::{SourceFormat, open};
 use std::fs;
 use std::path::Path;
@@ -48,7 +48,7 @@ fn import(path: &Path, format: SourceFormat) {
         &format.to_string(),
         "fuzz",
         &output,
-        &Options::default(),
+        &ConvertOptions::default(),
         &mut |_, _| {},
     );
     // The package is there, or nothing is.

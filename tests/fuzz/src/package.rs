@@ -4,7 +4,7 @@ use crate::image::{MAX_WORK, work};
 use crate::{seeds, split_at_zero};
 use omex::cancel::Cancel;
 use omex::package::{Package, renew_checksums, validate::validate};
-use omex::session::{Options, Session};
+use omex::session::{Session, SessionOptions};
 use std::cell::OnceCell;
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,8 @@ pub fn package(data: &[u8]) {
 
 /// Runs a token, if that is little work.
 pub(crate) fn run(path: &Path) {
-    let options = Options { memory: Some(4 << 20), threads: Some(1), ..Options::default() };
+    let options =
+        SessionOptions { memory: Some(4 << 20), threads: Some(1), ..SessionOptions::default() };
     let Ok(mut session) = Session::open(path, &options) else { return };
     if session.program().is_ok_and(|program| work(&program) <= MAX_WORK) {
         // Weights may be damaged or infinite.

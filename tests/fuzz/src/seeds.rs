@@ -5,7 +5,7 @@
 
 use half::f16;
 use omex::cancel::Cancel;
-use omex::convert::{Options, convert};
+use omex::convert::{ConvertOptions, convert};
 use omex::import::{SourceFormat, open};
 use omex::pack::{Target, pack};
 use omex::package::Package;
@@ -297,7 +297,7 @@ fn converted(kind: u32) -> TempDir {
     let (model, package) = (folder.path().join("model.gguf"), folder.path().join("package"));
     fs::write(&model, gguf(shape, kind)).unwrap();
     let source = open(&model, Some(SourceFormat::Gguf)).unwrap();
-    let options = Options { precision, ..Options::default() };
+    let options = ConvertOptions { precision, ..ConvertOptions::default() };
     convert(&*source, "gguf", "seed", &package, &options, &mut |_, _| {}).unwrap();
     let alone = tempfile::tempdir().unwrap();
     for entry in ["metadata.json", "graph.json", "weights", "tokenizer"] {

@@ -2,7 +2,7 @@
 
 use crate::split_sized;
 use omex::tokenizer::{Spec, compile};
-use omex_core::token::{CachedWord, Decoder, Options, Symbol, Tokenizer};
+use omex_core::token::{CachedWord, Decoder, EncodeOptions, Symbol, Tokenizer};
 use std::path::Path;
 
 /// The length of a text in two bytes, the text, and a compiled section.
@@ -25,7 +25,7 @@ fn exercise(section: &[u8], text: &str) {
         let mut scratch = vec![Symbol::EMPTY; symbols];
         let mut ids = vec![];
         for parse_special in [false, true] {
-            let options = Options { add_special: parse_special, parse_special };
+            let options = EncodeOptions { add_special: parse_special, parse_special };
             // Tables that are damaged give an error.
             let _ = tokenizer.encode(text, options, &mut scratch, |id| {
                 ids.push(id);

@@ -5,7 +5,7 @@ use super::sampling::SamplingArgs;
 use super::text::TextArgs;
 use crate::{output, signals};
 use omex::batch::{self, Defaults, Event, Prompts, Summary};
-use omex::session::{Options, Tables};
+use omex::session::{SessionOptions, Tables};
 use omex::{Error, Result};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -104,9 +104,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    fn options(&self, prompts: &Prompts, sequences: u32) -> Options {
+    fn options(&self, prompts: &Prompts, sequences: u32) -> SessionOptions {
         let texts = batch::text_bytes(prompts, sequences, self.machine.memory);
-        Options { sequences, texts, ..self.machine.options(sequences) }
+        SessionOptions { sequences, texts, ..self.machine.options(sequences) }
     }
 
     /// As many texts at once as leave the plan of one as it is: company must not cost a text its

@@ -1,7 +1,7 @@
 //! `omex convert`.
 
 use crate::{bytes, output, signals};
-use omex::convert::{Calibration, Options, TokenizerChoice, convert};
+use omex::convert::{Calibration, ConvertOptions, TokenizerChoice, convert};
 use omex::import::{self, SourceFormat};
 use omex::package::Package;
 use omex::quantize::Precision;
@@ -123,7 +123,7 @@ fn convert_to(args: &Args, output: &Path) -> Result<Package> {
     };
     let source = import::open(&args.model_path, Some(format))?;
     let name = import::model_name(&args.model_path);
-    let options = Options {
+    let options = ConvertOptions {
         precision: args.quantization.map(|(precision, _)| precision),
         residual: args.quantization.is_some_and(|(_, residual)| residual),
         tokenizer: match &args.tokenizer {

@@ -6,7 +6,7 @@ use crate::{bytes, output, signals};
 use omex::draft::Drafting;
 use omex::generate::Request;
 use omex::profile::cache_folder;
-use omex::session::{Options, Session};
+use omex::session::{Session, SessionOptions};
 use omex::{Error, Result};
 use omex_core::sample::Sampling;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,10 @@ pub(crate) fn main() -> Result<()> {
     let package = place()?;
     let start = Instant::now();
     convert_model(&package)?;
-    let mut session =
-        Session::open(&package, &Options { cancel: signals::cancel(), ..Options::default() })?;
+    let mut session = Session::open(
+        &package,
+        &SessionOptions { cancel: signals::cancel(), ..SessionOptions::default() },
+    )?;
     let plan = *session.plan();
     output::note(&format!(
         "models/tiny-stories -> {}: {} of weights, {} planned in all\n",

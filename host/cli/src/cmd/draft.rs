@@ -4,7 +4,7 @@ use super::{Machine, parse_ids};
 use crate::bytes;
 use omex::draft::{Drafter, Drafting, ModelDrafter, Recorded, check_vocabularies};
 use omex::plan::Residency;
-use omex::session::{Options, Session, Tables};
+use omex::session::{Session, SessionOptions, Tables};
 use omex::{Error, Result, input};
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ impl DraftArgs {
     }
 
     fn open_model(&self, machine: &Machine, tables: Tables, texts: u64) -> Result<Session> {
-        let mut options = Options { texts, ..machine.options(1) };
+        let mut options = SessionOptions { texts, ..machine.options(1) };
         if self.draft != Source::None || self.draft_ids.is_some() {
             options = with_drafts(&tables, options, self.draft_width)?;
         }
@@ -126,13 +126,17 @@ impl DraftArgs {
 
 /// The options with room for the logits of drafted tokens: of as many as leave the plan as it is,
 /// since a draft must not cost the text its context or its precision.
-pub(super) fn with_drafts(tables: &Tables, plain: Options, most: Option<u32>) -> Result<Options> {
+pub(super) fn with_drafts(
+    tables: &Tables,
+    plain: SessionOptions,
+    most: Option<u32>,
+) -> Result<SessionOptions> {
     let plan = tables.plan(&plain)?;
     let default = if plan.residency == Residency::Mapped { 8 } else { 16 };
-    let with = |width| Options { logit_columns: 1 + width, ..plain.clone() };
+    let with = |width| SessionOptions { logit_columns: 1 + width, ..plain.clone() };
     let widths =
         std::iter::successors(Some(most.unwrap_or(default)), |w| Some(w / 2).filter(|w| *w > 0));
-    let leaves_plan = |options: &Options| {
+    let leaves_plan = |options: &SessionOptions| {
         tables.plan(options).is_ok_and(|with_drafts| with_drafts.agrees_with(&plan))
     };
     Ok(widths.map(with).find(leaves_plan).unwrap_or_else(|| plain.clone()))

@@ -5,7 +5,7 @@ use super::{Machine, logits::COLUMNS};
 use crate::{output, standard_input};
 use omex::generate::forward;
 use omex::plan::RunPrecision;
-use omex::session::{Options, Tables};
+use omex::session::{SessionOptions, Tables};
 use omex::{Error, Result, input};
 use omex_core::engine::Wanted;
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             "give a longer text",
         ));
     }
-    let options = Options { texts: kept_bytes("", &ids), ..machine.options(COLUMNS) };
+    let options = SessionOptions { texts: kept_bytes("", &ids), ..machine.options(COLUMNS) };
     let mut session = machine.session(tables, &options)?;
     let window = session.plan().context as usize;
     let precision = session.plan().precision;

@@ -5,7 +5,7 @@ use super::{Machine, parse_ids};
 use crate::{bytes, output, standard_input};
 use omex::Result;
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
-use omex::session::{Options, Tables};
+use omex::session::{SessionOptions, Tables};
 use omex::trace::{Sample, Summary, Trace, Use, trace};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         None => args.text.encode(memory, &tables, &given, true)?,
     };
     let texts = kept_bytes(&given, &prompt);
-    let options = Options { texts, ..args.machine.options(1) };
+    let options = SessionOptions { texts, ..args.machine.options(1) };
     let mut session = args.machine.session(tables, &options)?;
     args.machine.tell_of_prompt(&session, prompt.len(), args.max_tokens as usize)?;
     let trace = trace(&mut session, &prompt, args.max_tokens as usize, args.machine.memory)?;

@@ -28,7 +28,7 @@ use crate::{bytes, choices, output, signals};
 use clap::Args;
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
-use omex::session::{Model, Options, Session, Tables};
+use omex::session::{Model, Session, SessionOptions, Tables};
 use omex::{Error, Result};
 use std::path::Path;
 
@@ -63,8 +63,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    fn options(&self, logit_columns: u32) -> Options {
-        Options {
+    fn options(&self, logit_columns: u32) -> SessionOptions {
+        SessionOptions {
             memory: self.memory,
             context: self.context,
             kv: self.kv,
@@ -88,7 +88,7 @@ impl Machine {
     }
 
     /// Opens a model whose tables are open, and tells what of it was decided.
-    fn session(&self, tables: Tables, options: &Options) -> Result<Session> {
+    fn session(&self, tables: Tables, options: &SessionOptions) -> Result<Session> {
         let plan = tables.plan(options)?;
         let decisions = tables.decisions(&plan, options)?;
         decisions.into_iter().try_for_each(|decision| self.tell(&decision))?;

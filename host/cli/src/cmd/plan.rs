@@ -10,7 +10,7 @@ use omex::experts::ExpertMemory;
 use omex::forecast::{Forecast, forecast};
 use omex::plan::{KvSpill, MemoryPlan, Residency, RunPrecision};
 use omex::profile::Profile;
-use omex::session::{Options, Tables};
+use omex::session::{SessionOptions, Tables};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -86,7 +86,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let costs = |plan: &MemoryPlan| forecast(profile.as_ref()?, &program, plan, threads);
     let more = options.memory.filter(|_| plan.reads_storage()).map(|memory| memory + ANOTHER_GB);
     let larger = match more {
-        Some(memory) => costs(&tables.plan(&Options { memory: Some(memory), ..options })?),
+        Some(memory) => costs(&tables.plan(&SessionOptions { memory: Some(memory), ..options })?),
         None => None,
     };
     let forecast = costs(&plan);
@@ -101,7 +101,7 @@ impl Args {
         &self,
         tables: &Tables,
         plan: &MemoryPlan,
-        options: &Options,
+        options: &SessionOptions,
     ) -> Result<Option<Profile>> {
         match (&self.profile, self.device) {
             (Some(file), _) => {

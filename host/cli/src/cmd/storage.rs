@@ -5,7 +5,7 @@ use omex::Result;
 use omex::forecast::Forecast;
 use omex::plan::MemoryPlan;
 use omex::profile::Profile;
-use omex::session::{Options, Tables};
+use omex::session::{SessionOptions, Tables};
 
 /// What is said of figures that may be too low.
 pub(super) const DISTURBED: &str = "note: other programs ran while this machine was measured; omex \
@@ -26,7 +26,7 @@ impl StorageArgs {
         &self,
         tables: &Tables,
         plan: &MemoryPlan,
-        options: &Options,
+        options: &SessionOptions,
     ) -> Result<Profile> {
         if !Profile::is_kept() {
             output::note("note: measuring this machine, which takes up to a minute, once");

@@ -4,7 +4,7 @@ use crate::output;
 use omex::Result;
 use omex::session::Tables;
 use omex::tokenizer::{TEXT_BYTES, doubled};
-use omex_core::token::Options;
+use omex_core::token::EncodeOptions;
 
 /// How a text becomes tokens: shared by the commands that take one.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,7 +29,7 @@ impl TextArgs {
         text: &str,
         begins: bool,
     ) -> Result<Vec<u32>> {
-        let options = Options { add_special: begins, parse_special: self.parse_special() };
+        let options = EncodeOptions { add_special: begins, parse_special: self.parse_special() };
         let left = longest(memory).saturating_sub(tables.bytes());
         let ids = tables.encode(text, options, left)?;
         let note = if begins { doubled(&tables.tokenizer()?, &ids) } else { None };
