@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// The shape of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
+pub struct ModelShape {
     /// The model that it is the shape of.
     pub name: &'static str,
     hidden_size: u32,
@@ -29,7 +29,7 @@ pub struct Shape {
 }
 
 /// The shapes that there are. Where a model stretches its RoPE frequencies, they are the plain ones.
-pub const SHAPES: [Shape; 7] = [
+pub const SHAPES: [ModelShape; 7] = [
     shape("stories", [96, 192, 4, 8, 4, 576, 256], 1e4, true),
     shape("tinyllama-1.1b", [2048, 5632, 22, 32, 4, 32000, 2048], 1e4, false),
     shape("llama2-7b", [4096, 11008, 32, 32, 32, 32000, 4096], 1e4, false),
@@ -39,10 +39,10 @@ pub const SHAPES: [Shape; 7] = [
     shape("llama3.2-3b", [3072, 8192, 28, 24, 8, 128_256, 131_072], 5e5, true),
 ];
 
-const fn shape(name: &'static str, sizes: [u32; 7], rope_theta: f64, tied: bool) -> Shape {
+const fn shape(name: &'static str, sizes: [u32; 7], rope_theta: f64, tied: bool) -> ModelShape {
     let [hidden_size, intermediate_size, layers, heads, kv_heads, vocab_size, context_length] =
         sizes;
-    Shape {
+    ModelShape {
         name,
         hidden_size,
         intermediate_size,
@@ -56,7 +56,7 @@ const fn shape(name: &'static str, sizes: [u32; 7], rope_theta: f64, tied: bool)
     }
 }
 
-impl Shape {
+impl ModelShape {
     /// The hyperparameters, as a `config.json` has them.
     fn config(&self) -> Fields {
         let fields = [
@@ -94,7 +94,7 @@ impl RandomModel {
     ///
     /// # Errors
     /// A shape that no model has.
-    pub fn new(shape: &Shape, precision: Precision, seed: u64) -> Result<Self> {
+    pub fn new(shape: &ModelShape, precision: Precision, seed: u64) -> Result<Self> {
         let encoding = match precision {
             Precision::Int4 => Encoding::Q4_0,
             Precision::Int8 => Encoding::Q8_0,
@@ -272,7 +272,7 @@ pub fn tables_of_config(path: &Path, precision: Precision, residual: bool) -> Re
 /// # Errors
 /// As [`crate::convert::convert`].
 pub fn write(
-    shape: &Shape,
+    shape: &ModelShape,
     precision: Precision,
     seed: u64,
     output: &Path,

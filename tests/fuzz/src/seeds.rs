@@ -58,7 +58,7 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
 const TEXT: &str = "hello  wörld's 12\n\n<s>日🙂 ab";
 
 /// The shape of a model; its head width is 8, with one head for keys and values.
-struct Shape {
+struct SeedShape {
     hidden: u32,
     wide: u32,
     layers: u32,
@@ -66,18 +66,18 @@ struct Shape {
     vocabulary: u32,
 }
 
-const SMALL: Shape = Shape { hidden: 16, wide: 24, layers: 1, heads: 2, vocabulary: 12 };
+const SMALL: SeedShape = SeedShape { hidden: 16, wide: 24, layers: 1, heads: 2, vocabulary: 12 };
 /// With a vocabulary that has all bytes.
-const NARROW: Shape = Shape { hidden: 8, wide: 8, layers: 1, heads: 1, vocabulary: 262 };
+const NARROW: SeedShape = SeedShape { hidden: 8, wide: 8, layers: 1, heads: 1, vocabulary: 262 };
 /// Whole blocks of ggml's formats.
-const WIDE: Shape = Shape { hidden: 32, wide: 32, layers: 1, heads: 4, vocabulary: 12 };
+const WIDE: SeedShape = SeedShape { hidden: 32, wide: 32, layers: 1, heads: 4, vocabulary: 12 };
 const HEAD: u32 = 8;
 const CONTEXT: u32 = 8;
 
 /// Hugging Face's name, GGUF's name, rows and columns; 0 rows for a vector.
 type TensorShape = (String, String, u32, u32);
 
-impl Shape {
+impl SeedShape {
     fn tensors(&self) -> Vec<TensorShape> {
         let (hidden, wide) = (self.hidden, self.wide);
         let tensor = |hf: &str, gguf: &str, rows, columns| -> TensorShape {
@@ -118,8 +118,8 @@ fn sized(piece: &[u8], rest: &[u8]) -> Vec<u8> {
     [&(piece.len() as u16).to_le_bytes(), piece, rest].concat()
 }
 
-fn llama2c(shape: &Shape) -> Vec<u8> {
-    let Shape { hidden, wide, layers, heads, vocabulary } = shape;
+fn llama2c(shape: &SeedShape) -> Vec<u8> {
+    let SeedShape { hidden, wide, layers, heads, vocabulary } = shape;
     let mut file = vec![];
     for number in [*hidden, *wide, *layers, *heads, 1, *vocabulary, CONTEXT] {
         file.extend(number.to_le_bytes());
@@ -130,8 +130,8 @@ fn llama2c(shape: &Shape) -> Vec<u8> {
     file
 }
 
-fn config(shape: &Shape) -> String {
-    let Shape { hidden, wide, layers, heads, vocabulary } = shape;
+fn config(shape: &SeedShape) -> String {
+    let SeedShape { hidden, wide, layers, heads, vocabulary } = shape;
     format!(
         r#"{{"model_type":"llama","hidden_size":{hidden},"intermediate_size":{wide},
 "num_hidden_layers":{layers},"num_attention_heads":{heads},"num_key_value_heads":1,
@@ -141,7 +141,7 @@ fn config(shape: &Shape) -> String {
 }
 
 /// With BF16 tensors: the upper halves of floats.
-fn safetensors(shape: &Shape) -> Vec<u8> {
+fn safetensors(shape: &SeedShape) -> Vec<u8> {
     let (mut entries, mut data) = (vec![], vec![]);
     for (name, _, rows, columns) in shape.tensors() {
         let start = data.len();
@@ -165,7 +165,7 @@ const F16: u32 = 1;
 const Q4_0: u32 = 2;
 const Q8_0: u32 = 8;
 
-fn gguf(shape: &Shape, kind: u32) -> Vec<u8> {
+fn gguf(shape: &SeedShape, kind: u32) -> Vec<u8> {
     let string = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
     let key = |name: &str, kind: u32, value: &[u8]| {
         [&string(name.as_bytes()), &kind.to_le_bytes()[..], value].concat()
