@@ -27,7 +27,7 @@ use std::time::Instant;
 
 /// What came of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Summary {
+pub struct BatchSummary {
     /// Lines of prompts.
     pub requests: u64,
     /// Of these, texts that were generated.
@@ -68,7 +68,7 @@ pub enum Event<'e> {
         note: &'e str,
     },
     /// A pass was run.
-    Pass(&'e Summary),
+    Pass(&'e BatchSummary),
 }
 
 /// Bytes to set aside for the texts of so many lines at once, besides those that every plan has.
@@ -129,7 +129,7 @@ pub fn run(
     journal: &mut Journal,
     defaults: Defaults,
     report: &mut dyn FnMut(Event<'_>),
-) -> Result<Summary> {
+) -> Result<BatchSummary> {
     let tables = session.tokenizer_tables();
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
@@ -144,7 +144,7 @@ pub fn run(
         journal,
         requests: Requests { tokenizer, model, vocabulary, defaults, for_texts, longest },
         slots: Slots::new(session.engine()?),
-        summary: Summary { requests, skipped, ..Summary::default() },
+        summary: BatchSummary { requests, skipped, ..BatchSummary::default() },
         report,
         cancel,
     };
@@ -174,7 +174,7 @@ struct Batch<'b> {
     journal: &'b mut Journal,
     requests: Requests<'b>,
     slots: Slots<'b>,
-    summary: Summary,
+    summary: BatchSummary,
     report: &'b mut dyn FnMut(Event<'_>),
     cancel: Cancel,
 }

@@ -14,7 +14,7 @@ mod timeline;
 use reader::TracingReader;
 pub use recorder::{Events, Kept, Pass, ReadSpan, Stall};
 use recorder::{Recorder, lock};
-pub use summary::{Summary, Use};
+pub use summary::{TraceSummary, Use};
 pub use timeline::Sample;
 
 use crate::draft::Drafting;
@@ -36,7 +36,7 @@ pub struct Trace {
     /// Tokens that were generated.
     pub ids: Vec<u32>,
     /// The figures.
-    pub summary: Summary,
+    pub summary: TraceSummary,
     /// The timeline; the last sample ends it.
     pub samples: Vec<Sample>,
     /// Reads, stalls and passes.
@@ -75,7 +75,7 @@ pub fn trace(
     };
     let generated = generate_and_note(session, request, &recorder)?;
     let mut recorder = lock(&recorder);
-    let summary = Summary::new(&plan, budget, prompt.len(), &generated, recorder.totals);
+    let summary = TraceSummary::new(&plan, budget, prompt.len(), &generated, recorder.totals);
     let (samples, events) = recorder.take();
     Ok(Trace { plan, ids: generated.ids, summary, samples, events })
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// The figures of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Summary {
+pub struct TraceSummary {
     /// Seconds from the beginning to the end of the last pass.
     pub seconds: f64,
     /// Passes, over the prompt and over what was generated.
@@ -57,7 +57,7 @@ pub struct Use {
     pub peak: u64,
 }
 
-impl Summary {
+impl TraceSummary {
     pub(super) fn new(
         plan: &MemoryPlan,
         budget_bytes: Option<u64>,

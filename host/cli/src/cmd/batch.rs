@@ -4,7 +4,7 @@ use super::Machine;
 use super::sampling::SamplingArgs;
 use super::text::TextArgs;
 use crate::{output, signals};
-use omex::batch::{self, Defaults, Event, Prompts, Summary};
+use omex::batch::{self, BatchSummary, Defaults, Event, Prompts};
 use omex::session::{SessionOptions, Tables};
 use omex::{Error, Result};
 use std::path::PathBuf;
@@ -120,8 +120,8 @@ impl Args {
     }
 }
 
-fn picture(summary: &Summary) -> String {
-    let Summary { done, failed, skipped, tokens, seconds, passes, tok_s, .. } = summary;
+fn picture(summary: &BatchSummary) -> String {
+    let BatchSummary { done, failed, skipped, tokens, seconds, passes, tok_s, .. } = summary;
     let shared = match summary.shared_tokens {
         0 => String::new(),
         count => format!("; {count} tokens that prompts begin with in common were run once"),
@@ -146,8 +146,8 @@ impl Progress {
         Self { bar: output::progress("generating", lines, false), last: Instant::now() }
     }
 
-    fn show(&mut self, summary: &Summary) {
-        let Summary { requests, done, failed, skipped, tok_s, .. } = summary;
+    fn show(&mut self, summary: &BatchSummary) {
+        let BatchSummary { requests, done, failed, skipped, tok_s, .. } = summary;
         let ended = done + failed + skipped;
         if !self.bar.is_hidden() {
             self.bar.set_message(format!("{ended} of {requests}, {tok_s:.0} tok/s"));

@@ -6,7 +6,7 @@ use crate::{bytes, output, standard_input};
 use omex::Result;
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
 use omex::session::{SessionOptions, Tables};
-use omex::trace::{Sample, Summary, Trace, Use, trace};
+use omex::trace::{Sample, Trace, TraceSummary, Use, trace};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -57,7 +57,7 @@ pub(crate) struct Args {
 struct Output<'t> {
     plan: &'t MemoryPlan,
     ids: &'t [u32],
-    summary: &'t Summary,
+    summary: &'t TraceSummary,
     samples: &'t [Sample],
 }
 
@@ -92,8 +92,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     session.cancel().check()
 }
 
-fn text(plan: &MemoryPlan, summary: &Summary) -> String {
-    let Summary { passes, pass_seconds, prompt_tokens, generated_tokens, .. } = summary;
+fn text(plan: &MemoryPlan, summary: &TraceSummary) -> String {
+    let TraceSummary { passes, pass_seconds, prompt_tokens, generated_tokens, .. } = summary;
     let mut text = format!(
         "passes    {passes} in {pass_seconds:.3} s: {prompt_tokens} tokens of the prompt, \
          {generated_tokens} generated\n{}",
@@ -126,7 +126,7 @@ fn text(plan: &MemoryPlan, summary: &Summary) -> String {
     text
 }
 
-fn budget(summary: &Summary) -> String {
+fn budget(summary: &TraceSummary) -> String {
     let planned = bytes::show(summary.planned_bytes);
     let given = match summary.budget_bytes {
         Some(budget) => format!("{} given, {planned} planned", bytes::show(budget)),
