@@ -32,7 +32,7 @@ pub struct Extent {
 
 /// The header of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct ImageHeader {
     /// Bytes a page, a power of two from 512 to 2^24.
     pub page_size: u32,
     /// What was decided for the device: always for one sequence.
@@ -53,7 +53,7 @@ pub struct Header {
     pub pages: Extent,
 }
 
-impl Header {
+impl ImageHeader {
     /// The header's bytes.
     #[must_use]
     pub fn to_bytes(&self, crc32c: fn(u32, &[u8]) -> u32) -> [u8; HEADER_BYTES] {
@@ -155,7 +155,7 @@ impl Header {
 
 /// Opens an image: reads its header and the sections that stay in memory into `resident`, and
 /// checks them. Returns the model and what is left of `resident`, which is
-/// `[Header::resident_bytes()]` or longer, on any address.
+/// `[ImageHeader::resident_bytes()]` or longer, on any address.
 ///
 /// # Errors
 /// Pages that can't be read, or contents that are damaged or do not fit together.
@@ -163,10 +163,10 @@ pub fn open<'a>(
     pager: &mut dyn Pager,
     crc32c: fn(u32, &[u8]) -> u32,
     resident: &'a mut [u8],
-) -> Result<(Header, Model<'a>, &'a mut [u8]), LoadError> {
+) -> Result<(ImageHeader, Model<'a>, &'a mut [u8]), LoadError> {
     let mut bytes = [0; HEADER_BYTES];
     read(pager, 0, &mut bytes)?;
-    let header = Header::parse(&bytes, crc32c)?;
+    let header = ImageHeader::parse(&bytes, crc32c)?;
     if header.page_size != pager.geometry().page_size {
         return Err(LoadError::Section(Section::Header));
     }

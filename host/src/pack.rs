@@ -10,7 +10,7 @@ use crate::plan::{Kv, kv_format};
 use crate::{Error, Result, dispatch, input};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
-use omex_core::image::{Extent, HEADER_BYTES, Header};
+use omex_core::image::{Extent, HEADER_BYTES, ImageHeader};
 use omex_core::program::{Needs, Program};
 use omex_core::simd::LANES;
 use omex_core::state::kv::KvFormat;
@@ -117,7 +117,7 @@ pub fn pack(
 }
 
 struct Writer {
-    header: Header,
+    header: ImageHeader,
     tensors: Vec<u8>,
     /// Where each tensor of the index goes.
     places: Vec<u64>,
@@ -147,7 +147,7 @@ impl Writer {
         let plan =
             Plan { columns, logit_columns: 1, kv_capacity, kv_sinks, kv_format, sequences: 1 };
         let needs = Needs::of(&package.program()?);
-        let header = Header {
+        let header = ImageHeader {
             page_size,
             plan,
             ram_bytes: 0,
@@ -380,7 +380,7 @@ const MAX_SECTION_BYTES: u64 = 256 << 20;
 /// A flash image on the host.
 pub struct Image {
     /// The header.
-    pub header: Header,
+    pub header: ImageHeader,
     /// The program.
     pub program: Vec<u8>,
     /// The tensor table.
@@ -406,7 +406,7 @@ impl Image {
         let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
         let mut bytes = [0; HEADER_BYTES];
         let foreign = |error| unconverted(path).unwrap_or(error);
-        let read = file.read_exact(&mut bytes).map(|()| Header::parse(&bytes, crc32c));
+        let read = file.read_exact(&mut bytes).map(|()| ImageHeader::parse(&bytes, crc32c));
         let header = match read {
             Ok(Err(LoadError::Magic)) => {
                 return Err(foreign(Error::load(path, LoadError::Magic)));
@@ -478,7 +478,7 @@ pub fn validate(path: &Path, cancel: &Cancel) -> Result<Report> {
             return Ok(report);
         }
     };
-    let Header { pages, page_size, .. } = image.header;
+    let ImageHeader { pages, page_size, .. } = image.header;
     let program = Program::parse(&image.program, &image.tensors, pages.offset..image.length);
     if let Err(error) = program {
         report.problems.push(Error::load(path, error).to_string());

@@ -155,7 +155,7 @@ fn what_a_build_lacks_is_named() {
         sequences: 1,
     };
     let none = Extent::default();
-    let header = |needs| image::Header {
+    let header = |needs| image::ImageHeader {
         page_size: 512,
         plan,
         ram_bytes: 0,
@@ -167,7 +167,7 @@ fn what_a_build_lacks_is_named() {
         pages: none,
     };
     let crc32c = PORTABLE.crc32c;
-    let read = |needs| image::Header::parse(&header(needs).to_bytes(crc32c), crc32c).err();
+    let read = |needs| image::ImageHeader::parse(&header(needs).to_bytes(crc32c), crc32c).err();
     assert_eq!(read(Needs::default()), None);
     let op = Needs { ops: [0, 0, 0, 1 << 8], formats: 0 };
     let format = Needs { ops: [0; 4], formats: 1 << 31 };

@@ -2,7 +2,7 @@
 
 use half::f16;
 use omex_core::arena::Plan;
-use omex_core::image::{Extent, HEADER_BYTES, Header, MAGIC, VERSION};
+use omex_core::image::{Extent, HEADER_BYTES, ImageHeader, MAGIC, VERSION};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Conv2d, Correction, Delta,
     Embed, Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route, Scale,
@@ -42,7 +42,7 @@ fn assert_row(bytes: &[u8], number: &[u8], length: usize, field: &str) {
 #[test]
 fn the_image_header_is_as_drawn() {
     let extent = |n: u64| Extent { offset: 0x1000 * n, length: 0x1000 * n + 1, crc32c: n as u32 };
-    let header = Header {
+    let header = ImageHeader {
         page_size: 0x0004_0000,
         plan: Plan {
             columns: 0x102,
@@ -99,7 +99,7 @@ fn the_image_header_is_as_drawn() {
     assert_says("| 196 | 56 | reserved |\n");
     assert_eq!(bytes[36..40], [KvFormat::Single as u8, 0, 0, 0]);
     assert!(bytes[196..252].iter().all(|b| *b == 0));
-    assert_eq!(Header::parse(&bytes, |_, covered| covered.len() as u32 * 0x10001), Ok(header));
+    assert_eq!(ImageHeader::parse(&bytes, |_, covered| covered.len() as u32 * 0x10001), Ok(header));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn page_sizes_are_as_stated() {
             kv_format: KvFormat::Half,
             sequences: 1,
         };
-        let header = Header {
+        let header = ImageHeader {
             page_size,
             plan,
             ram_bytes: 0,
@@ -128,7 +128,11 @@ fn page_sizes_are_as_stated() {
             checksums: none,
             pages: none,
         };
-        assert_eq!(Header::parse(&header.to_bytes(crc32c), crc32c).is_ok(), valid, "{page_size}");
+        assert_eq!(
+            ImageHeader::parse(&header.to_bytes(crc32c), crc32c).is_ok(),
+            valid,
+            "{page_size}"
+        );
     }
 }
 

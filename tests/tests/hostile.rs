@@ -486,7 +486,7 @@ fn forged(good: &[u8], edits: &[(usize, u8)], section: usize) -> Vec<u8> {
     let crc = dispatch::kernels().unwrap().crc32c;
     let mut bytes = good.to_vec();
     let bytes_of = |bytes: &[u8]| *bytes.first_chunk::<{ image::HEADER_BYTES }>().unwrap();
-    let mut header = image::Header::parse(&bytes_of(&bytes), crc).unwrap();
+    let mut header = image::ImageHeader::parse(&bytes_of(&bytes), crc).unwrap();
     let extent = match section {
         0 => &mut header.program,
         1 => &mut header.tensors,

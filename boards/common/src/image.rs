@@ -6,7 +6,7 @@ use crate::report::Report;
 use omex_core::arena::ALIGNMENT;
 use omex_core::engine::{Engine, Model};
 use omex_core::error::LoadError;
-use omex_core::image::{self, Header};
+use omex_core::image::{self, ImageHeader};
 use omex_core::simd::PORTABLE;
 use omex_hal::Serial;
 use omex_hal_adapters::SetupError;
@@ -16,7 +16,7 @@ pub struct Image<'i, M> {
     /// Where it lies.
     pub medium: &'i M,
     /// What it begins with.
-    pub header: Header,
+    pub header: ImageHeader,
 }
 
 impl<M: Medium> Image<'_, M> {

@@ -9,7 +9,7 @@ use crate::image::{Image, split};
 use crate::infer;
 use crate::medium::Medium;
 use crate::report::Report;
-use omex_core::image::{self, HEADER_BYTES, Header};
+use omex_core::image::{self, HEADER_BYTES, ImageHeader};
 use omex_core::simd::PORTABLE;
 use omex_hal_adapters::BLOCK_BYTES;
 
@@ -47,10 +47,10 @@ pub fn run(medium: &impl Medium, arena: &mut [u8], output: &mut Output) -> Resul
 
 /// The header of the image, read through memory that is free afterwards.
 #[inline(never)]
-fn header(medium: &impl Medium, memory: &mut [u8]) -> Result<Header, Failure> {
+fn header(medium: &impl Medium, memory: &mut [u8]) -> Result<ImageHeader, Failure> {
     let mut pager = medium.pager(memory, BLOCK_BYTES as u32, BLOCK_BYTES as u64)?;
     let mut bytes = [0; HEADER_BYTES];
     let read = image::read(&mut pager, 0, &mut bytes);
-    let header = read.and_then(|()| Header::parse(&bytes, PORTABLE.crc32c));
+    let header = read.and_then(|()| ImageHeader::parse(&bytes, PORTABLE.crc32c));
     header.map_err(|error| Failure::load(error, BLOCK_BYTES as u32))
 }

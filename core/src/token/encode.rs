@@ -5,7 +5,7 @@ use super::error::{EncodeError, Full};
 use super::layout::{Kind, MAX_ADDED, added, flag};
 use super::merge::{Symbol, merge};
 use super::source::{SourceError, TableSource};
-use super::tables::{Added, Header, Pass, Tables};
+use super::tables::{Added, Pass, Tables, TokenizerHeader};
 use super::{EncodeOptions, Encoded};
 use core::iter;
 
@@ -36,7 +36,7 @@ struct Search {
 }
 
 impl Search {
-    fn new(header: &Header, pass: Pass) -> Self {
+    fn new(header: &TokenizerHeader, pass: Pass) -> Self {
         let normalized = pass == Pass::Second && header.has(flag::SECOND_IN_NORMALIZED);
         let spaced = normalized && header.has(flag::PREFIX_ALWAYS);
         Self { pass, spaced, marked: normalized && header.has(flag::SPACE_MARK) }

@@ -63,7 +63,7 @@ struct HashTable {
 
 /// The header's fields: every table they describe lies inside the section.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
+pub(super) struct TokenizerHeader {
     pub(super) kind: Kind,
     pub(super) pre_tokenizer: PreTokenizer,
     pub(super) flags: u32,
@@ -98,7 +98,7 @@ fn byte_at(header: &[u8; HEADER], at: usize) -> u8 {
     header.get(at).copied().unwrap_or(0)
 }
 
-impl Header {
+impl TokenizerHeader {
     /// Checks the fixed fields, then that every table lies between the header and the end.
     fn parse(bytes: &[u8; HEADER]) -> Result<(Self, u32), OpenError> {
         if !bytes.starts_with(&MAGIC) {
@@ -191,7 +191,7 @@ impl Header {
 #[derive(Clone, Debug)]
 pub(super) struct Tables<S> {
     source: S,
-    pub(super) header: Header,
+    pub(super) header: TokenizerHeader,
     /// Where the last character was that is not ASCII: the next one is near.
     range: Range,
 }
@@ -210,7 +210,7 @@ impl Range {
 
 impl<S: TableSource> Tables<S> {
     pub(super) fn open(mut source: S) -> Result<Self, OpenError> {
-        let (header, length) = Header::parse(&source.array(0)?)?;
+        let (header, length) = TokenizerHeader::parse(&source.array(0)?)?;
         source.array::<1>(length.saturating_sub(1))?;
         Ok(Self { source, header, range: Range::EMPTY })
     }

@@ -19,7 +19,7 @@ const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 /// What an output depends on, besides the lines of prompts.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Header {
+pub(super) struct JournalHeader {
     pub(super) omex_batch: u32,
     pub(super) model_crc32c: u32,
     pub(super) settings: Value,
@@ -89,7 +89,7 @@ impl Journal {
     /// anew.
     pub(super) fn open(
         path: &Path,
-        header: &Header,
+        header: &JournalHeader,
         prompts: &[u32],
         restart: bool,
     ) -> Result<Self> {

@@ -16,7 +16,7 @@ use crate::Result;
 use crate::cancel::Cancel;
 use crate::session::Session;
 use crate::tokenizer::TEXT_BYTES;
-use journal::{Forgotten, Header, Outcome, Record};
+use journal::{Forgotten, JournalHeader, Outcome, Record};
 use omex_core::token::Tokenizer;
 use request::{Request, Requests, id_of};
 use serde::Serialize;
@@ -96,7 +96,7 @@ pub fn open_journal(
 ) -> Result<Journal> {
     let Defaults { max_tokens, sampling, parse_special, strict } = defaults;
     let plan = session.plan();
-    let header = Header {
+    let header = JournalHeader {
         omex_batch: 1,
         model_crc32c: session.crc32c(),
         // Numbers as they are typed: 0.8, not the double next to its float.

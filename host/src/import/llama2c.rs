@@ -39,7 +39,7 @@ const NOT_A_MODEL: &str = "the file is damaged, or no llama2.c model";
 /// is not exactly what they call for.
 pub fn open(path: &Path) -> Result<StoredModel> {
     let file = SourceFile::open(path)?;
-    let header = Header::read(&file)?;
+    let header = Llama2cHeader::read(&file)?;
     let files = vec![file];
     let tensors = header.place_tensors(&files)?;
     Ok(StoredModel {
@@ -58,7 +58,7 @@ pub(super) fn is_plausible(file: &SourceFile) -> Result<bool> {
         return Ok(false);
     }
     let versioned = read_integers(file)?[0] == VERSIONED_MAGIC;
-    Ok(versioned || Header::read(file).is_ok())
+    Ok(versioned || Llama2cHeader::read(file).is_ok())
 }
 
 fn read_integers(file: &SourceFile) -> Result<[i32; 7]> {
@@ -72,7 +72,7 @@ fn read_integers(file: &SourceFile) -> Result<[i32; 7]> {
 }
 
 /// The header, checked.
-struct Header {
+struct Llama2cHeader {
     integers: [i32; 7],
     dim: u64,
     hidden_dim: u64,
@@ -87,7 +87,7 @@ struct Header {
     seq_len: u64,
 }
 
-impl Header {
+impl Llama2cHeader {
     fn read(file: &SourceFile) -> Result<Self> {
         let integers = read_integers(file)?;
         if integers[0] == VERSIONED_MAGIC {

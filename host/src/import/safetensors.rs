@@ -26,24 +26,24 @@ struct Entry {
 }
 
 /// The entries in the order of the file: a map would hide duplicates.
-struct Header(Vec<(String, Entry)>);
+struct Entries(Vec<(String, Entry)>);
 
-impl<'de> Deserialize<'de> for Header {
+impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
+        deserializer.deserialize_map(EntriesVisitor)
     }
 }
 
-struct HeaderVisitor;
+struct EntriesVisitor;
 
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with an entry for every tensor")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
         let mut entries = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
@@ -52,7 +52,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 entries.push((name, map.next_value()?));
             }
         }
-        Ok(Header(entries))
+        Ok(Entries(entries))
     }
 }
 
@@ -93,7 +93,7 @@ fn read_header(file: &SourceFile) -> Result<(Vec<(String, Entry)>, u64)> {
     }
     let mut json = vec![0; length as usize];
     file.read("header", 8, &mut json)?;
-    let Header(entries) = serde_json::from_slice(&json).map_err(|e| {
+    let Entries(entries) = serde_json::from_slice(&json).map_err(|e| {
         file.malformed("header", e.to_string(), "JSON that describes the tensors", DAMAGED)
     })?;
     Ok((entries, 8 + length))

@@ -75,12 +75,12 @@ pub(super) struct Entry {
 
 /// What comes before the tensors' data.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct GgufHeader {
     pub(super) metadata: BTreeMap<String, Value>,
     pub(super) tensors: Vec<Entry>,
 }
 
-impl Header {
+impl GgufHeader {
     /// Reads the header. No length in it is believed before it is known to fit into the file.
     pub(super) fn read(file: &SourceFile) -> Result<Self> {
         let limit = file.length.min(MAX_HEADER);

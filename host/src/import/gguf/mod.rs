@@ -8,7 +8,7 @@ use super::container::{Fields, SourceFormat, TokenizerSource};
 use super::encoding::Encoding;
 use super::stored::{SourceFile, StoredTensor};
 use crate::{Error, Result, tokenizer::GgufVocabulary};
-use header::{Entry, Header, Value};
+use header::{Entry, GgufHeader, Value};
 use std::{collections::BTreeMap, path::Path};
 
 pub(super) use header::MAGIC;
@@ -31,7 +31,7 @@ pub fn open(path: &Path) -> Result<StoredModel> {
 #[derive(Debug)]
 pub struct Gguf {
     file: SourceFile,
-    header: Header,
+    header: GgufHeader,
 }
 
 impl Gguf {
@@ -42,7 +42,7 @@ impl Gguf {
     /// When the file cannot be read, or its header is malformed.
     pub fn open(path: &Path) -> Result<Self> {
         let file = SourceFile::open(path)?;
-        let header = Header::read(&file)?;
+        let header = GgufHeader::read(&file)?;
         Ok(Self { file, header })
     }
 
