@@ -120,8 +120,8 @@ pub(crate) struct Forecaster<'f> {
     storage_bandwidth: f64,
 }
 
-/// Operations of a pass, with what they need besides weights in memory.
-pub(crate) struct Part<I> {
+/// What some operations of a pass demand of a machine.
+pub(crate) struct Demand<I> {
     /// Operations, each with its layer.
     pub(crate) steps: I,
     /// Bytes of weights that are read from storage.
@@ -185,24 +185,24 @@ impl<'f> Forecaster<'f> {
     /// What a pass over `columns` tokens behind `position` others takes.
     fn pass(&self, columns: u32, position: u32) -> Cost {
         let parts = without_adapters(self.plan.precision.parts());
-        let whole = Part {
+        let whole = Demand {
             steps: self.program.steps(&parts),
             streamed_bytes: self.plan.streamed_bytes_at(position.saturating_add(columns))
                 + expert_bytes(self.program, self.plan, columns),
             kv_caches: kv_caches(self.program),
         };
-        self.part(whole, columns, position)
+        self.cost(whole, columns, position)
     }
 
-    /// What a part of such a pass takes.
-    pub(crate) fn part(
+    /// What these operations of such a pass take.
+    pub(crate) fn cost(
         &self,
-        part: Part<impl Iterator<Item = (Op, u32)>>,
+        demand: Demand<impl Iterator<Item = (Op, u32)>>,
         columns: u32,
         position: u32,
     ) -> Cost {
         let (mut products, mut arithmetic, mut bytes) = (0.0, 0.0, 0);
-        for (weight, width) in self.matrices(part.steps, columns) {
+        for (weight, width) in self.matrices(demand.steps, columns) {
             let of =
                 |bytes| self.profile.compute_seconds(weight.format, bytes, width, self.threads);
             let cached = weight.bytes().min(CACHED_BYTES as u64);
@@ -212,11 +212,11 @@ impl<'f> Forecaster<'f> {
         }
         let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
         let all = kv_caches(self.program).max(1);
-        let of_caches = |bytes: u64| (bytes * part.kv_caches * positions) as f64 / all as f64;
+        let of_caches = |bytes: u64| (bytes * demand.kv_caches * positions) as f64 / all as f64;
         let kv_bytes = of_caches(kv_bytes_per_position(self.program, self.plan));
         // Spilled caches are evenly spread.
         let spilled = of_caches(spilled_bytes_per_position(self.plan));
-        let read_seconds = (part.streamed_bytes as f64 + spilled) / self.storage_bandwidth;
+        let read_seconds = (demand.streamed_bytes as f64 + spilled) / self.storage_bandwidth;
         let compute_seconds = products + kv_bytes / self.read_bandwidth;
         let memory = (bytes as f64 + kv_bytes) / self.read_bandwidth;
         let limit = match () {

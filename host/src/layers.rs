@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::experts;
-use crate::forecast::{Cost, Forecaster, PROMPT_TOKENS, Part, expert_bytes};
+use crate::forecast::{Cost, Demand, Forecaster, PROMPT_TOKENS, expert_bytes};
 use crate::pager::Tiles;
 use crate::plan::MemoryPlan;
 use crate::profile::Profile;
@@ -140,9 +140,9 @@ impl Inspector<'_> {
         streamed_bytes: u64,
         kv_caches: u64,
     ) -> Option<Cost> {
-        let part = Part { steps, streamed_bytes, kv_caches };
+        let demand = Demand { steps, streamed_bytes, kv_caches };
         let behind = PROMPT_TOKENS.min(self.plan.context);
-        self.forecaster.map(|forecaster| forecaster.part(part, 1, behind))
+        self.forecaster.map(|forecaster| forecaster.cost(demand, 1, behind))
     }
 
     /// The operations of a section, without those of parts that are not played.

@@ -57,12 +57,14 @@ fn runs(body: &[Node], widths: &BTreeMap<String, u32>) -> Vec<Range<usize>> {
     while start < body.len() {
         let mut end = start;
         let mut filled = 0;
-        let first = body.get(start).and_then(part);
-        while let Some(part) = body.get(end).and_then(part) {
-            if first.as_ref().is_none_or(|first| !first.goes_with(&part)) || part.rows.0 != filled {
+        let first = body.get(start).and_then(fusible);
+        while let Some(product) = body.get(end).and_then(fusible) {
+            if first.as_ref().is_none_or(|first| !first.goes_with(&product))
+                || product.rows.0 != filled
+            {
                 break;
             }
-            (end, filled) = (end + 1, part.rows.1);
+            (end, filled) = (end + 1, product.rows.1);
         }
         let whole = first.and_then(|first| widths.get(first.output));
         if end > start + 1 && whole == Some(&filled) {
@@ -73,26 +75,27 @@ fn runs(body: &[Node], widths: &BTreeMap<String, u32>) -> Vec<Range<usize>> {
     runs
 }
 
-/// A product that writes a part of a value.
-struct Part<'n> {
+/// A product that can be fused with its neighbours: it writes some rows of a value.
+struct Fusible<'n> {
     input: &'n ValueRef,
     output: &'n str,
     rows: (u32, u32),
     has_bias: bool,
 }
 
-impl Part<'_> {
-    fn goes_with(&self, other: &Part<'_>) -> bool {
-        let of = |part: &Self| (part.input.clone(), part.output.to_owned(), part.has_bias);
+impl Fusible<'_> {
+    fn goes_with(&self, other: &Fusible<'_>) -> bool {
+        let of =
+            |product: &Self| (product.input.clone(), product.output.to_owned(), product.has_bias);
         of(self) == (other.input.clone(), other.output.to_owned(), other.has_bias)
     }
 }
 
-fn part(node: &Node) -> Option<Part<'_>> {
+fn fusible(node: &Node) -> Option<Fusible<'_>> {
     let Node::Linear(op) = node else { return None };
     let (input, output, has_bias) = (&op.input, op.output.name.as_str(), op.bias.is_some());
     let rows = op.output.rows.filter(|_| !op.accumulate)?;
-    Some(Part { input, output, rows, has_bias })
+    Some(Fusible { input, output, rows, has_bias })
 }
 
 /// What the products have: their weights, and their biases, if they have any.

@@ -32,9 +32,9 @@ pub(super) struct Tile {
     pub(super) length: usize,
 }
 
-/// A file's part of the space.
+/// The pages and tiles of a file.
 #[derive(Clone, Debug)]
-struct Part {
+struct FileTiles {
     pages: Range<u32>,
     tiles: Range<u32>,
     length: u64,
@@ -66,7 +66,7 @@ pub(super) type Place = u32;
 /// The tiles of a space, in what order a pass uses them, and which are pinned.
 #[derive(Clone, Debug)]
 pub struct Tiles {
-    parts: Vec<Part>,
+    files: Vec<FileTiles>,
     /// Tiles in the order of use.
     order: Vec<Run>,
     /// The same, each tile only where it is first used, by rising numbers of the tiles.
@@ -92,12 +92,12 @@ impl Tiles {
     pub fn new(space: &Space, tile_pages: u32, used: impl Iterator<Item = Range<u64>>) -> Self {
         let page_bytes = u64::from(space.page_size);
         let tile_bytes = page_bytes * u64::from(tile_pages.max(1));
-        let parts = parts(space, tile_bytes);
+        let files = files(space, tile_bytes);
         let (order, distinct, page_size) = (vec![], vec![], space.page_size);
         let tile_bytes = tile_bytes as usize;
         let (count, pinned, aside) = (0, 0, aside(space.page_size));
         let mut tiles =
-            Self { parts, order, distinct, count, pinned, tile_bytes, page_size, aside };
+            Self { files, order, distinct, count, pinned, tile_bytes, page_size, aside };
         for range in used {
             let (first, last) =
                 (range.start / page_bytes, range.end.saturating_sub(1) / page_bytes);
@@ -211,8 +211,8 @@ impl Tiles {
         let all = |count: u32| u64::from(count) * self.tile_bytes as u64;
         let (mut pinned, mut streamed) = (all(self.pinned), all(self.count - self.pinned));
         // Only the last tile of a file is shorter.
-        for part in &self.parts {
-            let Some(last) = part.tiles.end.checked_sub(1) else { continue };
+        for file in &self.files {
+            let Some(last) = file.tiles.end.checked_sub(1) else { continue };
             let missing = self.tile(last).map_or(0, |tile| (self.tile_bytes - tile.length) as u64);
             match self.pinned_number(last) {
                 Some(_) => pinned -= missing,
@@ -249,20 +249,20 @@ impl Tiles {
 
     /// The tile with this number.
     pub(super) fn tile(&self, number: u32) -> Option<Tile> {
-        let file = self.parts.partition_point(|part| part.tiles.end <= number);
-        let part = self.parts.get(file).filter(|part| part.tiles.contains(&number))?;
-        let index = number - part.tiles.start;
+        let file = self.files.partition_point(|cut| cut.tiles.end <= number);
+        let cut = self.files.get(file).filter(|cut| cut.tiles.contains(&number))?;
+        let index = number - cut.tiles.start;
         let offset = u64::from(index) * self.tile_bytes as u64;
-        let page = part.pages.start + index * self.tile_pages();
-        let length = (part.length - offset).min(self.tile_bytes as u64) as usize;
+        let page = cut.pages.start + index * self.tile_pages();
+        let length = (cut.length - offset).min(self.tile_bytes as u64) as usize;
         Some(Tile { page, file, offset, length })
     }
 
     /// The tile that a page lies in.
     pub(super) fn at(&self, page: u32) -> Option<u32> {
-        let file = self.parts.partition_point(|part| part.pages.end <= page);
-        let part = self.parts.get(file).filter(|part| part.pages.contains(&page))?;
-        Some(part.tiles.start + (page - part.pages.start) / self.tile_pages())
+        let file = self.files.partition_point(|cut| cut.pages.end <= page);
+        let cut = self.files.get(file).filter(|cut| cut.pages.contains(&page))?;
+        Some(cut.tiles.start + (page - cut.pages.start) / self.tile_pages())
     }
 
     /// Bytes of a page.
@@ -325,17 +325,17 @@ pub(crate) fn aside(page_size: u32) -> (u32, usize) {
 }
 
 /// The files of a space, cut into tiles.
-fn parts(space: &Space, tile_bytes: u64) -> Vec<Part> {
+fn files(space: &Space, tile_bytes: u64) -> Vec<FileTiles> {
     let (mut page, mut tile) = (0u32, 0u32);
     let next = |at: &mut u32, length: u64, bytes: u64| {
         let count = u32::try_from(length.div_ceil(bytes)).unwrap_or(u32::MAX);
         let start = std::mem::replace(at, at.saturating_add(count));
         start..*at
     };
-    let part = |(_, length): &(_, u64)| Part {
+    let file = |(_, length): &(_, u64)| FileTiles {
         pages: next(&mut page, *length, u64::from(space.page_size)),
         tiles: next(&mut tile, *length, tile_bytes),
         length: *length,
     };
-    space.files.iter().map(part).collect()
+    space.files.iter().map(file).collect()
 }

@@ -26,7 +26,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use worker::{Done, Job, Part, SharedFile, Worker};
+use worker::{CachePlaces, Done, Job, SharedFile, Worker};
 
 /// KV caches of which some lie in a file.
 pub struct Spill {
@@ -41,7 +41,7 @@ pub struct Spill {
     /// The cache that was asked for last is the current one, and not one in memory.
     in_file: bool,
     /// What is being read.
-    ahead: Option<Part>,
+    ahead: Option<CachePlaces>,
     idle: Vec<Buffer>,
     /// What was not written is lost for good.
     lost: Option<KvError>,
@@ -57,22 +57,22 @@ enum Home {
 /// The cache of the file that is in use.
 struct Current {
     /// The places that the buffer holds.
-    part: Part,
+    held: CachePlaces,
     changed: Range<u32>,
     buffer: Buffer,
 }
 
 impl Current {
     /// What has to be written.
-    fn write(&self) -> Option<Part> {
-        let (slot, places) = (self.part.slot, self.changed.clone());
-        (!places.is_empty()).then_some(Part { slot, places })
+    fn write(&self) -> Option<CachePlaces> {
+        let (slot, places) = (self.held.slot, self.changed.clone());
+        (!places.is_empty()).then_some(CachePlaces { slot, places })
     }
 }
 
-fn covers(part: &Part, slot: u32, places: &Range<u32>) -> bool {
-    let within = part.places.start <= places.start && places.end <= part.places.end;
-    part.slot == slot && (within || places.is_empty())
+fn covers(held: &CachePlaces, slot: u32, places: &Range<u32>) -> bool {
+    let within = held.places.start <= places.start && places.end <= held.places.end;
+    held.slot == slot && (within || places.is_empty())
 }
 
 /// The thread that reads and writes.
@@ -134,16 +134,16 @@ impl Spill {
     /// Makes a cache of the file the current one, with these places of it, and begins to read the
     /// one after it.
     fn bring(&mut self, slot: u32, places: &Range<u32>) -> Result<(), KvError> {
-        if !self.ahead.as_ref().is_some_and(|part| covers(part, slot, places)) {
+        if !self.ahead.as_ref().is_some_and(|ahead| covers(ahead, slot, places)) {
             self.drop_ahead()?;
             self.begin(slot, places.start)?;
         }
         let next = (slot + 1) % self.slots.len().max(1) as u32;
-        let part = self.ahead.take();
+        let held = self.ahead.take();
         self.begin(next, places.start)?;
         let buffer = self.receive()?;
-        let part = part.unwrap_or(Part { slot, places: places.clone() });
-        self.current = Some(Current { part, changed: 0..0, buffer });
+        let held = held.unwrap_or(CachePlaces { slot, places: places.clone() });
+        self.current = Some(Current { held, changed: 0..0, buffer });
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl Spill {
         let write = self.current.as_ref().and_then(Current::write);
         let buffer = self.current.take().map(|current| current.buffer).or_else(|| self.idle.pop());
         let places = first..self.used.get(slot as usize).copied().unwrap_or(0);
-        let read = Part { slot, places };
+        let read = CachePlaces { slot, places };
         self.ahead = Some(read.clone());
         let job = buffer.map(|buffer| Job { buffer, write, read });
         let sent = job.zip(self.worker.jobs.as_ref()).map(|(job, jobs)| jobs.send(job).is_ok());
@@ -210,7 +210,7 @@ impl KvStore for Spill {
             self.lost.map_or(Ok(()), Err)?;
             let used = self.used.get_mut(slot as usize).ok_or(missing)?;
             let places = places.start..places.end.min(*used);
-            if !self.current.as_ref().is_some_and(|current| covers(&current.part, slot, &places)) {
+            if !self.current.as_ref().is_some_and(|current| covers(&current.held, slot, &places)) {
                 *used = places.end;
                 self.bring(slot, &places)?;
             }
@@ -224,9 +224,9 @@ impl KvStore for Spill {
 
     fn changed(&mut self, places: Range<u32>) {
         let Some(current) = self.current.as_mut().filter(|_| self.in_file) else { return };
-        current.part.places = hull(&current.part.places, &places);
+        current.held.places = hull(&current.held.places, &places);
         current.changed = hull(&current.changed, &places);
-        if let Some(used) = self.used.get_mut(current.part.slot as usize) {
+        if let Some(used) = self.used.get_mut(current.held.slot as usize) {
             *used = places.end.max(*used);
         }
     }

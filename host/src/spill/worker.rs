@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Some places of a cache in the file.
+/// Some places of a cache that lies in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct CachePlaces {
     /// Number of the cache among those in the file.
     pub(super) slot: u32,
     pub(super) places: Range<u32>,
@@ -23,8 +23,8 @@ pub(super) struct Part {
 /// What is to be done with a buffer: what changed in it is written, then another cache is read.
 pub(super) struct Job {
     pub(super) buffer: Buffer,
-    pub(super) write: Option<Part>,
-    pub(super) read: Part,
+    pub(super) write: Option<CachePlaces>,
+    pub(super) read: CachePlaces,
 }
 
 /// A buffer that a cache was read into, or the slot that failed.
@@ -45,7 +45,7 @@ pub(super) struct Worker {
     checksums: Vec<u32>,
     tails: Tails,
     bytes_read: Arc<AtomicU64>,
-    /// Blocks of the part that is moved, and of its last place.
+    /// Blocks of the places that are moved, and of the last of them.
     blocks: Vec<u32>,
     newest: Vec<u32>,
 }
@@ -88,8 +88,8 @@ impl Worker {
 
     /// Works one job off.
     pub(super) fn work(&mut self, Job { mut buffer, write, read }: Job) -> Done {
-        let written = write.map_or(Ok(()), |part| {
-            self.write(&buffer, &part).map_err(|_| (part.slot, KvErrorKind::Write))
+        let written = write.map_or(Ok(()), |write| {
+            self.write(&buffer, &write).map_err(|_| (write.slot, KvErrorKind::Write))
         });
         let result =
             written.and_then(|()| self.read(&mut buffer, &read).map_err(|kind| (read.slot, kind)));
@@ -97,7 +97,8 @@ impl Worker {
     }
 
     /// Writes the blocks that changed, but for those of the last place.
-    fn write(&mut self, cache: &[u8], Part { slot, places }: &Part) -> io::Result<()> {
+    fn write(&mut self, cache: &[u8], changed: &CachePlaces) -> io::Result<()> {
+        let CachePlaces { slot, places } = changed;
         find_blocks(&self.shape, places.clone(), &mut self.blocks);
         find_blocks(&self.shape, places.end.saturating_sub(1)..places.end, &mut self.newest);
         let first = self.first_block(*slot);
@@ -121,7 +122,8 @@ impl Worker {
     }
 
     /// Reads the blocks of some places.
-    fn read(&mut self, cache: &mut [u8], Part { slot, places }: &Part) -> Result<(), KvErrorKind> {
+    fn read(&mut self, cache: &mut [u8], wanted: &CachePlaces) -> Result<(), KvErrorKind> {
+        let CachePlaces { slot, places } = wanted;
         find_blocks(&self.shape, places.clone(), &mut self.blocks);
         self.blocks.retain(|block| !self.tails.hold(*slot, *block));
         for (block, range) in runs(&self.blocks) {
