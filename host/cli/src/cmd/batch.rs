@@ -1,6 +1,6 @@
 //! `omex batch`.
 
-use super::Machine;
+use super::RunArgs;
 use super::sampling::SamplingArgs;
 use super::text::TextArgs;
 use crate::{output, signals};
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -57,9 +57,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut prompts = Prompts::open(&args.prompts, &signals::cancel())?;
     let tables = Tables::open(&args.model)?;
     let options = args.options(&prompts, args.affordable(&prompts, &tables)?);
-    let mut session = args.machine.session(tables, &options)?;
+    let mut session = args.run.open_with(tables, &options)?;
     let (max_tokens, sampling) = (args.max_tokens, args.sampling.sampling());
-    let (parse_special, strict) = (args.text.parse_special(), args.machine.strict);
+    let (parse_special, strict) = (args.text.parse_special(), args.run.strict);
     let defaults = Defaults { max_tokens, sampling, parse_special, strict };
     let mut journal =
         batch::open_journal(&args.output, &prompts, &session, &defaults, args.restart)?;
@@ -105,8 +105,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 
 impl Args {
     fn options(&self, prompts: &Prompts, sequences: u32) -> SessionOptions {
-        let texts = batch::text_bytes(prompts, sequences, self.machine.memory);
-        SessionOptions { sequences, texts, ..self.machine.options(sequences) }
+        let texts = batch::text_bytes(prompts, sequences, self.run.memory);
+        SessionOptions { sequences, texts, ..self.run.options(sequences) }
     }
 
     /// As many texts at once as leave the plan of one as it is: company must not cost a text its

@@ -1,6 +1,6 @@
 //! `omex benchmark`.
 
-use super::Machine;
+use super::RunArgs;
 use crate::{bytes, output};
 use omex::benchmark::{Report, Spread, Work, benchmark, fit};
 use omex::profile::Profile;
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     work: WorkArgs,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -66,16 +66,15 @@ impl WorkArgs {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let omex = std::env::current_exe().map_err(|e| Error::io(Path::new("omex"), "find", e))?;
-    let work = args.work.fit(&args.machine.open(&args.model, 1)?, &args.model)?;
+    let work = args.work.fit(&args.run.open(&args.model, 1)?, &args.model)?;
     if !Profile::is_kept() {
         output::note("note: the bandwidth of memory will be measured, once (see omex profile)");
     }
     let bar = output::progress("measuring", 1, false);
-    let report =
-        benchmark(&args.model, &args.machine.options(1), &work, &omex, &mut |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
-        });
+    let report = benchmark(&args.model, &args.run.options(1), &work, &omex, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
     bar.finish_and_clear();
     let report = report?;
     if args.json { output::json(&report) } else { output::text(&picture(&report)) }

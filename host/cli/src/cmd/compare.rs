@@ -1,6 +1,6 @@
 //! `omex compare`.
 
-use super::Machine;
+use super::RunArgs;
 use super::benchmark::WorkArgs;
 use crate::{output, signals};
 use omex::compare::{Comparison, Given, Peers, Rate, compare};
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     work: WorkArgs,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -47,7 +47,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let message = "is no package, and only packages can be compared";
         return Err(Error::Usage(format!("{}: {message}", args.model.display())));
     }
-    let work = args.work.fit(&args.machine.open(&args.model, 1)?, &args.model)?;
+    let work = args.work.fit(&args.run.open(&args.model, 1)?, &args.model)?;
     let given = Given { python: args.python.as_deref(), llama_bench: args.llama_bench.as_deref() };
     let peers = Peers::find(&given, &signals::cancel())?;
     for missing in &peers.missing {
@@ -59,7 +59,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         bar.set_length(all);
         bar.set_position(done);
     };
-    let options = args.machine.options(1);
+    let options = args.run.options(1);
     let comparison = compare(&args.model, &options, &work, peers, args.gguf.as_deref(), progress);
     bar.finish_and_clear();
     let comparison = comparison?;

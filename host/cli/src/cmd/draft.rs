@@ -1,6 +1,6 @@
 //! Which drafts `omex run` takes.
 
-use super::{Machine, parse_ids};
+use super::{RunArgs, parse_ids};
 use crate::bytes;
 use omex::draft::{Drafter, Drafting, ModelDrafter, Recorded, check_vocabularies};
 use omex::plan::Residency;
@@ -59,19 +59,19 @@ impl DraftArgs {
     /// texts of so many bytes.
     pub(crate) fn open(
         &self,
-        machine: &Machine,
+        asked: &RunArgs,
         path: &Path,
         tables: Tables,
         texts: u64,
     ) -> Result<Models> {
         let Source::Model(draft_path) = &self.draft else {
-            return Ok(Models { model: self.open_model(machine, tables, texts)?, draft: None });
+            return Ok(Models { model: self.open_model(asked, tables, texts)?, draft: None });
         };
-        let small = Machine { kv: None, pages: None, ..machine.clone() };
+        let small = RunArgs { kv: None, pages: None, ..asked.clone() };
         let draft = Session::open(draft_path, &small.options(1))?;
         let taken = draft.plan().total;
-        let memory = machine.memory.map(|memory| memory.saturating_sub(taken));
-        let rest = Machine { memory, ..machine.clone() };
+        let memory = asked.memory.map(|memory| memory.saturating_sub(taken));
+        let rest = RunArgs { memory, ..asked.clone() };
         let of_both = |error| match error {
             Error::Budget { needed, .. } => Error::Usage(format!(
                 "{}: drafts take {} of the memory, which leaves {} where {} are needed; raise \
@@ -88,12 +88,12 @@ impl DraftArgs {
         Ok(Models { model, draft: Some(draft) })
     }
 
-    fn open_model(&self, machine: &Machine, tables: Tables, texts: u64) -> Result<Session> {
-        let mut options = SessionOptions { texts, ..machine.options(1) };
+    fn open_model(&self, asked: &RunArgs, tables: Tables, texts: u64) -> Result<Session> {
+        let mut options = SessionOptions { texts, ..asked.options(1) };
         if self.draft != Source::None || self.draft_ids.is_some() {
             options = with_drafts(&tables, options, self.draft_width)?;
         }
-        machine.session(tables, &options)
+        asked.open_with(tables, &options)
     }
 
     /// Drafts for a text that begins with `prompt` tokens.

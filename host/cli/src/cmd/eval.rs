@@ -1,7 +1,7 @@
 //! `omex eval`.
 
 use super::text::{TextArgs, kept_bytes, longest};
-use super::{Machine, logits::COLUMNS};
+use super::{RunArgs, logits::COLUMNS};
 use crate::{output, standard_input};
 use omex::generate::forward;
 use omex::plan::RunPrecision;
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -43,13 +43,13 @@ struct Output {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let machine = &args.machine;
+    let asked = &args.run;
     let text = match args.data.as_os_str() {
-        dash if dash == "-" => standard_input::read(longest(machine.memory))?,
-        _ => input::read_text(&args.data, longest(machine.memory))?,
+        dash if dash == "-" => standard_input::read(longest(asked.memory))?,
+        _ => input::read_text(&args.data, longest(asked.memory))?,
     };
     let tables = Tables::open(&args.model)?;
-    let ids = args.text.encode(machine.memory, &tables, &text, true)?;
+    let ids = args.text.encode(asked.memory, &tables, &text, true)?;
     drop(text);
     if ids.len() < 2 {
         let found = format!("{} tokens", ids.len());
@@ -61,8 +61,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             "give a longer text",
         ));
     }
-    let options = SessionOptions { texts: kept_bytes("", &ids), ..machine.options(COLUMNS) };
-    let mut session = machine.session(tables, &options)?;
+    let options = SessionOptions { texts: kept_bytes("", &ids), ..asked.options(COLUMNS) };
+    let mut session = asked.open_with(tables, &options)?;
     let window = session.plan().context as usize;
     let precision = session.plan().precision;
     let (failed, cancel) = (session.failure(), session.cancel().clone());

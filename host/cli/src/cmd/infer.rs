@@ -1,6 +1,6 @@
 //! `omex infer`.
 
-use super::Machine;
+use super::RunArgs;
 use crate::output;
 use omex::Result;
 use omex::infer::{Input, infer};
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "OUT.npy")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -45,7 +45,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let arrays =
         paths.iter().map(|(name, path)| Ok(Input { name: *name, path, array: Array::read(path)? }));
     let inputs = arrays.collect::<Result<Vec<_>>>()?;
-    let mut session = args.machine.open(&args.model, 1)?;
+    let mut session = args.run.open(&args.model, 1)?;
     let outputs = infer(&mut session, &inputs)?;
     if let Some(path) = &args.output {
         for (name, array) in &outputs {

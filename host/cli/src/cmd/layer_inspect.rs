@@ -1,6 +1,6 @@
 //! `omex layer-inspect`.
 
-use super::Machine;
+use super::RunArgs;
 use super::draft::with_drafts;
 use super::model::ModelArgs;
 use super::storage::{self, StorageArgs};
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     #[command(flatten)]
     storage: StorageArgs,
     /// Print one JSON object
@@ -46,10 +46,10 @@ struct Output {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let tables = args.model.tables()?;
-    let options = with_drafts(&tables, args.machine.options(1), None)?;
+    let options = with_drafts(&tables, args.run.options(1), None)?;
     let plan = tables.plan(&options)?;
     let profile = args.storage.profile(&tables, &plan, &options)?;
-    let threads = args.machine.threads();
+    let threads = args.run.threads();
     let layers = layers(&tables, &profile, &plan, threads)?;
     let forecast = forecast(&profile, &tables.program()?, &plan, threads);
     let shown = Output { layers, plan, forecast };

@@ -1,6 +1,6 @@
 //! `omex logits`.
 
-use super::{Machine, parse_ids};
+use super::{RunArgs, parse_ids};
 use crate::output;
 use omex::Result;
 use omex::generate::forward;
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "1,2,3", value_parser = parse_ids, required = true)]
     ids: ::std::vec::Vec<u32>,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -36,8 +36,8 @@ struct Output {
 pub(crate) const COLUMNS: u32 = 16;
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let mut session = args.machine.open(&args.model, COLUMNS)?;
-    args.machine.tell_of_prompt(&session, args.ids.len(), 0)?;
+    let mut session = args.run.open(&args.model, COLUMNS)?;
+    args.run.tell_of_prompt(&session, args.ids.len(), 0)?;
     let (failed, cancel) = (session.failure(), session.cancel().clone());
     let mut engine = session.engine()?;
     let mut logits = vec![];

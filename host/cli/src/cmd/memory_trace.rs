@@ -1,7 +1,7 @@
 //! `omex memory-trace`.
 
 use super::text::{TextArgs, kept_bytes, longest};
-use super::{Machine, parse_ids};
+use super::{RunArgs, parse_ids};
 use crate::{bytes, output, standard_input};
 use omex::Result;
 use omex::plan::{MemoryPlan, PROCESS_BYTES, Residency};
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Draw the timeline into this SVG file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -62,7 +62,7 @@ struct Output<'t> {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let memory = args.machine.memory;
+    let memory = args.run.memory;
     let given = match args.prompt.as_str() {
         "-" => standard_input::read(longest(memory))?,
         text => text.to_owned(),
@@ -73,10 +73,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         None => args.text.encode(memory, &tables, &given, true)?,
     };
     let texts = kept_bytes(&given, &prompt);
-    let options = SessionOptions { texts, ..args.machine.options(1) };
-    let mut session = args.machine.session(tables, &options)?;
-    args.machine.tell_of_prompt(&session, prompt.len(), args.max_tokens as usize)?;
-    let trace = trace(&mut session, &prompt, args.max_tokens as usize, args.machine.memory)?;
+    let options = SessionOptions { texts, ..args.run.options(1) };
+    let mut session = args.run.open_with(tables, &options)?;
+    args.run.tell_of_prompt(&session, prompt.len(), args.max_tokens as usize)?;
+    let trace = trace(&mut session, &prompt, args.max_tokens as usize, args.run.memory)?;
     if let Some(file) = &args.output {
         let title = format!("omex memory-trace {}", args.model.display());
         trace.write_svg(&title, file)?;

@@ -34,7 +34,7 @@ use std::path::Path;
 
 /// How a model is to be run: shared by the commands that run one.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Machine {
+pub(crate) struct RunArgs {
     /// Memory to stay within: bytes, or with KB, MB, GB (powers of 1000), KiB, MiB, GiB (of 1024)
     #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
     memory: Option<u64>,
@@ -62,7 +62,7 @@ pub(crate) struct Machine {
     strict: bool,
 }
 
-impl Machine {
+impl RunArgs {
     fn options(&self, logit_columns: u32) -> SessionOptions {
         SessionOptions {
             memory: self.memory,
@@ -84,11 +84,11 @@ impl Machine {
     }
 
     fn open(&self, model: &Path, logit_columns: u32) -> Result<Session> {
-        self.session(Tables::open(model)?, &self.options(logit_columns))
+        self.open_with(Tables::open(model)?, &self.options(logit_columns))
     }
 
     /// Opens a model whose tables are open, and tells what of it was decided.
-    fn session(&self, tables: Tables, options: &SessionOptions) -> Result<Session> {
+    fn open_with(&self, tables: Tables, options: &SessionOptions) -> Result<Session> {
         let plan = tables.plan(options)?;
         let decisions = tables.decisions(&plan, options)?;
         decisions.into_iter().try_for_each(|decision| self.tell(&decision))?;

@@ -1,6 +1,6 @@
 //! `omex plan`.
 
-use super::Machine;
+use super::RunArgs;
 use super::draft::with_drafts;
 use super::model::ModelArgs;
 use super::storage::{self, StorageArgs};
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     #[command(flatten)]
     storage: StorageArgs,
     /// Print one JSON object
@@ -72,7 +72,7 @@ impl Device {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let mut options = args.machine.options(1);
+    let mut options = args.run.options(1);
     // A budget beside a device is a default.
     options.memory = args.device.map(Device::budget).or(options.memory);
     let tables = args.model.tables()?;
@@ -81,7 +81,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let (profile, program) = (args.profile(&tables, &plan, &options)?, tables.program()?);
     let threads = match (&args.profile, &profile) {
         (Some(_), Some(there)) => options.threads.unwrap_or(there.cores),
-        _ => args.machine.threads(),
+        _ => args.run.threads(),
     };
     let costs = |plan: &MemoryPlan| forecast(profile.as_ref()?, &program, plan, threads);
     let more = options.memory.filter(|_| plan.reads_storage()).map(|memory| memory + ANOTHER_GB);

@@ -1,6 +1,6 @@
 //! `omex profile`.
 
-use super::{Machine, storage};
+use super::{RunArgs, storage};
 use crate::{bytes, output, signals};
 use omex::Result;
 use omex::forecast::{Forecast, forecast};
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     storage: Option<PathBuf>,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -48,7 +48,7 @@ struct Output {
 pub(crate) fn main(args: &Args) -> Result<()> {
     // First: a model that can't be opened should not wait for measurements.
     let tables = args.model.as_deref().map(Tables::open).transpose()?;
-    let plan = tables.as_ref().map(|tables| tables.plan(&args.machine.options(1))).transpose()?;
+    let plan = tables.as_ref().map(|tables| tables.plan(&args.run.options(1))).transpose()?;
     if args.refresh || args.storage.is_some() || !Profile::is_kept() {
         output::note("note: measuring, which takes up to a minute");
     }
@@ -62,7 +62,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     profile.storage_bandwidth = storage.or(profile.storage_bandwidth);
     let forecast = match (&tables, &plan) {
         (Some(tables), Some(plan)) => {
-            forecast(&profile, &tables.program()?, plan, args.machine.threads())
+            forecast(&profile, &tables.program()?, plan, args.run.threads())
         }
         _ => None,
     };

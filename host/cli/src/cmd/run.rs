@@ -3,7 +3,7 @@
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
 use super::text::{self, TextArgs, kept_bytes};
-use super::{Machine, parse_ids};
+use super::{RunArgs, parse_ids};
 use crate::{bytes, output, signals, standard_input};
 use omex::Result;
 use omex::draft::{Counts, Drafting};
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    machine: Machine,
+    run: RunArgs,
     #[command(flatten)]
     draft: DraftArgs,
     /// Print times and memory to standard error
@@ -97,9 +97,9 @@ pub(crate) struct Stats {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let machine = &args.machine;
+    let asked = &args.run;
     let prompt = match args.prompt.as_str() {
-        "-" => standard_input::read(text::longest(machine.memory))?,
+        "-" => standard_input::read(text::longest(asked.memory))?,
         text => text.to_owned(),
     };
     let start = Instant::now();
@@ -107,15 +107,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let goes_on = args.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
     let ids = match &args.ids {
         Some(ids) => ids.clone(),
-        None => args.text.encode(machine.memory, &tables, &prompt, !goes_on)?,
+        None => args.text.encode(asked.memory, &tables, &prompt, !goes_on)?,
     };
     let texts = kept_bytes(&prompt, &ids);
-    let models = args.draft.open(machine, &args.model, tables, texts)?;
+    let models = args.draft.open(asked, &args.model, tables, texts)?;
     let Models { model: mut session, mut draft } = models;
     let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
     let saved = args.session.as_ref().map(|file| SavedSession::open(file, &session)).transpose()?;
     let earlier = saved.as_ref().map_or(0, |saved| saved.tokens().len());
-    machine.tell_of_prompt(&session, earlier + ids.len(), args.max_tokens as usize)?;
+    asked.tell_of_prompt(&session, earlier + ids.len(), args.max_tokens as usize)?;
     let drafting = args.draft.drafting(&session, draft.as_mut(), earlier + ids.len())?;
     let request = Request {
         saved,
