@@ -17,28 +17,28 @@ use std::path::Path;
 /// Announcements that are remembered.
 const ANNOUNCEMENTS: usize = 1024;
 
-/// After this many reads for each slot, counts are halved.
+/// After this many reads for each frame, counts are halved.
 const HALVED_AFTER: usize = 4;
 
-/// Bytes that a slot takes besides its buffer.
-const SLOT_BYTES: usize = size_of::<Slot>() + size_of::<(u32, u32)>();
+/// Bytes that a frame takes besides its buffer.
+const FRAME_BYTES: usize = size_of::<Frame>() + size_of::<(u32, u32)>();
 
 /// Bytes of memory that `count` tiles of `tile_pages` pages take that are read out of order.
 pub(crate) fn aside_bytes(page_size: u32, tile_pages: u32, count: usize) -> u64 {
     let tile = (page_size as usize * tile_pages as usize).next_multiple_of(ALIGNMENT);
-    (count * (tile + SLOT_BYTES)) as u64
+    (count * (tile + FRAME_BYTES)) as u64
 }
 
 /// Tiles of a space, read as they are announced or asked for.
 pub(super) struct Region {
     /// How the space is cut here.
     cut: Tiles,
-    slots: Vec<Slot>,
-    /// Which slot a tile lies in, by rising numbers of tiles.
+    frames: Vec<Frame>,
+    /// Which frame a tile lies in, by rising numbers of tiles.
     index: Vec<(u32, u32)>,
     /// Tiles that were announced and are not being read yet.
     queue: VecDeque<Range<u32>>,
-    /// The slot that was returned last, unless something else was.
+    /// The frame that was returned last, unless something else was.
     current: Option<u32>,
     /// Counts announcements.
     turn: u64,
@@ -50,7 +50,8 @@ pub(super) struct Region {
     held: u64,
 }
 
-struct Slot {
+/// Room for a tile.
+struct Frame {
     tile: Option<u32>,
     state: State,
     /// How often it was used, as far as that counts.
@@ -64,7 +65,7 @@ struct Slot {
 
 /// A read to begin.
 pub(super) struct Claim {
-    pub(super) slot: u32,
+    pub(super) frame: u32,
     pub(super) tile: Tile,
     pub(super) buffer: Buffer,
 }
@@ -78,22 +79,22 @@ pub(super) enum Found {
 }
 
 impl Region {
-    /// A region of `slots` tiles, cut as `cut` says.
+    /// A region of `frames` frames, for tiles cut as `cut` says.
     ///
     /// # Errors
     /// No address space is left.
-    pub(super) fn new(cut: Tiles, slots: usize) -> Result<Self> {
-        let slot = |_| {
+    pub(super) fn new(cut: Tiles, frames: usize) -> Result<Self> {
+        let frame = |_| {
             let state = State::Ready(buffer(cut.tile_bytes)?);
-            Ok(Slot { tile: None, state, uses: 0, announced: None, once_more: None })
+            Ok(Frame { tile: None, state, uses: 0, announced: None, once_more: None })
         };
         let failed = |e| Error::io(Path::new("memory"), "get", e);
-        let slots: Vec<_> =
-            (0..slots.max(2)).map(slot).collect::<std::io::Result<_>>().map_err(failed)?;
-        let index = Vec::with_capacity(slots.len());
+        let frames: Vec<_> =
+            (0..frames.max(2)).map(frame).collect::<std::io::Result<_>>().map_err(failed)?;
+        let index = Vec::with_capacity(frames.len());
         let queue = VecDeque::with_capacity(ANNOUNCEMENTS);
         let (current, turn, random, reading, reads, held) = (None, 0, 1, 0, 0, 0);
-        Ok(Self { cut, slots, index, queue, current, turn, random, reading, reads, held })
+        Ok(Self { cut, frames, index, queue, current, turn, random, reading, reads, held })
     }
 
     /// Bytes that were read and lie here.
@@ -114,19 +115,19 @@ impl Region {
         self.index.binary_search_by_key(&tile, |(tile, _)| *tile)
     }
 
-    fn slot_of(&self, tile: u32) -> Option<u32> {
+    fn frame_of(&self, tile: u32) -> Option<u32> {
         let place = self.place(tile).ok()?;
-        self.index.get(place).map(|(_, slot)| *slot)
+        self.index.get(place).map(|(_, frame)| *frame)
     }
 
     /// What has become of a tile.
     pub(super) fn find(&self, tile: u32) -> Found {
-        let found = self.slot_of(tile);
-        match found.and_then(|slot| Some((slot, &self.slots.get(slot as usize)?.state))) {
+        let found = self.frame_of(tile);
+        match found.and_then(|frame| Some((frame, &self.frames.get(frame as usize)?.state))) {
             None => Found::Absent,
             Some((_, State::Reading(_))) => Found::Reading,
-            Some((slot, State::Ready(_))) => Found::Ready(slot),
-            Some((slot, State::Failed(kind, _))) => Found::Failed(slot, *kind),
+            Some((frame, State::Ready(_))) => Found::Ready(frame),
+            Some((frame, State::Failed(kind, _))) => Found::Failed(frame, *kind),
         }
     }
 
@@ -144,19 +145,19 @@ impl Region {
     pub(super) fn next_read(&mut self) -> Option<Claim> {
         while self.reading < READS_ASIDE {
             let tile = self.queue.front()?.start;
-            let Some(slot) = self.slot_of(tile) else {
-                let slot = self.victim(false)?;
+            let Some(frame) = self.frame_of(tile) else {
+                let frame = self.victim(false)?;
                 self.leave_queue(tile);
                 self.turn += 1;
-                return self.claim(slot, tile, Some(self.turn));
+                return self.claim(frame, tile, Some(self.turn));
             };
             self.leave_queue(tile);
             self.turn += 1;
             let turn = self.turn;
-            if let Some(slot) = self.slots.get_mut(slot as usize) {
-                match slot.announced {
-                    None => slot.announced = Some(turn),
-                    Some(_) => slot.once_more = Some(turn),
+            if let Some(frame) = self.frames.get_mut(frame as usize) {
+                match frame.announced {
+                    None => frame.announced = Some(turn),
+                    Some(_) => frame.once_more = Some(turn),
                 }
             }
         }
@@ -167,12 +168,12 @@ impl Region {
     /// is being read itself.
     pub(super) fn demand(&mut self, tile: u32) -> Option<Claim> {
         self.current = None;
-        let slot = self.victim(true)?;
+        let frame = self.victim(true)?;
         if let Some(place) = self.queue.iter().position(|tiles| tiles.contains(&tile)) {
             self.queue.drain(..place);
             self.leave_queue(tile);
         }
-        self.claim(slot, tile, None)
+        self.claim(frame, tile, None)
     }
 
     /// The first announcement goes on behind a tile.
@@ -185,62 +186,62 @@ impl Region {
         }
     }
 
-    /// The slot to be read into. What is announced gives way only to what is asked for, the last
+    /// The frame to be read into. What is announced gives way only to what is asked for, the last
     /// announced first.
     fn victim(&mut self, asked: bool) -> Option<u32> {
         self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let first = (self.random >> 8) as usize % self.slots.len();
-        let free = |(number, slot): &(u32, &Slot)| {
+        let first = (self.random >> 8) as usize % self.frames.len();
+        let free = |(number, frame): &(u32, &Frame)| {
             self.current != Some(*number)
-                && !slot.state.is_reading()
-                && (asked || slot.announced.is_none())
+                && !frame.state.is_reading()
+                && (asked || frame.announced.is_none())
         };
-        let worth = |(_, slot): &(u32, &Slot)| {
-            (slot.tile.is_some(), slot.announced.map(|turn| u64::MAX - turn), slot.uses)
+        let worth = |(_, frame): &(u32, &Frame)| {
+            (frame.tile.is_some(), frame.announced.map(|turn| u64::MAX - turn), frame.uses)
         };
-        let slots = (0..).zip(&self.slots);
-        let slots = slots.clone().skip(first).chain(slots.take(first));
-        slots.filter(free).min_by_key(worth).map(|(number, _)| number)
+        let frames = (0..).zip(&self.frames);
+        let frames = frames.clone().skip(first).chain(frames.take(first));
+        frames.filter(free).min_by_key(worth).map(|(number, _)| number)
     }
 
-    /// Gives a slot to a tile.
-    fn claim(&mut self, slot: u32, tile: u32, announced: Option<u64>) -> Option<Claim> {
-        self.forget(slot);
+    /// Gives a frame to a tile.
+    fn claim(&mut self, frame: u32, tile: u32, announced: Option<u64>) -> Option<Claim> {
+        self.forget(frame);
         let found = self.cut.tile(tile)?;
         let place = self.place(tile).err()?;
         let state = State::Reading(0);
-        let new = Slot { tile: Some(tile), state, uses: 0, announced, once_more: None };
+        let new = Frame { tile: Some(tile), state, uses: 0, announced, once_more: None };
         let (State::Ready(buffer) | State::Failed(_, buffer)) =
-            std::mem::replace(self.slots.get_mut(slot as usize)?, new).state
+            std::mem::replace(self.frames.get_mut(frame as usize)?, new).state
         else {
             return None;
         };
-        self.index.insert(place, (tile, slot));
+        self.index.insert(place, (tile, frame));
         self.count_read();
-        Some(Claim { slot, tile: found, buffer })
+        Some(Claim { frame, tile: found, buffer })
     }
 
-    /// Reads a slot's tile once more.
-    pub(super) fn again(&mut self, slot: u32) -> Option<Claim> {
-        let again = self.slots.get_mut(slot as usize)?;
+    /// Reads a frame's tile once more.
+    pub(super) fn again(&mut self, frame: u32) -> Option<Claim> {
+        let again = self.frames.get_mut(frame as usize)?;
         let tile = self.cut.tile(again.tile?)?;
         let buffer = again.state.take_failed()?;
         self.count_read();
-        Some(Claim { slot, tile, buffer })
+        Some(Claim { frame, tile, buffer })
     }
 
     fn count_read(&mut self) {
         self.reading += 1;
         self.reads += 1;
-        if self.reads >= HALVED_AFTER * self.slots.len() {
+        if self.reads >= HALVED_AFTER * self.frames.len() {
             self.reads = 0;
-            self.slots.iter_mut().for_each(|slot| slot.uses /= 2);
+            self.frames.iter_mut().for_each(|frame| frame.uses /= 2);
         }
     }
 
-    /// Takes a slot from its tile.
-    fn forget(&mut self, slot: u32) {
-        let Some(old) = self.slots.get_mut(slot as usize) else { return };
+    /// Takes a frame from its tile.
+    fn forget(&mut self, frame: u32) {
+        let Some(old) = self.frames.get_mut(frame as usize) else { return };
         let ready = old.state.buffer().is_some();
         let Some(tile) = old.tile.take() else { return };
         if ready {
@@ -251,34 +252,34 @@ impl Region {
         }
     }
 
-    /// Notes the number of a slot's read.
-    pub(super) fn begun(&mut self, slot: u32, id: u64) {
-        if let Some(slot) = self.slots.get_mut(slot as usize) {
-            slot.state = State::Reading(id);
+    /// Notes the number of a frame's read.
+    pub(super) fn begun(&mut self, frame: u32, id: u64) {
+        if let Some(frame) = self.frames.get_mut(frame as usize) {
+            frame.state = State::Reading(id);
         }
     }
 
     /// Notes how a read ended.
     pub(super) fn ended(&mut self, id: u64, end: State) {
-        let mut slots = self.slots.iter_mut();
-        let Some(slot) = slots.find(|slot| slot.state.is_read(id)) else { return };
-        let (tile, ready) = (slot.tile, end.buffer().is_some());
-        slot.state = end;
+        let mut frames = self.frames.iter_mut();
+        let Some(frame) = frames.find(|frame| frame.state.is_read(id)) else { return };
+        let (tile, ready) = (frame.tile, end.buffer().is_some());
+        frame.state = end;
         self.reading = self.reading.saturating_sub(1);
         if ready {
             self.held += self.tile_length(tile);
         }
     }
 
-    /// Returns a slot next: announcements before its own were passed over.
+    /// Returns a frame next: announcements before its own were passed over.
     pub(super) fn enter(&mut self, number: u32) {
         self.current = Some(number);
-        let Some(slot) = self.slots.get_mut(number as usize) else { return };
-        slot.uses = slot.uses.saturating_add(1);
-        if let Some(turn) = slot.announced {
-            let passed = |slot: &&mut Slot| slot.announced.is_some_and(|other| other <= turn);
-            self.slots.iter_mut().filter(passed).for_each(|slot| {
-                slot.announced = slot.once_more.take().filter(|other| *other > turn);
+        let Some(frame) = self.frames.get_mut(number as usize) else { return };
+        frame.uses = frame.uses.saturating_add(1);
+        if let Some(turn) = frame.announced {
+            let passed = |frame: &&mut Frame| frame.announced.is_some_and(|other| other <= turn);
+            self.frames.iter_mut().filter(passed).for_each(|frame| {
+                frame.announced = frame.once_more.take().filter(|other| *other > turn);
             });
         }
     }
@@ -295,9 +296,9 @@ impl Region {
 
     /// True if a page was announced, is being read or was, and not used yet.
     pub(super) fn is_announced(&self, page: u32) -> bool {
-        let slot = self.tile_of(page).and_then(|tile| self.slot_of(tile));
-        let slot = slot.and_then(|slot| self.slots.get(slot as usize));
-        slot.is_some_and(|slot| slot.announced.is_some())
+        let frame = self.tile_of(page).and_then(|tile| self.frame_of(tile));
+        let frame = frame.and_then(|frame| self.frames.get(frame as usize));
+        frame.is_some_and(|frame| frame.announced.is_some())
     }
 
     /// True if a page lies in what was returned last.
@@ -305,23 +306,23 @@ impl Region {
         self.current.is_some() && self.bytes(page).is_some()
     }
 
-    /// The bytes from a page on, in the slot that is returned.
+    /// The bytes from a page on, in the frame that is returned.
     pub(super) fn bytes(&self, page: u32) -> Option<&[u8]> {
-        let slot = self.slots.get(self.current? as usize)?;
-        let tile = self.cut.tile(slot.tile?)?;
+        let frame = self.frames.get(self.current? as usize)?;
+        let tile = self.cut.tile(frame.tile?)?;
         let before = page.checked_sub(tile.page)? as usize * self.cut.page_bytes();
-        slot.state.buffer()?.get(before..tile.length).filter(|bytes| !bytes.is_empty())
+        frame.state.buffer()?.get(before..tile.length).filter(|bytes| !bytes.is_empty())
     }
 
     /// Has a page read anew when it is asked for.
     pub(super) fn discard(&mut self, page: u32) {
-        let Some(slot) = self.tile_of(page).and_then(|tile| self.slot_of(tile)) else { return };
-        let Some(discarded) = self.slots.get_mut(slot as usize) else { return };
+        let Some(frame) = self.tile_of(page).and_then(|tile| self.frame_of(tile)) else { return };
+        let Some(discarded) = self.frames.get_mut(frame as usize) else { return };
         if discarded.state.discard() {
             let tile = discarded.tile;
             self.held -= self.tile_length(tile);
         }
-        if self.current == Some(slot) {
+        if self.current == Some(frame) {
             self.current = None;
         }
     }

@@ -424,13 +424,13 @@ impl StreamPager {
         let mut tried = false;
         loop {
             let claim = match self.region.find(tile) {
-                region::Found::Ready(slot) => {
-                    self.region.enter(slot);
+                region::Found::Ready(frame) => {
+                    self.region.enter(frame);
                     self.read_announced();
                     return Ok(Found::Region);
                 }
                 region::Found::Failed(_, kind) if tried => return Err(kind),
-                region::Found::Failed(slot, _) => self.region.again(slot),
+                region::Found::Failed(frame, _) => self.region.again(frame),
                 region::Found::Absent => self.region.demand(tile),
                 region::Found::Reading => None,
             };
@@ -456,7 +456,7 @@ impl StreamPager {
     fn submit_aside(&mut self, claim: region::Claim) {
         let Tile { file, offset, length, .. } = claim.tile;
         let id = self.begin(file, offset, length, claim.buffer);
-        self.region.begun(claim.slot, id);
+        self.region.begun(claim.frame, id);
     }
 
     /// True if a tile is in memory, or the next ones of the order.
