@@ -148,7 +148,8 @@ pub fn forecast(
     let decode = on.pass(1, prompt_tokens);
     let pass_seconds = decode.seconds();
     let weight_bytes = weight_bytes_per_token(program, plan.precision.parts());
-    let streamed_bytes = plan.streamed_bytes_at(prompt_tokens + 1) + expert_bytes(program, plan, 1);
+    let streamed_bytes =
+        plan.streamed_bytes_at(program, prompt_tokens + 1) + expert_bytes(program, plan, 1);
     Some(Forecast {
         weight_bytes_per_token: weight_bytes,
         kv_bytes_per_position: kv_bytes_per_position(program, plan),
@@ -187,7 +188,9 @@ impl<'f> Forecaster<'f> {
         let parts = without_adapters(self.plan.precision.parts());
         let whole = Demand {
             steps: self.program.steps(&parts),
-            streamed_bytes: self.plan.streamed_bytes_at(position.saturating_add(columns))
+            streamed_bytes: self
+                .plan
+                .streamed_bytes_at(self.program, position.saturating_add(columns))
                 + expert_bytes(self.program, self.plan, columns),
             kv_caches: kv_caches(self.program),
         };

@@ -1,8 +1,8 @@
 //! The memory planner: what fits into a budget, and where every byte goes.
 
 use crate::experts::{ExpertMemory, Experts, Pieces};
-use crate::lending::Lending;
 use crate::pager::{PageSource, Space, Tiles};
+use crate::states::TextStates;
 use crate::{Error, Result, spill};
 use omex_core::arena::{Layout, Plan};
 use omex_core::error::LoadError;
@@ -34,7 +34,7 @@ pub enum Residency {
 
 /// What a plan is asked to achieve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct Constraints {
     /// Bytes that may be used; all if `None`.
     pub memory: Option<u64>,
     /// Positions of the KV cache; as many as make sense if `None`.
@@ -45,6 +45,9 @@ pub struct Request {
     pub logit_columns: u32,
     /// Texts that are under way at once; 0 counts as 1.
     pub sequences: u32,
+    /// Positions that texts take on average, where several share what is set aside for states: enough
+    /// for one as long as the context in any case. As many as the context if `None`.
+    pub text_positions: Option<u32>,
     /// How weights reach the engine; the planner chooses if `None`.
     pub pages: Option<PageSource>,
     /// The planes to read of weights that have two.
@@ -168,9 +171,6 @@ pub struct MemoryPlan {
     /// Bytes that there is room for to pin weights in; a file's last tile may not fill its share.
     #[serde(skip)]
     pub(crate) room_to_pin: u64,
-    /// KV caches whose memory weights are pinned in until the text needs it.
-    #[serde(skip)]
-    pub(crate) lending: Option<Lending>,
     /// What is kept of what is read out of order.
     #[serde(skip)]
     pub(crate) pieces: Pieces,
@@ -189,9 +189,14 @@ impl MemoryPlan {
     /// Bytes of weights that are read for a pass that ends a text of so many positions: at most
     /// `streamed_bytes`, and less by what KV caches lend.
     #[must_use]
-    pub fn streamed_bytes_at(&self, positions: u32) -> u64 {
-        let lent = self.lending.map_or(0, |lending| lending.bytes(positions));
-        self.streamed_bytes.saturating_sub(lent)
+    pub fn streamed_bytes_at(&self, program: &Program<'_>, positions: u32) -> u64 {
+        match self.lent_bytes {
+            0 => self.streamed_bytes,
+            _ => {
+                let lent = TextStates::new(program, &self.plan).lent(positions);
+                self.streamed_bytes.saturating_sub(lent)
+            }
+        }
     }
 
     /// True if weights, context, format of the cache and planes are those of `other`.
@@ -263,39 +268,39 @@ const PART: u64 = 8;
 ///
 /// # Errors
 /// [`Error::Budget`] with what the smallest plan needs.
-pub fn plan(size: &ModelSize<'_>, request: &Request, model: &Path) -> Result<MemoryPlan> {
+pub fn plan(size: &ModelSize<'_>, constraints: &Constraints, model: &Path) -> Result<MemoryPlan> {
     let mut needed = u64::MAX;
     for spills in [false, true] {
-        if spills && !may_spill(size, request) {
+        if spills && !may_spill(size, constraints) {
             break;
         }
-        let candidates = candidates(size, request, spills);
-        let found = choose(size, request, &candidates, &mut needed);
+        let candidates = candidates(size, constraints, spills);
+        let found = choose(size, constraints, &candidates, &mut needed);
         if let Some(plan) = found.map_err(|error| Error::load(model, error))? {
-            return Ok(pin(size, plan, request.memory));
+            return Ok(use_what_is_left(size, plan, constraints.memory));
         }
     }
-    Err(Error::Budget { needed, given: request.memory.unwrap_or(0) })
+    Err(Error::Budget { needed, given: constraints.memory.unwrap_or(0) })
 }
 
 /// The first candidate that fits. `needed` becomes what the smallest one needs, if that is less.
 fn choose(
     size: &ModelSize<'_>,
-    request: &Request,
+    constraints: &Constraints,
     candidates: &[Candidate],
     needed: &mut u64,
 ) -> Result<Option<MemoryPlan>, LoadError> {
     // Long reads and long passes only where they leave most of the budget to weights.
     for modest in [true, false] {
         for candidate in candidates {
-            let plan = lay_out(size, candidate)?;
-            let part = request.memory.unwrap_or(u64::MAX) / PART;
+            let plan = lay_out(size, constraints, candidate)?;
+            let part = constraints.memory.unwrap_or(u64::MAX) / PART;
             let greedy =
                 plan.bytes.ring + plan.bytes.experts > part || plan.bytes.activations > part;
             if modest && plan.residency != Residency::Mapped && greedy {
                 continue;
             }
-            if request.memory.is_none_or(|memory| plan.total <= memory) {
+            if constraints.memory.is_none_or(|memory| plan.total <= memory) {
                 return Ok(Some(plan));
             }
             *needed = plan.total.min(*needed);
@@ -306,56 +311,69 @@ fn choose(
 
 /// Caches are spilled for one text, where the context is as asked for, and more of them than pass
 /// through buffers.
-fn may_spill(size: &ModelSize<'_>, request: &Request) -> bool {
-    request.context.is_some()
-        && request.fixed.is_none()
-        && request.sequences <= 1
+fn may_spill(size: &ModelSize<'_>, constraints: &Constraints) -> bool {
+    constraints.context.is_some()
+        && constraints.fixed.is_none()
+        && constraints.sequences <= 1
         && size.program.uniform_cache().is_some()
         && caches(size) > spill::BUFFERS
 }
 
-/// Gives what is left of the budget to weights, what these leave to experts, and then to KV caches.
-fn pin(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> MemoryPlan {
-    let left = |plan: &MemoryPlan| memory.map_or(0, |memory| memory - plan.total);
-    if let Residency::Streamed { tile_pages, .. } = plan.residency {
-        plan.room_to_pin = left(&plan);
-        let tiles = tiles(size.program, size.space, plan.precision, tile_pages, plan.room_to_pin);
-        let (pinned, streamed) = tiles.bytes();
-        plan.bytes.weights = pinned;
-        plan.bytes.tables += tiles.pinned_bytes() - pinned;
-        plan.streamed_bytes = streamed;
-        plan.total += tiles.pinned_bytes();
-        if let Some(experts) = Experts::of(size.program) {
-            plan.pieces = plan.pieces.grown(&experts, left(&plan));
-            plan.experts = Some(plan.pieces.memory(&experts));
-            plan.total += plan.pieces.bytes() - plan.bytes.experts;
-            plan.bytes.experts = plan.pieces.bytes();
+/// Gives what is left of the budget to weights, what these leave to experts, and then to states.
+fn use_what_is_left(size: &ModelSize<'_>, mut plan: MemoryPlan, memory: Option<u64>) -> MemoryPlan {
+    match plan.residency {
+        Residency::Streamed { tile_pages, .. } => pin(size, &mut plan, tile_pages, memory),
+        Residency::Mapped => {
+            let left = memory.map_or(u64::MAX, |memory| memory - plan.total);
+            let states = TextStates::new(size.program, &plan.plan).bytes();
+            let all = states.saturating_mul(plan.plan.sequences.into());
+            if plan.kv_spill.is_none() {
+                let more = all.saturating_sub(plan.bytes.kv_cache).min(left);
+                plan.bytes.kv_cache += more;
+                plan.total += more;
+            }
         }
-        plan.lending = lending(size, &plan);
-        plan.lent_bytes =
-            plan.lending.map_or(0, |lending| lending.bytes(0)).min(plan.streamed_bytes);
     }
     if let Some(KvSpill { caches, .. }) = plan.kv_spill {
-        let (shape, left) = (cache_shape(size, &plan.plan), left(&plan));
-        let more = |spilled| {
-            spill::memory_bytes(&shape, caches, spilled)
-                - spill::memory_bytes(&shape, caches, caches)
-        };
-        let spilled = (spill::BUFFERS + 1..=caches).find(|spilled| more(*spilled) <= left);
-        let spilled = spilled.unwrap_or(caches);
-        plan.bytes.kv_cache += more(spilled);
-        plan.total += more(spilled);
-        plan.kv_spill =
-            Some(KvSpill { caches: spilled, bytes: u64::from(spilled) * shape.bytes() });
+        keep_caches(size, &mut plan, caches, memory);
     }
     plan
 }
 
-/// KV caches of one text that all lie in memory lend what they do not use yet.
-fn lending(size: &ModelSize<'_>, plan: &MemoryPlan) -> Option<Lending> {
-    let lends = plan.kv_spill.is_none() && plan.plan.sequences == 1;
-    let shape = plan.plan.cache_shape(&size.program.uniform_cache().filter(|_| lends)?)?;
-    Some(Lending { shape, caches: caches(size), columns: plan.plan.columns })
+fn pin(size: &ModelSize<'_>, plan: &mut MemoryPlan, tile_pages: u32, memory: Option<u64>) {
+    let left = |plan: &MemoryPlan| memory.map_or(0, |memory| memory - plan.total);
+    plan.room_to_pin = left(plan);
+    let tiles = tiles(size.program, size.space, plan.precision, tile_pages, plan.room_to_pin);
+    let (pinned, streamed) = tiles.bytes();
+    plan.bytes.weights = pinned;
+    plan.bytes.tables += tiles.pinned_bytes() - pinned;
+    plan.streamed_bytes = streamed;
+    plan.total += tiles.pinned_bytes();
+    if let Some(experts) = Experts::of(size.program) {
+        plan.pieces = plan.pieces.grown(&experts, left(plan));
+        plan.experts = Some(plan.pieces.memory(&experts));
+        plan.total += plan.pieces.bytes() - plan.bytes.experts;
+        plan.bytes.experts = plan.pieces.bytes();
+    }
+    // What one text does not use yet lends its memory to weights.
+    if plan.kv_spill.is_none() && plan.plan.sequences == 1 {
+        let lent = TextStates::new(size.program, &plan.plan).lent(0);
+        plan.lent_bytes = lent.min(plan.streamed_bytes);
+    }
+}
+
+/// Keeps as many of the spilled caches in memory as there is room for.
+fn keep_caches(size: &ModelSize<'_>, plan: &mut MemoryPlan, caches: u32, memory: Option<u64>) {
+    let left = memory.map_or(0, |memory| memory - plan.total);
+    let shape = cache_shape(size, &plan.plan);
+    let bytes = |spilled| spill::memory_bytes(&shape, caches, spilled);
+    let more = |spilled| bytes(spilled) - bytes(caches);
+    let spilled = (spill::BUFFERS + 1..=caches).find(|spilled| more(*spilled) <= left);
+    let spilled = spilled.unwrap_or(caches);
+    plan.bytes.kv_cache += more(spilled);
+    plan.total += more(spilled);
+    let bytes = u64::from(spilled) * shape.bytes();
+    plan.kv_spill = Some(KvSpill { caches: spilled, bytes });
 }
 
 /// The shape of every KV cache of a program whose caches are all alike.
@@ -392,8 +410,8 @@ struct Candidate {
 }
 
 /// Precisions to try, best first. Weights that have to be streamed keep the best.
-fn precisions(size: &ModelSize<'_>, request: &Request) -> Vec<RunPrecision> {
-    match request.precision {
+fn precisions(size: &ModelSize<'_>, constraints: &Constraints) -> Vec<RunPrecision> {
+    match constraints.precision {
         _ if !size.program.has_corrections() => vec![RunPrecision::Full],
         RunPrecision::Auto => vec![RunPrecision::Full, RunPrecision::Base],
         precision => vec![precision],
@@ -402,41 +420,41 @@ fn precisions(size: &ModelSize<'_>, request: &Request) -> Vec<RunPrecision> {
 
 /// What to try, best first. While weights can stay in memory the context is full; a shorter one is
 /// for when even streaming leaves too little. What is spilled is in the smallest format.
-fn candidates(size: &ModelSize<'_>, request: &Request, spills: bool) -> Vec<Candidate> {
+fn candidates(size: &ModelSize<'_>, constraints: &Constraints, spills: bool) -> Vec<Candidate> {
     let streamed = RINGS.map(|(bytes, ring_tiles)| {
         let tile_pages = (bytes / size.space.page_size).max(1);
         Residency::Streamed { tile_pages, ring_tiles }
     });
     let trained = size.program.header().context_length;
-    let full = request.context.unwrap_or(trained.clamp(1, DEFAULT_CONTEXT));
-    let least = if request.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
+    let full = constraints.context.unwrap_or(trained.clamp(1, DEFAULT_CONTEXT));
+    let least = if constraints.context.is_some() { full } else { full.min(LEAST_CONTEXT) };
     let shorter = [full, (full / 2).max(least), (full / 4).max(least), least];
-    let precisions = precisions(size, request);
+    let precisions = precisions(size, constraints);
     let mut ways: Vec<(&[Residency], &[u32], RunPrecision, u32)> = vec![];
-    if request.pages.is_none_or(|pages| pages == PageSource::Mmap) {
+    if constraints.pages.is_none_or(|pages| pages == PageSource::Mmap) {
         let mapped =
             |p: &RunPrecision| (&[Residency::Mapped][..], &shorter[..1], *p, RESIDENT_CHUNK);
         ways.extend(precisions.iter().map(mapped));
     }
-    if request.pages != Some(PageSource::Mmap) {
-        let longest = if request.memory.is_some() { u32::MAX } else { RESIDENT_CHUNK };
+    if constraints.pages != Some(PageSource::Mmap) {
+        let longest = if constraints.memory.is_some() { u32::MAX } else { RESIDENT_CHUNK };
         ways.push((&streamed, &shorter, precisions[0], longest));
     }
-    let mut formats = formats(size, request);
+    let mut formats = formats(size, constraints);
     if spills {
         formats.drain(..formats.len() - 1);
     }
     let mut candidates = vec![];
     for (residencies, contexts, precision, longest_chunk) in ways {
         let candidate = |residency, plan| Candidate { residency, precision, plan, spills };
-        if let Some(plan) = request.fixed {
+        if let Some(plan) = constraints.fixed {
             candidates.extend(residencies.iter().map(|residency| candidate(*residency, plan)));
             continue;
         }
         for context in contexts {
             for format in &formats {
                 for residency in residencies {
-                    let plan = |chunk| shape(request, *context, *format, chunk);
+                    let plan = |chunk| shape(constraints, *context, *format, chunk);
                     let chunks = CHUNKS.into_iter().filter(|chunk| *chunk <= longest_chunk);
                     candidates.extend(chunks.map(|chunk| candidate(*residency, plan(chunk))));
                 }
@@ -447,23 +465,23 @@ fn candidates(size: &ModelSize<'_>, request: &Request, spills: bool) -> Vec<Cand
 }
 
 /// Formats of keys and values to try, best first.
-fn formats(size: &ModelSize<'_>, request: &Request) -> Vec<KvFormat> {
-    match (request.kv, kv_format(size.program)) {
+fn formats(size: &ModelSize<'_>, constraints: &Constraints) -> Vec<KvFormat> {
+    match (constraints.kv, kv_format(size.program)) {
         (Some(kv), _) => vec![kv.format()],
         (None, KvFormat::Half) => vec![KvFormat::Half, KvFormat::Int8],
         (None, exact) => vec![exact],
     }
 }
 
-fn shape(request: &Request, context: u32, kv_format: KvFormat, chunk: u32) -> Plan {
-    let logit_columns = request.logit_columns.max(1);
+fn shape(constraints: &Constraints, context: u32, kv_format: KvFormat, chunk: u32) -> Plan {
+    let logit_columns = constraints.logit_columns.max(1);
     Plan {
         columns: chunk.max(logit_columns),
         logit_columns,
         kv_capacity: context,
         kv_sinks: SINKS.min(context.saturating_sub(1)),
         kv_format,
-        sequences: request.sequences.max(1),
+        sequences: constraints.sequences.max(1),
     }
 }
 
@@ -478,7 +496,30 @@ pub(crate) fn kv_format(program: &Program<'_>) -> KvFormat {
     if all_exact { KvFormat::Single } else { KvFormat::Half }
 }
 
-fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, LoadError> {
+/// The least bytes to set aside for the states of all texts, of which each takes `whole` at its longest.
+fn state_bytes(
+    size: &ModelSize<'_>,
+    constraints: &Constraints,
+    candidate: &Candidate,
+    whole: u64,
+) -> u64 {
+    let Candidate { residency, plan, .. } = candidate;
+    let all = whole.saturating_mul(plan.sequences.into());
+    match (constraints.text_positions, residency) {
+        (None, _) => all,
+        (Some(_), Residency::Mapped) => whole,
+        (Some(positions), Residency::Streamed { .. }) => {
+            let of_text = TextStates::new(size.program, plan).bytes_of(positions);
+            of_text.saturating_mul(plan.sequences.into()).clamp(whole, all)
+        }
+    }
+}
+
+fn lay_out(
+    size: &ModelSize<'_>,
+    constraints: &Constraints,
+    candidate: &Candidate,
+) -> Result<MemoryPlan, LoadError> {
     let Candidate { residency, precision, plan, spills } = *candidate;
     let (all, page_size) = (size.space.length(), size.space.page_size);
     let pages = u32::try_from(all.div_ceil(u64::from(page_size))).unwrap_or(u32::MAX);
@@ -502,7 +543,7 @@ fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, Lo
     let kv_cache = if spills {
         spill::memory_bytes(&cache_shape(size, &plan), caches, caches)
     } else {
-        layout.states
+        state_bytes(size, constraints, candidate, layout.states / u64::from(plan.sequences))
     };
     let activations = layout.total() - layout.states;
     let bytes = Bytes { weights, ring, experts, kv_cache, activations, tables: size.tables };
@@ -519,7 +560,6 @@ fn lay_out(size: &ModelSize<'_>, candidate: &Candidate) -> Result<MemoryPlan, Lo
         total: weights + ring + experts + kv_cache + activations + size.tables,
         lent_bytes: 0,
         room_to_pin: 0,
-        lending: None,
         pieces,
         plan,
     })

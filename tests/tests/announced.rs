@@ -1,8 +1,8 @@
 //! Pages that are not read in order: they are announced, read once and before they are asked for,
 //! and have memory of their own.
 
-use omex::lending::Lent;
 use omex::pager::{PageSource, Read, Reader, Space, StreamPager, Tiles, open_reader};
+use omex::states::Lent;
 use omex_hal::{PageError, Pager};
 use omex_hal_adapters::conformance;
 use omex_tests::sources;

@@ -135,6 +135,42 @@ fn what_the_cache_lends_is_given_back_as_the_text_grows() {
     assert_eq!(json_of(&run(2000, 200_000_000).0)["ids"], full["ids"]);
 }
 
+/// Memory for one text as long as the context is enough for many that are short.
+#[test]
+fn texts_of_a_batch_share_memory_that_one_would_need_at_its_longest() {
+    let model = Converted::new(&Synthetic::new(512, 1408, 6, 8, 4, 8192, 2048).in_q8_0(), None);
+    let exact = SessionOptions { kv: Some(Kv::F32), sequences: 1, ..SessionOptions::default() };
+    let memory = plan_model(&model.path, &exact).unwrap().total + 8_000_000;
+    let line = |number: usize, tokens: usize| {
+        let ids: Vec<_> = (0..tokens).map(|i| (i * 13 + number * 7) % 8192).collect();
+        format!("{}\n", serde_json::json!({"ids": ids, "max_tokens": 24}))
+    };
+    // Of the long ones, two do not fit at once.
+    let lines: String = (0..18).map(|n| line(n, if n % 8 == 3 { 1900 } else { 4 })).collect();
+    let prompts = model.folder.path().join("prompts.jsonl");
+    std::fs::write(&prompts, lines).unwrap();
+    let run = |memory: u64| {
+        let output = model.folder.path().join(format!("{memory}.jsonl"));
+        let mut command = omex(["batch", model.path.to_str().unwrap(), prompts.to_str().unwrap()]);
+        command.args(["-o", output.to_str().unwrap(), "--kv", "f32", "--json"]);
+        command.args(["--max-tokens", "24", "--memory", &memory.to_string()]);
+        let (finished, seen) = watched(&mut command);
+        (json_of(&finished), seen, std::fs::read_to_string(output).unwrap())
+    };
+    let (said, peak, texts) = run(memory);
+    println!("{memory} bytes, {peak} at the peak: {said}");
+    assert!(peak <= memory + PROCESS_BYTES, "{peak} at the peak");
+    let sorted = |texts: &str| {
+        let mut lines: Vec<_> = texts.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let (with_more, _, all) = run(1_000_000_000);
+    assert_eq!(sorted(&texts), sorted(&all));
+    let passes = [&said, &with_more].map(|said| said["passes"].as_u64().unwrap());
+    assert!(passes[0] < 2 * passes[1], "{passes:?} passes");
+}
+
 #[test]
 fn what_is_planned_is_not_exceeded_without_a_budget_either() {
     // A prompt that fills the KV cache, so that its memory is not only promised but used.

@@ -1,10 +1,10 @@
 //! The host's pagers: every way of reading gives the same pages, whatever is pinned and however
 //! reads fail.
 
-use omex::lending::Lent;
 use omex::pager::{
     PageSource, Read, Reader, Space, StreamPager, Tiles, guard_mapped_files, open_reader,
 };
+use omex::states::Lent;
 use omex_core::engine::Wanted;
 use omex_core::error::RunError;
 use omex_hal::{PageError, PageErrorKind, Pager};

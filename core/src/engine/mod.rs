@@ -21,7 +21,7 @@ use crate::plan::Plan;
 use crate::program::{ALL, Dtype, Parts, Per, Port, Program, Record, Steps};
 use crate::simd::Kernels;
 use crate::state::kv::Cache;
-use crate::state::{KvStore, Reach, State};
+use crate::state::{Reach, State, StateStore};
 use core::ops::Range;
 use omex_hal::{Pager, Parallel};
 
@@ -99,22 +99,18 @@ impl<'a> Engine<'a> {
         Ok(Self::build(model, arena, states, pager, kernels, parallel))
     }
 
-    /// As [`Self::new`], with KV caches in `store` instead of in `memory`. The plan has one sequence,
-    /// and the program no states but caches that are all alike.
+    /// As [`Self::new`], with the states of all sequences in `store` instead of in `memory`.
     ///
     /// # Errors
     /// Those of [`Self::new`].
     pub fn with_store(
         model: Model<'a>,
         memory: &'a mut [u8],
-        store: &'a mut dyn KvStore,
+        store: &'a mut dyn StateStore,
         pager: &'a mut dyn Pager,
         kernels: &'a Kernels,
         parallel: &'a dyn Parallel,
     ) -> Result<Self, LoadError> {
-        if model.plan.sequences > 1 || model.program.uniform_cache().is_none() {
-            return Err(LoadError::Plan);
-        }
         let layout = Layout { states: 0, ..model.layout(pager)? };
         let arena = Arena::new(memory, &layout)?;
         Ok(Self::build(model, arena, States::Store(store), pager, kernels, parallel))
@@ -348,8 +344,8 @@ impl<'a> Engine<'a> {
     /// computed with the adapter of `from`, so texts with different ones have nothing in common.
     ///
     /// # Errors
-    /// A sequence that the plan does not have; or a length that `from` can't go back to, and then
-    /// nothing has changed.
+    /// A sequence that the plan does not have, or a length that `from` can't go back to; then nothing
+    /// has changed.
     pub fn fork(&mut self, from: u32, to: u32, length: u32) -> Result<(), RunError> {
         let end = |sequence: u32| {
             self.ends.get(sequence as usize).copied().ok_or(RunError::Sequence(sequence))
@@ -358,10 +354,8 @@ impl<'a> Engine<'a> {
         if !self.reach.may_follow(length, held) {
             return Err(RunError::Position(length));
         }
-        if from != to {
-            let Player { plan, program, states, .. } = &mut self.player;
-            states.copy(program, plan, (from, to), length)?;
-        }
+        let Player { plan, program, states, .. } = &mut self.player;
+        states.fork(program, plan, (from, to), length)?;
         // Its columns can't be accepted any more.
         if self.player.inputs.iter().any(|input| input.sequence == to) {
             self.player.inputs.clear();
@@ -434,16 +428,9 @@ impl<'a> Engine<'a> {
     ) -> Result<Result<(), E>, RunError> {
         let Player { plan, program, states, .. } = &mut self.player;
         for (index, state) in (0..).zip(program.states()) {
-            let shape = plan.cache_shape(&state);
-            let places = length.min(shape.map_or(0, |shape| shape.capacity));
+            let places = length.min(plan.cache_shape(&state).map_or(0, |shape| shape.capacity));
             let (_, bytes) = states.get(program, plan, index, 0, 0..places)?;
-            let Some(shape) = shape else {
-                if let Err(error) = visit(bytes) {
-                    return Ok(Err(error));
-                }
-                continue;
-            };
-            for range in shape.ranges(0..places) {
+            for range in plan.held_ranges(&state, places) {
                 if let Err(error) = visit(bytes.get_mut(range).unwrap_or_default()) {
                     return Ok(Err(error));
                 }

@@ -1,15 +1,15 @@
-//! Where states lie: in the arena, or KV caches with a [`KvStore`] that may keep some elsewhere.
+//! Where states lie: in the arena, or with a [`StateStore`] that may keep some elsewhere.
 
 use crate::error::RunError;
 use crate::plan::Plan;
 use crate::program::Program;
-use crate::state::{KvStore, State};
+use crate::state::{State, StateStore};
 use core::ops::Range;
 
 /// The states of an engine, sequence after sequence.
 pub(crate) enum States<'a> {
     Arena(&'a mut [u8]),
-    Store(&'a mut dyn KvStore),
+    Store(&'a mut dyn StateStore),
 }
 
 /// Where a sequence's state lies in the arena.
@@ -41,35 +41,38 @@ impl States<'_> {
         places: Range<u32>,
     ) -> Result<(State, &mut [u8]), RunError> {
         let state = program.state(index).ok_or(RunError::Program)?;
-        let place = place(program, plan, index, sequence)?;
         let memory = match self {
-            Self::Arena(memory) => memory.get_mut(place),
-            Self::Store(store) => store.cache(index, places)?.get_mut(..place.len()),
+            Self::Arena(memory) => memory.get_mut(place(program, plan, index, sequence)?),
+            Self::Store(store) => {
+                let bytes = plan.state_bytes(&state) as usize;
+                store.state(sequence, index, places)?.get_mut(..bytes)
+            }
         };
         Ok((state, memory.ok_or(RunError::Program)?))
     }
 
-    /// Copies what a sequence's states hold of its first `length` positions to another's.
-    pub(crate) fn copy(
+    /// Has a sequence's states hold what another's hold of its first `length` positions.
+    pub(crate) fn fork(
         &mut self,
         program: &Program<'_>,
         plan: &Plan,
         (from, to): (u32, u32),
         length: u32,
     ) -> Result<(), RunError> {
-        let Self::Arena(memory) = self else { return Ok(()) };
+        let memory = match self {
+            Self::Store(store) => return Ok(store.fork(from, to, length)?),
+            Self::Arena(_) if from == to => return Ok(()),
+            Self::Arena(memory) => memory,
+        };
         for (index, state) in (0..).zip(program.states()) {
             let [from, to] = [from, to].map(|sequence| place(program, plan, index, sequence));
             let (from, to) = (from?, to?);
             if from.end > memory.len() || to.end > memory.len() {
                 return Err(RunError::Program);
             }
-            match plan.cache_shape(&state) {
-                None => memory.copy_within(from, to.start),
-                Some(shape) => shape.ranges(0..length).for_each(|range| {
-                    let source = from.start + range.start..from.start + range.end;
-                    memory.copy_within(source, to.start + range.start);
-                }),
+            for range in plan.held_ranges(&state, length) {
+                let source = from.start + range.start..from.start + range.end;
+                memory.copy_within(source, to.start + range.start);
             }
         }
         Ok(())

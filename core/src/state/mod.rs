@@ -5,9 +5,10 @@ pub mod kv;
 mod store;
 
 pub use crate::error::{KvError, KvErrorKind};
-pub use store::KvStore;
+pub use store::StateStore;
 
 use crate::plan::Plan;
+use core::ops::Range;
 use kv::{KvShape, Window};
 
 /// What a state is.
@@ -90,6 +91,19 @@ impl Plan {
             State::Bytes(bytes) => u64::from(*bytes).next_multiple_of(16),
             State::Kv { .. } => self.cache_shape(state).map_or(0, |shape| shape.bytes()),
         }
+    }
+
+    /// Which bytes of a state hold a sequence's first `length` positions: parts of a KV cache, and all
+    /// of another state. The state fits into memory.
+    pub fn held_ranges(
+        &self,
+        state: &State,
+        length: u32,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let shape = self.cache_shape(state);
+        let whole = 0..if shape.is_none() { self.state_bytes(state) as usize } else { 0 };
+        let of_cache = shape.into_iter().flat_map(move |shape| shape.ranges(0..length));
+        of_cache.chain((!whole.is_empty()).then_some(whole))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The output of a batch, which is its journal too: a header, then a line for each line of prompts
 //! that is done. What was written stays, so a batch that was cut off goes on behind it.
 
-use super::slots::Finish;
+use super::active::Finish;
 use crate::durable::{create_beside, link, persist, persist_new};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

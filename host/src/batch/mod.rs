@@ -3,10 +3,10 @@
 //! Texts are independent: each is the one that its prompt and seed give alone, whatever runs beside
 //! it. So a batch that was cut off goes on where it was, with the same outputs.
 
+mod active;
 mod journal;
 mod prompts;
 mod request;
-mod slots;
 
 pub use journal::Journal;
 pub use prompts::Prompts;
@@ -16,12 +16,12 @@ use crate::Result;
 use crate::cancel::Cancel;
 use crate::session::Session;
 use crate::tokenizer::TEXT_BYTES;
+use active::{ActiveTexts, Answer};
 use journal::{Forgotten, JournalHeader, Outcome, Record};
 use omex_core::token::Tokenizer;
-use request::{Request, Requests, id_of};
+use request::{LineRequest, Requests, id_of};
 use serde::Serialize;
 use serde_json::json;
-use slots::{Answer, Slots};
 use std::path::Path;
 use std::time::Instant;
 
@@ -70,6 +70,16 @@ pub enum Event<'e> {
     /// A pass was run.
     Pass(&'e BatchSummary),
 }
+
+/// Positions that a text of these lines takes on average, about: its prompt, and what is generated.
+#[must_use]
+pub fn text_positions(prompts: &Prompts, max_tokens: u32) -> u32 {
+    let prompt = u32::try_from(prompts.mean() / TOKEN_BYTES).unwrap_or(u32::MAX);
+    prompt.saturating_add(1).saturating_add(max_tokens)
+}
+
+/// Bytes of a line for each token, or more. Where it takes fewer, fewer texts are under way at once.
+const TOKEN_BYTES: u64 = 3;
 
 /// Bytes to set aside for the texts of so many lines at once, besides those that every plan has.
 #[must_use]
@@ -138,12 +148,14 @@ pub fn run(
     let for_texts = session.for_texts();
     let longest = prompts.limit(for_texts.saturating_add(TEXT_BYTES));
     let model = session.model();
+    let memory = session.plan().bytes.kv_cache;
     let (requests, skipped) = (prompts.lines(), journal.count());
     let mut batch = Batch {
         prompts,
         journal,
         requests: Requests { tokenizer, model, vocabulary, defaults, for_texts, longest },
-        slots: Slots::new(session.engine()?),
+        active: ActiveTexts::new(session.engine()?, memory),
+        waiting: None,
         summary: BatchSummary { requests, skipped, ..BatchSummary::default() },
         report,
         cancel,
@@ -151,14 +163,14 @@ pub fn run(
     let start = Instant::now();
     loop {
         batch.fill()?;
-        if batch.slots.is_empty() {
+        if batch.active.is_empty() {
             batch.journal.sync()?;
             return Ok(batch.summary);
         }
-        let (tokens, answers) = batch.slots.pass().map_err(&failed)?;
+        let (tokens, answers) = batch.active.pass().map_err(&failed)?;
         batch.keep(answers)?;
         let summary = &mut batch.summary;
-        summary.shared_tokens = batch.slots.shared();
+        summary.shared_tokens = batch.active.shared();
         summary.passes += 1;
         summary.tokens += tokens;
         summary.seconds = start.elapsed().as_secs_f64();
@@ -173,18 +185,36 @@ struct Batch<'b> {
     prompts: &'b mut Prompts,
     journal: &'b mut Journal,
     requests: Requests<'b>,
-    slots: Slots<'b>,
+    active: ActiveTexts<'b>,
+    /// The next one, which there was no memory for.
+    waiting: Option<LineRequest>,
     summary: BatchSummary,
     report: &'b mut dyn FnMut(Event<'_>),
     cancel: Cancel,
 }
 
 impl Batch<'_> {
-    /// Gives free slots to the next lines.
+    /// Begins the texts of the next lines while there is room.
     fn fill(&mut self) -> Result<()> {
+        while self.active.has_place() {
+            let next = match self.waiting.take() {
+                Some(request) => Some(request),
+                None => self.next_request()?,
+            };
+            let Some(request) = next else { break };
+            if !self.active.make_room(&request) {
+                self.waiting = Some(request);
+                break;
+            }
+            self.active.begin(request);
+        }
+        Ok(())
+    }
+
+    /// What the next line asks for that can be run and was not done before.
+    fn next_request(&mut self) -> Result<Option<LineRequest>> {
         let mut text = vec![];
-        while self.slots.has_room() {
-            let Some(line) = self.prompts.next_line(&mut text)? else { break };
+        while let Some(line) = self.prompts.next_line(&mut text)? {
             self.cancel.check()?;
             if self.journal.has(line) {
                 continue;
@@ -194,18 +224,18 @@ impl Batch<'_> {
                 self.summary.requests -= 1;
                 continue;
             }
-            let held = self.slots.prompt_bytes() + text.len() as u64;
+            let held = self.active.prompt_bytes() + text.len() as u64;
             match self.requests.read(line, &text, held) {
                 Ok(request) => {
                     for note in request.notes.iter().flatten() {
                         (self.report)(Event::Note { line, note });
                     }
-                    self.slots.begin(request);
+                    return Ok(Some(request));
                 }
                 Err(error) => self.fail(line, id_of(&text), &error)?,
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Appends texts that have ended.
@@ -213,7 +243,7 @@ impl Batch<'_> {
         if answers.is_empty() {
             return Ok(());
         }
-        for Answer { request: Request { line, id, prompt, .. }, ids, finish } in answers {
+        for Answer { request: LineRequest { line, id, prompt, .. }, ids, finish } in answers {
             match self.requests.decode(&prompt, &ids) {
                 Ok(text) => {
                     let model = &self.requests.model;

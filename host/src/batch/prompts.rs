@@ -23,6 +23,8 @@ pub struct Prompts {
     /// CRC-32C of each line.
     checksums: Vec<u32>,
     longest: u64,
+    /// Bytes of the file.
+    bytes: u64,
     /// The longest line that is read.
     most: usize,
     read: u64,
@@ -43,7 +45,8 @@ impl Prompts {
         } else {
             input::open(path)?
         };
-        input::check_length(path, file.metadata().map_err(failed)?.len(), MAX_BYTES)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        input::check_length(path, bytes, MAX_BYTES)?;
         let mut reader = BufReader::new(file);
         input::check_encoding(path, reader.fill_buf().map_err(failed)?)?;
         let (checksums, longest) = survey(&mut reader).map_err(failed)?;
@@ -56,6 +59,7 @@ impl Prompts {
             reader,
             checksums,
             longest,
+            bytes,
             most: MAX_LINE_BYTES,
             read: 0,
         })
@@ -77,6 +81,12 @@ impl Prompts {
     #[must_use]
     pub fn longest(&self) -> u64 {
         self.longest.min(MAX_LINE_BYTES as u64)
+    }
+
+    /// Bytes of a line on average, rounded up.
+    #[must_use]
+    pub fn mean(&self) -> u64 {
+        self.bytes.div_ceil(self.lines().max(1))
     }
 
     /// CRC-32C of each line.

@@ -24,7 +24,7 @@ pub struct Defaults {
 }
 
 /// A text to generate.
-pub(super) struct Request {
+pub(super) struct LineRequest {
     pub(super) line: u64,
     /// A string or a number, which the output repeats.
     pub(super) id: Option<serde_json::Value>,
@@ -119,7 +119,12 @@ pub(super) struct Requests<'t> {
 
 impl Requests<'_> {
     /// The request in a line, or what is wrong with it; texts take so many bytes already.
-    pub(super) fn read(&mut self, number: u64, line: &[u8], held: u64) -> Result<Request, String> {
+    pub(super) fn read(
+        &mut self,
+        number: u64,
+        line: &[u8],
+        held: u64,
+    ) -> Result<LineRequest, String> {
         let line = parse(line, self.longest).map_err(printable)?;
         let Defaults { max_tokens, sampling, parse_special, strict } = self.defaults;
         let parse_special = line.parse_special.unwrap_or(parse_special);
@@ -156,7 +161,7 @@ impl Requests<'_> {
             repetition_penalty: line.repetition_penalty.unwrap_or(sampling.repetition_penalty),
             seed: line.seed.unwrap_or(sampling.seed),
         };
-        Ok(Request { line: number, id: line.id, prompt, max_tokens, sampling, notes })
+        Ok(LineRequest { line: number, id: line.id, prompt, max_tokens, sampling, notes })
     }
 
     /// The tokens of a prompt, and what its author should know.

@@ -7,7 +7,7 @@ use super::reader::{ALIGNMENT, Buffer, Read, Reader, State, buffer};
 use super::region::{self, Region};
 use super::returned::Returned;
 use super::tiles::{ENTRY_BYTES, Place, Tile, Tiles};
-use crate::lending::Lent;
+use crate::states::Lent;
 use crate::{Error, Result};
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager};
 use std::collections::VecDeque;

@@ -1,14 +1,21 @@
-//! Where KV caches lie.
+//! Where states lie.
 
-use crate::lending::LendingCaches;
 use crate::spill::Spill;
+use crate::states::StateMemory;
+use omex_core::state::StateStore;
 
-/// Where KV caches lie.
+/// Where states lie.
 pub(super) enum Caches {
-    /// In the arena, among other states.
-    Arena,
-    /// In memory of their own, of which the pager has what they don't use yet.
-    Lending(LendingCaches),
-    /// Some on storage.
+    Memory(StateMemory),
+    /// KV caches, some of them on storage.
     Spilled(Box<Spill>),
+}
+
+impl Caches {
+    pub(super) fn store(&mut self) -> &mut dyn StateStore {
+        match self {
+            Self::Memory(memory) => memory,
+            Self::Spilled(spill) => spill.as_mut(),
+        }
+    }
 }

@@ -18,12 +18,12 @@ use pages::{Pages, Source};
 pub use tables::{Tables, plan_model};
 
 use crate::cancel::Cancel;
-use crate::lending::Lent;
 use crate::pager::{Reader, StreamPager};
 use crate::plan::{MemoryPlan, RunPrecision};
 use crate::pool::Pool;
 use crate::pressure::PressureWatch;
 use crate::spill::SpillFile;
+use crate::states::Lent;
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{self, Engine};
 use omex_core::program::Program;
@@ -77,14 +77,13 @@ impl Session {
     pub fn with_plan(tables: Tables, plan: MemoryPlan, options: &SessionOptions) -> Result<Self> {
         let caches = tables.caches(&plan)?;
         let lent = match &caches {
-            Caches::Lending(caches) => caches.lent(),
-            _ => Lent::default(),
+            Caches::Memory(states) => states.lent(),
+            Caches::Spilled(_) => Lent::default(),
         };
         let (pager, source) = tables.source(&plan, options, lent)?;
         let cores = crate::profile::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1));
-        let kv = if matches!(caches, Caches::Arena) { plan.bytes.kv_cache } else { 0 };
-        let memory = zeros((kv + plan.bytes.activations).div_ceil(16), &tables.path)?;
+        let memory = zeros(plan.bytes.activations.div_ceil(16), &tables.path)?;
         let kernels = dispatch::kernels()?;
         let stops = holds_only_keys(&tables.program()?);
         let cancel = if stops { options.cancel.clone() } else { Cancel::default() };
@@ -98,7 +97,7 @@ impl Session {
             progress: pager.progress(),
             spilled: match &caches {
                 Caches::Spilled(spill) => Some((spill.folder().to_owned(), spill.bytes_read())),
-                _ => None,
+                Caches::Memory(_) => None,
             },
             cancel: options.cancel.clone(),
             tables,
@@ -154,15 +153,8 @@ impl Session {
         };
         let memory = self.memory.as_mut_bytes();
         let (kernels, pool, pages) = (self.kernels, &self.pool, &mut self.pages);
-        let engine = match &mut self.caches {
-            Caches::Arena => Engine::new(model, memory, pages, kernels, pool),
-            Caches::Lending(caches) => {
-                Engine::with_store(model, memory, caches, pages, kernels, pool)
-            }
-            Caches::Spilled(spill) => {
-                Engine::with_store(model, memory, spill.as_mut(), pages, kernels, pool)
-            }
-        };
+        let states = self.caches.store();
+        let engine = Engine::with_store(model, memory, states, pages, kernels, pool);
         let mut engine = engine.map_err(|error| Error::load(path, error))?;
         engine.set_parts(match &self.model.watch {
             Some(watch) => watch.restart(),

@@ -19,6 +19,10 @@ pub struct SessionOptions {
     pub logit_columns: u32,
     /// Texts that are under way at once; 0 counts as 1. An image is for one.
     pub sequences: u32,
+    /// Positions that these take on average: memory for all of them to be as long as the context is
+    /// only set aside where it has no other use, and who runs them sees to it that they fit, as
+    /// [`crate::batch`] does. As many as the context if `None`.
+    pub text_positions: Option<u32>,
     /// Bytes of these that texts take, besides [`TEXT_BYTES`](crate::tokenizer::TEXT_BYTES).
     pub texts: u64,
     /// Where weights come from; the planner chooses if `None`.

@@ -5,12 +5,12 @@ use super::failure::failure_of;
 use super::options::SessionOptions;
 use super::pages::Source;
 use crate::compile::Compiled;
-use crate::lending::{LendingCaches, Lent};
 use crate::package::{CONVERT_AGAIN, Package, WeightIndex, steadily};
 use crate::pager::{MappedPager, PageSource, Space, StreamPager, Tiles, open_reader};
-use crate::plan::{Kv, KvSpill, MemoryPlan, ModelSize, Request, Residency, plan, tiles};
+use crate::plan::{Constraints, Kv, KvSpill, MemoryPlan, ModelSize, Residency, plan, tiles};
 use crate::profile::cache_folder;
 use crate::spill::Spill;
+use crate::states::{Lent, StateMemory};
 use crate::tokenizer::{self, NotEncoded};
 use crate::{Error, Result};
 use omex_core::arena::Plan;
@@ -232,13 +232,14 @@ impl Tables {
         Ok((Source::Stream(Box::new(pager)), source))
     }
 
-    /// The KV caches of a plan.
+    /// Where the states of a plan lie.
     pub(super) fn caches(&self, plan: &MemoryPlan) -> Result<Caches> {
-        if let Some(lending) = plan.lending {
-            return LendingCaches::new(lending).map(Caches::Lending);
-        }
-        let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else { return Ok(Caches::Arena) };
         let program = self.program()?;
+        let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else {
+            let shares = plan.lent_bytes > 0 || plan.plan.sequences > 1;
+            let new = if shares { StateMemory::sharing } else { StateMemory::new };
+            return new(&program, &plan.plan).map(Caches::Memory);
+        };
         let failed = || Error::load(&self.path, LoadError::Plan);
         let state = program.uniform_cache().ok_or_else(failed)?;
         let shape = plan.plan.cache_shape(&state).ok_or_else(failed)?;
@@ -289,17 +290,18 @@ impl Tables {
         }
         let tables = self.bytes().saturating_add(options.texts);
         let size = ModelSize { program: &program, space: &self.space, tables };
-        let request = Request {
+        let constraints = Constraints {
             memory,
             context: options.context,
             kv: options.kv,
             logit_columns: options.logit_columns,
             sequences: options.sequences,
+            text_positions: options.text_positions,
             pages: options.pages,
             precision: options.precision,
             fixed: self.fixed,
         };
-        plan(&size, &request, &self.path)
+        plan(&size, &constraints, &self.path)
     }
 }
 

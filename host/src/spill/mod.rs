@@ -19,7 +19,7 @@ use crate::pager::{Buffer, buffer};
 use crate::{Error, Result, dispatch};
 use file::UnnamedFile;
 use omex_core::state::kv::KvShape;
-use omex_core::state::{KvError, KvErrorKind, KvStore};
+use omex_core::state::{KvError, KvErrorKind, StateStore};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -198,8 +198,8 @@ fn is_spilled(cache: u32, caches: u32, spilled: u32) -> bool {
     before(cache + 1) > before(cache)
 }
 
-impl KvStore for Spill {
-    fn cache(&mut self, index: u32, places: Range<u32>) -> Result<&mut [u8], KvError> {
+impl StateStore for Spill {
+    fn state(&mut self, _: u32, index: u32, places: Range<u32>) -> Result<&mut [u8], KvError> {
         let missing = KvError { cache: index, kind: KvErrorKind::Read };
         let slot = match self.homes.get(index as usize).ok_or(missing)? {
             Home::Memory(_) => None,
@@ -229,6 +229,11 @@ impl KvStore for Spill {
         if let Some(used) = self.used.get_mut(current.held.slot as usize) {
             *used = places.end.max(*used);
         }
+    }
+
+    /// There is one text.
+    fn fork(&mut self, _: u32, _: u32, _: u32) -> Result<(), KvError> {
+        Ok(())
     }
 }
 

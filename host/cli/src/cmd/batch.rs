@@ -106,7 +106,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 impl Args {
     fn options(&self, prompts: &Prompts, sequences: u32) -> SessionOptions {
         let texts = batch::text_bytes(prompts, sequences, self.run.memory);
-        SessionOptions { sequences, texts, ..self.run.options(sequences) }
+        let text_positions = Some(batch::text_positions(prompts, self.max_tokens));
+        SessionOptions { sequences, text_positions, texts, ..self.run.options(sequences) }
     }
 
     /// As many texts at once as leave the plan of one as it is: company must not cost a text its

@@ -71,6 +71,7 @@ impl RunArgs {
             threads: self.threads.map(usize::from),
             logit_columns,
             sequences: 1,
+            text_positions: None,
             texts: 0,
             pages: self.pages,
             precision: self.precision,

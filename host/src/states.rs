@@ -1,0 +1,207 @@
+//! The states of texts, in memory that grows with them.
+//!
+//! The operating system gives a page of memory when it is first written to, so what lies behind a
+//! text takes nothing. Several texts share what is set aside for them, though each may become as long
+//! as the context; one text lends weights what it does not use yet.
+#![expect(unsafe_code, reason = "pages of memory are given back by their addresses")]
+
+use crate::{Error, Result};
+use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
+use omex_core::arena::Plan;
+use omex_core::program::Program;
+use omex_core::state::{KvError, KvErrorKind, State, StateStore};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the operating system gives at once.
+const PAGE: usize = 4096;
+/// Places that a text grows by before bytes are counted anew: whole panels of keys.
+const STEP: u32 = 64;
+
+/// Bytes that are lent now; they only become fewer.
+#[derive(Clone, Debug, Default)]
+pub struct Lent(Arc<AtomicU64>);
+
+impl Lent {
+    /// How many.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Lends so many from now on: fewer than before, once a pager relies on them.
+    pub fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What the states of one text take, by its length.
+#[derive(Clone, Debug)]
+pub(crate) struct TextStates {
+    plan: Plan,
+    /// Each with where it lies.
+    states: Vec<(State, Range<usize>)>,
+}
+
+impl TextStates {
+    pub(crate) fn new(program: &Program<'_>, plan: &Plan) -> Self {
+        let mut start = 0_usize;
+        let states = program.states().map(|state| {
+            let end = start.saturating_add(plan.state_bytes(&state) as usize);
+            (state, std::mem::replace(&mut start, end)..end)
+        });
+        Self { plan: *plan, states: states.collect() }
+    }
+
+    /// Bytes of all of them.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.states.last().map_or(0, |(_, range)| range.end as u64)
+    }
+
+    /// Bytes of memory, in whole pages, that hold a text's first `length` positions.
+    pub(crate) fn bytes_of(&self, length: u32) -> u64 {
+        let pages =
+            |range: Range<usize>| range.end.next_multiple_of(PAGE) - range.start / PAGE * PAGE;
+        let held = |(state, place): &(State, Range<usize>)| {
+            let start = place.start;
+            let ranges = self.plan.held_ranges(state, length);
+            ranges.map(|r| pages(start + r.start..start + r.end)).fold(0, usize::saturating_add)
+        };
+        let all = self.states.iter().map(held).fold(0, usize::saturating_add);
+        (all as u64).min(self.bytes())
+    }
+
+    /// Bytes that are lent while a text is not longer than so many places: those behind it, and
+    /// behind what two passes may add before the pager looks again.
+    pub(crate) fn lent(&self, places: u32) -> u64 {
+        let used = places.max(STEP).saturating_add(self.plan.columns.saturating_mul(2));
+        self.bytes() - self.bytes_of(used)
+    }
+
+    /// The whole pages of memory of a state that hold none of a text's first `length` positions, but
+    /// some of the first `end`.
+    fn pages_behind(&self, index: usize, length: u32, end: u32) -> Vec<Range<usize>> {
+        let Some((state, place)) = self.states.get(index) else { return vec![] };
+        let Some(shape) = self.plan.cache_shape(state) else { return vec![] };
+        let ranges = shape.ranges(length.next_multiple_of(STEP)..end);
+        let pages = ranges.map(|range| {
+            let [start, end] = [range.start, range.end].map(|at| place.start + at);
+            start.next_multiple_of(PAGE)..end / PAGE * PAGE
+        });
+        pages.filter(|pages| !pages.is_empty()).collect()
+    }
+}
+
+/// The states of all texts of a plan.
+pub(crate) struct StateMemory {
+    memory: MmapMut,
+    of_text: TextStates,
+    /// Places of each text that memory was counted for.
+    counted: Vec<u32>,
+    lent: Lent,
+}
+
+impl StateMemory {
+    /// Memory for the states of a program under a plan.
+    ///
+    /// # Errors
+    /// Memory that can't be had.
+    pub(crate) fn new(program: &Program<'_>, plan: &Plan) -> Result<Self> {
+        let failed = |e| Error::io(Path::new("memory"), "get", e);
+        let of_text = TextStates::new(program, plan);
+        let bytes = stride(&of_text).checked_mul(plan.sequences as usize);
+        let bytes = bytes.ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+        let memory = MmapOptions::new().len(bytes.max(1)).no_reserve_swap().map_anon();
+        let memory = memory.map_err(failed)?;
+        let counted = vec![0; plan.sequences as usize];
+        Ok(Self { memory, of_text, counted, lent: Lent::default() })
+    }
+
+    /// As [`Self::new`], where other memory is used for what texts do not take yet.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
+    pub(crate) fn sharing(program: &Program<'_>, plan: &Plan) -> Result<Self> {
+        let states = Self::new(program, plan)?;
+        // A large page is given whole, however little of it is used.
+        #[cfg(target_os = "linux")]
+        let _ = states.memory.advise(memmap2::Advice::NoHugePage);
+        states.lent.set(states.of_text.lent(STEP));
+        Ok(states)
+    }
+
+    /// What is lent while there is one text.
+    pub(crate) fn lent(&self) -> Lent {
+        self.lent.clone()
+    }
+
+    /// Where a text's states begin.
+    fn start(&self, sequence: u32) -> Option<usize> {
+        let known = (sequence as usize) < self.counted.len();
+        known.then(|| stride(&self.of_text) * sequence as usize)
+    }
+
+    fn count(&mut self, sequence: u32, end: u32) {
+        let Some(counted) = self.counted.get_mut(sequence as usize) else { return };
+        if end > *counted {
+            *counted = end.saturating_add(STEP);
+            self.lent.set(self.of_text.lent(*counted));
+        }
+    }
+
+    /// Gives the memory back that lies behind a text's first `length` positions.
+    fn give_back(&mut self, sequence: u32, start: usize, length: u32) {
+        let Some(counted) = self.counted.get_mut(sequence as usize) else { return };
+        let end = std::mem::replace(counted, length.min(*counted));
+        for index in 0..self.of_text.states.len() {
+            for pages in self.of_text.pages_behind(index, length, end) {
+                let (advice, at) = (UncheckedAdvice::DontNeed, start + pages.start);
+                // SAFETY: nobody else refers to this memory, and all bytes are valid in it, zeros too.
+                let given = unsafe { self.memory.unchecked_advise_range(advice, at, pages.len()) };
+                // It stays ours where it can't be given back.
+                let _ = given;
+            }
+        }
+    }
+}
+
+/// Bytes from one text's states to the next one's: whole pages.
+fn stride(of_text: &TextStates) -> usize {
+    (of_text.bytes() as usize).checked_next_multiple_of(PAGE).unwrap_or(usize::MAX)
+}
+
+impl StateStore for StateMemory {
+    fn state(
+        &mut self,
+        sequence: u32,
+        index: u32,
+        places: Range<u32>,
+    ) -> std::result::Result<&mut [u8], KvError> {
+        let missing = KvError { cache: index, kind: KvErrorKind::Read };
+        self.count(sequence, places.end);
+        let start = self.start(sequence).ok_or(missing)?;
+        let (_, place) = self.of_text.states.get(index as usize).ok_or(missing)?;
+        self.memory.get_mut(start + place.start..start + place.end).ok_or(missing)
+    }
+
+    fn changed(&mut self, _places: Range<u32>) {}
+
+    fn fork(&mut self, from: u32, to: u32, length: u32) -> std::result::Result<(), KvError> {
+        let missing = KvError { cache: 0, kind: KvErrorKind::Read };
+        let [source, target] = [from, to].map(|sequence| self.start(sequence).ok_or(missing));
+        let (source, target) = (source?, target?);
+        if from != to {
+            self.count(to, length);
+            for (state, place) in &self.of_text.states {
+                for range in self.of_text.plan.held_ranges(state, length) {
+                    let held = source + place.start + range.start..source + place.start + range.end;
+                    self.memory.copy_within(held, target + place.start + range.start);
+                }
+            }
+        }
+        self.give_back(to, target, length);
+        Ok(())
+    }
+}
