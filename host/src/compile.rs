@@ -422,10 +422,12 @@ fn lifetimes(graph: &Graph) -> Result<BTreeMap<&str, (usize, usize)>, String> {
         };
         let start = clock;
         for node in body {
+            // Where a cache is full, keys and values wait until the attention behind has seen the oldest.
+            let last = clock + usize::from(matches!(node, Node::Store(_)));
             for value in node.values() {
                 let name = named(graph, &value)?;
-                let life = lives.entry(name).or_insert((clock, clock));
-                life.1 = clock;
+                let life = lives.entry(name).or_insert((clock, last));
+                life.1 = last;
             }
             clock += 1;
         }

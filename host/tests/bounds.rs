@@ -88,8 +88,7 @@ fn operations_by_position_take_all_tokens() {
     assert_eq!(angles(value(0, 8)), None);
     assert_eq!(angles(value(2, 8)), Some(Fault::Value));
     let attention = |slots: [u16; 2], angles| {
-        let (key, v) = (value(slots[0], 2), value(slots[0], 2));
-        let store = Store { state: one, key, value: v };
+        let store = Store { state: one, key: value(slots[0], 2), value: value(slots[0], 2) };
         let attend = Attend {
             state: one,
             query: value(slots[0], 2),
@@ -109,6 +108,10 @@ fn operations_by_position_take_all_tokens() {
     let [store, attend] = attention([0, 1], 4);
     assert_eq!(fault(&[store]), Some(Fault::Encoding));
     assert_eq!(fault(&[store, store, attend]), Some(Fault::Order));
+    // Keys and values wait for it where a cache is full, so its result lies elsewhere.
+    let stored = |key, of| fault(&[Store { state: one, key, value: of }.into(), attend]);
+    assert_eq!(stored(value(1, 2), value(0, 2)), Some(Fault::Value));
+    assert_eq!(stored(value(0, 2), value(1, 2)), Some(Fault::Value));
     assert_eq!(
         fault(&[store, Angles { frequencies: one, output: value(1, 8), scale: 0.0 }.into()]),
         Some(Fault::Order)

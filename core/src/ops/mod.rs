@@ -391,13 +391,20 @@ impl Op {
         });
     }
 
-    /// The state that it stores keys and values in.
-    pub(crate) fn stores(&self) -> Option<PerLayer> {
-        if let Self::Store(op) = self { Some(op.state) } else { None }
+    /// The keys and values that it stores.
+    pub(crate) fn stored(&self) -> Option<Store> {
+        if let Self::Store(op) = self { Some(*op) } else { None }
     }
 
-    /// The state that it attends to.
-    pub(crate) fn attends(&self) -> Option<PerLayer> {
-        if let Self::Attend(op) = self { Some(op.state) } else { None }
+    /// Checks that it attends to what the operation before it stores, and leaves that where it lies: a
+    /// cache that is full replaces positions that its own attention still sees, so keys and values wait.
+    pub(crate) fn check_behind(&self, store: &Store, check: &Check<'_>) -> Result<(), Fault> {
+        match self {
+            Self::Attend(op) if op.state == store.state => {
+                check.apart(&[store.key, op.output])?;
+                check.apart(&[store.value, op.output])
+            }
+            _ => Err(Fault::Order),
+        }
     }
 }

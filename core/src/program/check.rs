@@ -55,13 +55,8 @@ fn check_records(program: &Program<'_>) -> Result<(), LoadError> {
                     .and_then(|()| check.operands(&op))
                     .and_then(|()| op.check(&check))
                     .and_then(|()| {
-                        // A cache that is full replaces positions, which its own attention still sees.
-                        let before = core::mem::replace(&mut stored, op.stores());
-                        if before.is_none_or(|state| op.attends() == Some(state)) {
-                            Ok(())
-                        } else {
-                            Err(Fault::Order)
-                        }
+                        let before = core::mem::replace(&mut stored, op.stored());
+                        before.map_or(Ok(()), |store| op.check_behind(&store, &check))
                     })
             }
         };
