@@ -5,10 +5,10 @@
 //! and values, then the run's columns attend to the places up to their own.
 //!
 //! So inputs may branch: a tree of drafted tokens is given in preorder, each token one position
-//! behind its parent. When a run attends, the places before it hold its ancestors, since what
-//! other branches stored lies at its own positions, and is overwritten, or behind them, where it
-//! does not look. Every key lies in the very place where plain decoding puts it: no mask is
-//! needed, and the logits are the same bits.
+//! behind its parent, and none before the first input of its sequence. When a run attends, the
+//! places before it hold its ancestors, since what other branches stored lies at its own positions,
+//! and is overwritten, or behind them, where it does not look. Every key lies in the very place
+//! where plain decoding puts it: no mask is needed, and the logits are the same bits.
 //!
 //! A branch overwrites the one before it. Where inputs branch, each column's key and value are
 //! therefore stored once more, in a spare place behind all positions of the pass, from which
@@ -188,7 +188,10 @@ impl<'a> Inputs<'a> {
             let end = *ends.get(run.sequence as usize).ok_or(RunError::Sequence(run.sequence))?;
             let end = self.end_before(run.columns.start, run.sequence).unwrap_or(end);
             let behind = run.position_of(run.columns.end);
-            if !reach.may_follow(run.position, end) || behind > LAST_POSITION {
+            // Further back lies what the columns before still see.
+            let root = self.iter().find(|input| input.sequence == run.sequence);
+            let beyond = root.is_some_and(|root| run.position < root.position);
+            if beyond || !reach.may_follow(run.position, end) || behind > LAST_POSITION {
                 return Err(RunError::Position(run.position));
             }
         }

@@ -244,6 +244,9 @@ fn inputs_that_can_not_be_run_are_refused_and_change_nothing() {
     assert_eq!(refused(&mut engine, &[input(0, 5)]), RunError::Position(5));
     assert_eq!(refused(&mut engine, &[input(0, 4), input(1, 1)]), RunError::Position(1));
     assert_eq!(refused(&mut engine, &[input(0, 4), input(0, 6)]), RunError::Position(6));
+    // The first input still sees what the second would replace.
+    assert_eq!(refused(&mut engine, &[input(0, 4), input(0, 3)]), RunError::Position(3));
+    assert_eq!(refused(&mut engine, &[input(0, 2), input(0, 0)]), RunError::Position(0));
     let unknown = Input { token: VOCABULARY as u32, ..input(0, 4) };
     assert_eq!(refused(&mut engine, &[unknown]), RunError::Token(VOCABULARY as u32));
     let unknown = Input { adapter: 1, ..input(0, 4) };

@@ -233,7 +233,8 @@ impl<'a> Engine<'a> {
     ///
     /// An input follows the last one of its sequence, or goes back: at position 0 a new text
     /// begins, and anywhere else what was further on is forgotten, which is possible while the
-    /// sequence is no longer than the cache.
+    /// sequence is no longer than the cache. Within the pass it goes back to its sequence's first
+    /// input at most.
     ///
     /// After an error the pass did not happen, but for what inputs that go back made forgotten.
     /// (The cache's oldest positions may be gone once a text is longer than the cache.)
