@@ -151,12 +151,14 @@ impl Conv2d {
             for x in 0..columns {
                 let [left, kx0, kx1] = taps(x, self.stride[1], self.pad[1], self.kernel[1], width);
                 let mut sum = bias;
-                for ky in ky0..ky1 {
+                // A window that lies beside the image sees nothing of it.
+                let seen = if kx0 < kx1 { ky0..ky1 } else { 0..0 };
+                for ky in seen {
                     // Neighbours of a row of the image lie side by side, as their weights do.
                     let pixel = (top + ky - usize::from(self.pad[0])) * width + left + kx0;
                     let pixels = (pixel - usize::from(self.pad[1])) * inputs + first;
                     let at = (ky * usize::from(self.kernel[1]) + kx0) * each;
-                    let count = kx1.saturating_sub(kx0) * each;
+                    let count = (kx1 - kx0) * each;
                     let weights = weights.get(at..at + count).unwrap_or_default();
                     let input = input.get(pixels..).unwrap_or_default();
                     sum = sum.wrapping_add(self.dot(
