@@ -1,5 +1,6 @@
 //! The engine computes what a naive player computes, on programs that nobody thought of; and the same
-//! bits in passes of any length, with any kernels, threads and pages. `OMEX_PROGRAMS` says how many.
+//! bits in passes of any length, over texts that go back, branch and are forked, with any kernels,
+//! threads and pages. `OMEX_PROGRAMS` says how many.
 
 use omex::pool::Pool;
 use omex_tests::check_program;

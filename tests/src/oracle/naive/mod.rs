@@ -2,52 +2,66 @@
 //! pages, no rings, no kernels.
 #![expect(clippy::disallowed_methods, reason = "it is near the engine, not equal: any exp will do")]
 
-use omex_core::ops::{Activation, Index, Mask, NormKind, Op, Pairing};
-use omex_core::program::{ALL, PartKind, PerLayer, Program, Tensor, Value};
-use omex_core::quant::{Format, GROUP, PANEL, dequantize_row, quantize_group};
-use omex_core::state::State;
+mod attention;
+mod bytes;
+mod experts;
+
+pub(crate) use bytes::NaiveBytes;
+
+use super::script::Token;
+use omex_core::arena::Plan;
+use omex_core::ops::{Activation, Delta, Embed, Index, Linear, Norm, NormKind, Op, ShortConv};
+use omex_core::program::{PartKind, Parts, PerLayer, Program, Tensor, Value};
+use omex_core::quant::{GROUP, PANEL, dequantize_row, quantize_group};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A key and a value.
 type Pair = (Vec<f32>, Vec<f32>);
 
-/// A text: what its states hold, and how long it is.
-#[derive(Clone, Default)]
-struct Text {
-    /// Keys and values of every position, by state.
-    past: BTreeMap<u32, Vec<Pair>>,
-    /// The inputs of short convolutions of every position, by state.
-    convolved: BTreeMap<u32, Vec<Vec<f32>>>,
-    length: usize,
-}
-
-/// Plays a program over texts, one token after another.
-pub struct Naive<'p> {
+/// Plays a program over a text.
+pub(crate) struct Naive<'p> {
     program: &'p Program<'p>,
     weights: &'p [u8],
-    text: Text,
-    adapter: u16,
-    /// The slots of every token of a pass.
+    plan: &'p Plan,
+    text: &'p [Token],
+    /// The slots of every token.
     slots: Vec<BTreeMap<u16, Vec<f32>>>,
+    /// Keys and values of every token, by state.
+    past: BTreeMap<u32, Vec<Pair>>,
+    /// The inputs of short convolutions of every token, by state.
+    convolved: BTreeMap<u32, Vec<Vec<f32>>>,
+    /// By how much the experts that a token is sent to are ahead of the others.
+    margins: Vec<f32>,
 }
 
 impl<'p> Naive<'p> {
-    /// A player of a program whose tensors lie in `weights`, of tokens with this adapter.
-    #[must_use]
-    pub fn new(program: &'p Program<'p>, weights: &'p [u8], adapter: u16) -> Self {
-        Self { program, weights, text: Text::default(), adapter, slots: vec![] }
+    /// A player of a program whose tensors lie in `weights`.
+    pub(crate) fn new(
+        program: &'p Program<'p>,
+        weights: &'p [u8],
+        plan: &'p Plan,
+        text: &'p [Token],
+    ) -> Self {
+        let (slots, margins) = (vec![BTreeMap::new(); text.len()], vec![f32::INFINITY; text.len()]);
+        let (past, convolved) = (BTreeMap::new(), BTreeMap::new());
+        Self { program, weights, plan, text, slots, past, convolved, margins }
     }
 
-    /// Runs tokens that follow those before, and returns the first output for each.
-    pub fn pass(&mut self, tokens: &[u32]) -> Vec<Vec<f32>> {
-        self.slots = vec![BTreeMap::new(); tokens.len()];
-        for (op, layer) in self.program.steps(ALL) {
-            (0..tokens.len()).for_each(|t| self.store(&op, layer, t));
-            (0..tokens.len()).for_each(|t| self.step(&op, layer, tokens, t));
+    /// The first output at every token.
+    pub(crate) fn play(&mut self, parts: &dyn Parts) -> Vec<Vec<f32>> {
+        for (op, layer) in self.program.steps(parts) {
+            (0..self.text.len()).for_each(|token| self.keep(&op, layer, token));
+            (0..self.text.len()).for_each(|token| self.step(&op, layer, token));
         }
-        self.text.length += tokens.len();
         let port = self.program.outputs().next().expect("a program has an output");
-        (0..tokens.len()).map(|t| self.get(t, port.value)).collect()
+        (0..self.text.len()).map(|token| self.get(token, port.value)).collect()
+    }
+
+    /// How many tokens come before the first that might be sent to other experts, if scores were a bit
+    /// different.
+    pub(crate) fn sure(&self, bit: f32) -> usize {
+        self.margins.iter().take_while(|margin| **margin > bit).count()
     }
 
     fn get(&self, token: usize, value: Value) -> Vec<f32> {
@@ -65,6 +79,15 @@ impl<'p> Naive<'p> {
         let x: Vec<_> =
             self.get(token, value).into_iter().enumerate().map(|(i, x)| f(i, x)).collect();
         self.set(token, value, &x);
+    }
+
+    /// Sets a value, or adds to what it holds.
+    fn put(&mut self, token: usize, value: Value, x: &[f32], accumulate: bool) {
+        if accumulate {
+            self.change(token, value, |i, y| y + x[i]);
+        } else {
+            self.set(token, value, x);
+        }
     }
 
     fn tensor(&self, weight: PerLayer, layer: u32) -> (Tensor, &'p [u8]) {
@@ -91,200 +114,136 @@ impl<'p> Naive<'p> {
         numbers
     }
 
-    fn product(&self, weight: PerLayer, layer: u32, x: &[f32]) -> Vec<f32> {
+    /// Some rows of a matrix times x.
+    fn rows(&self, weight: PerLayer, layer: u32, rows: Range<usize>, x: &[f32]) -> Vec<f32> {
         let (tensor, _) = self.tensor(weight, layer);
-        // Integer weights meet activations that were rounded to bytes.
-        let x: Vec<f32> = match tensor.format {
-            Format::Int8 | Format::Int4 => x
-                .chunks(GROUP)
-                .flat_map(|chunk| {
-                    let group = quantize_group(chunk);
-                    let bytes = group.quads.as_flattened()[..chunk.len()].to_vec();
-                    bytes.into_iter().map(move |q| f32::from(q) * group.scale)
-                })
-                .collect(),
-            _ => x.to_vec(),
-        };
+        let x = if tensor.format.is_integer() { rounded(x) } else { x.to_vec() };
         let dot = |row: Vec<f32>| {
             row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>()
         };
-        (0..tensor.rows as usize).map(|row| dot(self.row(weight, layer, row)) as f32).collect()
+        rows.map(|row| dot(self.row(weight, layer, row)) as f32).collect()
     }
 
-    /// What every token of a pass keeps before any of them looks back.
-    fn store(&mut self, op: &Op, layer: u32, token: usize) {
+    fn product(&self, weight: PerLayer, layer: u32, x: &[f32]) -> Vec<f32> {
+        let (tensor, _) = self.tensor(weight, layer);
+        self.rows(weight, layer, 0..tensor.rows as usize, x)
+    }
+
+    /// What every token of a text keeps before any of them looks back.
+    fn keep(&mut self, op: &Op, layer: u32, token: usize) {
         match op {
             Op::Store(op) => {
                 let pair = (self.get(token, op.key), self.get(token, op.value));
-                self.text.past.entry(op.state.at(layer)).or_default().push(pair);
+                self.past.entry(op.state.at(layer)).or_default().push(pair);
             }
             Op::ShortConv(op) => {
                 let input = self.get(token, op.input);
-                self.text.convolved.entry(op.state.at(layer)).or_default().push(input);
+                self.convolved.entry(op.state.at(layer)).or_default().push(input);
             }
             _ => {}
         }
     }
 
-    fn step(&mut self, op: &Op, layer: u32, tokens: &[u32], token: usize) {
-        let position = self.text.length + token;
+    fn step(&mut self, op: &Op, layer: u32, token: usize) {
         match *op {
-            Op::Embed(op) => {
-                let row = match op.index {
-                    Index::Token => tokens[token] as usize,
-                    Index::Position => position + op.offset as usize,
-                    Index::First => 0,
-                };
-                let row = self.row(op.weight, layer, row);
-                if op.accumulate {
-                    self.change(token, op.output, |i, x| x + row[i]);
-                } else {
-                    self.set(token, op.output, &row);
-                }
-            }
-            Op::Norm(op) => {
-                let (weight, bias) =
-                    (self.vector(op.weight, layer), op.bias.map(|b| self.vector(b, layer)));
-                let piece = weight.len();
-                let mut x = self.get(token, op.input);
-                for x in x.chunks_mut(piece) {
-                    let mean = x.iter().sum::<f32>() / piece as f32;
-                    if op.kind == NormKind::Layer {
-                        x.iter_mut().for_each(|x| *x -= mean);
-                    }
-                    let square = x.iter().map(|x| x * x).sum::<f32>() / piece as f32;
-                    for (i, x) in x.iter_mut().enumerate() {
-                        *x *= weight[i] / (square + op.epsilon).sqrt();
-                        *x += bias.as_ref().map_or(0.0, |bias| bias[i]);
-                    }
-                }
-                self.set(token, op.output, &x);
-            }
-            Op::Linear(op) => {
-                let mut y = self.product(op.weight, layer, &self.get(token, op.input));
-                if let Some(bias) = op.bias {
-                    y.iter_mut().zip(self.vector(bias, layer)).for_each(|(y, b)| *y += b);
-                }
-                if op.accumulate {
-                    self.change(token, op.output, |i, x| x + y[i]);
-                } else {
-                    self.set(token, op.output, &y);
-                }
-            }
+            Op::Embed(op) => self.embed(op, layer, token),
+            Op::Norm(op) => self.norm(op, layer, token),
+            Op::Linear(op) => self.linear(op, layer, token),
             Op::Correction(op) => {
                 let y = self.product(op.weight, layer, &self.get(token, op.input));
-                self.change(token, op.output, |i, x| x + y[i]);
+                self.put(token, op.output, &y, true);
             }
-            Op::Delta(op) => {
-                if self.program.part_kind(op.part) == Some(PartKind::Adapter)
-                    && op.part != self.adapter
-                {
-                    return;
-                }
-                let low = self.product(op.down, layer, &self.get(token, op.input));
-                let y = self.product(op.up, layer, &low);
-                self.change(token, op.output, |i, x| x + op.scale * y[i]);
-            }
-            Op::Angles(op) => {
-                let scale = if op.scale == 0.0 { 1.0 } else { op.scale };
-                let turns: Vec<_> = self
-                    .vector(op.frequencies, layer)
-                    .iter()
-                    .map(|f| position as f32 * f)
-                    .collect();
-                let mut angles: Vec<f32> = turns.iter().map(|turn| scale * turn.cos()).collect();
-                angles.extend(turns.iter().map(|turn| scale * turn.sin()));
-                // No text here is so long that it meets the sinks.
-                angles.resize(op.output.width as usize, 0.0);
-                self.set(token, op.output, &angles);
-            }
-            Op::Rotary(op) => {
-                let angles = self.get(token, op.angles);
-                let pairs = angles.len() / 4;
-                let mut x = self.get(token, op.value);
-                for head in x.chunks_mut(op.head_width as usize) {
-                    for i in 0..pairs {
-                        let (a, b) = match op.pairing {
-                            Pairing::Halves => (i, i + pairs),
-                            Pairing::Neighbours => (2 * i, 2 * i + 1),
-                        };
-                        let (cosine, sine) = (angles[i], angles[pairs + i]);
-                        (head[a], head[b]) =
-                            (head[a] * cosine - head[b] * sine, head[b] * cosine + head[a] * sine);
-                    }
-                }
-                self.set(token, op.value, &x);
-            }
+            Op::Delta(op) => self.delta(op, layer, token),
+            Op::Angles(op) => self.angles(op, layer, token),
+            Op::Rotary(op) => self.rotary(op, token),
             Op::Store(_) => {}
-            Op::Attend(op) => {
-                let state = op.state.at(layer);
-                let Some(State::Kv { heads, width, window }) = self.program.state(state) else {
-                    panic!("attends to something else")
-                };
-                let past = &self.text.past[&state];
-                let end = if op.mask == Mask::Full { past.len() } else { position + 1 };
-                let first = if window == 0 { 0 } else { end.saturating_sub(window as usize) };
-                let (width, query) = (width as usize, self.get(token, op.query));
-                let group = query.len() / (heads as usize * width);
-                let mut out = vec![];
-                for (head, query) in query.chunks(width).enumerate() {
-                    let at = head / group * width..(head / group + 1) * width;
-                    let scores: Vec<f32> = past[first..end]
-                        .iter()
-                        .map(|(key, _)| {
-                            op.scale
-                                * key[at.clone()].iter().zip(query).map(|(k, q)| k * q).sum::<f32>()
-                        })
-                        .collect();
-                    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    let weights: Vec<f32> =
-                        scores.iter().map(|score| (score - largest).exp()).collect();
-                    let total: f32 = weights.iter().sum();
-                    out.extend((at.start..at.end).map(|i| {
-                        let values = past[first..end].iter().map(|(_, value)| value[i]);
-                        values.zip(&weights).map(|(value, weight)| value * weight).sum::<f32>()
-                            / total
-                    }));
-                }
-                self.set(token, op.output, &out);
-            }
+            Op::Attend(op) => self.attend(op, layer, token),
             Op::Gated(op) => {
                 let (gate, up) = (self.get(token, op.gate), self.get(token, op.up));
-                let y: Vec<_> =
-                    gate.iter().zip(&up).map(|(g, u)| activate(op.activation, *g) * u).collect();
-                self.set(token, op.output, &y);
+                self.set(token, op.output, &gated(op.activation, &gate, &up));
             }
             Op::Activate(op) => self.change(token, op.value, |_, x| activate(op.activation, x)),
-            Op::Add(op) => {
-                let x = self.get(token, op.input);
-                self.change(token, op.output, |i, y| y + x[i]);
-            }
+            Op::Add(op) => self.put(token, op.output, &self.get(token, op.input), true),
             Op::Scale(op) => self.change(token, op.value, |_, x| x * op.factor),
             Op::SoftCap(op) => self.change(token, op.value, |_, x| op.cap * (x / op.cap).tanh()),
-            Op::Select(op) => {
-                let x = self.get(token, op.input);
-                self.set(token, op.output, &x);
-            }
-            Op::ShortConv(op) => {
-                let (weight, taps) = (self.vector(op.weight, layer), op.taps as usize);
-                let inputs = &self.text.convolved[&op.state.at(layer)];
-                let width = op.input.width as usize;
-                let y: Vec<f32> = (0..width)
-                    .map(|i| {
-                        let tap = |t: usize| {
-                            Some(
-                                weight[t * width + i]
-                                    * inputs[(position + t).checked_sub(taps - 1)?][i],
-                            )
-                        };
-                        (0..taps).filter_map(tap).sum()
-                    })
-                    .collect();
-                self.set(token, op.output, &y);
-            }
-            _ => panic!("{} is not an operation of these programs", op.name()),
+            Op::Select(op) => self.set(token, op.output, &self.get(token, op.input)),
+            Op::ShortConv(op) => self.short_conv(op, layer, token),
+            Op::Route(op) => self.route(op, token),
+            Op::Experts(op) => self.experts(op, layer, token),
+            _ => panic!("{} is not an operation over tokens", op.name()),
         }
     }
+
+    fn embed(&mut self, op: Embed, layer: u32, token: usize) {
+        let row = match op.index {
+            Index::Token => self.text[token].0 as usize,
+            Index::Position => token + op.offset as usize,
+            Index::First => 0,
+        };
+        self.put(token, op.output, &self.row(op.weight, layer, row), op.accumulate);
+    }
+
+    fn norm(&mut self, op: Norm, layer: u32, token: usize) {
+        let (weight, bias) =
+            (self.vector(op.weight, layer), op.bias.map(|b| self.vector(b, layer)));
+        let piece = weight.len();
+        let mut x = self.get(token, op.input);
+        for x in x.chunks_mut(piece) {
+            let mean = x.iter().sum::<f32>() / piece as f32;
+            if op.kind == NormKind::Layer {
+                x.iter_mut().for_each(|x| *x -= mean);
+            }
+            let square = x.iter().map(|x| x * x).sum::<f32>() / piece as f32;
+            for (i, x) in x.iter_mut().enumerate() {
+                *x *= weight[i] / (square + op.epsilon).sqrt();
+                *x += bias.as_ref().map_or(0.0, |bias| bias[i]);
+            }
+        }
+        self.set(token, op.output, &x);
+    }
+
+    fn linear(&mut self, op: Linear, layer: u32, token: usize) {
+        let mut y = self.product(op.weight, layer, &self.get(token, op.input));
+        if let Some(bias) = op.bias {
+            y.iter_mut().zip(self.vector(bias, layer)).for_each(|(y, b)| *y += b);
+        }
+        self.put(token, op.output, &y, op.accumulate);
+    }
+
+    fn delta(&mut self, op: Delta, layer: u32, token: usize) {
+        let adapts = self.program.part_kind(op.part) == Some(PartKind::Adapter);
+        if !adapts || op.part == self.text[token].1 {
+            let low = self.product(op.down, layer, &self.get(token, op.input));
+            let y = self.product(op.up, layer, &low);
+            self.change(token, op.output, |i, x| x + op.scale * y[i]);
+        }
+    }
+
+    fn short_conv(&mut self, op: ShortConv, layer: u32, token: usize) {
+        let (weight, taps) = (self.vector(op.weight, layer), op.taps as usize);
+        let inputs = &self.convolved[&op.state.at(layer)];
+        let width = op.input.width as usize;
+        let tap = |t: usize, i: usize| {
+            let input = &inputs[(token + t).checked_sub(taps - 1)?];
+            Some(weight[t * width + i] * input[i])
+        };
+        let y: Vec<f32> = (0..width).map(|i| (0..taps).filter_map(|t| tap(t, i)).sum()).collect();
+        self.set(token, op.output, &y);
+    }
+}
+
+/// Activations as they meet integer weights: rounded to bytes.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    let group = |chunk: &[f32]| {
+        let group = quantize_group(chunk);
+        let bytes = group.quads.as_flattened()[..chunk.len()].to_vec();
+        bytes.into_iter().map(move |q| f32::from(q) * group.scale)
+    };
+    x.chunks(GROUP).flat_map(group).collect()
+}
+
+fn gated(activation: Activation, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    gate.iter().zip(up).map(|(gate, up)| activate(activation, *gate) * up).collect()
 }
 
 fn activate(activation: Activation, x: f32) -> f32 {

@@ -1,0 +1,63 @@
+//! Programs, played by the engine.
+
+use super::images::{INPUT, OUTPUT};
+use super::maker::Made;
+use super::programs::Setting;
+use super::script::Step;
+use omex_core::arena::Plan;
+use omex_core::engine::{Engine, Model};
+use omex_core::simd::Kernels;
+use omex_hal::Parallel;
+use omex_hal_adapters::SlicePager;
+use zerocopy::IntoBytes;
+
+/// How a program is played: the bits are the same.
+pub(super) struct Way<'w> {
+    pub(super) kernels: &'w Kernels,
+    pub(super) parallel: &'w dyn Parallel,
+    pub(super) page_size: u32,
+    pub(super) plan: Plan,
+}
+
+/// Shows an engine that plays this program.
+fn with_engine<T>(made: &Made, way: &Way<'_>, show: impl FnOnce(Engine<'_>) -> T) -> T {
+    let (program, end) = (made.program(), made.weights.len() as u64);
+    let pages = made.weights.chunks(way.page_size as usize);
+    let checksums: Vec<_> = pages.map(|page| crc32c::crc32c(page).to_le_bytes()).collect();
+    let model = Model { program, plan: way.plan, end, checksums: &checksums, first_checked: 0 };
+    let mut pager = SlicePager::new(&made.weights, way.page_size).unwrap();
+    let mut memory = vec![0u128; model.layout(&pager).unwrap().total().div_ceil(16) as usize];
+    let memory = memory.as_mut_bytes();
+    show(Engine::new(model, memory, &mut pager, way.kernels, way.parallel).unwrap())
+}
+
+/// The outputs of all passes of a script that are wanted.
+pub(super) fn play(setting: &Setting, way: &Way<'_>, script: &[Step]) -> Vec<Vec<f32>> {
+    with_engine(&setting.made, way, |mut engine| {
+        engine.set_parts(setting.parts);
+        let mut found = vec![];
+        for step in script {
+            match step {
+                Step::Pass(inputs, seen) => {
+                    engine.pass(inputs.iter().copied()).unwrap();
+                    found.extend((0..seen.len()).map(|column| engine.logits(column).to_vec()));
+                }
+                Step::Refused(inputs) => assert!(engine.pass(inputs.iter().copied()).is_err()),
+                Step::Accept(column) => engine.accept(*column).unwrap(),
+                Step::Fork([from, to], length) => engine.fork(*from, *to, *length as u32).unwrap(),
+            }
+        }
+        found
+    })
+}
+
+/// What a program makes of an image.
+pub(super) fn infer(made: &Made, way: &Way<'_>, image: &[i8]) -> Vec<i8> {
+    with_engine(made, way, |mut engine| {
+        engine.input_mut(INPUT).copy_from_slice(image.as_bytes());
+        engine.infer().unwrap();
+        let program = made.program();
+        let port = program.outputs().find(|port| port.name == OUTPUT).unwrap();
+        engine.output_i8(&port, 0).to_vec()
+    })
+}
