@@ -109,14 +109,17 @@ impl StateMemory {
     /// # Errors
     /// Memory that can't be had.
     pub(crate) fn new(program: &Program<'_>, plan: &Plan) -> Result<Self> {
+        Self::of(TextStates::new(program, plan))
+    }
+
+    fn of(of_text: TextStates) -> Result<Self> {
         let failed = |e| Error::io(Path::new("memory"), "get", e);
-        let of_text = TextStates::new(program, plan);
-        let bytes = stride(&of_text).checked_mul(plan.sequences as usize);
+        let texts = of_text.plan.sequences as usize;
+        let bytes = stride(&of_text).checked_mul(texts);
         let bytes = bytes.ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         let memory = MmapOptions::new().len(bytes.max(1)).no_reserve_swap().map_anon();
         let memory = memory.map_err(failed)?;
-        let counted = vec![0; plan.sequences as usize];
-        Ok(Self { memory, of_text, counted, lent: Lent::default() })
+        Ok(Self { memory, of_text, counted: vec![0; texts], lent: Lent::default() })
     }
 
     /// As [`Self::new`], where other memory is used for what texts do not take yet.
@@ -203,5 +206,93 @@ impl StateStore for StateMemory {
         }
         self.give_back(to, target, length);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use omex_core::state::kv::KvFormat;
+    use proptest::prelude::*;
+
+    const CAPACITY: u32 = 700;
+
+    fn states(format: KvFormat) -> TextStates {
+        let plan = Plan {
+            columns: 4,
+            logit_columns: 1,
+            kv_capacity: CAPACITY,
+            kv_sinks: 4,
+            kv_format: format,
+            sequences: 3,
+        };
+        let kv = |window| State::Kv { heads: 2, width: 24, window };
+        let mut start = 0;
+        let states = [kv(0), State::Bytes(100), kv(90), kv(0)].map(|state| {
+            let end = start + plan.state_bytes(&state) as usize;
+            (state, std::mem::replace(&mut start, end)..end)
+        });
+        TextStates { plan, states: states.into() }
+    }
+
+    /// What a text's states hold of its first `length` positions.
+    fn held(memory: &mut StateMemory, sequence: u32, length: u32) -> Vec<u8> {
+        let mut held = vec![];
+        for (index, (state, _)) in (0..).zip(memory.of_text.states.clone()) {
+            let ranges = memory.of_text.plan.held_ranges(&state, length);
+            let bytes = memory.state(sequence, index, 0..length).unwrap();
+            ranges.for_each(|range| held.extend(&bytes[range]));
+        }
+        held
+    }
+
+    /// Puts a text of its own there.
+    fn fill(memory: &mut StateMemory, sequence: u32, seed: u8) {
+        for index in 0..memory.of_text.states.len() as u32 {
+            let bytes = memory.state(sequence, index, 0..CAPACITY).unwrap();
+            bytes.iter_mut().zip(1_u32..).for_each(|(byte, at)| *byte = (at % 251) as u8 ^ seed);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_over_stays_whatever_becomes_of_the_rest(
+            format in prop::sample::select(vec![KvFormat::Half, KvFormat::Single, KvFormat::Int8]),
+            forks in prop::collection::vec((0_u32..3, 0_u32..3, 0..=CAPACITY), 1..12),
+        ) {
+            let mut memory = StateMemory::of(states(format)).unwrap();
+            let mut lengths = [CAPACITY; 3];
+            (0..3).for_each(|text| fill(&mut memory, text, text as u8));
+            for (from, to, length) in forks {
+                let length = length.min(lengths[from as usize]);
+                let expected = held(&mut memory, from, length);
+                let others: Vec<_> = (0..3).filter(|text| *text != to).collect();
+                let before = others.iter().map(|t| held(&mut memory, *t, lengths[*t as usize]));
+                let before: Vec<_> = before.collect();
+                memory.fork(from, to, length).unwrap();
+                lengths[to as usize] = length;
+                prop_assert!(held(&mut memory, to, length) == expected);
+                let after = others.iter().map(|t| held(&mut memory, *t, lengths[*t as usize]));
+                prop_assert!(after.collect::<Vec<_>>() == before);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_behind_a_text_is_given_back() {
+        let mut memory = StateMemory::of(states(KvFormat::Single)).unwrap();
+        fill(&mut memory, 1, 7);
+        memory.fork(1, 1, 100).unwrap();
+        let place = memory.of_text.states[3].1.clone();
+        let bytes = &memory.memory[memory.start(1).unwrap() + place.start..][..place.len()];
+        assert!(bytes.iter().filter(|byte| **byte == 0).count() > place.len() / 2);
+        assert!(memory.of_text.bytes_of(100) < memory.of_text.bytes() / 2);
+    }
+
+    #[test]
+    fn a_text_that_is_missing_is_an_error() {
+        let mut memory = StateMemory::of(states(KvFormat::Half)).unwrap();
+        assert!(memory.state(3, 0, 0..1).is_err() && memory.state(0, 4, 0..1).is_err());
+        assert!(memory.fork(0, 3, 1).is_err() && memory.fork(3, 0, 1).is_err());
     }
 }
