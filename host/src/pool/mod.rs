@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_micros(500);
 /// How long a caller looks whether workers have left before it sleeps.
 const LEAVING: Duration = Duration::from_micros(100);
 /// A pass that nothing is known of wakes nobody before it has run so long.
-const TINY: Duration = Duration::from_micros(60);
+const TINY: Duration = Duration::from_millis(1);
 /// Looks between two at the clock.
 const LOOKS: u32 = 64;
 
@@ -81,6 +81,9 @@ struct Shared {
     job: AtomicPtr<Job<'static>>,
     /// Workers that sleep, or are about to.
     asleep: AtomicUsize,
+    /// Workers sleep at once, since the caller works alone for a while: what they would take from it
+    /// by looking for jobs is not theirs.
+    rests: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
     left: Condvar,
@@ -92,6 +95,7 @@ impl Shared {
     }
 
     fn open(&self, job: &Job<'_>) {
+        self.rests.store(false, Ordering::Relaxed);
         self.job.store(from_ref(job).cast::<Job<'static>>().cast_mut(), Ordering::Relaxed);
         let generation = self.state.load(Ordering::Relaxed) & !(GENERATION - 1);
         // Ordered before the look at `asleep`, as a worker's count is before its look at the state.
@@ -144,7 +148,11 @@ impl Shared {
     /// Waits for a job other than the one `seen`, and joins it; returns `seen` once there will be
     /// none.
     fn wait_and_join(&self, seen: usize) -> usize {
-        if let Ok(joined) = spin(IDLE, || self.join(seen)) {
+        let look = || {
+            let joined = self.join(seen);
+            joined.map(Some).or_else(|| self.rests.load(Ordering::Relaxed).then_some(None))
+        };
+        if let Ok(Some(joined)) = spin(IDLE, look) {
             return joined;
         }
         let mut lock = self.lock();
@@ -242,6 +250,7 @@ impl Pool {
             state: AtomicUsize::new(0),
             job: AtomicPtr::new(null_mut()),
             asleep: AtomicUsize::new(0),
+            rests: AtomicBool::new(true),
             lock: Mutex::new(()),
             wake: Condvar::new(),
             left: Condvar::new(),
@@ -319,7 +328,9 @@ unsafe impl Parallel for Pool {
             // Another thread's pass is being measured.
             Err(TryLockError::WouldBlock) => return pass(),
         };
-        let until = match pace.way(columns) {
+        let way = pace.way(columns);
+        self.shared.rests.store(way == Way::Alone, Ordering::Relaxed);
+        let until = match way {
             Way::Together => 0,
             Way::Alone => u64::MAX,
             Way::Unknown => self.age() + TINY.as_nanos() as u64,

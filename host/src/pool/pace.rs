@@ -14,8 +14,15 @@ const PRICE: f64 = 100.0;
 const LOST: Duration = Duration::from_millis(1);
 /// Passes over as many columns are begun on all threads, before anything was measured.
 const MANY: usize = 8;
-/// Where the first pass was too short to wake the others, the time until they are tried all the same.
-const FIRST: Duration = Duration::from_millis(10);
+/// Where the first pass was too short to wake the others, the time until they are tried all the same,
+/// for passes of [`LONG`]. Shorter ones wait longer, by the cube: a try may lose a slice of the
+/// system's time whatever a pass takes, and there is less to gain.
+const FIRST: Duration = Duration::from_millis(4);
+/// See [`FIRST`].
+const LONG: Duration = Duration::from_micros(250);
+/// Passes on the caller's thread count for at most so many times the shortest: the rest is time that
+/// the system gave to others.
+const HELD_UP: f64 = 1.25;
 /// The least time between tries, however cheap.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Where the other way looks faster, this part of the time is enough.
@@ -49,6 +56,8 @@ pub(super) struct Help {
 
 /// What was measured of each kind of passes: by the power of two of their columns.
 pub(super) struct Pace {
+    /// The first pass is over. It reads pages and touches memory: it says nothing of others.
+    warm: bool,
     kinds: [Kind; 16],
     threads: usize,
 }
@@ -77,12 +86,14 @@ struct Window {
     time: Duration,
     columns: u64,
     passes: u32,
+    /// Seconds a column of the shortest pass.
+    shortest: f64,
     help: Help,
 }
 
 impl Pace {
     pub(super) fn new(threads: usize) -> Self {
-        Self { kinds: [Kind::default(); 16], threads }
+        Self { warm: false, kinds: [Kind::default(); 16], threads }
     }
 
     fn kind(&mut self, columns: usize) -> &mut Kind {
@@ -104,6 +115,9 @@ impl Pace {
 
     /// Whether that pass ran on the caller's thread alone, what it took, and what workers did in it.
     pub(super) fn record(&mut self, columns: usize, alone: bool, time: Duration, help: Help) {
+        if !std::mem::replace(&mut self.warm, true) {
+            return;
+        }
         let kind = self.kind(columns);
         if !kind.begun {
             (kind.begun, kind.keeps_alone) = (true, alone);
@@ -128,7 +142,7 @@ impl Kind {
     }
 
     fn judge(&mut self, window: &Window) {
-        let seconds = window.time.as_secs_f64() / window.columns as f64;
+        let seconds = window.seconds(self.is_alone());
         let trying = self.trying;
         let [kept, other] = self.ways();
         // Tries are rare: each counts for more.
@@ -167,7 +181,10 @@ impl Kind {
                 let sooner = if other < kept * FASTER { SOONER } else { 1 };
                 self.since >= self.patience / sooner
             }
-            _ if self.keeps_alone => self.since >= FIRST,
+            _ if self.keeps_alone => {
+                let shorter = (LONG * window.passes).div_duration_f64(window.time);
+                self.since.div_duration_f64(FIRST) >= shorter.powi(3)
+            }
             _ => window.time < SHORT * window.passes || !window.is_helped(),
         }
     }
@@ -175,12 +192,21 @@ impl Kind {
 
 impl Window {
     fn add(&mut self, columns: usize, time: Duration, help: Help) {
+        let columns = columns.max(1) as u64;
+        let seconds = time.as_secs_f64() / columns as f64;
+        self.shortest = if self.passes == 0 { seconds } else { self.shortest.min(seconds) };
         self.time += time;
-        self.columns += columns.max(1) as u64;
+        self.columns += columns;
         self.passes += 1;
         self.help.tasks += help.tasks;
         self.help.helped += help.helped;
         self.help.waited += help.waited;
+    }
+
+    /// Seconds a column.
+    fn seconds(&self, alone: bool) -> f64 {
+        let mean = self.time.as_secs_f64() / self.columns as f64;
+        if alone { mean.min(HELD_UP * self.shortest) } else { mean }
     }
 
     /// Seconds that it took longer than at so many a column.
@@ -212,7 +238,7 @@ mod tests {
     }
 
     /// Microseconds.
-    const TINY: u64 = 60;
+    const TINY: u64 = 1000;
     const HELPED: Help = Help { tasks: 800, helped: 400, waited: Duration::ZERO };
     const SMALL: Machine = Machine { together: 80, alone: 50, help: HELPED };
     const LARGE: Machine = Machine { together: 11_000, alone: 20_000, help: HELPED };
@@ -222,8 +248,12 @@ mod tests {
     impl Machine {
         /// Runs passes for some simulated seconds; how long they took, compared with the faster way.
         fn run(&self, pace: &mut Pace, seconds: u64) -> f64 {
+            self.run_for(pace, Duration::from_secs(seconds))
+        }
+
+        fn run_for(&self, pace: &mut Pace, limit: Duration) -> f64 {
             let (mut time, mut passes) = (Duration::ZERO, 0);
-            while time < Duration::from_secs(seconds) {
+            while time < limit {
                 let alone = match pace.way(1) {
                     Way::Unknown => self.alone <= TINY,
                     way => way == Way::Alone,
@@ -265,6 +295,36 @@ mod tests {
             let cost = small.run(&mut Pace::new(2), 1);
             assert!(cost < 1.05, "{alone}: {cost}");
         }
+    }
+
+    #[test]
+    fn short_texts_of_short_passes_wake_nobody_even_if_the_first_pass_is_long() {
+        for alone in [30, 60, 90] {
+            let (small, mut pace) = (Machine { together: 4000, alone, help: LATE }, Pace::new(2));
+            pace.record(3, false, Duration::from_millis(2), LATE);
+            assert_eq!(
+                small.run_for(&mut pace, Duration::from_micros(500 * alone)),
+                1.0,
+                "{alone}"
+            );
+        }
+    }
+
+    #[test]
+    fn time_that_the_system_gives_to_others_does_not_speak_against_one_thread() {
+        let mut pace = Pace::new(2);
+        let mut together = 0;
+        for pass in 0..10_000 {
+            let alone = pace.way(1) != Way::Together;
+            let micros = match pass % 40 {
+                20 if alone => 4000,
+                _ if alone => 100,
+                _ => 190,
+            };
+            pace.record(1, alone, Duration::from_micros(micros), Help::default());
+            together += usize::from(!alone);
+        }
+        assert!(together < 500, "{together}");
     }
 
     #[test]
