@@ -204,12 +204,15 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Checks that each run is a whole text.
-    pub(crate) fn check_whole(&self) -> Result<(), RunError> {
+    /// Checks that each run is a whole text, of which the cache holds all.
+    pub(crate) fn check_whole(&self, plan: &Plan) -> Result<(), RunError> {
         for run in self.runs() {
             let earlier = self.iter().take(run.columns.start);
             if run.position > 0 || earlier.into_iter().any(|i| i.sequence == run.sequence) {
                 return Err(RunError::Position(run.position));
+            }
+            if run.position_of(run.columns.end) > plan.kv_capacity {
+                return Err(RunError::Position(plan.kv_capacity));
             }
         }
         Ok(())

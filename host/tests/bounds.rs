@@ -44,7 +44,11 @@ fn encode(states: &[State], ops: &[Op]) -> Vec<u8> {
 
 /// The fault of operations on a vector of 2 numbers (tensor 0) and a cache of one head of width 2.
 fn fault(ops: &[Op]) -> Option<Fault> {
-    let program = encode(&[State::Kv { heads: 1, width: 2, window: 0 }], ops);
+    fault_with(State::Kv { heads: 1, width: 2, window: 0 }, ops)
+}
+
+fn fault_with(state: State, ops: &[Op]) -> Option<Fault> {
+    let program = encode(&[state], ops);
     let tensor = Tensor { format: Format::Vector, rows: 1, columns: 2, address: 0 };
     match Program::parse(&program, &tensor.to_record(), 0..64) {
         Ok(_) => None,
@@ -116,6 +120,25 @@ fn operations_by_position_take_all_tokens() {
         fault(&[store, Angles { frequencies: one, output: value(1, 8), scale: 0.0 }.into()]),
         Some(Fault::Order)
     );
+}
+
+/// Nothing says where a window would lie for a token that sees all of its text.
+#[test]
+fn a_window_is_for_what_goes_before_a_token() {
+    let value = |slot| Value { slot, first: 0, width: 2 };
+    let state = PerLayer { first: 0, stride: 0 };
+    let attend = |mask| {
+        let store = Store { state, key: value(0), value: value(0) };
+        let (query, output, pairing) = (value(0), value(1), Pairing::Halves);
+        let attend = Attend { state, query, angles: None, output, scale: 1.0, pairing, mask };
+        [store.into(), attend.into()]
+    };
+    let of = |window| State::Kv { heads: 1, width: 2, window };
+    for (window, mask, expected) in
+        [(4, Mask::Causal, None), (0, Mask::Full, None), (4, Mask::Full, Some(Fault::State))]
+    {
+        assert_eq!(fault_with(of(window), &attend(mask)), expected, "{window} {mask:?}");
+    }
 }
 
 /// Two attentions whose keys are equally wide, but not their heads, have caches of their own shape.

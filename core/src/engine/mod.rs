@@ -263,7 +263,7 @@ impl<'a> Engine<'a> {
         let Player { inputs, plan, program, .. } = &self.player;
         inputs.check(plan, program, self.ends, &self.reach)?;
         if self.whole {
-            inputs.check_whole()?;
+            inputs.check_whole(plan)?;
         }
         for input in self.player.inputs.iter() {
             if let Some(end) = self.ends.get_mut(input.sequence as usize) {

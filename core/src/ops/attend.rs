@@ -23,7 +23,7 @@ pub enum Mask {
     /// Those up to its own that the cache holds.
     #[default]
     Causal,
-    /// All of its text, which one pass runs whole (encoders).
+    /// All of its text, which one pass runs whole (encoders). The cache has no window.
     Full,
 }
 
@@ -67,8 +67,10 @@ impl Operation for Attend {
         check.that(rotated.is_multiple_of(4))?;
         self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
         check.states(self.state, |state| match state {
-            State::Kv { heads, width, .. } => {
-                self.query.width.is_multiple_of(heads * width) && rotated / 2 <= width
+            State::Kv { heads, width, window } => {
+                self.query.width.is_multiple_of(heads * width)
+                    && rotated / 2 <= width
+                    && (window == 0 || self.mask == Mask::Causal)
             }
             State::Bytes(_) => false,
         })
