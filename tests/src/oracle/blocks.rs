@@ -40,7 +40,7 @@ impl Maker<'_> {
             match self.random.below(6) {
                 0..=2 => self.attention(residual, width),
                 3 => self.mixture(residual, width),
-                4 if self.mask == Mask::Causal => self.convolution(residual, width),
+                4 => self.convolution(residual, width),
                 _ => self.feed_forward(residual, width),
             }
         }
@@ -118,9 +118,10 @@ impl Maker<'_> {
         let Heads { head, kv, group, .. } = heads;
         let pairing = self.random.pick(&[Pairing::Halves, Pairing::Neighbours]);
         let angles = if self.random.chance(4) { None } else { Some(self.angles(&heads, pairing)) };
+        let mask = self.random.pick(self.masks);
         let window = match self.random.below(4) {
-            0 | 1 if self.mask == Mask::Causal => self.random.between(1, 9),
-            2 if self.mask == Mask::Causal => self.random.between(10, 70),
+            0 | 1 if mask == Mask::Causal => self.random.between(1, 9),
+            2 if mask == Mask::Causal => self.random.between(10, 70),
             _ => 0,
         };
         let name = self.name("kv");
@@ -130,7 +131,7 @@ impl Maker<'_> {
         let attended = self.value(kv * group * head);
         let Heads { query, key, value, .. } = heads;
         self.push(Store::<Names> { state: state.clone(), key, value });
-        let (scale, mask, output) = (1.0 / (head as f32).sqrt(), self.mask, attended.clone());
+        let (scale, output) = (1.0 / (head as f32).sqrt(), attended.clone());
         self.push(Attend::<Names> { state, query, angles, output, scale, pairing, mask });
         self.add_to(residual, &attended, [kv * group * head, width]);
     }

@@ -16,8 +16,8 @@ pub(super) struct Maker<'c> {
     pub(super) nodes: Vec<Node>,
     /// Formats that its matrices may have.
     pub(super) formats: &'static [Format],
-    /// What its tokens see.
-    pub(super) mask: Mask,
+    /// What its tokens may see.
+    pub(super) masks: &'static [Mask],
     /// The layers of the block at hand.
     pub(super) layers: u32,
     weights: Vec<u8>,
@@ -47,7 +47,7 @@ impl<'c> Maker<'c> {
             graph: Graph { format: FORMAT, ..Graph::default() },
             nodes: vec![],
             formats: &[Format::F32],
-            mask: Mask::Causal,
+            masks: &[Mask::Causal],
             layers: 1,
             weights: vec![],
             tensors: BTreeMap::new(),

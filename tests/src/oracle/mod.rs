@@ -18,7 +18,7 @@ use known::Known;
 use naive::NaiveBytes;
 use omex::pool::Pool;
 use omex_core::arena::Plan;
-use omex_core::ops::{Mask, Op};
+use omex_core::ops::Op;
 use omex_core::program::ALL;
 use omex_core::simd::{Kernels, PORTABLE};
 use omex_hal::Serial;
@@ -78,7 +78,7 @@ fn check_images(choices: &[u8], pool: &Pool) {
     let expected = NaiveBytes::new(&program, &made.weights).infer(&image);
     // What is computed in fractions may be rounded to the next byte.
     let fractions = program.steps(ALL).any(|(op, _)| matches!(op, Op::Softmax(_)));
-    let plan = programs::plan(&mut random, Mask::Causal);
+    let plan = programs::plan(&mut random);
     let simple = Way { kernels: &PORTABLE, parallel: &Serial, page_size: 64, plan };
     let fast = Way { kernels: fast(), parallel: pool, page_size: 4096, ..simple };
     for way in [simple, fast] {

@@ -6,7 +6,7 @@ use super::maker::{Made, Maker};
 use super::rules::Rules;
 use omex::graph::{LOGITS, Names, Node, PartShape, Port, ValueRef, ValueShape};
 use omex_core::arena::Plan;
-use omex_core::ops::{Embed, Index, Mask, Select};
+use omex_core::ops::{Embed, Index, Mask, Op, Select};
 use omex_core::program::{ALL, BASE, NONE, PartKind, Parts, Per};
 use omex_core::quant::Format;
 use omex_core::state::kv::KvFormat;
@@ -17,7 +17,6 @@ pub(super) const LONGEST: u32 = 64;
 /// A program, and how it is to be played: what changes its numbers.
 pub(super) struct Setting {
     pub(super) made: Made,
-    pub(super) mask: Mask,
     pub(super) plan: Plan,
     pub(super) parts: &'static dyn Parts,
     /// How far numbers may be from the naive player's, as a share of the largest.
@@ -31,7 +30,8 @@ impl Setting {
 
     /// Tokens see all of a text, which one pass runs.
     pub(super) fn whole(&self) -> bool {
-        self.mask == Mask::Full
+        let sees_all = |(op, _)| matches!(op, Op::Attend(op) if op.mask == Mask::Full);
+        self.made.program().steps(ALL).any(sees_all)
     }
 }
 
@@ -43,24 +43,28 @@ pub(super) fn make(choices: &[u8]) -> Setting {
         1 => &[Format::F32, Format::F16],
         _ => &[Format::F32, Format::F16, Format::Int8, Format::Int4],
     };
-    let mask = if random.chance(5) { Mask::Full } else { Mask::Causal };
-    let plan = plan(random, mask);
+    let masks: &[Mask] = match random.below(6) {
+        0 => &[Mask::Full],
+        1 => &[Mask::Full, Mask::Causal],
+        _ => &[Mask::Causal],
+    };
+    let plan = plan(random);
     let parts = random.pick(&[ALL, ALL, BASE, NONE]);
     let exact = formats.len() < 4;
     // A number that is rounded to the next byte, up here and down there, moves everything behind it.
     let bound = match plan.kv_format {
         KvFormat::Single if exact => 2e-4,
-        KvFormat::Half if exact => 0.03,
+        KvFormat::Half if exact => 5e-3,
+        KvFormat::Int8 if exact => 0.05,
         _ => 0.15,
     };
-    (maker.formats, maker.mask) = (formats, mask);
-    Setting { made: whole(maker), mask, plan, parts, bound }
+    (maker.formats, maker.masks) = (formats, masks);
+    Setting { made: whole(maker), plan, parts, bound }
 }
 
 /// What a cache holds, and how.
-pub(super) fn plan(random: &mut Choices<'_>, mask: Mask) -> Plan {
-    let ring = mask == Mask::Causal && random.chance(4);
-    let kv_capacity = if ring { random.between(5, 20) } else { LONGEST };
+pub(super) fn plan(random: &mut Choices<'_>) -> Plan {
+    let kv_capacity = if random.chance(4) { random.between(5, 20) } else { LONGEST };
     Plan {
         columns: LONGEST,
         logit_columns: LONGEST,

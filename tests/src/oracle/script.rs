@@ -173,20 +173,22 @@ impl Writer<'_, '_> {
         Some(Step::Fork([from, to], length))
     }
 
-    /// An input whose token, sequence, position or adapter is not there; none, or too many; or a text that
-    /// goes back before what the pass itself began with.
+    /// An input whose token, sequence, position or adapter is not there; none, or too many; a text that
+    /// goes back before what the pass itself began with; or a whole one that the cache has no room for.
     fn refused(&mut self) -> Step {
         self.last.clear();
         let (end, plan) = (self.texts[0].len() as u32, self.rules.plan);
         let good = Input { token: 0, sequence: 0, position: end, logits: false, adapter: 0 };
         let back = [good, Input { position: end.saturating_sub(1), ..good }];
-        Step::Refused(match self.random.below(7) {
+        let long = (0..=plan.kv_capacity).map(|position| Input { position, ..good });
+        Step::Refused(match self.random.below(8) {
             0 => vec![Input { token: self.rules.vocabulary, ..good }],
             1 => vec![Input { sequence: plan.sequences, ..good }],
             2 => vec![Input { position: end + 1, ..good }],
             3 => vec![Input { adapter: u16::MAX, ..good }],
             4 => vec![],
             5 if end > 0 => back.to_vec(),
+            6 if self.rules.whole => long.collect(),
             _ => vec![Input { position: 0, ..good }; plan.columns as usize + 1],
         })
     }

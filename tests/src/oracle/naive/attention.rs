@@ -1,8 +1,10 @@
 //! Positions, and what a token sees of the others.
 
-use super::Naive;
+use super::{Naive, rounded};
+use half::f16;
 use omex_core::ops::{Angles, Attend, Mask, Pairing, Rotary};
 use omex_core::state::State;
+use omex_core::state::kv::KvFormat;
 
 impl Naive<'_> {
     pub(super) fn angles(&mut self, op: Angles, layer: u32, token: usize) {
@@ -45,6 +47,19 @@ impl Naive<'_> {
         (0..=token).filter(|at| *at < sinks || *at >= sinks + beyond).collect()
     }
 
+    /// Heads of keys or values as a cache keeps them.
+    pub(super) fn cached(&self, state: u32, heads: &[f32]) -> Vec<f32> {
+        let Some(State::Kv { width, .. }) = self.program.state(state) else {
+            panic!("stores somewhere else")
+        };
+        match self.plan.kv_format {
+            KvFormat::Single => heads.to_vec(),
+            KvFormat::Half => heads.iter().map(|x| f16::from_f32(*x).to_f32()).collect(),
+            // No head is wider than a group.
+            KvFormat::Int8 => heads.chunks(width as usize).flat_map(rounded).collect(),
+        }
+    }
+
     pub(super) fn attend(&mut self, op: Attend, layer: u32, token: usize) {
         let state = op.state.at(layer);
         let Some(State::Kv { heads, width, window }) = self.program.state(state) else {
@@ -67,13 +82,13 @@ impl Naive<'_> {
             let (own, shared) = (head * width, head / group * width);
             let score = |at: &usize| {
                 let query = if *at < self.plan.kv_sinks as usize { &turned } else { &all };
-                let pairs = query[own..own + width].iter().zip(&past[*at].0[shared..]);
+                let pairs = query[own..own + width].iter().zip(&past[*at][0][shared..]);
                 op.scale * pairs.map(|(q, k)| q * k).sum::<f32>()
             };
             let scores: Vec<f32> = seen.iter().map(score).collect();
             let weights = softmax(&scores);
             out.extend((shared..shared + width).map(|i| {
-                let values = seen.iter().map(|at| past[*at].1[i]);
+                let values = seen.iter().map(|at| past[*at][1][i]);
                 values.zip(&weights).map(|(value, weight)| value * weight).sum::<f32>()
             }));
         }

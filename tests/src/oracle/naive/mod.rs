@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A key and a value.
-type Pair = (Vec<f32>, Vec<f32>);
+type Pair = [Vec<f32>; 2];
 
 /// Plays a program over a text.
 pub(crate) struct Naive<'p> {
@@ -133,8 +133,9 @@ impl<'p> Naive<'p> {
     fn keep(&mut self, op: &Op, layer: u32, token: usize) {
         match op {
             Op::Store(op) => {
-                let pair = (self.get(token, op.key), self.get(token, op.value));
-                self.past.entry(op.state.at(layer)).or_default().push(pair);
+                let state = op.state.at(layer);
+                let pair = [op.key, op.value].map(|of| self.cached(state, &self.get(token, of)));
+                self.past.entry(state).or_default().push(pair);
             }
             Op::ShortConv(op) => {
                 let input = self.get(token, op.input);
