@@ -54,8 +54,17 @@ fn equals_the_reference(model: &Path, configs: &[&str]) {
 const BOTH: [&str; 2] = ["config.json", "config_v5.json"];
 
 #[test]
-fn a_llama_with_biases() {
-    equals_the_reference(&require_shared!("golden/llama_bias"), &BOTH);
+fn llamas() {
+    for name in ["llama_tied", "llama_untied", "llama_bias"] {
+        equals_the_reference(&require_shared!(&format!("golden/{name}")), &BOTH);
+    }
+}
+
+#[test]
+fn ropes_that_are_stretched() {
+    for name in ["llama3_rope", "llama_linear", "llama_yarn", "llama_yarn2"] {
+        equals_the_reference(&require_shared!(&format!("golden/{name}")), &BOTH);
+    }
 }
 
 #[test]
