@@ -101,6 +101,8 @@ fn operations_by_position_take_all_tokens() {
             scale: 1.0,
             pairing: Pairing::Halves,
             mask: Mask::Causal,
+            reach: 0,
+            distances: None,
         };
         [Op::from(store), attend.into()]
     };
@@ -130,7 +132,18 @@ fn a_window_is_for_what_goes_before_a_token() {
     let attend = |mask| {
         let store = Store { state, key: value(0), value: value(0) };
         let (query, output, pairing) = (value(0), value(1), Pairing::Halves);
-        let attend = Attend { state, query, angles: None, output, scale: 1.0, pairing, mask };
+        let (reach, distances) = (0, None);
+        let attend = Attend {
+            state,
+            query,
+            angles: None,
+            output,
+            scale: 1.0,
+            pairing,
+            mask,
+            reach,
+            distances,
+        };
         [store.into(), attend.into()]
     };
     let of = |window| State::Kv { heads: 1, width: 2, window };

@@ -4,9 +4,9 @@ use half::f16;
 use omex_core::arena::Plan;
 use omex_core::image::{Extent, HEADER_BYTES, ImageHeader, MAGIC, VERSION};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Conv2d, Correction, Delta,
-    Embed, Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route, Scale,
-    Select, ShortConv, SoftCap, Softmax, Store,
+    Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Constant, Conv2d, Correction,
+    Delta, Embed, Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route,
+    Scale, Select, ShortConv, SoftCap, Softmax, Store,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PART_BYTES,
@@ -273,6 +273,8 @@ fn examples() -> Vec<Op> {
             scale: 1.0,
             pairing: Pairing::Halves,
             mask: Mask::Causal,
+            reach: 0,
+            distances: None,
         }
         .into(),
         Gated { activation: Activation::Silu, gate: a, up: b, output: c }.into(),
@@ -332,6 +334,7 @@ fn examples() -> Vec<Op> {
             part: 2,
         }
         .into(),
+        Constant { weight, output: a }.into(),
     ]
 }
 

@@ -1,12 +1,13 @@
 //! Attention over a KV cache (grouped-query attention, arXiv:2305.13245).
 
+use super::distances::{DISTANCES, classes};
 use super::rotary::{Pairing, rotate};
 use super::{Form, Numbers, Operation, operands};
 use crate::columns::{Columns, ColumnsMut};
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::pass::Run;
-use crate::program::{Check, MAX_HEAD_WIDTH, Program};
+use crate::program::{Check, Dtype, MAX_HEAD_WIDTH, Per, Program};
 use crate::rows::{TaskRows, share_rows};
 use crate::simd::{Kernels, MAX_QUERIES, Query, Softmax};
 use crate::state::State;
@@ -54,9 +55,19 @@ pub struct Attend<F: Form = Numbers> {
     /// Which positions a token sees.
     #[serde(default)]
     pub mask: Mask,
+    /// With a full mask, how many positions on either side of its own; 0 for all.
+    #[serde(default)]
+    pub reach: u32,
+    /// With a full mask, what is added to the scores of keys by how far away they are: `[heads of the
+    /// query][32]`, once a pass (T5, arXiv:1910.10683; see `core/src/ops/distances.rs`).
+    #[serde(default)]
+    pub distances: Option<F::Value>,
 }
 
-operands!(Attend { state state, read query, maybe_read angles, write output; scale, pairing, mask });
+operands!(Attend {
+    state state, read query, maybe_read angles, maybe_read distances, write output;
+    scale, pairing, mask, reach
+});
 
 impl Operation for Attend {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
@@ -66,6 +77,9 @@ impl Operation for Attend {
         let rotated = self.angles.map_or(0, |angles| angles.width);
         check.that(rotated.is_multiple_of(4))?;
         self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
+        if self.reach > 0 || self.distances.is_some() {
+            self.check_near(check)?;
+        }
         check.states(self.state, |state| match state {
             State::Kv { heads, width, window } => {
                 self.query.width.is_multiple_of(heads * width)
@@ -82,8 +96,10 @@ impl Operation for Attend {
         let pending = player.pending.take().filter(|stored| stored.state == index);
         let Player { memory, program, plan, inputs, states, kernels, parallel, .. } = player;
         let (key, value) = pending.map_or((self.query, self.query), |new| (new.key, new.value));
-        let reads = [self.query, self.angles.unwrap_or(self.query), key, value];
-        let ([query, angles, key, value], mut output) =
+        let added = self.distances.filter(|_| cfg!(feature = "float"));
+        let [angles, distances] = [self.angles, added].map(|x| x.unwrap_or(self.query));
+        let reads = [self.query, angles, distances, key, value];
+        let ([query, angles, distances, key, value], mut output) =
             memory.split(program, inputs.counts(), reads, self.output)?;
         let mut next = 0;
         while let Some(run) = inputs.run(next) {
@@ -97,10 +113,18 @@ impl Operation for Attend {
             let shape = plan.cache_shape(&state).ok_or(RunError::Program)?;
             let mut cache = Cache::new(bytes, &shape, window).ok_or(RunError::Program)?;
             let group = query.width / (heads as usize * width as usize).max(1);
-            let angles = self.angles.map(|_| angles);
-            let (scale, pairing, mask) = (self.scale, self.pairing, self.mask);
-            let width = width as usize;
-            let attention = Attention { group, width, scale, query, angles, pairing, window, mask };
+            let attention = Attention {
+                group,
+                width: width as usize,
+                scale: self.scale,
+                query,
+                angles: self.angles.map(|_| angles),
+                pairing: self.pairing,
+                window,
+                mask: self.mask,
+                reach: if cfg!(feature = "float") { self.reach as usize } else { 0 },
+                distances: added.map(|_| distances.column(0)),
+            };
             if full && pending.is_none() {
                 return Err(RunError::Position(run.position));
             }
@@ -128,6 +152,23 @@ impl Operation for Attend {
     fn multiply_adds(&self, _: &Program<'_>, _: u32) -> (u64, u64) {
         // A key and a value a head and position.
         (0, 2 * u64::from(self.query.width))
+    }
+}
+
+impl Attend {
+    /// Checks what says how near keys are, and what that adds.
+    fn check_near(&self, check: &Check<'_>) -> Result<(), Fault> {
+        check.that(cfg!(feature = "float") && self.mask == Mask::Full)?;
+        let Some(distances) = self.distances.filter(|_| cfg!(feature = "float")) else {
+            return Ok(());
+        };
+        check.that(check.value(distances)? == (Per::Pass, Dtype::F32))?;
+        check.states(self.state, |state| match state {
+            State::Kv { width, .. } => {
+                distances.width == self.query.width / width.max(1) * DISTANCES as u32
+            }
+            State::Bytes(_) => false,
+        })
     }
 }
 
@@ -167,6 +208,9 @@ struct Attention<'i> {
     pairing: Pairing,
     window: Window,
     mask: Mask,
+    reach: usize,
+    /// What is added to scores, `[heads][DISTANCES]`.
+    distances: Option<&'i [f32]>,
 }
 
 impl Attention<'_> {
@@ -222,10 +266,15 @@ impl Attention<'_> {
                     let _ = tile.push(Query { query, out, softmax: Softmax::EMPTY });
                 }
                 let kv_head = head / group;
-                let seen = self.see_sinks(shown, kv_head, position, c, &mut tile);
-                for places in self.window.ranges(position, seen as u32) {
-                    if !places.is_empty() {
-                        shown.to(&mut tile, kv_head, places);
+                if self.reach > 0 || self.distances.is_some() {
+                    let own = batch.position_of(c) as usize;
+                    self.see_near(shown, [head, kv_head], own, position as usize + 1, &mut tile);
+                } else {
+                    let seen = self.see_sinks(shown, kv_head, position, c, &mut tile);
+                    for places in self.window.ranges(position, seen as u32) {
+                        if !places.is_empty() {
+                            shown.to(&mut tile, kv_head, places);
+                        }
                     }
                 }
                 for query in &mut tile {
@@ -233,6 +282,44 @@ impl Attention<'_> {
                     query.out.iter_mut().for_each(|x| *x *= inverse);
                 }
                 head += count;
+            }
+        }
+    }
+
+    /// Shows queries at position `own`, the first of them of this head, what is near enough before
+    /// `end`, with what distances add to scores.
+    fn see_near(
+        &self,
+        shown: &Shown<'_>,
+        [head, kv_head]: [usize; 2],
+        own: usize,
+        end: usize,
+        queries: &mut [Query<'_>],
+    ) {
+        if !cfg!(feature = "float") {
+            return;
+        }
+        let reach = if self.reach == 0 { end } else { self.reach };
+        let (first, end) = (own.saturating_sub(reach), own.saturating_add(reach + 1).min(end));
+        let Some(distances) = self.distances else {
+            return shown.to(queries, kv_head, first..end);
+        };
+        for (class, places) in classes(own, end) {
+            let places = places.start.max(first)..places.end;
+            if places.is_empty() {
+                continue;
+            }
+            let added = |query: usize| {
+                let at = (head + query) * DISTANCES + class;
+                distances.get(at).copied().unwrap_or_default()
+            };
+            // A number added to all scores is one taken from those before.
+            for (i, query) in queries.iter_mut().enumerate() {
+                query.softmax.raise(-added(i));
+            }
+            shown.to(queries, kv_head, places);
+            for (i, query) in queries.iter_mut().enumerate() {
+                query.softmax.raise(added(i));
             }
         }
     }

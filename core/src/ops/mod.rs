@@ -12,9 +12,11 @@ mod add;
 mod angles;
 mod attend;
 mod average_pool;
+mod constant;
 mod conv2d;
 mod correction;
 mod delta;
+mod distances;
 mod embed;
 mod experts;
 mod gated;
@@ -35,9 +37,11 @@ pub use add::Add;
 pub use angles::Angles;
 pub use attend::{Attend, Mask};
 pub use average_pool::AveragePool;
+pub use constant::Constant;
 pub use conv2d::Conv2d;
 pub use correction::Correction;
 pub use delta::Delta;
+pub use distances::DISTANCES;
 pub use embed::{Embed, Index};
 pub use experts::Experts;
 pub use gated::Gated;
@@ -84,6 +88,7 @@ macro_rules! for_each_op {
             20 Route "float",
             21 Experts "float",
             22 Delta "float",
+            23 Constant "float",
         }
     };
 }

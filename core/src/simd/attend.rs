@@ -50,6 +50,11 @@ impl Softmax {
     /// Nothing was seen.
     pub const EMPTY: Self = Self { largest: f32::NEG_INFINITY, totals: [0.0; LANES] };
 
+    /// Raises all scores that were seen.
+    pub(crate) fn raise(&mut self, by: f32) {
+        self.largest += by;
+    }
+
     /// The sum of all weights.
     #[must_use]
     pub fn total(&self) -> f32 {

@@ -4,8 +4,8 @@
 use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
 use crate::graph::{FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, Embed, Experts, Gated, Index, Linear, Mask, Norm,
-    NormKind, Pairing, Rotary, Route, Scale, Select, ShortConv, SoftCap, Store,
+    Activate, Activation, Add, Angles, Attend, Constant, Embed, Experts, Gated, Index, Linear,
+    Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, Select, ShortConv, SoftCap, Store,
 };
 use omex_core::program::Per;
 use std::mem;
@@ -90,6 +90,20 @@ pub(super) struct NormOf {
     pub(super) epsilon: f32,
     /// Width of the pieces that are normalized for themselves; 0 for the whole value.
     pub(super) group: u32,
+}
+
+/// What an attention looks at, and how.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Attending<'n> {
+    /// RoPE's.
+    pub(super) angles: Option<&'n str>,
+    /// What scores are multiplied with.
+    pub(super) scale: f32,
+    pub(super) mask: Mask,
+    /// With a full mask, positions that are seen on either side; 0 for all.
+    pub(super) reach: u32,
+    /// What distances add to scores.
+    pub(super) distances: Option<&'n str>,
 }
 
 /// Some values of the graph, by name.
@@ -193,13 +207,20 @@ impl Builder {
         name: &str,
         from: Stored<'_>,
         rows: u32,
-        index: Index,
+        (index, offset): (Index, u32),
         output: &str,
     ) {
         let output = all(output);
         let shape = [rows, self.width(&output)];
         let weight = self.plan(name, Role::Outer, from, shape);
-        self.push(Embed { weight, output, index, offset: 0, accumulate: true });
+        self.push(Embed { weight, output, index, offset, accumulate: true });
+    }
+
+    /// A small matrix as a value that a pass has one of, row after row.
+    pub(super) fn constant(&mut self, name: &str, from: Stored<'_>, shape: [u32; 2], output: &str) {
+        self.declare([(output, shape[0] * shape[1])], Per::Pass);
+        let weight = self.plan(name, Role::Vector, from, shape);
+        self.push(Constant { weight, output: all(output) });
     }
 
     /// A norm of `input` into `output`, which may be the same.
@@ -284,18 +305,19 @@ impl Builder {
         scale: f32,
         output: &str,
     ) {
-        self.masked_attention(state, [query, key, value], angles, (scale, Mask::Causal), output);
+        let of = Attending { angles, scale, ..Attending::default() };
+        self.attention_of(state, [query, key, value], of, output);
     }
 
-    /// The same of what the mask lets tokens see.
-    pub(super) fn masked_attention(
+    /// The same, of some kind.
+    pub(super) fn attention_of(
         &mut self,
         state: &str,
         [query, key, value]: [&ValueRef; 3],
-        angles: Option<&str>,
-        (scale, mask): (f32, Mask),
+        of: Attending<'_>,
         output: &str,
     ) {
+        let Attending { angles, scale, mask, reach, distances } = of;
         let (key, value) = (key.clone(), value.clone());
         self.push(Store { state: state.to_owned(), key, value });
         self.push(Attend {
@@ -306,6 +328,8 @@ impl Builder {
             scale,
             pairing: Pairing::Halves,
             mask,
+            reach,
+            distances: distances.map(all),
         });
     }
 

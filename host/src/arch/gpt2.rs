@@ -33,7 +33,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     ]);
     graph.embed("residual");
     let from = stored("transformer.wpe");
-    graph.embed_onto("positions", from, positions, Index::Position, "residual");
+    graph.embed_onto("positions", from, positions, (Index::Position, 0), "residual");
     let layers = vec![(); sizes.layers as usize];
     graph.layers(&layers, "transformer.h", |graph, ()| layer(graph, &sizes, of));
     graph.selected_values([("selected", hidden), ("final", hidden), ("logits", vocabulary)]);

@@ -1,11 +1,12 @@
 //! What the blocks of a program are made of: each adds something to the residual stream.
 
 use super::maker::Maker;
-use omex::graph::{Names, StateShape, ValueRef};
+use omex::graph::{Names, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, Correction, Delta, Experts, Gated, Linear, Mask,
-    Norm, NormKind, Pairing, Rotary, Route, Scale, ShortConv, SoftCap, Store,
+    Activate, Activation, Add, Angles, Attend, Constant, Correction, DISTANCES, Delta, Experts,
+    Gated, Linear, Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, ShortConv, SoftCap, Store,
 };
+use omex_core::program::Per;
 use omex_core::quant::{Format, PANEL};
 
 pub(super) const ADAPTERS: [&str; 2] = ["poet", "lawyer"];
@@ -130,10 +131,37 @@ impl Maker<'_> {
         let state = self.in_layers(&name, ["[", "]"]);
         let attended = self.value(kv * group * head);
         let Heads { query, key, value, .. } = heads;
+        let (reach, distances) = self.nearness(mask, kv * group);
         self.push(Store::<Names> { state: state.clone(), key, value });
         let (scale, output) = (1.0 / (head as f32).sqrt(), attended.clone());
-        self.push(Attend::<Names> { state, query, angles, output, scale, pairing, mask });
+        self.push(Attend::<Names> {
+            state,
+            query,
+            angles,
+            output,
+            scale,
+            pairing,
+            mask,
+            reach,
+            distances,
+        });
         self.add_to(residual, &attended, [kv * group * head, width]);
+    }
+
+    /// How far a full mask lets tokens see, and what distances add to the scores of so many heads.
+    fn nearness(&mut self, mask: Mask, heads: u32) -> (u32, Option<ValueRef>) {
+        if mask == Mask::Causal {
+            return (0, None);
+        }
+        let reach = if self.random.chance(2) { self.random.between(1, 12) } else { 0 };
+        if self.random.chance(2) {
+            return (reach, None);
+        }
+        let width = heads * DISTANCES as u32;
+        let shape = ValueShape { width, per: Per::Pass, ..ValueShape::default() };
+        let (weight, output) = (self.vector(width, 0.0), self.shaped(shape));
+        self.push(Constant::<Names> { weight, output: output.clone() });
+        (reach, Some(output))
     }
 
     /// Queries, keys and values: three products, or rows of one.

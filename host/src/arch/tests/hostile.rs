@@ -29,33 +29,17 @@ const SMALL: &str = r#"{
 fn small(model_type: &str) -> Map<String, Value> {
     let mut fields: Map<String, Value> = serde_json::from_str(SMALL).unwrap();
     fields.insert("model_type".into(), model_type.into());
-    // Those that do not read them refuse them.
-    let windows = ["mistral", "mixtral", "qwen2", "qwen3", "gemma3_text", "smollm3", "starcoder2"];
-    if !windows.contains(&model_type) {
+    if matches!(model_type, "llama" | "gpt2" | "lfm2" | "bert") {
+        // Those that do not read them refuse them.
         fields.remove("sliding_window");
-    }
-    if !model_type.starts_with("gemma") {
+        fields.remove("final_logit_softcapping");
+    } else if model_type != "gemma3_text" {
         fields.remove("final_logit_softcapping");
     }
-    let own = match model_type {
-        "mixtral" => json!({ "num_local_experts": 4, "num_experts_per_tok": 2 }),
-        "granite" => json!({
-            "embedding_multiplier": 6.0, "attention_multiplier": 0.1, "residual_multiplier": 0.4,
-            "logits_scaling": 2.0,
-        }),
-        "smollm3" => json!({ "no_rope_layers": [1, 0, 1], "no_rope_layer_interval": 2 }),
-        "starcoder2" => json!({ "norm_epsilon": 1e-6, "use_bias": true }),
-        "phi" => json!({ "partial_rotary_factor": 0.5, "qk_layernorm": true }),
-        "stablelm" => json!({
-            "partial_rotary_factor": 0.5, "qk_layernorm": true, "use_qkv_bias": true,
-            "use_parallel_residual": false,
-        }),
-        "gpt_neox" => json!({
-            "rotary_pct": 0.5, "rotary_emb_base": 10000, "use_parallel_residual": true,
-        }),
-        _ => json!({}),
-    };
-    fields.extend(own.as_object().cloned().unwrap_or_default());
+    if model_type == "mixtral" {
+        fields.insert("num_local_experts".into(), 4.into());
+        fields.insert("num_experts_per_tok".into(), 2.into());
+    }
     fields
 }
 

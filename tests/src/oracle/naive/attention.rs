@@ -2,7 +2,7 @@
 
 use super::{Naive, rounded};
 use half::f16;
-use omex_core::ops::{Angles, Attend, Mask, Pairing, Rotary};
+use omex_core::ops::{Angles, Attend, DISTANCES, Mask, Pairing, Rotary};
 use omex_core::state::State;
 use omex_core::state::kv::KvFormat;
 
@@ -76,6 +76,9 @@ impl Naive<'_> {
             let back = &angles[angles.len() / 2..];
             turned.chunks_mut(width).for_each(|query| rotate(query, back, op.pairing));
         }
+        let near = |at: &usize| op.reach == 0 || at.abs_diff(token) <= op.reach as usize;
+        let seen: Vec<_> = seen.into_iter().filter(near).collect();
+        let distances = op.distances.map(|value| self.get(token, value));
         let group = all.len() / (heads as usize * width);
         let mut out = vec![];
         for head in 0..all.len() / width {
@@ -83,7 +86,9 @@ impl Naive<'_> {
             let score = |at: &usize| {
                 let query = if *at < self.plan.kv_sinks as usize { &turned } else { &all };
                 let pairs = query[own..own + width].iter().zip(&past[*at][0][shared..]);
-                op.scale * pairs.map(|(q, k)| q * k).sum::<f32>()
+                let added =
+                    distances.as_ref().map_or(0.0, |d| d[head * DISTANCES + class(token, *at)]);
+                op.scale * pairs.map(|(q, k)| q * k).sum::<f32>() + added
             };
             let scores: Vec<f32> = seen.iter().map(score).collect();
             let weights = softmax(&scores);
@@ -101,6 +106,17 @@ pub(super) fn softmax(scores: &[f32]) -> Vec<f32> {
     let powers: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
     let total: f32 = powers.iter().sum();
     powers.iter().map(|power| power / total).collect()
+}
+
+/// In which class of distances a key is, as T5's code says it.
+fn class(query: usize, key: usize) -> usize {
+    let half = DISTANCES / 2;
+    let far = query.abs_diff(key) as f32 / 8.0;
+    let class = match query.abs_diff(key) {
+        near @ 0..8 => near,
+        _ => 8 + (far.ln() / 16.0_f32.ln() * 8.0) as usize,
+    };
+    class.min(half - 1) + if key > query { half } else { 0 }
 }
 
 /// Turns pairs of a head; `angles` are all cosines, then all sines.

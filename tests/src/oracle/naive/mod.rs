@@ -169,6 +169,7 @@ impl<'p> Naive<'p> {
             Op::SoftCap(op) => self.change(token, op.value, |_, x| op.cap * (x / op.cap).tanh()),
             Op::Select(op) => self.set(token, op.output, &self.get(token, op.input)),
             Op::ShortConv(op) => self.short_conv(op, layer, token),
+            Op::Constant(op) => self.set(token, op.output, &self.vector(op.weight, layer)),
             Op::Route(op) => self.route(op, token),
             Op::Experts(op) => self.experts(op, layer, token),
             _ => panic!("{} is not an operation over tokens", op.name()),

@@ -1,0 +1,184 @@
+//! What encoders after BERT have in common: embeddings of tokens and positions, and blocks with norms
+//! behind what they normalize.
+
+use super::blueprint::{Blueprint, Order, Sizes};
+use super::builder::{Attending, Builder, NormOf, Stored, all, stored};
+use super::config::Config;
+use super::decoder::{MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
+use crate::Result;
+use crate::graph::ValueRef;
+use omex_core::ops::{Activation, DISTANCES, Index, Mask, NormKind};
+
+/// What a family calls its stored tensors.
+pub(super) struct Names {
+    pub(super) family: &'static str,
+    /// The model without its head.
+    pub(super) base: &'static str,
+    pub(super) layers: &'static str,
+    /// Queries, keys, values, and what comes of attention.
+    pub(super) attention: [&'static str; 4],
+    pub(super) attention_norm: &'static str,
+    /// Of the head that guesses masked tokens: its matrix, its norm, and its bias.
+    pub(super) head: [&'static str; 3],
+}
+
+/// What stands in for fields that are absent.
+pub(super) struct Defaults {
+    pub(super) vocab_size: u32,
+    pub(super) positions: u32,
+    pub(super) epsilon: f64,
+}
+
+/// The hyperparameters of an encoder.
+pub(super) struct Encoder {
+    names: &'static Names,
+    sizes: Sizes,
+    norm: NormOf,
+    vocabulary: u32,
+    /// Rows of the embedding of positions.
+    pub(super) positions: u32,
+    /// The row of the first position.
+    pub(super) first_position: u32,
+    /// Rows of the embedding of segments, of which the first is used; 0 for none.
+    pub(super) types: u32,
+    /// Scores depend on how far away keys are.
+    pub(super) distances: bool,
+}
+
+impl Encoder {
+    /// Reads the fields that have the same names in all.
+    pub(super) fn read(
+        config: &Config<'_>,
+        names: &'static Names,
+        defaults: &Defaults,
+    ) -> Result<Self> {
+        config.one_of("hidden_act", &["gelu"])?;
+        config.one_of("position_embedding_type", &["absolute"])?;
+        config.only("is_decoder", false)?;
+        let epsilon = config.epsilon("layer_norm_eps", defaults.epsilon)?;
+        Ok(Self {
+            names,
+            sizes: read_sizes(config)?,
+            norm: NormOf { kind: NormKind::Layer, epsilon, group: 0 },
+            vocabulary: config.size("vocab_size", defaults.vocab_size, MAX_VOCABULARY)?,
+            positions: config.size("max_position_embeddings", defaults.positions, MAX_CONTEXT)?,
+            first_position: 0,
+            types: 0,
+            distances: false,
+        })
+    }
+
+    /// Reads which row of the embedding belongs to the first position: the one behind padding's.
+    pub(super) fn count_from_padding(&mut self, config: &Config<'_>, padding: u32) -> Result<()> {
+        let padding = config.integer("pad_token_id")?.unwrap_or(padding);
+        self.first_position = padding.saturating_add(1);
+        if self.first_position >= self.positions {
+            let expected = format!("a number below {}, of max_position_embeddings", self.positions);
+            return Err(config.bad("pad_token_id", &padding.into(), &expected));
+        }
+        Ok(())
+    }
+
+    /// The blueprint: hidden states of all tokens, and with a head scores of all tokens at each place.
+    pub(super) fn blueprint(&self, with_head: bool, derived: &[&'static str]) -> Blueprint {
+        let (hidden, base) = (self.sizes.hidden, self.names.base);
+        let mut graph = Builder::new(self.vocabulary, self.positions - self.first_position);
+        graph.values([
+            ("hidden", hidden),
+            ("qkv", 3 * hidden),
+            ("attended", hidden),
+            ("wide", self.sizes.intermediate),
+        ]);
+        self.embed(&mut graph);
+        if self.distances {
+            let name = format!("{base}.encoder.relative_attention_bias");
+            let from = Stored { order: Order::Transposed, ..stored(&name) };
+            let shape = [self.sizes.heads, DISTANCES as u32];
+            graph.constant("attention.distances", from, shape, "distances");
+        }
+        let layers = vec![(); self.sizes.layers as usize];
+        graph.layers(&layers, self.names.layers, |graph, ()| self.layer(graph));
+        graph.output("hidden", "hidden");
+        let embedding = format!("{base}.embeddings.word_embeddings");
+        if with_head {
+            self.head(&mut graph, &embedding);
+        } else {
+            graph.embedding(&embedding);
+        }
+        graph.finish(self.names.family, self.sizes, (None, vec![]), derived.to_vec())
+    }
+
+    fn embed(&self, graph: &mut Builder) {
+        let name = |part: &str| format!("{}.embeddings.{part}", self.names.base);
+        graph.embed("hidden");
+        let (from, first) = (name("position_embeddings"), self.first_position);
+        let of_position = (Index::Position, first);
+        graph.embed_onto("positions", stored(&from), self.positions, of_position, "hidden");
+        if self.types > 0 {
+            let from = name("token_type_embeddings");
+            graph.embed_onto("types", stored(&from), self.types, (Index::First, 0), "hidden");
+        }
+        let from = name("LayerNorm");
+        graph.norm("embedding_norm", biased(&from), self.norm, [&all("hidden"), &all("hidden")]);
+    }
+
+    fn layer(&self, graph: &mut Builder) {
+        let (sizes, norm) = (&self.sizes, self.norm);
+        let Names { attention, attention_norm, .. } = self.names;
+        let hidden = [&all("hidden"), &all("hidden")];
+        let parts = [0, 1, 2]
+            .map(|part| ValueRef::rows("qkv", part * sizes.hidden, (part + 1) * sizes.hidden));
+        let of_parts = ["attention.query", "attention.key", "attention.value"];
+        for ((name, from), output) in of_parts.into_iter().zip(attention).zip(&parts) {
+            graph.linear(name, biased(from), "hidden", output);
+        }
+        let state = graph.cache("kv", sizes.heads, sizes.head_width, 0);
+        let [query, key, value] = &parts;
+        let attending = Attending {
+            scale: 1.0 / (sizes.head_width as f32).sqrt(),
+            mask: Mask::Full,
+            distances: self.distances.then_some("distances"),
+            ..Attending::default()
+        };
+        graph.attention_of(&state, [query, key, value], attending, "attended");
+        graph.linear_onto("attention.output", biased(attention[3]), "attended", "hidden");
+        graph.norm("attention_norm", biased(attention_norm), norm, hidden);
+        graph.linear("feed_forward.up", biased("intermediate.dense"), "hidden", &all("wide"));
+        graph.activate(Activation::Gelu, "wide");
+        graph.linear_onto("feed_forward.down", biased("output.dense"), "wide", "hidden");
+        graph.norm("feed_forward_norm", biased("output.LayerNorm"), norm, hidden);
+    }
+
+    fn head(&self, graph: &mut Builder, embedding: &str) {
+        let (hidden, [dense, norm, bias]) = (self.sizes.hidden, self.names.head);
+        let logits = ("logits", self.vocabulary);
+        graph.selected_values([("selected", hidden), ("head", hidden), logits]);
+        graph.select("hidden", "selected");
+        graph.linear("head.transform", biased(dense), "selected", &all("head"));
+        graph.activate(Activation::Gelu, "head");
+        graph.norm("head.norm", biased(norm), self.norm, [&all("head"), &all("head")]);
+        graph.logits(embedding, None, Some(bias), "head");
+    }
+}
+
+fn biased(name: &str) -> Stored<'_> {
+    Stored { bias: true, ..stored(name) }
+}
+
+/// The sizes that encoders have.
+pub(super) fn read_sizes(config: &Config<'_>) -> Result<Sizes> {
+    let hidden = config.size("hidden_size", 768, MAX_WIDTH)?;
+    let heads = config.size("num_attention_heads", 12, hidden)?;
+    if !hidden.is_multiple_of(heads) {
+        let expected = format!("a divisor of hidden_size = {hidden}");
+        return Err(config.bad("num_attention_heads", &heads.into(), &expected));
+    }
+    Ok(Sizes {
+        hidden,
+        intermediate: config.size("intermediate_size", 3072, MAX_WIDTH)?,
+        layers: config.size("num_hidden_layers", 12, MAX_LAYERS)?,
+        heads,
+        kv_heads: heads,
+        head_width: hidden / heads,
+    })
+}

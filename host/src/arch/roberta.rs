@@ -1,0 +1,45 @@
+//! RoBERTa and its multilingual form: a BERT that counts positions from behind padding's
+//! (arXiv:1907.11692, arXiv:1911.02116).
+
+use super::bert;
+use super::blueprint::Blueprint;
+use super::config::Config;
+use super::decoder::MAX_VOCABULARY;
+use super::encoder::{Defaults, Encoder, Names};
+use crate::Result;
+
+const NAMES: Names = Names {
+    family: "roberta",
+    base: "roberta",
+    layers: "roberta.encoder.layer",
+    head: ["lm_head.dense", "lm_head.layer_norm", "lm_head"],
+    ..bert::NAMES
+};
+
+/// Those of transformers' `RobertaConfig`, and of `XLMRobertaConfig`.
+const DEFAULTS: Defaults = Defaults { vocab_size: 50265, positions: 512, epsilon: 1e-12 };
+
+pub(super) const CLASSES: [&str; 6] = [
+    "RobertaModel",
+    "RobertaForMaskedLM",
+    "XLMRobertaModel",
+    "XLMRobertaForMaskedLM",
+    "CamembertModel",
+    "CamembertForMaskedLM",
+];
+
+pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
+    let mut encoder = Encoder::read(config, &NAMES, &DEFAULTS)?;
+    encoder.types = config.size("type_vocab_size", 2, MAX_VOCABULARY)?;
+    encoder.count_from_padding(config, 1)?;
+    let derived = [
+        "embeddings.position_ids",
+        "lm_head.decoder.weight",
+        "lm_head.decoder.bias",
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+    ];
+    let guesses = CLASSES.iter().filter(|class| class.ends_with("ForMaskedLM"));
+    let with_head = guesses.into_iter().any(|class| config.has_class(class));
+    Ok(encoder.blueprint(with_head, &derived))
+}
