@@ -36,9 +36,9 @@ pub(super) struct Encoder {
     norm: NormOf,
     vocabulary: u32,
     /// Rows of the embedding of positions.
-    pub(super) positions: u32,
+    positions: u32,
     /// The row of the first position.
-    pub(super) first_position: u32,
+    first_position: u32,
     /// Rows of the embedding of segments, of which the first is used; 0 for none.
     pub(super) types: u32,
     /// Scores depend on how far away keys are.
@@ -68,15 +68,14 @@ impl Encoder {
         })
     }
 
-    /// Reads which row of the embedding belongs to the first position: the one behind padding's.
-    pub(super) fn count_from_padding(&mut self, config: &Config<'_>, padding: u32) -> Result<()> {
-        let padding = config.integer("pad_token_id")?.unwrap_or(padding);
+    /// Has rows of the embedding of positions begin behind that of this token, which is padding's.
+    pub(super) fn count_from(&mut self, config: &Config<'_>, padding: u32) -> Result<()> {
         self.first_position = padding.saturating_add(1);
-        if self.first_position >= self.positions {
-            let expected = format!("a number below {}, of max_position_embeddings", self.positions);
-            return Err(config.bad("pad_token_id", &padding.into(), &expected));
+        if self.first_position < self.positions {
+            return Ok(());
         }
-        Ok(())
+        let expected = format!("more than {}, that of padding and those before it", padding);
+        Err(config.bad("max_position_embeddings", &self.positions.into(), &expected))
     }
 
     /// The blueprint: hidden states of all tokens, and with a head scores of all tokens at each place.

@@ -27,8 +27,8 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         return Err(config.unsupported(name, &found.into(), &classes.to_string()));
     }
     encoder.distances = true;
-    // Not those of the config's padding: the code counts from 1.
-    encoder.first_position = 2;
+    // Whatever the config says: the original code does not ask.
+    encoder.count_from(config, 1)?;
     let derived = [
         "embeddings.position_ids",
         "lm_head.decoder.weight",

@@ -31,7 +31,7 @@ pub(super) const CLASSES: [&str; 6] = [
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mut encoder = Encoder::read(config, &NAMES, &DEFAULTS)?;
     encoder.types = config.size("type_vocab_size", 2, MAX_VOCABULARY)?;
-    encoder.count_from_padding(config, 1)?;
+    encoder.count_from(config, config.integer("pad_token_id")?.unwrap_or(1))?;
     let derived = [
         "embeddings.position_ids",
         "lm_head.decoder.weight",

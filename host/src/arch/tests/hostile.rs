@@ -29,16 +29,16 @@ const SMALL: &str = r#"{
 fn small(model_type: &str) -> Map<String, Value> {
     let mut fields: Map<String, Value> = serde_json::from_str(SMALL).unwrap();
     fields.insert("model_type".into(), model_type.into());
-    if matches!(model_type, "llama" | "gpt2" | "lfm2" | "bert") {
-        // Those that do not read them refuse them.
-        fields.remove("sliding_window");
-        fields.remove("final_logit_softcapping");
-    } else if model_type != "gemma3_text" {
-        fields.remove("final_logit_softcapping");
-    }
     if model_type == "mixtral" {
         fields.insert("num_local_experts".into(), 4.into());
         fields.insert("num_experts_per_tok".into(), 2.into());
+    }
+    // Those that do not read these refuse them.
+    for name in ["sliding_window", "final_logit_softcapping"] {
+        let refusal = of_config(Path::new("config.json"), &fields).err().map(|e| e.to_string());
+        if refusal.is_some_and(|error| error.contains(name)) {
+            fields.remove(name);
+        }
     }
     fields
 }
