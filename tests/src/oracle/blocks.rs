@@ -134,7 +134,7 @@ impl Maker<'_> {
         let (reach, distances) = self.nearness(mask, kv * group);
         self.push(Store::<Names> { state: state.clone(), key, value });
         let (scale, output) = (1.0 / (head as f32).sqrt(), attended.clone());
-        self.push(Attend::<Names> {
+        let attend = Attend::<Names> {
             state,
             query,
             angles,
@@ -144,8 +144,22 @@ impl Maker<'_> {
             mask,
             reach,
             distances,
-        });
+        };
+        self.push(attend.clone());
         self.add_to(residual, &attended, [kv * group * head, width]);
+        if self.fits && self.random.chance(5) {
+            self.attend_again(residual, [width, kv * group * head], attend);
+        }
+    }
+
+    /// Other queries over keys and values that an attention before has stored; in a full cache only that one
+    /// can see them.
+    fn attend_again(&mut self, residual: &ValueRef, [width, wide]: [u32; 2], of: Attend<Names>) {
+        let (normed, query) = (self.normed(residual, width), self.value(wide));
+        self.linear(&normed, [width, wide], &query, false);
+        let output = self.value(wide);
+        self.push(Attend::<Names> { query, angles: None, output: output.clone(), ..of });
+        self.add_to(residual, &output, [wide, width]);
     }
 
     /// How far a full mask lets tokens see, and what distances add to the scores of so many heads.

@@ -18,6 +18,8 @@ pub(super) struct Maker<'c> {
     pub(super) formats: &'static [Format],
     /// What its tokens may see.
     pub(super) masks: &'static [Mask],
+    /// Its caches have room for every text.
+    pub(super) fits: bool,
     /// The layers of the block at hand.
     pub(super) layers: u32,
     weights: Vec<u8>,
@@ -48,6 +50,7 @@ impl<'c> Maker<'c> {
             nodes: vec![],
             formats: &[Format::F32],
             masks: &[Mask::Causal],
+            fits: true,
             layers: 1,
             weights: vec![],
             tensors: BTreeMap::new(),

@@ -58,7 +58,7 @@ pub(super) fn make(choices: &[u8]) -> Setting {
         KvFormat::Int8 if exact => 0.05,
         _ => 0.15,
     };
-    (maker.formats, maker.masks) = (formats, masks);
+    (maker.formats, maker.masks, maker.fits) = (formats, masks, plan.kv_capacity == LONGEST);
     Setting { made: whole(maker), plan, parts, bound }
 }
 
