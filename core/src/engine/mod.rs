@@ -236,8 +236,9 @@ impl<'a> Engine<'a> {
     /// sequence is no longer than the cache. Within the pass it goes back to its sequence's first
     /// input at most.
     ///
-    /// After an error the pass did not happen, but for what inputs that go back made forgotten.
-    /// (The cache's oldest positions may be gone once a text is longer than the cache.)
+    /// After an error the pass did not happen, but for what inputs that go back made forgotten; of
+    /// a program with a recurrence, texts that the pass had begun to play begin anew. (The cache's
+    /// oldest positions may be gone once a text is longer than the cache.)
     ///
     /// # Errors
     /// More inputs than the plan has columns, or none; a token outside of the vocabulary; an input

@@ -171,6 +171,13 @@ fn look_at_script(script: &[Step], capacity: usize, words: &mut Words) {
             Step::Refused(_) => {
                 words.insert("refused".to_owned());
             }
+            Step::Failed(inputs) => {
+                for input in inputs {
+                    let end = &mut ends[input.sequence as usize];
+                    *end = input.position.min(*end);
+                }
+                words.insert("failed".to_owned());
+            }
         }
     }
 }
@@ -191,6 +198,7 @@ fn scripts_do_whatever_can_be_done() {
         "a fork of itself",
         "a fork of another",
         "refused",
+        "failed",
     ];
     let mut found = Words::new();
     for seed in 0..SEEDS {

@@ -78,6 +78,17 @@ impl Rules {
         let end = inputs[column].position as usize + 1;
         branch(inputs) || end == furthest || furthest <= self.accepts
     }
+
+    /// How much is left at most of texts when a pass over these inputs fails: nothing of a recurrence.
+    /// `None` where a full cache may have lost its oldest positions.
+    pub(super) fn may_fail(&self, inputs: &[Input]) -> Option<usize> {
+        let furthest = inputs.iter().map(|input| input.position as usize + 1).max();
+        match self.rewinds {
+            0 => Some(0),
+            _ if furthest <= Some(self.accepts) => Some(usize::MAX),
+            _ => None,
+        }
+    }
 }
 
 /// The first position of an input's sequence in a pass.

@@ -1,5 +1,5 @@
-//! What is done with the texts of an engine: passes over some of them, which go on, go back, branch or
-//! are refused; what is accepted of branches; and forks. Every result belongs to one text, whatever was
+//! What is done with the texts of an engine: passes over some of them, which go on, go back, branch,
+//! are refused or fail; what is accepted of branches; and forks. Every result belongs to one text, whatever was
 //! done before.
 
 use super::choices::Choices;
@@ -22,6 +22,8 @@ pub(super) enum Step {
     Pass(Vec<Input>, Vec<Seen>),
     /// A pass that is refused.
     Refused(Vec<Input>),
+    /// A pass that fails at its end.
+    Failed(Vec<Input>),
     Accept(usize),
     /// From a sequence to another, and how much of it.
     Fork([u32; 2], usize),
@@ -72,10 +74,11 @@ fn inputs(columns: &[Column]) -> Vec<Input> {
 
 impl Writer<'_, '_> {
     fn step(&mut self) -> Step {
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 | 1 => self.accept().unwrap_or_else(|| self.pass()),
             2 => self.fork().unwrap_or_else(|| self.pass()),
-            3 if self.random.chance(2) => self.refused(),
+            3 => self.refused(),
+            4 if self.random.chance(2) => self.failed().unwrap_or_else(|| self.pass()),
             _ => self.pass(),
         }
     }
@@ -84,7 +87,8 @@ impl Writer<'_, '_> {
         self.texts.iter().map(Vec::len).collect()
     }
 
-    fn pass(&mut self) -> Step {
+    /// Columns that may be run now.
+    fn columns(&mut self) -> Vec<Column> {
         let lengths = self.lengths();
         let mut columns = vec![];
         for _ in 0..self.random.between(1, 4) {
@@ -97,6 +101,22 @@ impl Writer<'_, '_> {
             let sequence = self.random.below(self.rules.plan.sequences);
             columns = self.run_from(vec![], sequence, 1);
         }
+        columns
+    }
+
+    /// A pass that leaves of its texts what goes before its inputs.
+    fn failed(&mut self) -> Option<Step> {
+        let inputs = inputs(&self.columns());
+        let kept = self.rules.may_fail(&inputs)?;
+        for input in &inputs {
+            self.texts[input.sequence as usize].truncate(kept.min(input.position as usize));
+        }
+        self.last.clear();
+        Some(Step::Failed(inputs))
+    }
+
+    fn pass(&mut self) -> Step {
+        let mut columns = self.columns();
         let mut wanted = self.rules.plan.logit_columns;
         for (input, _) in &mut columns {
             input.logits = wanted > 0 && !self.random.chance(4);
