@@ -3,7 +3,7 @@
 //! done before.
 
 use super::choices::Choices;
-use super::rules::Rules;
+use super::rules::{Rules, branch};
 use omex_core::pass::Input;
 
 /// A token, and the adapter that it meets.
@@ -51,8 +51,8 @@ pub(super) fn plain(text: &[Token], one_by_one: bool) -> Vec<Step> {
 pub(super) fn write(random: &mut Choices<'_>, rules: &Rules) -> Vec<Step> {
     let texts = vec![vec![]; rules.plan.sequences as usize];
     let mut writer = Writer { rules, random, texts, last: vec![] };
-    let count = writer.random.between(1, 6);
-    (0..count).map(|_| writer.step()).collect()
+    let count = writer.random.between(1, 7);
+    (0..count).flat_map(|_| writer.steps()).collect()
 }
 
 /// An input, and the text that it ends.
@@ -73,14 +73,17 @@ fn inputs(columns: &[Column]) -> Vec<Input> {
 }
 
 impl Writer<'_, '_> {
-    fn step(&mut self) -> Step {
-        match self.random.below(10) {
-            0 | 1 => self.accept().unwrap_or_else(|| self.pass()),
-            2 => self.fork().unwrap_or_else(|| self.pass()),
-            3 => self.refused(),
-            4 if self.random.chance(2) => self.failed().unwrap_or_else(|| self.pass()),
-            _ => self.pass(),
-        }
+    fn steps(&mut self) -> Vec<Step> {
+        let branched = branch(&inputs(&self.last));
+        let step = match self.random.below(10) {
+            0 | 1 => self.accept(),
+            _ if branched && self.random.chance(2) => self.accept(),
+            2 | 3 => return self.fork(),
+            4 => Some(self.refused()),
+            5 if self.random.chance(2) => return self.failed(),
+            _ => None,
+        };
+        vec![step.unwrap_or_else(|| self.pass())]
     }
 
     fn lengths(&self) -> Vec<usize> {
@@ -104,19 +107,27 @@ impl Writer<'_, '_> {
         columns
     }
 
-    /// A pass that leaves of its texts what goes before its inputs.
-    fn failed(&mut self) -> Option<Step> {
+    /// A pass that leaves of its texts what goes before its inputs; or nothing, so that none goes on.
+    fn failed(&mut self) -> Vec<Step> {
         let inputs = inputs(&self.columns());
-        let kept = self.rules.may_fail(&inputs)?;
+        let Some(kept) = self.rules.may_fail(&inputs) else { return vec![] };
+        let old = self.lengths();
         for input in &inputs {
             self.texts[input.sequence as usize].truncate(kept.min(input.position as usize));
         }
         self.last.clear();
-        Some(Step::Failed(inputs))
+        let ended = inputs.iter().find(|input| old[input.sequence as usize] > 0 && kept == 0);
+        let on = ended.map(|of| Input { position: old[of.sequence as usize] as u32, ..*of });
+        let on = on.map(|input| Step::Refused(vec![input]));
+        [Step::Failed(inputs)].into_iter().chain(on).collect()
     }
 
     fn pass(&mut self) -> Step {
-        let mut columns = self.columns();
+        let columns = self.columns();
+        self.pass_over(columns)
+    }
+
+    fn pass_over(&mut self, mut columns: Vec<Column>) -> Step {
         let mut wanted = self.rules.plan.logit_columns;
         for (input, _) in &mut columns {
             input.logits = wanted > 0 && !self.random.chance(4);
@@ -177,20 +188,26 @@ impl Writer<'_, '_> {
         Some(Step::Accept(column))
     }
 
-    fn fork(&mut self) -> Option<Step> {
+    /// A fork of some text, which may go on at once.
+    fn fork(&mut self) -> Vec<Step> {
         let sequences = self.rules.plan.sequences;
         let [from, to] = [self.random.below(sequences), self.random.below(sequences)];
         let mut text = self.texts[from as usize].clone();
         let length = self.random.pick(&[0, text.len(), text.len(), text.len() / 2]);
         if !self.rules.may_go_back(text.len(), length) {
-            return None;
+            return vec![];
         }
         text.truncate(length);
-        self.texts[to as usize] = text;
+        self.texts[to as usize].clone_from(&text);
         if self.last.iter().any(|(input, _)| input.sequence == to) {
             self.last.clear();
         }
-        Some(Step::Fork([from, to], length))
+        let mut steps = vec![Step::Fork([from, to], length)];
+        let columns = self.run_from(text, to, 1);
+        if !self.rules.whole && self.rules.allow(&self.lengths(), &inputs(&columns)) {
+            steps.push(self.pass_over(columns));
+        }
+        steps
     }
 
     /// An input whose token, sequence, position or adapter is not there; none, or too many; a text that
@@ -201,10 +218,11 @@ impl Writer<'_, '_> {
         let good = Input { token: 0, sequence: 0, position: end, logits: false, adapter: 0 };
         let back = [good, Input { position: end.saturating_sub(1), ..good }];
         let long = (0..=plan.kv_capacity).map(|position| Input { position, ..good });
+        let beyond = end + self.random.between(1, 6);
         Step::Refused(match self.random.below(8) {
             0 => vec![Input { token: self.rules.vocabulary, ..good }],
             1 => vec![Input { sequence: plan.sequences, ..good }],
-            2 => vec![Input { position: end + 1, ..good }],
+            2 => vec![Input { position: beyond, ..good }],
             3 => vec![Input { adapter: u16::MAX, ..good }],
             4 => vec![],
             5 if end > 0 => back.to_vec(),
