@@ -15,7 +15,7 @@ use omex_core::program::{
 use omex_core::quant::{Format, GROUP, PANEL, float16, float32, int4, int8};
 use omex_core::state::State;
 use omex_core::state::kv::KvFormat;
-use omex_core::token::layout::{self, field};
+use omex_core::token::layout::{self, field, second};
 
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 
@@ -233,6 +233,18 @@ fn the_tokenizer_section_is_as_drawn() {
         (field::AFTER, 2, "after "),
         (field::BYTES, 4, "bytes "),
         (field::FIRST_BYTES, 32, "first bytes "),
+    ] {
+        says(&format!("\n{at:>3} {bytes:>2}  {name}"));
+    }
+    says(&format!("## Second header: {} bytes", layout::SECOND_HEADER));
+    for (at, bytes, name) in [
+        (second::REPLACED, 4, "replaced "),
+        (second::REPLACED_UNITS, 4, "replaced units "),
+        (second::REPLACEMENTS, 4, "replacements "),
+        (second::REPLACEMENTS_LENGTH, 4, "their length "),
+        (second::LONGEST_WORD, 4, "longest word "),
+        (second::GROWTH, 4, "growth "),
+        (second::ASCII, 128, "ASCII classes "),
     ] {
         says(&format!("\n{at:>3} {bytes:>2}  {name}"));
     }

@@ -2,14 +2,15 @@
 
 mod common;
 
-use common::{bytes, characters, characters_in_words, decode, encode};
+use common::{bytes, characters, characters_in_words, decode, encode, word_piece};
 use omex::tokenizer::{self, Spec, compile, nfc};
-use omex_core::token::layout::{field, flag};
+use omex_core::token::layout::{HEADER, SECOND_HEADER, field, flag};
 use omex_core::token::{
     CachedWord, Decoder, EncodeOptions, SourceError, Symbol, TableSource, Tokenizer,
 };
 use proptest::prelude::*;
 use std::path::Path;
+use std::sync::OnceLock;
 
 const PRE_TOKENIZERS: [&str; 4] = ["gpt-2", "smollm", "llama-bpe", "qwen2"];
 
@@ -65,6 +66,50 @@ fn every_corrupt_byte_is_survived() {
     }
 }
 
+/// Sections of kinds with a trie, whose tables take a while to make.
+fn with_tries() -> &'static [Vec<u8>] {
+    static SECTIONS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    SECTIONS.get_or_init(|| [word_piece()].map(|spec| compile(&spec).unwrap()).into())
+}
+
+#[test]
+fn every_corrupt_byte_of_two_headers_is_survived() {
+    for section in with_tries() {
+        let mut section = section.clone();
+        for at in 0..HEADER + SECOND_HEADER {
+            for change in [0x01, 0x10, 0x80, 0xFF] {
+                section[at] ^= change;
+                exercise(&section, "hello  wéll 12aaaa [SEP] 日本\n\n한🙂");
+                section[at] ^= change;
+            }
+        }
+    }
+}
+
+#[test]
+fn words_are_normalized_and_cut_into_the_longest_pieces() {
+    let mut tokenizer = Tokenizer::open(&with_tries()[0][..]).unwrap();
+    let long = "a".repeat(40);
+    for (text, expected) in [
+        // The longest piece first, even where what is left is then in no piece.
+        ("aaaaaa aab", &[6, 5, 4, 0][..]),
+        // Capitals, accents, controls and Hangul.
+        ("HÉLL\u{0}O\u{301} 11 한", &[10, 15, 16, 20, 21, 22]),
+        ("İ \u{130}!", &[23, 23, 11]),
+        ("a日\u{3000}!!'s#", &[3, 14, 11, 11, 12, 13, 19]),
+        // A longer word than 40 characters is unknown, although all of it is in pieces.
+        (&long, &[6, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 4]),
+        (&format!("{long}a"), &[0]),
+        ("b b", &[0, 0]),
+    ] {
+        assert_eq!(encode(&mut tokenizer, text, 200), (expected.to_vec(), 0), "{text:?}");
+    }
+    assert_eq!(
+        decode(&mut tokenizer, &[7, 8, 9, 11, 1, 12, 13, 4]),
+        "hello! [CLS]'sa".replace("]'", "] '").replace("'s", "' s")
+    );
+}
+
 #[test]
 fn every_short_section_is_refused() {
     let section = compile(&characters()).unwrap();
@@ -74,6 +119,47 @@ fn every_short_section_is_refused() {
 }
 
 proptest! {
+    /// What the cache, another source or less memory than a text takes changes in kinds with a trie.
+    #[test]
+    fn tries_do_not_depend_on_where_they_are(text in texts(), words in 0..12usize) {
+        for section in with_tries() {
+            let mut tokenizer = Tokenizer::open(section.as_slice()).unwrap();
+            let enough = tokenizer.scratch_for(text.len());
+            let (expected, cuts) = encode(&mut tokenizer, &text, enough);
+            prop_assert_eq!(cuts, 0);
+            prop_assert_eq!(encode(&mut card(section), &text, enough), (expected.clone(), 0));
+            let (ids, cuts) = encode(&mut tokenizer, &text, 16);
+            prop_assert!(cuts > 0 || ids == expected);
+            let options = EncodeOptions { add_special: false, parse_special: false };
+            let (mut scratch, mut ids) = (vec![Symbol::EMPTY; enough], vec![]);
+            let mut cache = vec![CachedWord::EMPTY; words];
+            for _ in 0..2 {
+                ids.clear();
+                tokenizer.encode_cached(&text, options, &mut scratch, &mut cache, |id| {
+                    ids.push(id);
+                    Ok(())
+                }).unwrap();
+                prop_assert_eq!(&ids, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn random_tries_are_survived(
+        text in texts(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..200),
+    ) {
+        for section in with_tries() {
+            let mut section = section.clone();
+            for (at, byte) in &changes {
+                let tables = &mut section[HEADER + SECOND_HEADER..];
+                let at = at.index(tables.len());
+                tables[at] = *byte;
+            }
+            exercise(&section, &text);
+        }
+    }
+
     #[test]
     fn byte_level_text_comes_back(text in texts(), any in ".*", pre in 0..4usize) {
         let section = compile(&bytes(PRE_TOKENIZERS[pre])).unwrap();
@@ -234,12 +320,15 @@ fn a_paged_section_gives_the_same_ids() {
     }
 }
 
-/// Steps on merges and reads of tables for a text.
 fn work(spec: &Spec, text: &str, cached_words: usize) -> u64 {
-    let section = compile(spec).unwrap();
-    let mut reads = Card { section: &section, cached: None, reads: 0, sectors: 0 };
+    work_in(&compile(spec).unwrap(), text, cached_words)
+}
+
+/// Steps on merges and reads of tables for a text.
+fn work_in(section: &[u8], text: &str, cached_words: usize) -> u64 {
+    let mut reads = Card { section, cached: None, reads: 0, sectors: 0 };
     let mut tokenizer = Tokenizer::open(&mut reads).unwrap();
-    let mut scratch = vec![Symbol::EMPTY; text.len() + 16];
+    let mut scratch = vec![Symbol::EMPTY; tokenizer.scratch_for(text.len())];
     let mut cache = vec![CachedWord::EMPTY; cached_words];
     let options = EncodeOptions::default();
     let encoded =
@@ -267,6 +356,8 @@ fn ten_times_the_text_is_little_more_than_ten_times_the_work() {
         bytes("llama-bpe"),
         bytes("qwen2"),
     ];
+    let sections: Vec<_> =
+        specs.iter().map(|spec| compile(spec).unwrap()).chain(with_tries().to_vec()).collect();
     for part in [
         "a",
         " ",
@@ -288,10 +379,11 @@ fn ten_times_the_text_is_little_more_than_ten_times_the_work() {
         "٣",
         "🙂",
     ] {
-        for spec in &specs {
+        for section in &sections {
             for cached_words in [0, 64] {
-                let [small, large] = [10_000, 100_000]
-                    .map(|length| work(spec, &part.repeat(length / part.len()), cached_words));
+                let [small, large] = [10_000, 100_000].map(|length| {
+                    work_in(section, &part.repeat(length / part.len()), cached_words)
+                });
                 // n log n from 10,000 to 100,000 is 12.5 times as much.
                 assert!(large < small * 13, "{part:?}: {small} then {large}");
             }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{bytes, characters, characters_in_words, decode, encode};
+use common::{bytes, characters, characters_in_words, decode, encode, word_piece};
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
 use omex_core::token::{Decoder, EncodeOptions, Symbol, Tokenizer};
 use serde_json::json;
@@ -37,6 +37,35 @@ fn gguf_vocabularies() {
     for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2"] {
         check(&bytes(pre));
     }
+}
+
+#[test]
+fn word_pieces() {
+    check(&word_piece());
+}
+
+/// A folder without `tokenizer.json`: the settings are those of the configuration, or BERT's.
+#[test]
+fn vocabulary_of_one_piece_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.txt");
+    fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\nhe\n##llo\nHello\né\n日\n##本\n!").unwrap();
+    let ids = |text: &str| {
+        let spec = Spec::from_vocab_txt(&path).unwrap();
+        assert_eq!((&*spec.before, &*spec.after), (&[2][..], &[3][..]));
+        check(&spec);
+        encode(&mut Tokenizer::open(&compile(&spec).unwrap()[..]).unwrap(), text, 64).0
+    };
+    assert_eq!(ids("Hello é 日本!"), [4, 5, 1, 8, 1, 10]);
+    let config = folder.path().join("tokenizer_config.json");
+    fs::write(&config, r#"{ "do_lower_case": false, "tokenize_chinese_chars": false }"#).unwrap();
+    assert_eq!(ids("Hello é 日本!"), [6, 7, 8, 9, 10]);
+    fs::write(&config, r#"{ "unk_token": { "content": "<unk>" } }"#).unwrap();
+    let message = Spec::from_vocab_txt(&path).unwrap_err().to_string();
+    assert!(message.contains("pieces: found no <unk>"), "{message}");
+    fs::write(&path, "[UNK]\nhe\nhe\n").unwrap();
+    let message = Spec::from_vocab_txt(&path).unwrap_err().to_string();
+    assert!(message.contains("line 3: found he, expected different pieces"), "{message}");
 }
 
 #[test]

@@ -2,12 +2,18 @@
 
 use super::error::DecodeError;
 use super::layout::flag;
+#[cfg(feature = "piece-tries")]
+use super::layout::{CONTINUATION, Kind};
 use super::source::TableSource;
 use super::tables::Tables;
 use core::str;
 
 /// Bytes of a piece that are read at a time.
 const CHUNK: usize = 64;
+
+/// What has no space before it, in tidied text.
+#[cfg(feature = "piece-tries")]
+const CLOSE: [&[u8]; 9] = [b".", b"?", b"!", b",", b"n't", b"'m", b"'s", b"'ve", b"'re"];
 
 /// Where decoding is in a text: bytes of an unfinished character, and whether anything was written yet.
 ///
@@ -51,13 +57,20 @@ impl Decoder {
             return Ok(());
         }
         let (mut offset, mut left) = (piece.offset, piece.length as usize);
+        #[cfg(feature = "piece-tries")]
+        let begin = offset;
         while left > 0 {
             let mut buffer = [0; CHUNK];
             let length = left.min(CHUNK);
             let (chunk, _) = buffer.split_at_mut(length);
             tables.read(offset, chunk)?;
-            offset = offset.saturating_add(CHUNK as u32);
             left -= length;
+            #[cfg(feature = "piece-tries")]
+            let chunk = match tables.header.kind {
+                Kind::WordPiece if offset == begin => self.joined(tables.header.flags, chunk, emit),
+                _ => &*chunk,
+            };
+            offset = offset.saturating_add(CHUNK as u32);
             let chunk = match chunk {
                 [b' ', rest @ ..] if !self.started && tables.header.has(flag::STRIP_START) => rest,
                 all => all,
@@ -66,6 +79,22 @@ impl Decoder {
             self.bytes(chunk, emit);
         }
         Ok(())
+    }
+
+    /// The start of a WordPiece token without the mark that it goes on with a word; or with a space before it, if it
+    /// begins one.
+    #[cfg(feature = "piece-tries")]
+    fn joined<'c>(&mut self, flags: u32, chunk: &'c [u8], emit: &mut impl FnMut(&str)) -> &'c [u8] {
+        if !self.started {
+            return chunk;
+        }
+        if let Some(rest) = chunk.strip_prefix(CONTINUATION) {
+            return rest;
+        }
+        if flags & flag::CLEANUP == 0 || !CLOSE.iter().any(|close| chunk.starts_with(close)) {
+            self.bytes(b" ", emit);
+        }
+        chunk
     }
 
     /// Writes all the characters that `chunk`, of at most [`CHUNK`] bytes, completes, and keeps the rest.

@@ -187,18 +187,21 @@ fn last_space(text: &str) -> &str {
 
 /// One call of encode: the caller's memory and sink, and what has been done.
 pub(super) struct Encoder<'a, S, F> {
-    tables: &'a mut Tables<S>,
-    scratch: &'a mut [Symbol],
-    cache: &'a mut [CachedWord],
+    pub(super) tables: &'a mut Tables<S>,
+    pub(super) scratch: &'a mut [Symbol],
+    pub(super) cache: &'a mut [CachedWord],
     sink: F,
     /// Symbols of the word so far.
-    symbols: usize,
+    pub(super) symbols: usize,
+    /// Characters of the word so far, those without symbols too.
+    #[cfg(feature = "piece-tries")]
+    pub(super) length: u32,
     /// Ids of the word so far.
-    found: Found,
+    pub(super) found: Found,
     /// Some of the word so far is unknown.
     unknown: bool,
     after_unknown: bool,
-    done: Encoded,
+    pub(super) done: Encoded,
 }
 
 impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
@@ -219,6 +222,8 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             cache,
             sink,
             symbols: 0,
+            #[cfg(feature = "piece-tries")]
+            length: 0,
             found: Found::NOTHING,
             unknown: false,
             after_unknown: false,
@@ -306,7 +311,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         Ok(())
     }
 
-    fn emit(&mut self, id: u32) -> Result<(), EncodeError> {
+    pub(super) fn emit(&mut self, id: u32) -> Result<(), EncodeError> {
         if id >= self.tables.header.vocabulary {
             return Err(EncodeError::Corrupt);
         }
@@ -321,6 +326,10 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
         match self.tables.header.kind {
             Kind::Bytes => self.words_of_bytes(text),
             Kind::Characters => self.words_of_characters(text, first, prefix),
+            #[cfg(feature = "piece-tries")]
+            Kind::WordPiece => self.words_of_pieces(text),
+            #[cfg(not(feature = "piece-tries"))]
+            Kind::WordPiece => Err(EncodeError::Corrupt),
         }
     }
 
@@ -428,7 +437,7 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
 
     /// Emits the ids of a word that is in the cache; says whether it is.
     #[inline]
-    fn cached(&mut self, key: Option<Key>) -> Result<bool, EncodeError> {
+    pub(super) fn cached(&mut self, key: Option<Key>) -> Result<bool, EncodeError> {
         let Some(ids) = key.and_then(|key| key.ids(self.cache)) else { return Ok(false) };
         // Only words without unknown characters are in the cache.
         self.after_unknown = false;

@@ -15,6 +15,8 @@ pub enum OpenError {
     Version,
     /// A kind, a pre-tokenizer or a flag that this version does not have.
     Setting,
+    /// A kind that this build was made without.
+    Kind,
     /// A table that lies outside the section, or a count that is out of range.
     Bounds,
 }
@@ -55,6 +57,10 @@ impl fmt::Display for OpenError {
             Self::Version => "a tokenizer section of an unknown version",
             Self::Setting => {
                 "the tokenizer section asks for something that this version does not have"
+            }
+            Self::Kind => {
+                "a tokenizer other than byte-pair encoding, which this build was made without: \
+                 build omex-core with the feature piece-tries"
             }
             Self::Bounds => "a table lies outside the tokenizer section",
         })

@@ -5,9 +5,11 @@
 /// The first four bytes.
 pub const MAGIC: [u8; 4] = *b"OMTK";
 /// The format's version.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of the header.
 pub const HEADER: usize = 128;
+/// Bytes of the second header, which kinds with a trie of pieces have behind the first.
+pub const SECOND_HEADER: usize = 192;
 /// "No such id" in a field that holds an id.
 pub const NONE: u32 = u32::MAX;
 
@@ -30,6 +32,12 @@ pub const SPECIAL: u32 = 1 << 31;
 pub const MAX_ADDED: usize = 255;
 /// The template holds no more ids than this on either side.
 pub const MAX_TEMPLATE: u16 = 16;
+/// A key of a trie is no longer than this, so that no text takes more steps than these for each of its bytes.
+pub const MAX_KEY: usize = 256;
+/// The longest word that WordPiece may be asked to cut, in characters.
+pub const MAX_WORD: u32 = 4096;
+/// What the pieces of a word begin with that do not begin it.
+pub const CONTINUATION: &[u8] = b"##";
 
 /// What the symbols that merging starts from are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +47,18 @@ pub enum Kind {
     Characters = 0,
     /// Bytes (GPT-2's byte-level BPE).
     Bytes = 1,
+    /// Words, cut into the longest pieces from the left (BERT's WordPiece).
+    WordPiece = 2,
 }
 
 impl Kind {
     pub(super) fn new(byte: u8) -> Option<Self> {
-        [Self::Characters, Self::Bytes].into_iter().find(|&k| k as u8 == byte)
+        [Self::Characters, Self::Bytes, Self::WordPiece].into_iter().find(|&k| k as u8 == byte)
+    }
+
+    /// Whether pieces are found in a trie, after characters were replaced; merges find the others.
+    pub const fn has_trie(self) -> bool {
+        matches!(self, Self::WordPiece)
     }
 }
 
@@ -96,8 +111,12 @@ pub mod flag {
     pub const SECOND_IN_NORMALIZED: u32 = 1 << 9;
     /// Runs of spaces are one space, and those around a stretch of text are none.
     pub const COLLAPSE_SPACES: u32 = 1 << 10;
+    /// Hangul syllables are taken apart.
+    pub const HANGUL: u32 = 1 << 11;
+    /// Decoding puts no space before punctuation and contractions.
+    pub const CLEANUP: u32 = 1 << 12;
     /// All the flags of this version.
-    pub const ALL: u32 = (1 << 11) - 1;
+    pub const ALL: u32 = (1 << 13) - 1;
 }
 
 /// Bits of an added token's flags.
@@ -108,6 +127,24 @@ pub mod added {
     pub const STRIP_RIGHT: u32 = 1 << 1;
     /// The token is a special one: text may be encoded without recognising it.
     pub const SPECIAL: u32 = 1 << 2;
+}
+
+/// Bits of a character's class.
+pub mod class {
+    /// `\p{L}`: for scanners.
+    pub const LETTER: u32 = 1;
+    /// `\p{N}`: for scanners.
+    pub const NUMBER: u32 = 2;
+    /// Left out of the text.
+    pub const REMOVED: u32 = 1 << 2;
+    /// A space in the text.
+    pub const BLANK: u32 = 1 << 3;
+    /// Has a space on either side.
+    pub const PADDED: u32 = 1 << 4;
+    /// A key of the replacements begins with it.
+    pub const REPLACED: u32 = 1 << 5;
+    /// A word by itself.
+    pub const PUNCTUATION: u32 = 1 << 6;
 }
 
 /// Byte positions of the header's fields.
@@ -130,9 +167,9 @@ pub mod field {
     pub const INDEX: usize = 24;
     /// u32: where the bytes of the pieces are.
     pub const PIECES: usize = 28;
-    /// u32: where the merge buckets are.
+    /// u32: where the merge buckets are, or the trie of pieces.
     pub const MERGES: usize = 32;
-    /// u32: number of merge buckets, at least one.
+    /// u32: number of merge buckets, at least one, or of blocks of 64 bytes that the trie has.
     pub const MERGE_BUCKETS: usize = 36;
     /// u32: where the character classes are.
     pub const CLASSES: usize = 40;
@@ -158,6 +195,24 @@ pub mod field {
     pub const SECOND_COUNT: usize = 76;
     /// 32 bytes: a bit for every byte that some added token starts with.
     pub const FIRST_BYTES: usize = 80;
+}
+
+/// Byte positions of the second header's fields, from its own start.
+pub mod second {
+    /// u32: where the trie of replaced characters is.
+    pub const REPLACED: usize = 0;
+    /// u32: number of its units.
+    pub const REPLACED_UNITS: usize = 4;
+    /// u32: where the replacements are, each with a zero byte behind it.
+    pub const REPLACEMENTS: usize = 8;
+    /// u32: their bytes.
+    pub const REPLACEMENTS_LENGTH: usize = 12;
+    /// u32: WordPiece makes longer words one unknown token; in characters.
+    pub const LONGEST_WORD: usize = 16;
+    /// u32: normalization makes no more bytes than this of one.
+    pub const GROWTH: usize = 20;
+    /// 128 bytes: classes of the ASCII characters.
+    pub const ASCII: usize = 64;
 }
 
 /// The merge key of a pair of ids, or of a character and [`CHARACTER`].

@@ -35,6 +35,26 @@ impl Symbol {
     }
 }
 
+/// One byte of a word, and the piece that a place of it was given.
+#[cfg(feature = "piece-tries")]
+impl Symbol {
+    pub(super) const fn of_byte(byte: u8) -> Self {
+        Self::new(byte as u32)
+    }
+
+    pub(super) const fn byte(&self) -> u8 {
+        self.id as u8
+    }
+
+    pub(super) const fn piece(&self) -> u32 {
+        self.merged
+    }
+
+    pub(super) const fn set_piece(&mut self, id: u32) {
+        self.merged = id;
+    }
+}
+
 impl Default for Symbol {
     fn default() -> Self {
         Self::EMPTY

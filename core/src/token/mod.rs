@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Main path: `encode` finds added tokens, `words` cuts what lies between, `cache` knows words that were there before,
-//! `merge` merges the others, `tables` looks things up. No section, however corrupt, makes these functions panic or run for more than O(n log n) steps.
+//! `merge` merges the others, `tables` looks things up. `normal`, `pieces` and `trie` are for kinds that
+//! look pieces up. No section, however corrupt, makes these functions panic or run for more than O(n log n) steps.
 
 mod cache;
 mod decode;
@@ -23,8 +24,14 @@ mod encode;
 mod error;
 pub mod layout;
 mod merge;
+#[cfg(feature = "piece-tries")]
+mod normal;
+#[cfg(feature = "piece-tries")]
+mod pieces;
 mod source;
 mod tables;
+#[cfg(feature = "piece-tries")]
+mod trie;
 mod words;
 
 pub use cache::CachedWord;
@@ -85,6 +92,14 @@ impl<S: TableSource> Tokenizer<S> {
         self.tables.header.has(layout::flag::NFC)
     }
 
+    /// Symbols that are always enough to encode a text of so many bytes, and no fewer than its ids, those around it
+    /// left aside.
+    pub fn scratch_for(&self, bytes: usize) -> usize {
+        #[cfg(feature = "piece-tries")]
+        let bytes = bytes.saturating_mul(self.tables.second.growth as usize);
+        bytes.saturating_add(MIN_SCRATCH)
+    }
+
     /// How many ids are put before a text, and how many after it.
     pub fn template(&self) -> [usize; 2] {
         let header = &self.tables.header;
@@ -94,7 +109,7 @@ impl<S: TableSource> Tokenizer<S> {
     /// Encodes `text`, giving its ids to `sink` in order.
     ///
     /// `scratch` holds one word at a time, a symbol of 24 bytes for each character (character kind; four for a
-    /// character that the vocabulary lacks) or byte (byte kind) of it: `text.len() + MIN_SCRATCH` symbols are always
+    /// character that the vocabulary lacks) or byte (other kinds) of it: those of [`Tokenizer::scratch_for`] are always
     /// enough. With less, a longer word is cut, its parts are encoded alone, and [`Encoded::cuts`] says so; the ids
     /// still decode to the same text. English words of either kind fit in 64 symbols.
     ///

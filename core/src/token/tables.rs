@@ -6,6 +6,8 @@ use super::layout::{
     OFFSET_MASK, PreTokenizer, SPECIAL, VERSION, added, field, homes, key, word_key,
 };
 use super::source::{SourceError, TableSource};
+#[cfg(feature = "piece-tries")]
+use super::trie::{Second, Trie};
 
 /// A merge: its rank, lowest first, and the id that it makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,11 @@ fn byte_at(header: &[u8; HEADER], at: usize) -> u8 {
     header.get(at).copied().unwrap_or(0)
 }
 
+fn kind(byte: u8) -> Result<Kind, OpenError> {
+    let kind = Kind::new(byte).ok_or(OpenError::Setting)?;
+    if kind.has_trie() && !cfg!(feature = "piece-tries") { Err(OpenError::Kind) } else { Ok(kind) }
+}
+
 impl TokenizerHeader {
     /// Checks the fixed fields, then that every table lies between the header and the end.
     fn parse(bytes: &[u8; HEADER]) -> Result<(Self, u32), OpenError> {
@@ -112,7 +119,7 @@ impl TokenizerHeader {
             return Err(OpenError::Setting);
         }
         let header = Self {
-            kind: Kind::new(byte_at(bytes, field::KIND)).ok_or(OpenError::Setting)?,
+            kind: kind(byte_at(bytes, field::KIND))?,
             pre_tokenizer: PreTokenizer::new(byte_at(bytes, field::PRE_TOKENIZER))
                 .ok_or(OpenError::Setting)?,
             flags,
@@ -177,6 +184,12 @@ impl TokenizerHeader {
         self.flags & flag != 0
     }
 
+    /// The trie of pieces, in kinds that have one.
+    #[cfg(feature = "piece-tries")]
+    pub(super) fn pieces_trie(&self) -> Trie {
+        Trie { offset: self.merges.offset, units: self.merges.buckets.saturating_mul(16) }
+    }
+
     /// The added tokens that are sought in a pass: the first, and the one behind the last.
     pub(super) fn sought(&self, pass: Pass) -> (u32, u32) {
         let middle = self.added_count.saturating_sub(self.second_count);
@@ -192,6 +205,8 @@ impl TokenizerHeader {
 pub(super) struct Tables<S> {
     source: S,
     pub(super) header: TokenizerHeader,
+    #[cfg(feature = "piece-tries")]
+    pub(super) second: Second,
     /// Where the last character was that is not ASCII: the next one is near.
     range: Range,
 }
@@ -212,11 +227,22 @@ impl<S: TableSource> Tables<S> {
     pub(super) fn open(mut source: S) -> Result<Self, OpenError> {
         let (header, length) = TokenizerHeader::parse(&source.array(0)?)?;
         source.array::<1>(length.saturating_sub(1))?;
-        Ok(Self { source, header, range: Range::EMPTY })
+        #[cfg(feature = "piece-tries")]
+        let second = match header.kind.has_trie() {
+            true => Second::parse(&source.array(HEADER as u32)?, length)?,
+            false => Second::NONE,
+        };
+        Ok(Self {
+            source,
+            header,
+            #[cfg(feature = "piece-tries")]
+            second,
+            range: Range::EMPTY,
+        })
     }
 
     #[inline(always)]
-    fn word(&mut self, table: u32, index: u32) -> Result<u32, SourceError> {
+    pub(super) fn word(&mut self, table: u32, index: u32) -> Result<u32, SourceError> {
         self.source.array(table.saturating_add(index.saturating_mul(4))).map(u32::from_le_bytes)
     }
 

@@ -9,7 +9,7 @@
 //! Every scanner looks at each character of the word a constant number of times, and at most one further. Positions
 //! are bytes of the text.
 
-use super::layout::{PreTokenizer, flag};
+use super::layout::{PreTokenizer, class, flag};
 use super::source::{SourceError, TableSource};
 use super::tables::Tables;
 
@@ -25,10 +25,6 @@ pub(super) enum Class {
     /// The text ends here.
     End,
 }
-
-/// Class bits in the section's ranges.
-const LETTER: u32 = 1;
-const NUMBER: u32 = 2;
 
 /// The class of every byte.
 static CLASSES: [Class; 256] = {
@@ -73,8 +69,8 @@ impl<S: TableSource> Tables<S> {
             return Ok((Class::End, 0));
         };
         let class = match self.class(c)? {
-            LETTER => Class::Letter,
-            NUMBER => Class::Number,
+            class::LETTER => Class::Letter,
+            class::NUMBER => Class::Number,
             _ if c.is_whitespace() => Class::Space,
             _ => Class::Other,
         };

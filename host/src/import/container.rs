@@ -67,6 +67,8 @@ pub trait Container: fmt::Debug + Send + Sync {
 pub enum TokenizerSource {
     /// A `tokenizer.json`.
     HuggingFace(PathBuf),
+    /// BERT's `vocab.txt`.
+    Vocabulary(PathBuf),
     /// SentencePiece's `tokenizer.model`.
     SentencePiece(PathBuf),
     /// A `tokenizer.bin`.

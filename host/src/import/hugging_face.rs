@@ -38,11 +38,13 @@ pub fn open(folder: &Path) -> Result<StoredModel> {
 
 /// The tokenizer in a folder.
 fn tokenizer(folder: &Path) -> Option<TokenizerSource> {
-    let [json, model] = ["tokenizer.json", "tokenizer.model"].map(|name| folder.join(name));
-    match (json.is_file(), model.is_file()) {
-        (true, _) => Some(TokenizerSource::HuggingFace(json)),
-        (false, true) => Some(TokenizerSource::SentencePiece(model)),
-        (false, false) => None,
+    let [json, model, vocabulary] =
+        ["tokenizer.json", "tokenizer.model", "vocab.txt"].map(|name| folder.join(name));
+    match (json.is_file(), model.is_file(), vocabulary.is_file()) {
+        (true, _, _) => Some(TokenizerSource::HuggingFace(json)),
+        (false, true, _) => Some(TokenizerSource::SentencePiece(model)),
+        (false, false, true) => Some(TokenizerSource::Vocabulary(vocabulary)),
+        (false, false, false) => None,
     }
 }
 

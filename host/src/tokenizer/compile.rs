@@ -1,10 +1,11 @@
 //! Building the section that `omex_core::token` reads: `docs/format-tokenizer.md` draws it.
 
+use super::lookup::{self, CharacterTables};
 use super::{Added, Kind, PreTokenizer, Spec};
 use crate::{Error, Result};
 use omex_core::token::layout::{
     BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_TEMPLATE, NONE,
-    OFFSET_MASK, SPECIAL, VERSION, added, field, flag, homes, key, word_key,
+    OFFSET_MASK, SECOND_HEADER, SPECIAL, VERSION, added, field, flag, homes, key, second, word_key,
 };
 use omex_core::token::{EncodeOptions, MIN_SCRATCH, Symbol, Tokenizer};
 use regex_syntax::hir::{Class, HirKind};
@@ -17,22 +18,30 @@ use std::collections::{BTreeMap, BTreeSet};
 /// If an id is outside the vocabulary, or a table is longer than the format allows.
 pub fn compile(spec: &Spec) -> Result<Vec<u8>> {
     spec.check()?;
-    let words = whole_words(spec)?;
+    // Kinds with a trie find whole words there.
+    let words = if spec.kind.has_trie() { vec![] } else { whole_words(spec)? };
     compile_with(spec, &words)
 }
 
 fn compile_with(spec: &Spec, words: &[Entry]) -> Result<Vec<u8>> {
     let (index, pieces) = pieces(spec)?;
-    let merges = buckets(&entries(spec));
+    let characters = spec.kind.has_trie().then(|| CharacterTables::new(spec)).transpose()?;
+    let merges = if spec.kind.has_trie() { lookup::pieces(spec)? } else { buckets(&entries(spec)) };
     let words = if words.is_empty() { vec![] } else { buckets(words) };
-    let classes =
-        if spec.pre_tokenizer == PreTokenizer::None { Vec::new() } else { classes(spec)? };
+    let classes = match &characters {
+        Some(characters) => characters.ranges.clone(),
+        None if spec.pre_tokenizer == PreTokenizer::None => Vec::new(),
+        None => classes(spec)?,
+    };
     let (added, second, first_bytes) = added_tokens(spec)?;
     let template = [&spec.before[..], &spec.after[..]];
     if template.iter().any(|ids| ids.len() > usize::from(MAX_TEMPLATE)) {
         return Err(too_long(spec, "template", format!("more than {MAX_TEMPLATE} ids on a side")));
     }
     let mut section = Section { bytes: vec![0; HEADER] };
+    if let Some(characters) = &characters {
+        section.second(spec, characters);
+    }
     section.table(field::INDEX, None, &words_of(&index), 4);
     section.table(field::PIECES, None, &pieces, 4);
     section.table(field::MERGES, Some((field::MERGE_BUCKETS, BUCKET)), &merges, BUCKET);
@@ -44,7 +53,8 @@ fn compile_with(spec: &Spec, words: &[Entry]) -> Result<Vec<u8>> {
     section.put(0, &MAGIC);
     section.put(field::VERSION, &VERSION.to_le_bytes());
     section.put(field::KIND, &[spec.kind as u8, spec.pre_tokenizer as u8]);
-    section.word(field::FLAGS, spec.flags & !flag::SPLIT_WORDS | split_flag(spec));
+    let flags = spec.flags & !flag::SPLIT_WORDS | split_flag(spec);
+    section.word(field::FLAGS, flags | characters.map_or(0, |characters| characters.flags));
     section.word(field::VOCABULARY, spec.pieces.len() as u32);
     section.word(field::UNKNOWN, spec.unknown.unwrap_or(NONE));
     section.put(field::BEFORE, &(spec.before.len() as u16).to_le_bytes());
@@ -79,6 +89,18 @@ impl Section {
 
     fn word(&mut self, at: usize, word: u32) {
         self.put(at, &word.to_le_bytes());
+    }
+
+    /// Appends the second header and its tables.
+    fn second(&mut self, spec: &Spec, characters: &CharacterTables) {
+        self.bytes.resize(HEADER + SECOND_HEADER, 0);
+        self.put(HEADER + second::ASCII, &characters.ascii);
+        self.word(HEADER + second::LONGEST_WORD, spec.lookup.longest_word);
+        self.word(HEADER + second::GROWTH, characters.growth);
+        let [units, length] = [second::REPLACED_UNITS, second::REPLACEMENTS_LENGTH];
+        let [units, length] = [(HEADER + units, 4), (HEADER + length, 1)];
+        self.table(HEADER + second::REPLACED, Some(units), &characters.replaced, 4);
+        self.table(HEADER + second::REPLACEMENTS, Some(length), &characters.replacements, 4);
     }
 
     /// Appends a table, and notes where it is and, if asked, how many records of some size it has.
@@ -122,7 +144,7 @@ fn byte_token(piece: &[u8]) -> Option<u8> {
 /// The bytes that decoding an id gives.
 fn decoded(spec: &Spec, piece: &[u8]) -> Vec<u8> {
     match spec.kind {
-        Kind::Bytes => piece.to_vec(),
+        Kind::Bytes | Kind::WordPiece => piece.to_vec(),
         Kind::Characters => match byte_token(piece).filter(|_| spec.byte_fallback) {
             Some(byte) => vec![byte],
             None => String::from_utf8_lossy(piece).replace(space(spec), " ").into_bytes(),

@@ -2,7 +2,7 @@
 
 use super::nfc;
 use omex_core::token::{
-    CachedWord, EncodeError, EncodeOptions, Full, MIN_SCRATCH, Symbol, TableSource, Tokenizer,
+    CachedWord, EncodeError, EncodeOptions, Full, Symbol, TableSource, Tokenizer,
 };
 
 /// Words that encoding a text keeps: 256 KiB.
@@ -63,9 +63,9 @@ pub fn encode_within<S: TableSource>(
 ) -> Result<Vec<u32>, NotEncoded> {
     let length = text.len() as u64;
     let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
-    let enough = text.len() + MIN_SCRATCH;
+    let enough = tokenizer.scratch_for(text.len());
     let copied = if matches!(text, std::borrow::Cow::Owned(_)) { text.len() as u64 } else { 0 };
-    // A text has no more ids than bytes, but for those around it.
+    // A text has no more ids than bytes after normalization, but for those around it.
     let needed = length + copied + ids_bytes(enough) + word_bytes(enough);
     let too_much = NotEncoded::Memory { text: length, needed, most };
     let left = |taken: u64| most.saturating_add(TEXT_BYTES).checked_sub(taken).ok_or(too_much);

@@ -1,7 +1,9 @@
 //! The vocabulary in a GGUF file's metadata (`tokenizer.ggml.*`; `docs/gguf.md` of ggml-org/ggml, and
 //! `src/llama-vocab.cpp` of ggml-org/llama.cpp for what the fields mean).
 
-use super::{Added, Kind, Merge, PreTokenizer, Spec, WITHOUT_TOKENIZER, byte_level, scores};
+use super::{
+    Added, Kind, Lookup, Merge, PreTokenizer, Spec, WITHOUT_TOKENIZER, byte_level, scores,
+};
 use crate::{Error, Result};
 use omex_core::token::layout::flag;
 use std::collections::HashMap;
@@ -110,6 +112,7 @@ fn characters(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
         ignore_merges: false,
         before: wanted(vocabulary.add_bos.unwrap_or(true), vocabulary.bos.or(Some(1))),
         after: wanted(vocabulary.add_eos.unwrap_or(false), vocabulary.eos.or(Some(2))),
+        lookup: Lookup::default(),
         json: None,
     };
     spec.check()?;
@@ -155,6 +158,7 @@ fn bytes(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
         ignore_merges: llama3,
         before: wanted(vocabulary.add_bos.unwrap_or(llama3), vocabulary.bos),
         after: wanted(vocabulary.add_eos.unwrap_or(false), vocabulary.eos),
+        lookup: Lookup::default(),
         json: None,
     };
     spec.check()?;

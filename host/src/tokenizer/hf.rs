@@ -1,6 +1,6 @@
 //! Reading Hugging Face's `tokenizer.json` (the format is that of the `tokenizers` library's serializers).
 
-use super::{Added, Kind, Merge, PreTokenizer, Spec, WITHOUT_TOKENIZER, gguf, nfc};
+use super::{Added, Kind, Lookup, Merge, PreTokenizer, Spec, WITHOUT_TOKENIZER, gguf, nfc};
 use crate::{Error, Result, input};
 use omex_core::token::layout::{CHARACTER, flag};
 use serde::Deserialize;
@@ -33,18 +33,18 @@ pub(super) const EXPRESSIONS: [(&str, PreTokenizer); 3] = [
 ];
 
 #[derive(Deserialize)]
-struct File {
+pub(super) struct File {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
-    normalizer: Value,
+    pub(super) normalizer: Value,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pub(super) pre_tokenizer: Value,
     #[serde(default)]
     post_processor: Value,
     #[serde(default)]
-    decoder: Value,
-    model: Model,
+    pub(super) decoder: Value,
+    pub(super) model: Model,
 }
 
 #[derive(Deserialize)]
@@ -64,17 +64,18 @@ struct AddedToken {
 }
 
 #[derive(Deserialize)]
-struct Model {
+pub(super) struct Model {
     #[serde(rename = "type")]
     kind: Option<String>,
     vocab: Vocabulary,
     #[serde(default)]
     merges: Vec<MergeText>,
-    unk_token: Option<String>,
+    pub(super) unk_token: Option<String>,
+    pub(super) max_input_chars_per_word: Option<u32>,
     #[serde(default)]
     dropout: Option<f32>,
     #[serde(default)]
-    continuing_subword_prefix: Option<String>,
+    pub(super) continuing_subword_prefix: Option<String>,
     #[serde(default)]
     end_of_word_suffix: Option<String>,
     #[serde(default)]
@@ -104,7 +105,7 @@ impl Spec {
     ///
     /// # Errors
     /// If the file cannot be read, is not JSON, is damaged, or asks for what is not supported: models other than
-    /// BPE, and normalizers, pre-tokenizers, decoders and templates without an equal in the core.
+    /// BPE and WordPiece, and normalizers, pre-tokenizers, decoders and templates without an equal in the core.
     pub fn from_hf_json(path: &Path) -> Result<Self> {
         Self::from_hf_bytes(path, input::read(path, input::MAX_TOKENIZER_BYTES)?)
     }
@@ -125,7 +126,7 @@ impl Spec {
                 "save the tokenizer again",
             )
         })?;
-        let mut reader = Reader { origin, file: &file };
+        let reader = Reader { origin, file: &file };
         let mut spec = reader.spec()?;
         spec.json = Some(json);
         Ok(spec)
@@ -138,13 +139,13 @@ fn short(text: &str) -> String {
 }
 
 /// A value's `type`, or what else it is.
-fn type_of(value: &Value) -> String {
+pub(super) fn type_of(value: &Value) -> String {
     let other = || short(&value.to_string());
     value.get("type").and_then(Value::as_str).map_or_else(other, Into::into)
 }
 
 /// The parts of a value: those of a sequence, itself, or nothing for null.
-fn parts<'v>(value: &'v Value, key: &str) -> Vec<&'v Value> {
+pub(super) fn parts<'v>(value: &'v Value, key: &str) -> Vec<&'v Value> {
     match value.get(key).and_then(Value::as_array) {
         Some(inner) if type_of(value) == "Sequence" => {
             inner.iter().flat_map(|part| parts(part, key)).collect()
@@ -154,11 +155,11 @@ fn parts<'v>(value: &'v Value, key: &str) -> Vec<&'v Value> {
     }
 }
 
-fn truth(value: &Value, key: &str, default: bool) -> bool {
+pub(super) fn truth(value: &Value, key: &str, default: bool) -> bool {
     value.get(key).and_then(Value::as_bool).unwrap_or(default)
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value.get(key).and_then(Value::as_str).unwrap_or("")
 }
 
@@ -185,24 +186,38 @@ fn prepend_scheme(value: &Value) -> &str {
     }
 }
 
-struct Reader<'f> {
-    origin: &'f Path,
-    file: &'f File,
+pub(super) struct Reader<'f> {
+    pub(super) origin: &'f Path,
+    pub(super) file: &'f File,
 }
 
 impl Reader<'_> {
-    fn unsupported(&self, field: &str, found: impl Into<String>, expected: &str) -> Error {
+    pub(super) fn unsupported(
+        &self,
+        field: &str,
+        found: impl Into<String>,
+        expected: &str,
+    ) -> Error {
         Error::malformed(self.origin, field, short(&found.into()), expected, WITHOUT_TOKENIZER)
     }
 
-    fn damaged(&self, field: impl Into<String>, found: impl Into<String>, expected: &str) -> Error {
+    pub(super) fn damaged(
+        &self,
+        field: impl Into<String>,
+        found: impl Into<String>,
+        expected: &str,
+    ) -> Error {
         let remedy = "save the tokenizer again: the file is damaged";
         Error::malformed(self.origin, field, short(&found.into()), expected, remedy)
     }
 
-    fn spec(&mut self) -> Result<Spec> {
+    fn spec(&self) -> Result<Spec> {
+        if self.is_word_piece() {
+            return self.word_piece();
+        }
         let file = self.file;
-        let ids = self.vocabulary()?;
+        self.check_bpe()?;
+        let ids = self.ids()?;
         let (kind, pre_tokenizer, pre_flags) = self.pre_tokenizer()?;
         let normalizer = self.normalizer(kind)?;
         let flags = pre_flags | normalizer | self.decoder(kind)?;
@@ -213,7 +228,9 @@ impl Reader<'_> {
         let flags = flags | if second { flag::SECOND_IN_NORMALIZED } else { 0 };
         let texts = self.texts(ids, &added)?;
         let pieces = match kind {
-            Kind::Characters => texts.into_iter().map(String::into_bytes).collect(),
+            Kind::Characters | Kind::WordPiece => {
+                texts.into_iter().map(String::into_bytes).collect()
+            }
             Kind::Bytes => gguf::spelled_bytes(self.origin, &texts, &added)?,
         };
         let unknown = file.model.unk_token.as_deref().map(|token| {
@@ -234,21 +251,28 @@ impl Reader<'_> {
             ignore_merges: file.model.ignore_merges,
             before,
             after,
+            lookup: Lookup::default(),
             json: None,
         };
         spec.check()?;
         Ok(spec)
     }
 
-    /// The pieces by id, of a model that is supported.
-    fn vocabulary(&self) -> Result<&BTreeMap<String, u32>> {
+    /// Whether the model is WordPiece: older files name no type, and it has no merges.
+    fn is_word_piece(&self) -> bool {
+        let model = &self.file.model;
+        match model.kind.as_deref() {
+            Some(kind) => kind == "WordPiece",
+            None => model.merges.is_empty() && model.max_input_chars_per_word.is_some(),
+        }
+    }
+
+    /// Checks that the model is byte-pair encoding as it is supported.
+    fn check_bpe(&self) -> Result<()> {
         let model = &self.file.model;
         if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
-            return Err(self.unsupported(
-                "model.type",
-                model.kind.clone().unwrap_or_default(),
-                "BPE",
-            ));
+            let found = model.kind.clone().unwrap_or_default();
+            return Err(self.unsupported("model.type", found, "BPE or WordPiece"));
         }
         if let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0) {
             return Err(self.unsupported("model.dropout", dropout.to_string(), "none"));
@@ -261,12 +285,17 @@ impl Reader<'_> {
                 return Err(self.unsupported(field, affix, "none"));
             }
         }
-        let Vocabulary::Pieces(ids) = &model.vocab else {
-            return Err(self.unsupported("model.vocab", "a list", "pieces and ids of a BPE model"));
-        };
         if model.kind.is_none() && model.merges.is_empty() {
             return Err(self.unsupported("model", "no type and no merges", "BPE"));
         }
+        Ok(())
+    }
+
+    /// The ids of pieces.
+    pub(super) fn ids(&self) -> Result<&BTreeMap<String, u32>> {
+        let Vocabulary::Pieces(ids) = &self.file.model.vocab else {
+            return Err(self.unsupported("model.vocab", "a list", "pieces and their ids"));
+        };
         let mut seen = HashMap::new();
         for (piece, &id) in ids {
             if id >= CHARACTER {
@@ -432,17 +461,22 @@ impl Reader<'_> {
     }
 
     /// Ids before and after the text.
-    fn template(&self) -> Result<(Vec<u32>, Vec<u32>)> {
+    pub(super) fn template(&self) -> Result<(Vec<u32>, Vec<u32>)> {
         let found = parts(&self.file.post_processor, "processors");
         let mut templates = found.into_iter().filter(|part| type_of(part) != "ByteLevel");
         let template = match (templates.next(), templates.next()) {
             (None, _) => return Ok((Vec::new(), Vec::new())),
             (Some(template), None) if type_of(template) == "TemplateProcessing" => template,
+            (Some(pair), None)
+                if ["BertProcessing", "RobertaProcessing"].contains(&&*type_of(pair)) =>
+            {
+                return self.pair(pair);
+            }
             (Some(other), _) => {
                 return Err(self.unsupported(
                     "post_processor",
                     type_of(other),
-                    "one TemplateProcessing, or ByteLevel",
+                    "one TemplateProcessing, BertProcessing or RobertaProcessing, or ByteLevel",
                 ));
             }
         };
@@ -476,7 +510,18 @@ impl Reader<'_> {
         Ok((before, after))
     }
 
-    fn added(&self, normalizer: u32) -> Result<Vec<Added>> {
+    /// The ids of a processor that puts one token before the text and one after it.
+    fn pair(&self, processor: &Value) -> Result<(Vec<u32>, Vec<u32>)> {
+        let id = |key: &str| {
+            let id = processor[key][1].as_u64().and_then(|id| u32::try_from(id).ok());
+            let found = || processor[key].to_string();
+            let field = format!("post_processor.{key}");
+            id.ok_or_else(|| self.damaged(field, found(), "a token and its id"))
+        };
+        Ok((vec![id("cls")?], vec![id("sep")?]))
+    }
+
+    pub(super) fn added(&self, normalizer: u32) -> Result<Vec<Added>> {
         let token = |token: &AddedToken| {
             let field = format!("added_tokens, id {}", token.id);
             if token.id >= CHARACTER {
@@ -510,7 +555,11 @@ impl Reader<'_> {
     }
 
     /// Piece or content of every id. Few ids may be missing: a file cannot ask for much more memory than it has.
-    fn texts(&self, ids: &BTreeMap<String, u32>, added: &[Added]) -> Result<Vec<String>> {
+    pub(super) fn texts(
+        &self,
+        ids: &BTreeMap<String, u32>,
+        added: &[Added],
+    ) -> Result<Vec<String>> {
         let all = ids.values().copied().chain(added.iter().map(|token| token.id));
         let count = all.max().map_or(0, |id| id as usize + 1);
         if count > 4 * (ids.len() + added.len()) + 65536 {

@@ -12,7 +12,9 @@ pub(super) fn json(spec: &Spec) -> Value {
         spec.added.iter().map(|token| (token.id, token.content.as_str())).collect();
     let text = |id: u32| match (added.get(&id), spec.kind, &spec.pieces[id as usize]) {
         (Some(content), ..) => (*content).to_owned(),
-        (None, Kind::Characters, piece) => String::from_utf8_lossy(piece).into_owned(),
+        (None, Kind::Characters | Kind::WordPiece, piece) => {
+            String::from_utf8_lossy(piece).into_owned()
+        }
         (None, Kind::Bytes, piece) => byte_level::spelled(piece),
     };
     let used = (0..).zip(&spec.pieces).filter(|(_, piece)| !piece.is_empty());
@@ -61,7 +63,7 @@ fn pre_tokenizer_json(spec: &Spec) -> Value {
     let byte_level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
     let two = |first: Value, second: Value| json!({ "type": "Sequence", "pretokenizers": [first, second] });
     match (spec.kind, spec.pre_tokenizer) {
-        (Kind::Characters, _) => Value::Null,
+        (Kind::Characters | Kind::WordPiece, _) => Value::Null,
         (Kind::Bytes, PreTokenizer::None) => byte_level(false),
         (Kind::Bytes, PreTokenizer::Gpt2) => byte_level(true),
         (Kind::Bytes, PreTokenizer::Gpt2Digits) => {

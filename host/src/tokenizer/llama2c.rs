@@ -4,7 +4,7 @@
 //! Its pieces have spaces where SentencePiece's have U+2581, and it encodes spaces as they are: one is put before
 //! the text, none is removed. The character U+2581 is therefore an unknown one, spelled in bytes.
 
-use super::{Added, Kind, PreTokenizer, Spec, scores};
+use super::{Added, Kind, Lookup, PreTokenizer, Spec, scores};
 use crate::{Error, Result, input};
 use omex_core::token::layout::{CHARACTER, flag};
 use std::path::Path;
@@ -66,6 +66,7 @@ impl Spec {
             ignore_merges: false,
             before: vec![1],
             after: vec![],
+            lookup: Lookup::default(),
             json: None,
         })
     }

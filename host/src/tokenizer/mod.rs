@@ -4,6 +4,7 @@
 //! [`Spec::from_llama2c`], [`Spec::from_gguf`]), [`compile`] turns it into the section that
 //! [`omex_core::token::Tokenizer`] opens, and [`Spec::write_package`] stores it in a model package.
 
+mod bert;
 mod byte_level;
 mod compile;
 mod encode;
@@ -11,13 +12,17 @@ mod gguf;
 mod hf;
 mod hf_write;
 mod llama2c;
+mod lookup;
 mod package;
 mod scores;
 mod sentencepiece;
+mod word_piece;
 
+pub use bert::BertNormalizer;
 pub use compile::compile;
 pub use encode::{ENCODING_BYTES, NotEncoded, TEXT_BYTES, doubled, encode, encode_within};
 pub use gguf::GgufVocabulary;
+pub use lookup::{Lookup, Normalizer};
 pub use omex_core::token::layout::{Kind, PreTokenizer};
 
 use crate::{Error, Result};
@@ -30,7 +35,7 @@ use std::path::PathBuf;
 pub struct Spec {
     /// The file it came from, for messages.
     pub origin: PathBuf,
-    /// What merging starts from.
+    /// How pieces are found, and what they are made of.
     pub kind: Kind,
     /// How text is cut into words.
     pub pre_tokenizer: PreTokenizer,
@@ -53,6 +58,8 @@ pub struct Spec {
     pub before: Vec<u32>,
     /// Ids put after a text.
     pub after: Vec<u32>,
+    /// How kinds with a trie of pieces cut text.
+    pub lookup: Lookup,
     /// The `tokenizer.json` that this was read from.
     json: Option<Vec<u8>>,
 }
@@ -152,6 +159,6 @@ impl Spec {
                 "write the file again: it is damaged",
             ));
         }
-        Ok(())
+        lookup::check(self)
     }
 }

@@ -2,6 +2,7 @@
 
 use omex::tokenizer::{GgufVocabulary, Spec};
 use omex_core::token::{Decoder, EncodeOptions, Symbol, TableSource, Tokenizer};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Pieces that merge into longer ones, down to single characters.
@@ -99,6 +100,53 @@ pub(crate) fn bytes(pre: &str) -> Spec {
         ..GgufVocabulary::default()
     };
     Spec::from_gguf(Path::new("bytes.gguf"), vocabulary).unwrap()
+}
+
+/// A WordPiece tokenizer of BERT's with few pieces.
+#[allow(dead_code, reason = "not every test file needs it")]
+pub(crate) fn word_piece() -> Spec {
+    let pieces = [
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "a",
+        "##a",
+        "##aa",
+        "aaa",
+        "he",
+        "##ll",
+        "##o",
+        "hello",
+        "!",
+        "'",
+        "s",
+        "日",
+        "1",
+        "##1",
+        "##2",
+        "e",
+        "#",
+        "\u{1112}",
+        "##\u{1161}",
+        "##\u{11AB}",
+        "i",
+        "##\u{307}",
+    ];
+    let vocabulary: serde_json::Map<String, Value> =
+        pieces.iter().zip(0u32..).map(|(piece, id)| ((*piece).to_owned(), id.into())).collect();
+    let special = |id: usize| json!({ "id": id, "content": pieces[id], "special": true });
+    let json = json!({
+        "added_tokens": [special(0), special(1), special(2)],
+        "normalizer": { "type": "BertNormalizer", "lowercase": true },
+        "pre_tokenizer": { "type": "BertPreTokenizer" },
+        "post_processor": { "type": "BertProcessing", "cls": ["[CLS]", 1], "sep": ["[SEP]", 2] },
+        "decoder": { "type": "WordPiece", "prefix": "##", "cleanup": true },
+        "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 40, "vocab": vocabulary,
+        },
+    });
+    Spec::from_hf_bytes(Path::new("word_piece.json"), json.to_string().into_bytes()).unwrap()
 }
 
 /// The text's own ids, with scratch memory of `symbols`, and the number of cuts.

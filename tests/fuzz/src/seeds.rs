@@ -25,6 +25,7 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             vec![
                 ("characters", sized(TEXT, compile(&characters()).unwrap())),
                 ("bytes", sized(TEXT, compile(&bytes()).unwrap())),
+                ("word_piece", sized(TEXT, compile(&word_piece("null")).unwrap())),
             ]
         }
         "package" => {
@@ -46,7 +47,11 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("bare", sized(&[], &llama2c(&SMALL))),
             ("tokenizer", sized(&tokenizer_bin(), &llama2c(&NARROW))),
         ],
-        "tokenizer_json" => vec![("characters", json(&characters())), ("bytes", json(&bytes()))],
+        "tokenizer_json" => vec![
+            ("characters", json(&characters())),
+            ("bytes", json(&bytes())),
+            ("word_piece", json(&word_piece(r#"{"type":"BertNormalizer","lowercase":true}"#))),
+        ],
         "program" => {
             let choices = |seed: u8| (0..64u8).map(|i| i.wrapping_mul(seed) ^ seed).collect();
             vec![("one", choices(1)), ("three", choices(3)), ("last", choices(255))]
@@ -261,6 +266,19 @@ fn bytes() -> Spec {
         ..GgufVocabulary::default()
     };
     Spec::from_gguf(Path::new("seed"), vocabulary).unwrap()
+}
+
+/// WordPiece, with a normalizer that its text may have.
+fn word_piece(normalizer: &str) -> Spec {
+    let json = format!(
+        r###"{{"normalizer":{normalizer},"pre_tokenizer":{{"type":"BertPreTokenizer"}},
+"post_processor":{{"type":"BertProcessing","cls":["<s>",1],"sep":["<s>",1]}},
+"added_tokens":[{{"id":1,"content":"<s>","special":true}}],
+"decoder":{{"type":"WordPiece","prefix":"##","cleanup":true}},
+"model":{{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##",
+"max_input_chars_per_word":9,"vocab":{{"[UNK]":0,"<s>":1,"he":2,"##llo":3,"w":4,"'":5,"s":6}}}}}}"###
+    );
+    Spec::from_hf_bytes(Path::new("seed"), json.into_bytes()).unwrap()
 }
 
 fn json(spec: &Spec) -> Vec<u8> {
