@@ -54,8 +54,17 @@ fn equals_the_reference(model: &Path, configs: &[&str]) {
 const BOTH: [&str; 2] = ["config.json", "config_v5.json"];
 
 #[test]
-fn a_llama_with_biases() {
-    equals_the_reference(&require_shared!("golden/llama_bias"), &BOTH);
+fn llamas() {
+    for name in ["llama_tied", "llama_untied", "llama_bias"] {
+        equals_the_reference(&require_shared!(&format!("golden/{name}")), &BOTH);
+    }
+}
+
+#[test]
+fn ropes_that_are_stretched() {
+    for name in ["llama3_rope", "llama_linear", "llama_yarn", "llama_yarn2"] {
+        equals_the_reference(&require_shared!(&format!("golden/{name}")), &BOTH);
+    }
 }
 
 #[test]
@@ -84,6 +93,41 @@ fn gpt2() {
 }
 
 #[test]
+fn granite() {
+    equals_the_reference(&require_shared!("golden/granite"), &BOTH);
+}
+
+#[test]
+fn smollm3() {
+    equals_the_reference(&require_shared!("golden/smollm3"), &BOTH);
+}
+
+#[test]
+fn olmo2() {
+    equals_the_reference(&require_shared!("golden/olmo2"), &BOTH);
+}
+
+#[test]
+fn starcoder2() {
+    equals_the_reference(&require_shared!("golden/starcoder2"), &BOTH);
+}
+
+#[test]
+fn phi() {
+    equals_the_reference(&require_shared!("golden/phi"), &BOTH);
+}
+
+#[test]
+fn stablelm() {
+    equals_the_reference(&require_shared!("golden/stablelm"), &BOTH);
+}
+
+#[test]
+fn gpt_neox() {
+    equals_the_reference(&require_shared!("golden/gpt_neox"), &BOTH);
+}
+
+#[test]
 fn lfm2_also_as_published() {
     let configs = [BOTH[0], BOTH[1], "config_hub.json"];
     equals_the_reference(&require_shared!("golden/lfm2"), &configs);
@@ -96,9 +140,23 @@ fn mixtral() {
 
 #[test]
 fn images_and_streamed_weights_give_the_same_bits() {
-    for name in
-        ["llama_bias", "mistral_sw", "qwen2", "qwen3", "gemma3_text", "gpt2", "lfm2", "mixtral"]
-    {
+    for name in [
+        "llama_bias",
+        "mistral_sw",
+        "qwen2",
+        "qwen3",
+        "gemma3_text",
+        "gpt2",
+        "lfm2",
+        "mixtral",
+        "granite",
+        "smollm3",
+        "olmo2",
+        "starcoder2",
+        "phi",
+        "stablelm",
+        "gpt_neox",
+    ] {
         let model = require_shared!(&format!("golden/{name}"));
         let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
         let package = convert_from(&model, Some(Precision::Int8));

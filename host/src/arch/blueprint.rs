@@ -104,6 +104,13 @@ pub enum Order {
     Plain,
     /// For a RoPE that turns neighbours: within each head of this width, the halves' rows alternate.
     Interleaved(u32),
+    /// The rows of each of so many heads, of this width, together: its query's, its key's, its value's.
+    ByHead {
+        /// Number of heads.
+        heads: u32,
+        /// Width of a head.
+        width: u32,
+    },
     /// Rows are stored as columns.
     Transposed,
 }
@@ -116,10 +123,18 @@ impl Source {
     /// `2 * i` with row `2 * i + 1`.
     #[must_use]
     pub fn stored_row(&self, row: u32) -> u32 {
-        let Order::Interleaved(width) = self.order else { return row };
-        let (within, half) = (row % width, width / 2);
-        let pair = within % half;
-        row - within + 2 * pair + within / half
+        match self.order {
+            Order::Plain | Order::Transposed => row,
+            Order::ByHead { heads, width } => {
+                let (part, row) = (row / (heads * width), row % (heads * width));
+                (3 * (row / width) + part) * width + row % width
+            }
+            Order::Interleaved(width) => {
+                let (within, half) = (row % width, width / 2);
+                let pair = within % half;
+                row - within + 2 * pair + within / half
+            }
+        }
     }
 
     /// Rows and columns that the stored tensor must have.
@@ -244,5 +259,13 @@ mod tests {
         let source = Source { tensor: "q".into(), shape: [12, 1], order, plus: 0.0 };
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+
+    #[test]
+    fn rows_by_head_are_found_among_those_of_the_head() {
+        let order = Order::ByHead { heads: 2, width: 2 };
+        let source = Source { tensor: "qkv".into(), shape: [12, 1], order, plus: 0.0 };
+        let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
+        assert_eq!(stored, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
     }
 }

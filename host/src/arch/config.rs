@@ -3,6 +3,7 @@
 
 use crate::import::Fields;
 use crate::{Error, Result};
+use omex_core::ops::Activation;
 use serde_json::Value;
 use std::{
     borrow::Cow,
@@ -189,6 +190,22 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// An activation function by transformers' name; absent, it is the default.
+    pub(super) fn activation(&self, name: &str, default: Activation) -> Result<Activation> {
+        const KNOWN: [(&str, Activation); 7] = [
+            ("silu", Activation::Silu),
+            ("swish", Activation::Silu),
+            ("gelu", Activation::Gelu),
+            ("gelu_new", Activation::GeluTanh),
+            ("gelu_fast", Activation::GeluTanh),
+            ("gelu_pytorch_tanh", Activation::GeluTanh),
+            ("relu", Activation::Relu),
+        ];
+        let Some(value) = self.get(name) else { return Ok(default) };
+        let found = KNOWN.iter().find(|(known, _)| value == known).map(|(_, known)| *known);
+        found.ok_or_else(|| self.unsupported(name, value, &KNOWN.map(|(name, _)| name).join(", ")))
+    }
+
     /// Refuses fields that change what some model computes, unless they have the value that changes
     /// nothing, or the architecture has read them.
     pub(super) fn refuse_unread(&self) -> Result<()> {
@@ -231,7 +248,7 @@ impl<'a> Config<'a> {
 }
 
 /// Fields by which models differ in what they compute, each with the value that changes nothing.
-fn neutral_values() -> [(&'static str, Value); 25] {
+fn neutral_values() -> [(&'static str, Value); 28] {
     let (off, none) = (|| Value::from(false), || Value::Null);
     let (one, zero) = (|| Value::from(1.0), || Value::from(0.0));
     [
@@ -247,6 +264,9 @@ fn neutral_values() -> [(&'static str, Value); 25] {
         ("final_logit_softcapping", none()),
         ("clip_qkv", none()),
         ("use_qk_norm", off()),
+        ("qk_layernorm", off()),
+        ("use_qkv_bias", off()),
+        ("attention_multiplier", none()),
         ("use_parallel_residual", off()),
         ("use_bidirectional_attention", off()),
         ("embedding_multiplier", one()),

@@ -31,6 +31,8 @@ pub(super) struct Defaults {
     pub(super) tied_embeddings: bool,
     /// Base of RoPE's frequencies.
     pub(super) theta: f64,
+    /// The part of each head that RoPE turns, where the architecture lets it be another than all.
+    pub(super) rotated: Option<f64>,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
 }
@@ -48,11 +50,13 @@ pub(super) const LLAMA: Defaults = Defaults {
     epsilon: ("rms_norm_eps", 1e-6),
     tied_embeddings: false,
     theta: 1e4,
+    rotated: None,
     bos: Some(1),
     eos: Some(2),
 };
 
-/// The hyperparameters of a decoder with RMSNorm, RoPE and a gated feed-forward layer.
+/// The hyperparameters of a decoder, with RMSNorm, RoPE on whole heads and the names of a Llama unless
+/// its architecture says otherwise.
 pub(super) struct Decoder {
     pub(super) sizes: Sizes,
     pub(super) vocab_size: u32,
@@ -61,16 +65,40 @@ pub(super) struct Decoder {
     pub(super) tied_embeddings: bool,
     tokens: (Option<u32>, Vec<u32>),
     theta: f64,
+    rotated: Option<f64>,
+    /// What the embedding is multiplied with.
+    pub(super) embedding_scale: Option<f32>,
     /// What scores are multiplied with.
     pub(super) score_scale: f32,
     /// The order in which rows of queries and keys are stored.
     order: Order,
+    /// What logits are multiplied with.
+    pub(super) logit_scale: Option<f32>,
     /// What logits stay below.
     pub(super) logit_cap: Option<f64>,
+    pub(super) norm_kind: NormKind,
+    pub(super) norm_bias: bool,
     /// What is added to the weights of norms.
     pub(super) norm_plus: f32,
+    /// What attention and feed-forward layers read.
+    pub(super) input: &'static str,
+    /// The feed-forward layers have a gate.
+    pub(super) gated: bool,
+    pub(super) names: Names,
     /// Where queries, keys and values lie, side by side.
-    query_key_value: [ValueRef; 3],
+    pub(super) query_key_value: [ValueRef; 3],
+}
+
+/// What stored tensors outside of layers are called.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    pub(super) embedding: &'static str,
+    /// What names of a layer's tensors begin with.
+    pub(super) layers: &'static str,
+    /// The norm behind the layers.
+    pub(super) norm: &'static str,
+    pub(super) output: &'static str,
+    pub(super) output_bias: bool,
 }
 
 impl Decoder {
@@ -89,13 +117,27 @@ impl Decoder {
             tied_embeddings: config.boolean("tie_word_embeddings", defaults.tied_embeddings)?,
             tokens: read_tokens(config, [defaults.bos, defaults.eos], vocab_size)?,
             theta: defaults.theta,
+            rotated: defaults.rotated,
+            embedding_scale: None,
             score_scale: 1.0 / (sizes.head_width as f32).sqrt(),
             order: match config.interleaved {
                 true => Order::Interleaved(sizes.head_width),
                 false => Order::Plain,
             },
+            logit_scale: None,
             logit_cap: None,
+            norm_kind: NormKind::Rms,
+            norm_bias: false,
             norm_plus: 0.0,
+            input: "normed",
+            gated: true,
+            names: Names {
+                embedding: "model.embed_tokens",
+                layers: "model.layers",
+                norm: "model.norm",
+                output: "lm_head",
+                output_bias: false,
+            },
             query_key_value: [(0, q), (q, q + kv), (q + kv, q + 2 * kv)]
                 .map(|(first, end)| ValueRef::rows("qkv", first, end)),
         })
@@ -140,9 +182,17 @@ impl Decoder {
         let rope = Rope::read(config, self.theta)?;
         let mut graph = self.graph();
         self.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
+        self.embed(&mut graph);
+        graph.layers(windows, self.names.layers, |graph, window| block(&self, graph, *window));
+        Ok(self.finish(family, graph))
+    }
+
+    /// The embedding of each token, into `residual`.
+    pub(super) fn embed(&self, graph: &mut Builder) {
         graph.embed("residual");
-        graph.layers(windows, "model.layers", |graph, window| block(&self, graph, *window));
-        Ok(self.finish(family, graph, "model.norm"))
+        if let Some(scale) = self.embedding_scale {
+            graph.scale("residual", scale);
+        }
     }
 
     /// As many layers that see all positions as there are.
@@ -161,13 +211,16 @@ impl Decoder {
             ("normed", sizes.hidden),
             ("qkv", ends[1]),
             ("attended", ends[0]),
-            ("gate_up", 2 * sizes.intermediate),
-            ("gated", sizes.intermediate),
         ]);
+        let wide = sizes.intermediate;
+        match self.gated {
+            true => graph.values([("gate_up", 2 * wide), ("gated", wide)]),
+            false => graph.values([("wide", wide)]),
+        }
         graph
     }
 
-    /// Angles of a RoPE on whole heads.
+    /// Angles of a RoPE on the part of each head that it turns.
     pub(super) fn angles(
         &self,
         graph: &mut Builder,
@@ -175,7 +228,14 @@ impl Decoder {
         rope: &Rope,
         config: &Config<'_>,
     ) -> Result<()> {
-        let values = rope.frequencies(self.sizes.head_width, config)?;
+        let part = rope.part(self.rotated, config)?;
+        // Rounded as transformers does.
+        let width = (f64::from(self.sizes.head_width) * part) as u32;
+        if width < 2 || !width.is_multiple_of(2) {
+            let expected = "a part of a head that is a number of pairs";
+            return Err(config.bad("partial_rotary_factor", &part.into(), expected));
+        }
+        let values = rope.frequencies(width, config)?;
         let scale = rope.attention_factor() as f32;
         if !scale.is_finite() {
             let found = Value::from(rope.attention_factor());
@@ -186,47 +246,65 @@ impl Decoder {
         Ok(())
     }
 
-    /// What comes behind the layers, beginning with this norm.
-    pub(super) fn finish(self, family: &'static str, mut graph: Builder, norm: &str) -> Blueprint {
+    /// What comes behind the layers.
+    pub(super) fn finish(self, family: &'static str, mut graph: Builder) -> Blueprint {
+        let names = self.names;
         let (hidden, vocabulary) = (self.sizes.hidden, self.vocab_size);
         graph.selected_values([("selected", hidden), ("final", hidden), ("logits", vocabulary)]);
         graph.select("residual", "selected");
-        let from = Stored { plus: self.norm_plus, ..stored(norm) };
-        graph.norm("norm", from, self.whole(), [&all("selected"), &all("final")]);
-        let output = (!self.tied_embeddings).then_some("lm_head");
-        graph.logits("model.embed_tokens", output, None, "final");
+        self.norm(&mut graph, "norm", names.norm, ["selected", "final"]);
+        let output = (!self.tied_embeddings).then_some(names.output);
+        let bias = names.output_bias.then_some(names.output);
+        graph.logits(names.embedding, output, bias, "final");
+        if let Some(scale) = self.logit_scale {
+            graph.scale("logits", scale);
+        }
         if let Some(cap) = self.logit_cap {
             graph.soft_cap("logits", cap as f32);
         }
-        // Early versions of transformers stored the frequencies; a tied output matrix is a copy.
-        let mut derived = vec![".self_attn.rotary_emb.inv_freq"];
-        derived.extend(self.tied_embeddings.then_some("lm_head.weight"));
+        // Early versions of transformers stored frequencies and masks; a tied output matrix is a copy.
+        let mut derived = vec![".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"];
+        derived.extend(
+            self.tied_embeddings
+                .then_some(["lm_head.weight", "embed_out.weight"])
+                .into_iter()
+                .flatten(),
+        );
         graph.finish(family, self.sizes, self.tokens, derived)
     }
 
-    /// RMSNorm of a whole value.
-    fn whole(&self) -> NormOf {
-        NormOf { kind: NormKind::Rms, epsilon: self.epsilon, group: 0 }
+    /// A norm of a whole value.
+    pub(super) fn whole(&self) -> NormOf {
+        NormOf { kind: self.norm_kind, epsilon: self.epsilon, group: 0 }
     }
 
-    /// A norm of a layer.
+    /// A norm of this model's kind.
     pub(super) fn norm(&self, graph: &mut Builder, name: &str, from: &str, io: [&str; 2]) {
-        let from = Stored { plus: self.norm_plus, ..stored(from) };
+        let from = self.norm_from(from);
         let [input, output] = io.map(all);
         graph.norm(name, from, self.whole(), [&input, &output]);
     }
 
     /// Norms of each head of the queries and of the keys, in place.
     pub(super) fn head_norms(&self, graph: &mut Builder, from: [&str; 2]) {
-        let of = NormOf { group: self.sizes.head_width, ..self.whole() };
+        self.query_key_norms(graph, self.sizes.head_width, from);
+    }
+
+    /// Norms of pieces of this width of the queries and of the keys, in place; of all at once if it
+    /// is 0.
+    pub(super) fn query_key_norms(&self, graph: &mut Builder, group: u32, from: [&str; 2]) {
+        let of = NormOf { group, ..self.whole() };
         let names = ["attention.query_norm", "attention.key_norm"];
         for ((name, from), value) in names.into_iter().zip(from).zip(&self.query_key_value) {
-            let from = Stored { plus: self.norm_plus, ..stored(from) };
-            graph.norm(name, from, of, [value, value]);
+            graph.norm(name, self.norm_from(from), of, [value, value]);
         }
     }
 
-    /// Queries, keys and values of `normed`.
+    pub(super) fn norm_from<'n>(&self, name: &'n str) -> Stored<'n> {
+        Stored { bias: self.norm_bias, plus: self.norm_plus, ..stored(name) }
+    }
+
+    /// Queries, keys and values of what the layer reads.
     pub(super) fn project(&self, graph: &mut Builder, bias: bool) {
         let [query, key, value] = &self.query_key_value;
         for (name, from, order, output) in [
@@ -234,31 +312,43 @@ impl Decoder {
             ("attention.key", "self_attn.k_proj", self.order, key),
             ("attention.value", "self_attn.v_proj", Order::Plain, value),
         ] {
-            graph.linear(name, Stored { order, bias, ..stored(from) }, "normed", output);
+            graph.linear(name, Stored { order, bias, ..stored(from) }, self.input, output);
         }
     }
 
     /// Turns queries and keys by these angles, stores and attends, into `attended`. The layer sees
     /// so many positions; 0 for all.
     pub(super) fn attend(&self, graph: &mut Builder, angles: &str, window: u32) {
-        let [query, key, value] = &self.query_key_value;
-        let Sizes { kv_heads, head_width: width, .. } = self.sizes;
-        graph.rotary(angles, query, width);
-        graph.rotary(angles, key, width);
-        let cache = if window == 0 { "kv" } else { "kv_window" };
-        let state = graph.cache(cache, kv_heads, width, window);
-        let operands = [query, key, value];
-        graph.attention(&state, operands, Some(angles), self.score_scale, "attended");
+        let [query, key, _] = &self.query_key_value;
+        graph.rotary(angles, query, self.sizes.head_width);
+        graph.rotary(angles, key, self.sizes.head_width);
+        self.attend_by(graph, Some(angles), window);
     }
 
-    /// The usual attention of `normed`, added to the residual stream.
+    /// Stores and attends, into `attended`; queries and keys are turned by these angles.
+    pub(super) fn attend_by(&self, graph: &mut Builder, angles: Option<&str>, window: u32) {
+        let [query, key, value] = &self.query_key_value;
+        let Sizes { kv_heads, head_width: width, .. } = self.sizes;
+        // Layers of each kind have a cache of their own.
+        let cache = match (angles, window) {
+            (Some(_), 0) => "kv",
+            (Some(_), _) => "kv_window",
+            (None, 0) => "kv_unturned",
+            (None, _) => "kv_window_unturned",
+        };
+        let state = graph.cache(cache, kv_heads, width, window);
+        let operands = [query, key, value];
+        graph.attention(&state, operands, angles, self.score_scale, "attended");
+    }
+
+    /// The usual attention, added to the residual stream.
     pub(super) fn attention(&self, graph: &mut Builder, window: u32, bias: bool) {
         self.attend(graph, "angles", window);
         let output = Stored { bias, ..stored("self_attn.o_proj") };
         graph.linear_onto("attention.output", output, "attended", "residual");
     }
 
-    /// The gate of the feed-forward layer: `normed` into `gated`, by these matrices.
+    /// The gate of the feed-forward layer, into `gated`, by these matrices.
     pub(super) fn gate(
         &self,
         graph: &mut Builder,
@@ -268,8 +358,8 @@ impl Decoder {
         let wide = self.sizes.intermediate;
         let gated = ValueRef::rows("gate_up", 0, wide);
         let plain = ValueRef::rows("gate_up", wide, 2 * wide);
-        graph.linear("feed_forward.gate", gate, "normed", &gated);
-        graph.linear("feed_forward.up", up, "normed", &plain);
+        graph.linear("feed_forward.gate", gate, self.input, &gated);
+        graph.linear("feed_forward.up", up, self.input, &plain);
         graph.gated(activation, [&gated, &plain], "gated");
     }
 
@@ -289,7 +379,19 @@ impl Decoder {
         graph.experts(experts, activation, names, ["normed", "route", "residual"]);
     }
 
-    /// The usual feed-forward layer of `normed`, added to the residual stream.
+    /// A feed-forward layer without a gate, of these matrices, added to the residual stream.
+    pub(super) fn plain_feed_forward(
+        &self,
+        graph: &mut Builder,
+        activation: Activation,
+        [up, down]: [Stored<'_>; 2],
+    ) {
+        graph.linear("feed_forward.up", up, self.input, &all("wide"));
+        graph.activate(activation, "wide");
+        graph.linear_onto("feed_forward.down", down, "wide", "residual");
+    }
+
+    /// The usual feed-forward layer, added to the residual stream.
     pub(super) fn feed_forward(&self, graph: &mut Builder, activation: Activation, bias: bool) {
         let from = |name| Stored { bias, ..stored(name) };
         self.gate(graph, activation, [from("mlp.gate_proj"), from("mlp.up_proj")]);

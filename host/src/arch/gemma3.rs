@@ -33,6 +33,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
     decoder.score_scale = 1.0 / (scalar as f32).sqrt();
     decoder.logit_cap = config.positive("final_logit_softcapping")?;
+    decoder.embedding_scale = Some((decoder.sizes.hidden as f32).sqrt());
     // The norms' weights are stored less 1.
     decoder.norm_plus = 1.0;
     let windows =
@@ -42,10 +43,9 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     graph.values([("branch", decoder.sizes.hidden)]);
     decoder.angles(&mut graph, ["angles", FREQUENCIES], &global, config)?;
     decoder.angles(&mut graph, ["local_angles", "rotary.local_frequencies"], &local, config)?;
-    graph.embed("residual");
-    graph.scale("residual", (decoder.sizes.hidden as f32).sqrt());
+    decoder.embed(&mut graph);
     graph.layers(&windows, "model.layers", |graph, window| layer(&decoder, graph, *window, bias));
-    Ok(decoder.finish("gemma3", graph, "model.norm"))
+    Ok(decoder.finish("gemma3", graph))
 }
 
 /// One block: what a branch adds to the residual stream is normalized before it is added.

@@ -28,6 +28,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mut decoder = Decoder::read(config, &DEFAULTS)?;
     // As published models name it.
     decoder.tied_embeddings = config.boolean("tie_embedding", decoder.tied_embeddings)?;
+    decoder.names.norm = "model.embedding_norm";
     decoder.sizes.intermediate = intermediate(config, decoder.sizes.intermediate)?;
     let (hidden, bias) = (decoder.sizes.hidden, config.boolean("conv_bias", false)?);
     let taps = config.size("conv_L_cache", 3, 64)?;
@@ -60,7 +61,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         decoder.gate(graph, Activation::Silu, gate);
         graph.linear_onto("feed_forward.down", stored("feed_forward.w2"), "gated", "residual");
     });
-    Ok(decoder.finish("lfm2", graph, "model.embedding_norm"))
+    Ok(decoder.finish("lfm2", graph))
 }
 
 /// `residual` += out(c · conv(b · x)), where b, c and x are thirds of a product with `normed`.

@@ -16,6 +16,8 @@ mod encoder;
 mod gemma3;
 mod gguf;
 mod gpt2;
+mod gpt_neox;
+mod granite;
 mod lfm2;
 mod llama;
 mod llama2c;
@@ -23,10 +25,15 @@ mod mistral;
 mod mixtral;
 mod modernbert;
 mod mpnet;
+mod olmo2;
+mod phi;
 mod qwen2;
 mod qwen3;
 mod roberta;
 mod rope;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 #[cfg(test)]
 mod tests;
 mod tflite;
@@ -61,7 +68,7 @@ const LLAMA: Architecture = Architecture {
     blueprint: llama::blueprint,
 };
 
-const ARCHITECTURES: [Architecture; 14] = [
+const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
     Architecture::new("mistral", &["MistralForCausalLM"], "model.", mistral::blueprint),
     Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint),
@@ -69,6 +76,13 @@ const ARCHITECTURES: [Architecture; 14] = [
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint),
     Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint),
+    Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint),
+    Architecture::new("smollm3", &["SmolLM3ForCausalLM"], "model.", smollm3::blueprint),
+    Architecture::new("olmo2", &["Olmo2ForCausalLM"], "model.", olmo2::blueprint),
+    Architecture::new("starcoder2", &["Starcoder2ForCausalLM"], "model.", starcoder2::blueprint),
+    Architecture::new("phi", &["PhiForCausalLM"], "model.", phi::blueprint),
+    Architecture::new("stablelm", &["StableLmForCausalLM"], "model.", stablelm::blueprint),
+    Architecture::new("gpt_neox", &["GPTNeoXForCausalLM"], "gpt_neox.", gpt_neox::blueprint),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
     Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint),
     Architecture::new("roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),

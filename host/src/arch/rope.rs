@@ -5,11 +5,16 @@ use crate::{Error, Result};
 use serde_json::Value;
 use std::f64::consts::TAU;
 
+/// The field that says which part of each head is turned.
+const PART: &str = "partial_rotary_factor";
+
 /// How a model's RoPE frequencies are computed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rope {
     /// Base of the frequencies.
     theta: f64,
+    /// The part of each head that is turned, if the file says so.
+    part: Option<f64>,
     /// How they are stretched for long contexts.
     scaling: Scaling,
 }
@@ -59,15 +64,13 @@ impl Rope {
 
     /// Frequencies of this base, as they are.
     pub(super) fn plain(theta: f64) -> Self {
-        Self { theta, scaling: Scaling::Default }
+        Self { theta, part: None, scaling: Scaling::Default }
     }
 
     /// The parameters in an object, and those that the hyperparameters have in common.
     pub(super) fn of(rope: &Config<'_>, config: &Config<'_>, theta: f64) -> Result<Self> {
-        let given = rope.number("rope_theta")?.or(config.number("rope_theta")?);
-        if let Some(value) = rope.get("partial_rotary_factor").filter(|v| v.as_f64() != Some(1.0)) {
-            return Err(rope.unsupported("partial_rotary_factor", value, "1.0"));
-        }
+        let given = |name| Ok::<_, Error>(rope.number(name)?.or(config.number(name)?));
+        let (given, part) = (given("rope_theta")?, given(PART)?);
         let mut scaling = Scaling::read(rope, config)?;
         if let Some(factors) = &config.rope_factors {
             let scale = match scaling {
@@ -76,7 +79,20 @@ impl Rope {
             };
             scaling = Scaling::Factors(factors.iter().map(|factor| factor * scale).collect());
         }
-        Ok(Self { theta: given.unwrap_or(theta), scaling })
+        Ok(Self { theta: given.unwrap_or(theta), part, scaling })
+    }
+
+    /// The part of each head that is turned: `default` if the file doesn't say so. Without a default,
+    /// the architecture turns whole heads only.
+    pub(super) fn part(&self, default: Option<f64>, config: &Config<'_>) -> Result<f64> {
+        let part = self.part.or(default).unwrap_or(1.0);
+        if default.is_none() && part != 1.0 {
+            return Err(config.unsupported(PART, &part.into(), "1.0"));
+        }
+        match part > 0.0 && part <= 1.0 {
+            true => Ok(part),
+            false => Err(config.bad(PART, &part.into(), "a number above 0, and at most 1")),
+        }
     }
 
     /// The `width / 2` inverse frequencies of heads, with the formulas of transformers'
@@ -211,7 +227,7 @@ mod tests {
 
     fn frequencies(theta: f64, scaling: Scaling, width: u32) -> Result<Vec<f32>> {
         let config = Config::new(Path::new("config.json"), Cow::default());
-        Rope { theta, scaling }.frequencies(width, &config)
+        Rope { theta, part: None, scaling }.frequencies(width, &config)
     }
 
     #[test]
