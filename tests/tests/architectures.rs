@@ -118,6 +118,11 @@ fn phi() {
 }
 
 #[test]
+fn phi3() {
+    equals_the_reference(&require_shared!("golden/phi3"), &BOTH);
+}
+
+#[test]
 fn stablelm() {
     equals_the_reference(&require_shared!("golden/stablelm"), &BOTH);
 }
@@ -155,6 +160,7 @@ fn images_and_streamed_weights_give_the_same_bits() {
         "starcoder2",
         "phi",
         "stablelm",
+        "phi3",
         "gpt_neox",
     ] {
         let model = require_shared!(&format!("golden/{name}"));

@@ -119,6 +119,11 @@ impl Builder {
         Self { graph, nodes, place, prefix, head: vec![], layers: vec![], tail: vec![] }
     }
 
+    /// Lets texts be no longer than this.
+    pub(super) fn limit_context(&mut self, positions: u32) {
+        self.graph.context_length = self.graph.context_length.min(positions);
+    }
+
     /// Declares values: names, and floats a token.
     pub(super) fn values<const N: usize>(&mut self, values: [(&str, u32); N]) {
         self.declare(values, Per::Token);

@@ -93,6 +93,13 @@ impl<'a> Config<'a> {
         self.get(name).map(number).transpose()
     }
 
+    /// A list of numbers that nothing can stand in for.
+    pub(super) fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+        let value = self.get(name).unwrap_or(&Value::Null);
+        let numbers = value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
+        numbers.ok_or_else(|| self.bad(name, value, "a list of numbers"))
+    }
+
     /// A number that makes sense as a 32-bit float above 0.
     pub(super) fn positive(&self, name: &str) -> Result<Option<f64>> {
         let number = self.number(name)?;

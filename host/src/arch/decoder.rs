@@ -236,6 +236,7 @@ impl Decoder {
             return Err(config.bad("partial_rotary_factor", &part.into(), expected));
         }
         let values = rope.frequencies(width, config)?;
+        graph.limit_context(rope.context());
         let scale = rope.attention_factor() as f32;
         if !scale.is_finite() {
             let found = Value::from(rope.attention_factor());
@@ -355,12 +356,29 @@ impl Decoder {
         activation: Activation,
         [gate, up]: [Stored<'_>; 2],
     ) {
-        let wide = self.sizes.intermediate;
-        let gated = ValueRef::rows("gate_up", 0, wide);
-        let plain = ValueRef::rows("gate_up", wide, 2 * wide);
+        let [gated, plain] = self.gate_up();
         graph.linear("feed_forward.gate", gate, self.input, &gated);
         graph.linear("feed_forward.up", up, self.input, &plain);
         graph.gated(activation, [&gated, &plain], "gated");
+    }
+
+    /// A feed-forward layer whose gate and up matrix are stored as one, added to the residual stream.
+    pub(super) fn joint_feed_forward(
+        &self,
+        graph: &mut Builder,
+        activation: Activation,
+        gate_up: Stored<'_>,
+    ) {
+        let [gated, plain] = self.gate_up();
+        graph.linear("feed_forward.gate_up", gate_up, self.input, &all("gate_up"));
+        graph.gated(activation, [&gated, &plain], "gated");
+        graph.linear_onto("feed_forward.down", stored("mlp.down_proj"), "gated", "residual");
+    }
+
+    /// What the gate and the up matrix make.
+    fn gate_up(&self) -> [ValueRef; 2] {
+        let wide = self.sizes.intermediate;
+        [0, wide].map(|first| ValueRef::rows("gate_up", first, first + wide))
     }
 
     /// A feed-forward layer of this many experts, of which each token of `normed` meets some, added

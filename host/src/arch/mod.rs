@@ -27,6 +27,7 @@ mod modernbert;
 mod mpnet;
 mod olmo2;
 mod phi;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod roberta;
@@ -81,6 +82,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("olmo2", &["Olmo2ForCausalLM"], "model.", olmo2::blueprint),
     Architecture::new("starcoder2", &["Starcoder2ForCausalLM"], "model.", starcoder2::blueprint),
     Architecture::new("phi", &["PhiForCausalLM"], "model.", phi::blueprint),
+    Architecture::new("phi3", &["Phi3ForCausalLM"], "model.", phi3::blueprint),
     Architecture::new("stablelm", &["StableLmForCausalLM"], "model.", stablelm::blueprint),
     Architecture::new("gpt_neox", &["GPTNeoXForCausalLM"], "gpt_neox.", gpt_neox::blueprint),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),

@@ -42,6 +42,9 @@ enum Scaling {
     },
     /// Each is divided by its own factor.
     Factors(Vec<f64>),
+    /// So are those of LongRoPE (arXiv:2402.13753) in texts up to the original context; beyond it, other
+    /// factors would apply to all of the text.
+    Long { factors: Vec<f64>, original: u32, attention_factor: f64 },
 }
 
 impl Rope {
@@ -122,16 +125,23 @@ impl Rope {
     /// What queries and keys are multiplied with.
     pub(super) fn attention_factor(&self) -> f64 {
         match self.scaling {
-            Scaling::Yarn { attention_factor, .. } => attention_factor,
+            Scaling::Yarn { attention_factor, .. } | Scaling::Long { attention_factor, .. } => {
+                attention_factor
+            }
             _ => 1.0,
         }
+    }
+
+    /// How many positions a text may have at most.
+    pub(super) fn context(&self) -> u32 {
+        if let Scaling::Long { original, .. } = self.scaling { original } else { u32::MAX }
     }
 
     fn stretch(&self, frequency: f64, pair: u32, width: u32) -> f64 {
         match &self.scaling {
             Scaling::Default => frequency,
             Scaling::Linear { factor } => frequency / factor,
-            Scaling::Factors(factors) => {
+            Scaling::Factors(factors) | Scaling::Long { factors, .. } => {
                 frequency / factors.get(pair as usize).unwrap_or(&f64::NAN)
             }
             Scaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original } => {
@@ -179,6 +189,9 @@ impl Scaling {
         };
         Ok(match kind.map_or(Some("default"), Value::as_str) {
             Some("default") => Scaling::Default,
+            // Its frequencies change only where a text is longer than the model was trained for.
+            Some("dynamic") => rope.required_number("factor").map(|_| Scaling::Default)?,
+            Some("longrope" | "su") => Self::long(rope, config)?,
             Some("linear") => Scaling::Linear { factor: rope.required_number("factor")? },
             Some("llama3") => Scaling::Llama3 {
                 factor: rope.required_number("factor")?,
@@ -202,10 +215,31 @@ impl Scaling {
                 return Err(rope.unsupported(
                     "rope_type",
                     found,
-                    "default, linear, llama3 or yarn",
+                    "default, linear, dynamic, llama3, yarn or longrope",
                 ));
             }
         })
+    }
+}
+
+impl Scaling {
+    /// LongRoPE's factors for short texts.
+    fn long(rope: &Config<'_>, config: &Config<'_>) -> Result<Self> {
+        let (name, most) = ("original_max_position_embeddings", "max_position_embeddings");
+        let context = config.integer(most)?.unwrap_or(4096);
+        let original = rope.integer(name)?.or(config.integer(name)?).unwrap_or(context);
+        if original < 2 {
+            return Err(rope.bad(name, &original.into(), "a number of positions, 2 or more"));
+        }
+        let factor = rope.positive("factor")?.unwrap_or(f64::from(context) / f64::from(original));
+        let attention_factor = match rope.positive("attention_factor")? {
+            Some(attention_factor) => attention_factor,
+            None if factor <= 1.0 => 1.0,
+            None => (1.0 + libm::log(factor) / libm::log(f64::from(original))).sqrt(),
+        };
+        let factors = rope.numbers("short_factor")?;
+        rope.numbers("long_factor")?;
+        Ok(Scaling::Long { factors, original, attention_factor })
     }
 }
 
@@ -265,6 +299,46 @@ mod tests {
         for (scaled, reference) in scaled[28..].iter().zip(reference) {
             assert!((scaled / reference - 1.0f32).abs() < 1e-6, "{scaled} {reference}");
         }
+    }
+
+    fn read(fields: serde_json::Value) -> Result<Rope> {
+        let fields = Cow::Owned(fields.as_object().unwrap().clone());
+        Rope::read(&Config::new(Path::new("config.json"), fields), 10000.0)
+    }
+
+    #[test]
+    fn longrope_divides_by_the_factors_of_short_texts_which_texts_are() {
+        for old in [true, false] {
+            let mut scaling = serde_json::json!({
+                "rope_type": "longrope", "short_factor": [1.0, 4.0], "long_factor": [2.0, 8.0],
+            });
+            let rope = match old {
+                true => read(serde_json::json!({
+                    "max_position_embeddings": 256, "original_max_position_embeddings": 16,
+                    "rope_scaling": scaling,
+                })),
+                false => {
+                    scaling["original_max_position_embeddings"] = 16.into();
+                    read(serde_json::json!({
+                        "max_position_embeddings": 256, "rope_parameters": scaling,
+                    }))
+                }
+            };
+            let rope = rope.unwrap();
+            let config = Config::new(Path::new("config.json"), Cow::default());
+            assert_eq!(rope.frequencies(4, &config).unwrap(), [1.0, 0.0025]);
+            // sqrt(1 + ln 16 / ln 16).
+            assert_eq!((rope.context(), rope.attention_factor()), (16, 2f64.sqrt()));
+        }
+    }
+
+    #[test]
+    fn dynamic_scaling_changes_nothing_within_the_context() {
+        let scaling = serde_json::json!({ "type": "dynamic", "factor": 4.0 });
+        let rope = read(serde_json::json!({ "rope_scaling": scaling })).unwrap();
+        assert_eq!(rope, Rope::plain(10000.0));
+        assert_eq!(rope.context(), u32::MAX);
+        assert!(read(serde_json::json!({ "rope_scaling": { "type": "dynamic" } })).is_err());
     }
 
     #[test]

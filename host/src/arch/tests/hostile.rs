@@ -38,6 +38,13 @@ fn small(model_type: &str) -> Map<String, Value> {
         "smollm3" => json!({ "no_rope_layers": [1, 0, 1], "no_rope_layer_interval": 2 }),
         "starcoder2" => json!({ "norm_epsilon": 1e-6, "use_bias": true }),
         "phi" => json!({ "partial_rotary_factor": 0.5, "qk_layernorm": true }),
+        "phi3" => json!({
+            "partial_rotary_factor": 0.5, "original_max_position_embeddings": 8,
+            "rope_scaling": {
+                "rope_type": "longrope", "short_factor": [1.0, 1.1], "long_factor": [2.0, 3.0],
+                "factor": 2.0, "attention_factor": 1.1,
+            },
+        }),
         "stablelm" => json!({
             "partial_rotary_factor": 0.5, "qk_layernorm": true, "use_qkv_bias": true,
             "use_parallel_residual": false,
