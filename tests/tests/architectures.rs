@@ -341,7 +341,7 @@ fn qwens_from_gguf_have_the_same_weights() {
     }
 }
 
-/// Writes a model of F32 tensors with other names, and with more of them, of zeros: name, type,
+/// Writes a model of F32 or BF16 tensors with other names, and with more of them, of zeros: name, type,
 /// shape and bytes.
 fn renamed(
     model: &Path,
@@ -358,7 +358,9 @@ fn renamed(
         data.extend(bytes);
     };
     for (stored, shape, bytes) in tensors(&path) {
-        add(name(&stored), "F32", &shape.into(), &bytes);
+        let dtype =
+            if bytes.len() as u64 == 2 * shape.iter().product::<u64>() { "BF16" } else { "F32" };
+        add(name(&stored), dtype, &shape.into(), &bytes);
     }
     for (name, dtype, shape, bytes) in more {
         add((*name).to_owned(), dtype, &shape.to_vec().into(), &vec![0; *bytes]);
@@ -385,6 +387,34 @@ fn names_without_the_models_own_and_stored_masks_change_nothing() {
     let masks: [(&str, &str, &[usize], usize); 2] =
         [("h.0.attn.bias", "F32", &[1, 1, 8, 8], 256), ("h.1.attn.masked_bias", "BOOL", &[1], 1)];
     become_one(&model, renamed(&model, bare, &masks).path());
+}
+
+#[test]
+fn the_text_part_of_a_model_that_sees_pictures_is_the_model_by_itself() {
+    let new = |name: &str| match name.strip_prefix("model.") {
+        Some(bare) => format!("model.language_model.{bare}"),
+        None => name.to_owned(),
+    };
+    let more: [(&str, &str, &[usize], usize); 2] = [
+        ("vision_tower.w.weight", "F32", &[2, 2], 16),
+        ("model.multi_modal_projector.w", "F32", &[2], 8),
+    ];
+    for (golden, kind) in [("mistral_sw", "Mistral3"), ("gemma3_text", "Gemma3")] {
+        let model = require_shared!(&format!("golden/{golden}"));
+        for config in BOTH {
+            let old = renamed(&model, |name| format!("language_model.{name}"), &more);
+            for folder in [old, renamed(&model, new, &more)] {
+                let mut inner = json(&model.join(config));
+                inner.as_object_mut().unwrap().remove("architectures");
+                let outer = serde_json::json!({
+                    "model_type": kind.to_lowercase(), "text_config": inner, "vision_config": {},
+                    "architectures": [format!("{kind}ForConditionalGeneration")],
+                });
+                std::fs::write(folder.path().join("config.json"), outer.to_string()).unwrap();
+                become_one(&model, folder.path());
+            }
+        }
+    }
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct Blueprint {
     pub eos: Vec<u32>,
     /// How names of stored tensors end that the hyperparameters determine, and nothing reads.
     pub derived: Vec<&'static str>,
+    /// How names of stored tensors begin that belong to parts of the model that are left aside.
+    pub aside: &'static [&'static str],
 }
 
 /// A model's sizes, as far as it has them.
@@ -208,8 +210,11 @@ impl Blueprint {
             check_source(container, source)?;
             used.insert(source.tensor.as_str());
         }
-        let known =
-            |name: &str| used.contains(name) || self.derived.iter().any(|d| name.ends_with(d));
+        let known = |name: &str| {
+            used.contains(name)
+                || self.derived.iter().any(|end| name.ends_with(end))
+                || self.aside.iter().any(|start| name.starts_with(start))
+        };
         match container.names().iter().find(|name| !known(name)) {
             Some(name) => Err(Error::malformed(
                 container.tensor_path(name),

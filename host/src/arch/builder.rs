@@ -462,7 +462,7 @@ impl Builder {
         if let Some(first) = files.first_mut() {
             first.splice(..0, self.head);
         }
-        Blueprint { family, sizes, graph, files, bos, eos, derived }
+        Blueprint { family, sizes, graph, files, bos, eos, derived, aside: &[] }
     }
 
     /// Floats a token of a value.

@@ -45,6 +45,12 @@ impl<'a> Config<'a> {
         Self { names, ..Self::new(file, Cow::Owned(fields)) }
     }
 
+    /// The same with other fields.
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Fields)) -> Self {
+        change(self.fields.to_mut());
+        self
+    }
+
     /// The file that holds the fields.
     pub(super) fn file(&self) -> &'a Path {
         self.file

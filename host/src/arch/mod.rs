@@ -37,6 +37,7 @@ mod stablelm;
 mod starcoder2;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tflite;
 
 pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
@@ -135,8 +136,7 @@ pub fn blueprint(container: &dyn Container) -> Result<Blueprint> {
 /// The blueprint of a Hugging Face folder, with the names that its tensors really have.
 fn hugging_face(container: &dyn Container) -> Result<Blueprint> {
     let config = Config::new(container.path(), Cow::Borrowed(container.config()));
-    let architecture = architecture(&config)?;
-    let mut blueprint = draw(architecture, &config)?;
+    let (architecture, mut blueprint) = draw_text(&config)?;
     let there = |name: &str| container.tensor(name).is_some();
     blueprint.rename(|name| {
         let bare = name.strip_prefix(architecture.base).unwrap_or(name);
@@ -146,8 +146,9 @@ fn hugging_face(container: &dyn Container) -> Result<Blueprint> {
             let stem = stem.or(name.strip_suffix("LayerNorm.bias").map(|stem| (stem, "beta")));
             stem.map(|(stem, part)| format!("{stem}LayerNorm.{part}"))
         };
-        let names = [Some(bare.to_owned()), old(name), old(bare)].into_iter().flatten();
-        let found = names.into_iter().find(|other| !there(name) && there(other));
+        let inner = text::names(name, bare).map(Some);
+        let names = [Some(bare.to_owned()), old(name), old(bare)].into_iter().chain(inner);
+        let found = names.flatten().find(|other| !there(name) && there(other));
         Ok(found.unwrap_or_else(|| name.to_owned()))
     })?;
     Ok(blueprint)
@@ -159,8 +160,19 @@ fn hugging_face(container: &dyn Container) -> Result<Blueprint> {
 /// As [`blueprint`], but for the tensors.
 pub fn of_config(file: &Path, fields: &Fields) -> Result<Blueprint> {
     let config = Config::new(file, Cow::Borrowed(fields));
-    let architecture = architecture(&config)?;
-    draw(architecture, &config)
+    Ok(draw_text(&config)?.1)
+}
+
+/// The architecture of a model, or of the part of it that writes texts, and its blueprint.
+fn draw_text(config: &Config<'_>) -> Result<(&'static Architecture, Blueprint)> {
+    let Some(part) = text::part(config)? else {
+        let architecture = architecture(config)?;
+        return Ok((architecture, draw(architecture, config)?));
+    };
+    config.refuse_unread()?;
+    let architecture = architecture(&part)?;
+    let blueprint = draw(architecture, &part)?;
+    Ok((architecture, Blueprint { aside: text::ASIDE, ..blueprint }))
 }
 
 /// Draws the blueprint of an architecture, and refuses what it did not ask for.
