@@ -8,6 +8,7 @@
 mod pace;
 
 use omex_hal::Parallel;
+pub use pace::SHORT_PASS;
 use pace::{Help, Pace, Way};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,7 +24,7 @@ const IDLE: Duration = Duration::from_micros(500);
 /// How long a caller looks whether workers have left before it sleeps.
 const LEAVING: Duration = Duration::from_micros(100);
 /// A pass that nothing is known of wakes nobody before it has run so long.
-const TINY: Duration = Duration::from_millis(1);
+const TINY: Duration = Duration::from_millis(4);
 /// Looks between two at the clock.
 const LOOKS: u32 = 64;
 

@@ -12,14 +12,12 @@ const WINDOW: Duration = Duration::from_millis(4);
 const PRICE: f64 = 100.0;
 /// A try that lost so much has told enough.
 const LOST: Duration = Duration::from_millis(1);
-/// Passes over as many columns are begun on all threads, before anything was measured.
-const MANY: usize = 8;
 /// Where the first pass was too short to wake the others, the time until they are tried all the same,
-/// for passes of [`LONG`]. Shorter ones wait longer, by the cube: a try may lose a slice of the
+/// for passes of [`SHORT_PASS`]. Shorter ones wait longer, by the cube: a try may lose a slice of the
 /// system's time whatever a pass takes, and there is less to gain.
 const FIRST: Duration = Duration::from_millis(4);
-/// See [`FIRST`].
-const LONG: Duration = Duration::from_micros(250);
+/// Passes that are shorter run on the caller's thread for some time, even where all would be faster.
+pub const SHORT_PASS: Duration = Duration::from_micros(250);
 /// Passes on the caller's thread count for at most so many times the shortest: the rest is time that
 /// the system gave to others.
 const HELD_UP: f64 = 1.25;
@@ -28,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Where the other way looks faster, this part of the time is enough.
 const SOONER: u32 = 10;
 /// Passes shorter than this are worth a first try on one thread, whatever workers did.
-const SHORT: Duration = Duration::from_micros(300);
+const SHORT: Duration = Duration::from_millis(5);
 /// What is faster by less is as fast.
 const FASTER: f64 = 0.97;
 /// Where workers seem to save less than this part of the time, one thread is tried.
@@ -107,7 +105,7 @@ impl Pace {
         let kind = self.kind(columns);
         match threads {
             ..2 => Way::Alone,
-            _ if !kind.begun && columns < MANY => Way::Unknown,
+            _ if !kind.begun => Way::Unknown,
             _ if kind.is_alone() => Way::Alone,
             _ => Way::Together,
         }
@@ -182,7 +180,7 @@ impl Kind {
                 self.since >= self.patience / sooner
             }
             _ if self.keeps_alone => {
-                let shorter = (LONG * window.passes).div_duration_f64(window.time);
+                let shorter = (SHORT_PASS * window.passes).div_duration_f64(window.time);
                 self.since.div_duration_f64(FIRST) >= shorter.powi(3)
             }
             _ => window.time < SHORT * window.passes || !window.is_helped(),
@@ -238,7 +236,7 @@ mod tests {
     }
 
     /// Microseconds.
-    const TINY: u64 = 1000;
+    const TINY: u64 = 4000;
     const HELPED: Help = Help { tasks: 800, helped: 400, waited: Duration::ZERO };
     const SMALL: Machine = Machine { together: 80, alone: 50, help: HELPED };
     const LARGE: Machine = Machine { together: 11_000, alone: 20_000, help: HELPED };
@@ -340,7 +338,7 @@ mod tests {
         let mut pace = Pace::new(2);
         SMALL.run(&mut pace, 1);
         let ways = [1, 7, 64, usize::MAX].map(|columns| pace.way(columns));
-        assert!(ways == [Way::Alone, Way::Unknown, Way::Together, Way::Together]);
+        assert!(ways == [Way::Alone, Way::Unknown, Way::Unknown, Way::Unknown]);
         assert!(Pace::new(1).way(1) == Way::Alone);
     }
 }
