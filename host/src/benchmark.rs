@@ -3,9 +3,10 @@
 use crate::cancel::Cancel;
 use crate::forecast::kv_bytes_per_position;
 use crate::generate::forward;
-use crate::profile::{Profile, cores, peak_bytes};
+use crate::profile::Profile;
 use crate::reads::weight_bytes_per_token;
 use crate::session::{Session, SessionOptions};
+use crate::system::{cores, peak_bytes};
 use crate::{Error, Result, dispatch};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;

@@ -1,16 +1,19 @@
 //! What a plan costs on a machine, before it is run.
 //!
 //! A pass takes as long as the slower of two things that go on at once: reading from storage what
-//! streams and what is spilled, and computing. Products are measured with weights in memory, so computing includes
-//! reading these; the KV cache is read besides.
+//! streams and what is spilled, and computing. Computing is what each operation costs by itself, its
+//! numbers, its products, which are measured with weights in memory and so include reading these, and
+//! its attention, for which the KV cache is read as well. Where one thread is faster than all that may
+//! be used, or the pass is so short that others are woken late, one computes, as when it is run.
 
 use crate::experts;
 use crate::plan::MemoryPlan;
+use crate::pool::{BEGINS_ALONE, SHORT_PASS};
 use crate::profile::{CACHED_BYTES, Profile};
 use crate::reads::{weight_bytes_per_token, without_adapters};
-use omex_core::ops::{Op, Operand, Reads};
-use omex_core::program::{Per, Program, Tensor};
-use omex_core::quant::Format;
+use crate::work::{self, Attention, Pass, Work, share};
+use omex_core::ops::Op;
+use omex_core::program::{Program, Tensor};
 use omex_core::state::State;
 use serde::Serialize;
 use std::fmt;
@@ -73,20 +76,16 @@ pub struct Forecast {
     pub prompt_tok_s: f64,
     /// What limits its first pass.
     pub prompt_limit: Limit,
-    /// How much longer decode may take, as a part of what is forecast; `None` for passes that are so
-    /// short that what is not modelled decides: they may take several times as long.
-    pub decode_error: Option<f64>,
+    /// How much longer decode may take, as a part of what is forecast.
+    pub decode_error: f64,
     /// The same of the prompt.
-    pub prompt_error: Option<f64>,
+    pub prompt_error: f64,
 }
 
-/// The furthest that forecasts were above what was measured where nothing else ran, by
-/// `benches/forecasts.py`: what an operation costs besides its weights is not modelled, nor the
-/// arithmetic of attention.
-const DECODE_ERROR: f64 = 0.25;
-const PROMPT_ERROR: f64 = 0.65;
-/// Seconds of a pass below which these do not hold.
-const SHORT: f64 = 1e-3;
+/// The furthest that forecasts were above what was measured, by `benches/forecasts.py`: an eighth on one
+/// thread, and half on two of a machine that was never quite idle.
+const DECODE_ERROR: f64 = 0.5;
+const PROMPT_ERROR: f64 = 0.5;
 
 /// How long a pass, or a part of one, takes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -114,8 +113,6 @@ pub(crate) struct Forecaster<'f> {
     program: &'f Program<'f>,
     plan: &'f MemoryPlan,
     threads: usize,
-    /// Bytes a second that these threads read of memory.
-    read_bandwidth: f64,
     /// Bytes a second that storage is read with; does not matter without streamed weights.
     storage_bandwidth: f64,
 }
@@ -128,6 +125,16 @@ pub(crate) struct Demand<I> {
     pub(crate) streamed_bytes: u64,
     /// KV caches that are used.
     pub(crate) kv_caches: u64,
+}
+
+/// Seconds of computing.
+#[derive(Default)]
+struct Computing {
+    seconds: f64,
+    /// Of them those that are left where all weights and caches lie in the cores' caches.
+    arithmetic: f64,
+    /// Bytes that are read.
+    bytes: u64,
 }
 
 /// What a plan costs on the profile's machine with this many threads; `None` if a pass reads from a
@@ -165,8 +172,8 @@ pub fn forecast(
         decode_limit: decode.limit,
         prompt_tok_s: f64::from(prompt_tokens) / prompt_seconds,
         prompt_limit: on.pass(chunk, 0).limit,
-        decode_error: (pass_seconds >= SHORT).then_some(DECODE_ERROR + profile.spread),
-        prompt_error: (pass_seconds >= SHORT).then_some(PROMPT_ERROR + profile.spread),
+        decode_error: DECODE_ERROR + profile.spread,
+        prompt_error: PROMPT_ERROR + profile.spread,
     })
 }
 
@@ -179,8 +186,7 @@ impl<'f> Forecaster<'f> {
         threads: usize,
     ) -> Option<Self> {
         let known = profile.storage_bandwidth.or((!plan.reads_storage()).then_some(f64::INFINITY));
-        let (storage_bandwidth, read_bandwidth) = (known?, profile.read_bandwidth(threads));
-        Some(Self { profile, program, plan, threads, read_bandwidth, storage_bandwidth })
+        Some(Self { profile, program, plan, threads, storage_bandwidth: known? })
     }
 
     /// What a pass over `columns` tokens behind `position` others takes.
@@ -204,50 +210,86 @@ impl<'f> Forecaster<'f> {
         columns: u32,
         position: u32,
     ) -> Cost {
-        let (mut products, mut arithmetic, mut bytes) = (0.0, 0.0, 0);
-        for (weight, width) in self.matrices(demand.steps, columns) {
-            let of =
-                |bytes| self.profile.compute_seconds(weight.format, bytes, width, self.threads);
-            let cached = weight.bytes().min(CACHED_BYTES as u64);
-            products += of(weight.bytes());
-            arithmetic += of(cached) * weight.bytes() as f64 / cached.max(1) as f64;
-            bytes += weight.bytes();
-        }
+        let threads = self.threads(columns, position);
+        let Computing { seconds: compute_seconds, arithmetic, bytes } =
+            self.computing(demand.steps, columns, position, threads);
         let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
         let all = kv_caches(self.program).max(1);
-        let of_caches = |bytes: u64| (bytes * demand.kv_caches * positions) as f64 / all as f64;
-        let kv_bytes = of_caches(kv_bytes_per_position(self.program, self.plan));
         // Spilled caches are evenly spread.
-        let spilled = of_caches(spilled_bytes_per_position(self.plan));
+        let spilled = spilled_bytes_per_position(self.plan) * demand.kv_caches * positions;
+        let spilled = spilled as f64 / all as f64;
         let read_seconds = (demand.streamed_bytes as f64 + spilled) / self.storage_bandwidth;
-        let compute_seconds = products + kv_bytes / self.read_bandwidth;
-        let memory = (bytes as f64 + kv_bytes) / self.read_bandwidth;
         let limit = match () {
             () if read_seconds > compute_seconds => Limit::Storage,
-            () if memory >= arithmetic => Limit::Memory,
+            () if bytes as f64 / self.profile.read_bandwidth(threads) >= arithmetic => {
+                Limit::Memory
+            }
             () => Limit::Compute,
         };
         Cost { read_seconds, compute_seconds, limit }
     }
 
-    /// The matrices of some operations, each with the columns that it meets: only those of the last
-    /// token behind `Select`.
-    fn matrices(
+    /// Threads that such a pass is computed on: all, or one if that is faster.
+    fn threads(&self, columns: u32, position: u32) -> usize {
+        let parts = without_adapters(self.plan.precision.parts());
+        let on = |threads| {
+            self.computing(self.program.steps(&parts), columns, position, threads).seconds
+        };
+        let alone = on(1);
+        // A prompt has too few passes to find out what is faster.
+        let short = if columns == 1 { SHORT_PASS } else { BEGINS_ALONE };
+        let is_short = alone < short.as_secs_f64();
+        if is_short || alone <= on(self.threads) { 1 } else { self.threads }
+    }
+
+    fn computing(
         &self,
         steps: impl Iterator<Item = (Op, u32)>,
         columns: u32,
-    ) -> impl Iterator<Item = (Tensor, u32)> {
-        let program = self.program;
-        steps.flat_map(move |(op, layer)| {
-            let columns = if per(program, &op) == Per::Token { columns } else { 1 };
-            let mut matrices = vec![];
-            // Rows that are looked up are not multiplied.
-            if op.reads() == Reads::Whole || op.multiply_adds(program, layer) != (0, 0) {
-                op.weights(&mut |weight| matrices.extend(program.tensor(weight.at(layer))));
-            }
-            matrices.retain(|tensor| tensor.format != Format::Vector);
-            matrices.into_iter().map(move |tensor| share(&op, tensor, columns))
-        })
+        position: u32,
+        threads: usize,
+    ) -> Computing {
+        let (program, plan) = (self.program, &self.plan.plan);
+        let pass = Pass { program, plan, columns, position };
+        let mut all = Computing::default();
+        for (op, layer) in steps {
+            let Work { matrices, elements, attention } = pass.of(&op, layer);
+            let times = &self.profile.passes;
+            all.add([times.operation + times.element * elements as f64; 2], 0);
+            matrices.iter().for_each(|(tensor, columns)| {
+                self.product(tensor, *columns, threads, &mut all);
+            });
+            attention.iter().for_each(|attention| self.attention(attention, threads, &mut all));
+        }
+        all
+    }
+
+    fn product(&self, tensor: &Tensor, columns: u32, threads: usize, all: &mut Computing) {
+        let is_shared = threads > 1 && work::is_shared(tensor, columns);
+        let (threads, job) = if is_shared { (threads, self.profile.passes.job) } else { (1, 0.0) };
+        let of = |bytes| self.profile.compute_seconds(tensor.format, bytes, columns, threads);
+        let (bytes, cached) = (tensor.bytes(), tensor.bytes().min(CACHED_BYTES as u64));
+        let arithmetic = of(cached) * bytes as f64 / cached.max(1) as f64;
+        all.add([job + of(bytes), job + arithmetic], bytes);
+    }
+
+    fn attention(&self, attention: &Attention, threads: usize, all: &mut Computing) {
+        let Attention { shape, group, places, bytes, is_shared } = *attention;
+        let (threads, job) =
+            if is_shared && threads > 1 { (threads, self.profile.passes.job) } else { (1, 0.0) };
+        let place = self.profile.passes.attention(shape.format, shape.width, group);
+        // Each core has heads of its own.
+        let arithmetic = place * places as f64 / threads.min(self.profile.cores).max(1) as f64;
+        let reading = bytes as f64 / self.profile.read_bandwidth(threads);
+        all.add([job + arithmetic + reading, job + arithmetic], bytes);
+    }
+}
+
+impl Computing {
+    fn add(&mut self, [seconds, arithmetic]: [f64; 2], bytes: u64) {
+        self.seconds += seconds;
+        self.arithmetic += arithmetic;
+        self.bytes += bytes;
     }
 }
 
@@ -265,26 +307,6 @@ pub(crate) fn expert_bytes(program: &Program<'_>, plan: &MemoryPlan, columns: u3
         bytes
     };
     steps.map(of_op).sum()
-}
-
-/// The part of a matrix that some columns are multiplied with, and how many meet each row, as if
-/// they chose rows evenly.
-fn share(op: &Op, tensor: Tensor, columns: u32) -> (Tensor, u32) {
-    let (rows, of_one) = (u64::from(tensor.rows), u64::from(op.part_per_token(&tensor).rows));
-    let met = (of_one * u64::from(columns)).min(rows);
-    let width = (of_one * u64::from(columns)).div_ceil(met.max(1));
-    (Tensor { rows: met as u32, ..tensor }, width as u32)
-}
-
-/// How many columns an operation is played over, by what it writes.
-fn per(program: &Program<'_>, op: &Op) -> Per {
-    let mut per = Per::Token;
-    op.operands(&mut |operand| {
-        if let Operand::Write(value) | Operand::Update(value) = operand {
-            per = program.slot(value.slot).map_or(per, |slot| slot.per);
-        }
-    });
-    per
 }
 
 /// How many KV caches a program has.

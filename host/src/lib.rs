@@ -51,7 +51,9 @@ pub mod session;
 pub mod spill;
 pub mod states;
 pub mod synth;
+pub mod system;
 pub mod tokenizer;
 pub mod trace;
+mod work;
 
 pub use error::{Error, Result};

@@ -9,7 +9,7 @@ use omex_core::error::LoadError;
 use omex_core::program::{ALL, BASE, NONE, Parts, Program, Tensor};
 use omex_core::quant::Format;
 use omex_core::state::kv::{KvFormat, KvShape};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 
@@ -57,7 +57,7 @@ pub struct Constraints {
 }
 
 /// How keys and values are stored, by the names that users know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kv {
     /// 16-bit floats.

@@ -451,6 +451,7 @@ fn another_device_has_a_forecast_only_with_its_own_profile() {
     let profile = json!({
         "omex_version": "0", "cpu": "another", "cores": 4, "kernels": [], "products": products,
         "read_bandwidth": { "one_thread": 1e9, "all_threads": 2e9 }, "storage_bandwidth": 1e7,
+        "passes": { "operation": 0.0, "element": 0.0, "job": 0.0, "attention": [] },
     });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pi.json");

@@ -93,6 +93,7 @@ fn machine() -> Profile {
         "omex_version": "0", "cpu": "any", "cores": 1, "kernels": [],
         "read_bandwidth": { "one_thread": 1e15, "all_threads": 1e15 },
         "storage_bandwidth": 1e9, "products": products,
+        "passes": { "operation": 0, "element": 0, "job": 0, "attention": [] },
     });
     serde_json::from_value(profile).unwrap()
 }

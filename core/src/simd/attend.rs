@@ -12,7 +12,9 @@ use core::ops::Range;
 /// The most queries that are shown a key while it is at hand.
 pub const MAX_QUERIES: usize = 8;
 /// Positions whose scores are computed before the running maximum is brought up to date.
-const BLOCK: usize = 32;
+const BLOCK: usize = ATTENDED_AT_ONCE;
+/// Kernels compute the scores of so many positions even if a query sees fewer.
+pub const ATTENDED_AT_ONCE: usize = 32;
 
 /// The keys and values of one head for all positions of a cache.
 #[derive(Clone, Copy)]

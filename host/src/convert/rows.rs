@@ -206,7 +206,7 @@ fn encode(
 ) -> Result<Vec<u8>> {
     let rows: Vec<usize> = (0..batch.rows.len()).collect();
     let panels: Vec<_> = rows.chunks(PANEL).collect();
-    let cores = crate::profile::cores();
+    let cores = crate::system::cores();
     let encode = |panels: &[&[usize]]| {
         let mut bytes = vec![];
         for panel in panels {

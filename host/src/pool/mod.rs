@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_micros(500);
 /// How long a caller looks whether workers have left before it sleeps.
 const LEAVING: Duration = Duration::from_micros(100);
 /// A pass that nothing is known of wakes nobody before it has run so long.
-const TINY: Duration = Duration::from_millis(4);
+pub const BEGINS_ALONE: Duration = Duration::from_millis(4);
 /// Looks between two at the clock.
 const LOOKS: u32 = 64;
 
@@ -334,7 +334,7 @@ unsafe impl Parallel for Pool {
         let until = match way {
             Way::Together => 0,
             Way::Alone => u64::MAX,
-            Way::Unknown => self.age() + TINY.as_nanos() as u64,
+            Way::Unknown => self.age() + BEGINS_ALONE.as_nanos() as u64,
         };
         self.alone_until.store(until, Ordering::Relaxed);
         self.counts.take();

@@ -236,7 +236,7 @@ mod tests {
     }
 
     /// Microseconds.
-    const TINY: u64 = 4000;
+    const BEGINS_ALONE: u64 = 4000;
     const HELPED: Help = Help { tasks: 800, helped: 400, waited: Duration::ZERO };
     const SMALL: Machine = Machine { together: 80, alone: 50, help: HELPED };
     const LARGE: Machine = Machine { together: 11_000, alone: 20_000, help: HELPED };
@@ -253,7 +253,7 @@ mod tests {
             let (mut time, mut passes) = (Duration::ZERO, 0);
             while time < limit {
                 let alone = match pace.way(1) {
-                    Way::Unknown => self.alone <= TINY,
+                    Way::Unknown => self.alone <= BEGINS_ALONE,
                     way => way == Way::Alone,
                 };
                 let micros = if alone { self.alone } else { self.together };

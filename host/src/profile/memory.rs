@@ -1,8 +1,8 @@
 //! How fast memory is read.
 
-use super::kib_of;
 use crate::cancel::Cancel;
 use crate::pool::Pool;
+use crate::system::kib_of;
 use crate::{Error, Result};
 use memmap2::MmapMut;
 use omex_hal::Parallel;

@@ -4,19 +4,22 @@
 mod compute;
 mod cpu;
 mod memory;
+mod passes;
 mod storage;
 
 pub use compute::{CACHED_BYTES, Product, SecondsPerGib};
 pub use memory::read_bandwidth;
+pub use passes::{AttentionTime, PassTimes};
 pub use storage::storage_bandwidth;
 
 use crate::cancel::Cancel;
 use crate::durable::{create_beside, persist};
+use crate::system::{cache_folder, cores};
 use crate::{Error, Result, dispatch, input};
 use omex_core::quant::Format;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// What a machine can do. Bandwidths are bytes a second.
@@ -36,6 +39,8 @@ pub struct Profile {
     pub storage_bandwidth: Option<f64>,
     /// How long products with weights take, with the fastest kernels.
     pub products: Vec<Product>,
+    /// How long what a pass does besides takes.
+    pub passes: PassTimes,
     /// How much longer the middle one of many equal runs took than the best, as a part of it.
     #[serde(default)]
     pub spread: f64,
@@ -103,6 +108,7 @@ impl Profile {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             measured => measured.ok(),
         };
+        let products = compute::products(cores, cancel)?;
         Ok(Self {
             omex_version: env!("CARGO_PKG_VERSION").into(),
             cpu: cpu::model(),
@@ -110,7 +116,8 @@ impl Profile {
             kernels: kernels(),
             read_bandwidth: ReadBandwidth { one_thread: read_bandwidth(1, cancel)?, all_threads },
             storage_bandwidth: storage,
-            products: compute::products(cores, cancel)?,
+            passes: passes::measure(&products, cores, cancel)?,
+            products,
             spread,
         })
     }
@@ -149,42 +156,8 @@ impl Profile {
     }
 }
 
-/// Cores that threads may run on.
-#[must_use]
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 fn kernels() -> Vec<String> {
     dispatch::available().iter().map(|table| table.name.to_owned()).collect()
-}
-
-/// The most memory that this process had resident, where the operating system tells.
-#[must_use]
-pub fn peak_bytes() -> Option<u64> {
-    kib_of("/proc/self/status", "VmHWM:")
-}
-
-/// The memory that this process has resident, where the operating system tells.
-#[must_use]
-pub fn resident_bytes() -> Option<u64> {
-    kib_of("/proc/self/status", "VmRSS:")
-}
-
-/// A line of a file in `/proc` that says how many KiB.
-fn kib_of(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib << 10)
-}
-
-/// Where this user's programs keep what they can make again.
-#[must_use]
-pub fn cache_folder() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(caches.join("omex"))
 }
 
 const FILE: &str = "profile.json";
@@ -218,6 +191,7 @@ mod tests {
             read_bandwidth: ReadBandwidth { one_thread: 1e9, all_threads: 2e9 },
             storage_bandwidth: None,
             products,
+            passes: PassTimes::default(),
             spread: 0.0,
         }
     }
@@ -236,6 +210,12 @@ mod tests {
         assert_eq!(kept(folder.path()), None);
         std::fs::write(folder.path().join(FILE), "{").unwrap();
         assert_eq!(kept(folder.path()), None);
+        let mut json = serde_json::to_value(self::profile(vec![])).unwrap();
+        std::fs::write(folder.path().join(FILE), json.to_string()).unwrap();
+        assert!(kept(folder.path()).is_some());
+        json.as_object_mut().unwrap().remove("passes");
+        std::fs::write(folder.path().join(FILE), json.to_string()).unwrap();
+        assert_eq!(kept(folder.path()), None, "an earlier OMEX measured less");
     }
 
     #[test]

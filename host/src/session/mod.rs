@@ -81,7 +81,7 @@ impl Session {
             Caches::Spilled(_) => Lent::default(),
         };
         let (pager, source) = tables.source(&plan, options, lent)?;
-        let cores = crate::profile::cores();
+        let cores = crate::system::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1));
         let memory = zeros(plan.bytes.activations.div_ceil(16), &tables.path)?;
         let kernels = dispatch::kernels()?;

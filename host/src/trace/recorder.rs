@@ -1,7 +1,7 @@
 //! What is noted while a model runs.
 
 use super::timeline::{Sample, Timeline};
-use crate::profile::resident_bytes;
+use crate::system::resident_bytes;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 

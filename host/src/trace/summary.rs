@@ -3,7 +3,7 @@
 use super::Generated;
 use super::recorder::Totals;
 use crate::plan::{MemoryPlan, PROCESS_BYTES, Residency};
-use crate::profile::peak_bytes;
+use crate::system::peak_bytes;
 use serde::Serialize;
 
 /// The figures of a trace.

@@ -81,7 +81,7 @@ impl RunArgs {
 
     /// Threads to compute on.
     fn threads(&self) -> usize {
-        self.threads.map_or_else(omex::profile::cores, usize::from)
+        self.threads.map_or_else(omex::system::cores, usize::from)
     }
 
     fn open(&self, model: &Path, logit_columns: u32) -> Result<Session> {
