@@ -579,6 +579,14 @@ fn a_machine_is_measured_once_and_a_model_against_it() {
             }
         }
     }
+    let passes = &profile["passes"];
+    let attention = passes["attention"].as_array().unwrap();
+    assert_eq!(attention.len(), 3 * 4 * 3, "formats by widths by queries");
+    let attention = attention.iter().map(|time| &time["seconds"]);
+    for seconds in attention.chain([&passes["operation"], &passes["element"]]) {
+        let seconds = seconds.as_f64().unwrap();
+        assert!(1e-12 < seconds && seconds < 1e-3, "{seconds}: {passes}");
+    }
     assert!(cache.path().join("omex/profile.json").is_file());
     let kept = with_cache(cache.path(), &["profile", "tiny.omex", "--json"]);
     assert!(measures_nothing(&kept), "{kept:?}");
