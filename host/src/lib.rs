@@ -21,6 +21,7 @@ pub mod convert;
 pub mod dispatch;
 pub mod draft;
 mod durable;
+pub mod embed;
 pub mod error;
 mod event;
 pub mod experts;

@@ -454,7 +454,7 @@ fn candidates(size: &ModelSize<'_>, constraints: &Constraints, spills: bool) -> 
         for context in contexts {
             for format in &formats {
                 for residency in residencies {
-                    let plan = |chunk| shape(constraints, *context, *format, chunk);
+                    let plan = |chunk| shape(size, constraints, *context, *format, chunk);
                     let chunks = CHUNKS.into_iter().filter(|chunk| *chunk <= longest_chunk);
                     candidates.extend(chunks.map(|chunk| candidate(*residency, plan(chunk))));
                 }
@@ -473,8 +473,16 @@ fn formats(size: &ModelSize<'_>, constraints: &Constraints) -> Vec<KvFormat> {
     }
 }
 
-fn shape(constraints: &Constraints, context: u32, kv_format: KvFormat, chunk: u32) -> Plan {
+fn shape(
+    size: &ModelSize<'_>,
+    constraints: &Constraints,
+    context: u32,
+    kv_format: KvFormat,
+    chunk: u32,
+) -> Plan {
     let logit_columns = constraints.logit_columns.max(1);
+    // Where texts are run whole, a pass has room for the longest.
+    let chunk = if size.program.runs_texts_whole() { context } else { chunk };
     Plan {
         columns: chunk.max(logit_columns),
         logit_columns,

@@ -14,11 +14,11 @@ use states::States;
 
 use crate::arena::{Arena, Layout};
 use crate::error::{LoadError, RunError};
-use crate::ops::{Mask, Op};
+use crate::ops::Op;
 use crate::page::Pages;
 use crate::pass::{Input, Inputs, LAST_POSITION};
 use crate::plan::Plan;
-use crate::program::{ALL, Dtype, Parts, Per, Port, Program, Record, Steps};
+use crate::program::{ALL, Dtype, Parts, Per, Port, Program, Steps};
 use crate::simd::Kernels;
 use crate::state::kv::Cache;
 use crate::state::{Reach, State, StateStore};
@@ -136,7 +136,6 @@ impl<'a> Engine<'a> {
             Region { bytes: arena.per_token, columns: tokens },
             Region { bytes: arena.per_output, columns: outputs },
         ]);
-        let full = |record| matches!(record, Record::Op(Op::Attend(op)) if op.mask == Mask::Full);
         let per_output = |port: &Port<'_>| {
             let slot = program.slot(port.value.slot);
             slot.is_some_and(|slot| (slot.per, slot.dtype) == (Per::Output, Dtype::F32))
@@ -147,7 +146,7 @@ impl<'a> Engine<'a> {
             adapter: 0,
             reach: Reach::new(program.states(), &plan),
             logits,
-            whole: program.records().any(full),
+            whole: program.runs_texts_whole(),
             ends,
             player: Player {
                 program,

@@ -3,7 +3,7 @@
 use super::Program;
 use super::encoding::{get, put};
 use crate::error::Fault;
-use crate::ops::Op;
+use crate::ops::{Mask, Op};
 
 /// The code of a repetition.
 pub const REPEAT: u8 = 0;
@@ -66,5 +66,12 @@ impl<'a> Program<'a> {
     #[must_use]
     pub fn records(&self) -> Records<'a> {
         Records(self.records)
+    }
+
+    /// True if some attention sees all of a text, which one pass then has to run whole.
+    #[must_use]
+    pub fn runs_texts_whole(&self) -> bool {
+        let full = |record| matches!(record, Record::Op(Op::Attend(op)) if op.mask == Mask::Full);
+        self.records().any(full)
     }
 }

@@ -1,5 +1,6 @@
 //! Other programs' models into packages.
 
+mod embedding;
 mod ends;
 mod fuse;
 mod planned;
@@ -12,7 +13,9 @@ use crate::cancel::Cancel;
 use crate::compile::{Compiled, compile};
 use crate::durable::{folder_of, link, put_in_place};
 use crate::import::{Container, TokenizerSource};
-use crate::package::{Architecture, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex};
+use crate::package::{
+    Architecture, EMBEDDING, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex,
+};
 use crate::quantize::{Compensation, Precision};
 use crate::scratch::ScratchFolder;
 use crate::session::{Session, SessionOptions};
@@ -145,6 +148,12 @@ impl Job<'_> {
         let spec = tokenizer(self.source, vocabulary, self.options.tokenizer)?;
         if let Some(spec) = &spec {
             spec.write_package(&path.join("tokenizer"))?;
+        }
+        if let Some(settings) = embedding::embedding_settings(self.source)? {
+            let file = path.join(EMBEDDING);
+            let folder = file.parent().unwrap_or(path);
+            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
+            write_json(&file, &settings)?;
         }
         let ends = end_tokens(self.source, &self.blueprint.eos, spec.as_ref(), vocabulary as u32)?;
         let mut step = |done, all| {

@@ -2,6 +2,7 @@
 //! A changed bit there would be another valid number, or a field that nobody knows, and so another
 //! text that looks as good.
 
+use super::embedding::{EMBEDDING, EmbeddingSettings};
 use super::{CONVERT_AGAIN, Metadata, Package, parse_crc, parse_json};
 use crate::durable::{create_beside, persist};
 use crate::{Error, Result, input};
@@ -14,7 +15,8 @@ use std::path::Path;
 /// The file that holds the checksums.
 const HOLDER: &str = "metadata.json";
 /// The files that have one, where they are there.
-const COVERED: [&str; 3] = ["graph.json", "tokenizer/tokenizer.bin", "weights/quantization.json"];
+const COVERED: [&str; 4] =
+    ["graph.json", "tokenizer/tokenizer.bin", "weights/quantization.json", EMBEDDING];
 /// Its own, while it is computed.
 const NO_CRC: &str = "00000000";
 
@@ -64,15 +66,22 @@ impl Metadata {
         parse_json(&package.join(name), &text, &mut |_| {})
     }
 
+    /// True if there is such a file, or there should be.
+    fn has(&self, package: &Path, name: &str) -> bool {
+        // A link that leads nowhere is there, and is refused.
+        self.files.contains_key(name) || package.join(name).symlink_metadata().is_ok()
+    }
+
     /// The compiled tokenizer, if there is one.
     pub(super) fn read_tokenizer(&self, package: &Path) -> Result<Option<Vec<u8>>> {
         let name = "tokenizer/tokenizer.bin";
-        // A link that leads nowhere is there, and is refused.
-        let missing = package.join(name).symlink_metadata().is_err();
-        if missing && !self.files.contains_key(name) {
-            return Ok(None);
-        }
-        self.read_covered(package, name, input::MAX_TOKENIZER_BYTES).map(Some)
+        let read = || self.read_covered(package, name, input::MAX_TOKENIZER_BYTES);
+        self.has(package, name).then(read).transpose()
+    }
+
+    /// How texts become vectors, if the package says so.
+    pub(super) fn read_embedding(&self, package: &Path) -> Result<Option<EmbeddingSettings>> {
+        self.has(package, EMBEDDING).then(|| self.read_json(package, EMBEDDING)).transpose()
     }
 
     /// Writes `metadata.json` for the files that are in the package.

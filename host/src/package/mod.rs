@@ -1,11 +1,14 @@
 //! `model.omex/`: the folder that holds a model.
 
 mod checksums;
+mod embedding;
 mod index;
 mod metadata;
 pub mod validate;
 
 pub use checksums::renew_checksums;
+pub(crate) use embedding::EMBEDDING;
+pub use embedding::{EmbeddingSettings, Pooling};
 pub use index::{FileEntry, TensorEntry, WeightIndex, parse_crc};
 pub use metadata::{Architecture, Metadata, TokenIds};
 
@@ -40,6 +43,8 @@ pub struct Package {
     /// package by now.
     pub files: Vec<Arc<File>>,
     tokenizer: Option<Vec<u8>>,
+    /// `postprocessors/embedding.json`, if there is one.
+    pub embedding: Option<EmbeddingSettings>,
 }
 
 impl Package {
@@ -79,8 +84,10 @@ impl Package {
             let expected = "a graph over the tensors of weights/quantization.json";
             Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
         })?;
-        let (path, tokenizer) = (path.to_owned(), metadata.read_tokenizer(path)?);
-        let package = Self { path, metadata, graph, index, compiled, files, tokenizer };
+        let (tokenizer, embedding) =
+            (metadata.read_tokenizer(path)?, metadata.read_embedding(path)?);
+        let path = path.to_owned();
+        let package = Self { path, metadata, graph, index, compiled, files, tokenizer, embedding };
         package.program()?;
         Ok(package)
     }

@@ -5,7 +5,7 @@ use super::failure::failure_of;
 use super::options::SessionOptions;
 use super::pages::Source;
 use crate::compile::Compiled;
-use crate::package::{CONVERT_AGAIN, Package, WeightIndex, steadily};
+use crate::package::{CONVERT_AGAIN, EmbeddingSettings, Package, WeightIndex, steadily};
 use crate::pager::{MappedPager, PageSource, Space, StreamPager, Tiles, open_reader};
 use crate::plan::{Constraints, Kv, KvSpill, MemoryPlan, ModelSize, Residency, plan, tiles};
 use crate::spill::Spill;
@@ -29,6 +29,8 @@ pub struct Tables {
     pub(super) tensors: Vec<u8>,
     pub(super) checksums: Vec<[u8; 4]>,
     pub(super) tokenizer: Option<Arc<[u8]>>,
+    /// How texts become vectors, if the model says so.
+    pub(super) embedding: Option<EmbeddingSettings>,
     pub(super) space: Space,
     /// Where weights begin and end in the paged space.
     pub(super) weights: std::ops::Range<u64>,
@@ -63,6 +65,7 @@ impl Tables {
         let tokenizer = package.tokenizer_tables().map(Arc::from);
         let mut tables = Self::new(path, package.compiled, &package.index, tokenizer);
         tables.space.open = package.files;
+        tables.embedding = package.embedding;
         Ok(tables)
     }
 
@@ -79,6 +82,7 @@ impl Tables {
             path: path.to_owned(),
             checksums: index.page_checksums(),
             tokenizer,
+            embedding: None,
             space: Space { files, page_size: index.page_size, open: vec![] },
             weights: 0..index.space(),
             program: compiled.program,
@@ -104,7 +108,14 @@ impl Tables {
             tensors: image.tensors,
             checksums: image.checksums,
             tokenizer: image.tokenizer.map(Arc::from),
+            embedding: None,
         })
+    }
+
+    /// How texts become vectors, if the model says so.
+    #[must_use]
+    pub fn embedding_settings(&self) -> Option<&EmbeddingSettings> {
+        self.embedding.as_ref()
     }
 
     /// The tokenizer.

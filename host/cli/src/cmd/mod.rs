@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod demo;
 mod draft;
+pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod infer;
 pub(crate) mod inspect;

@@ -1,0 +1,164 @@
+//! `omex embed`.
+
+use super::{RunArgs, parse_ids};
+use crate::output;
+use omex::embed::{embed, fitting, longest};
+use omex::npy::{Array, Element};
+use omex::package::EmbeddingSettings;
+use omex::session::{SessionOptions, Tables};
+use omex::{Error, Result, input};
+use omex_core::token::EncodeOptions;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Turn texts into vectors, to compare what they mean.
+///
+/// Pooling, normalization, prompts and the most tokens of a text are those that the model was
+/// converted with; without them, a text is the mean of its tokens.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  omex embed minilm.omex \"The cat sits outside\" \"A feline rests outdoors\" --json
+  omex embed minilm.omex --data sentences.txt -o vectors.npy
+  omex embed e5.omex --prompt query --data questions.jsonl -o questions.npy")]
+pub(crate) struct Args {
+    /// A package of an encoder, or its flash image
+    model: PathBuf,
+    /// Texts
+    texts: Vec<String>,
+    /// A text a line; of a file that ends in .jsonl, a string or an object with \"text\" a line; -
+    /// reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    data: Option<PathBuf>,
+    /// Ids of the tokens of one text, as they are
+    #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with_all = ["texts", "data"])]
+    ids: Option<::std::vec::Vec<u32>>,
+    /// What kind of texts they are, such as query: it decides what they begin with
+    #[arg(long, value_name = "NAME")]
+    prompt: Option<String>,
+    /// Write the vectors into a file in NumPy's format, [texts, width]
+    #[arg(short, long, value_name = "OUT.npy")]
+    output: Option<PathBuf>,
+    /// Texts in one pass, at most
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
+    parallel: u32,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    embeddings: Vec<Vec<f32>>,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let tables = Tables::open(&args.model)?;
+    let settings = tables.embedding_settings().cloned().unwrap_or_default();
+    let texts = args.tokens(&tables, &settings)?;
+    let options = args.options(&tables)?;
+    let after = tables.tokenizer().map_or(0, |tokenizer| tokenizer.template()[1]);
+    let mut session = args.run.open_with(tables, &options)?;
+    let most = longest(&session, &settings);
+    let cut = texts.iter().filter(|text| text.len() > most).count();
+    if cut > 0 {
+        args.run.tell(&format!(
+            "{cut} texts have more than {most} tokens, and their ends are left out"
+        ))?;
+    }
+    let texts: Vec<_> = texts.into_iter().map(|text| fitting(text, after, most)).collect();
+    let progress = output::progress("embedding", texts.len() as u64, false);
+    let embedded =
+        embed(&mut session, &settings, &texts, &mut |done| progress.set_position(done as u64));
+    progress.finish_and_clear();
+    let embeddings = embedded?;
+    if let Some(path) = &args.output {
+        array(&embeddings).write(path)?;
+    }
+    if args.json {
+        return output::json(&Output { embeddings });
+    }
+    match args.output {
+        Some(_) => Ok(()),
+        None => embeddings.iter().try_for_each(|vector| output::text(&shown(vector))),
+    }
+}
+
+impl Args {
+    /// As many texts at once as leave the plan of one as it is.
+    fn options(&self, tables: &Tables) -> Result<SessionOptions> {
+        let options = |sequences| SessionOptions { sequences, ..self.run.options(1) };
+        let alone = tables.plan(&options(1))?;
+        let agrees = |plan: &omex::plan::MemoryPlan| plan.agrees_with(&alone);
+        let fits = |count: &u32| tables.plan(&options(*count)).is_ok_and(|plan| agrees(&plan));
+        let mut counts = std::iter::successors(Some(self.parallel), |count| Some(count / 2));
+        Ok(options(counts.find(|count| *count < 2 || fits(count)).unwrap_or(1).max(1)))
+    }
+
+    /// The texts' tokens.
+    fn tokens(&self, tables: &Tables, settings: &EmbeddingSettings) -> Result<Vec<Vec<u32>>> {
+        if let Some(ids) = &self.ids {
+            return Ok(vec![ids.clone()]);
+        }
+        let prompt = settings.prompt(self.prompt.as_deref())?;
+        let texts = match &self.data {
+            Some(file) => read(file)?,
+            None if self.texts.is_empty() => {
+                return Err(Error::Usage("no texts: give some, or a file with --data".to_owned()));
+            }
+            None => self.texts.clone(),
+        };
+        // A control token that a text spells is text.
+        let options = EncodeOptions { add_special: true, parse_special: false };
+        let most = self.run.memory.unwrap_or(u64::MAX);
+        texts.iter().map(|text| tables.encode(&format!("{prompt}{text}"), options, most)).collect()
+    }
+}
+
+/// A line of a file of objects.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Text(String),
+    Object { text: String },
+}
+
+/// The texts in a file.
+fn read(file: &Path) -> Result<Vec<String>> {
+    let text = if file == Path::new("-") {
+        input::read_text_from(std::io::stdin().lock(), "standard input", input::MAX_TEXT_BYTES)?
+    } else {
+        input::read_text(file, input::MAX_TEXT_BYTES)?
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    if file.extension().is_none_or(|extension| extension != "jsonl") {
+        return Ok(lines.map(|(_, line)| line.to_owned()).collect());
+    }
+    let parse = |(number, line): (usize, &str)| match serde_json::from_str(line) {
+        Ok(Line::Text(text) | Line::Object { text }) => Ok(text),
+        Err(_) => Err(Error::malformed(
+            file,
+            format!("line {}", number + 1),
+            line,
+            "a JSON string, or an object with \"text\"",
+            "correct the line",
+        )),
+    };
+    lines.map(parse).collect()
+}
+
+fn array(vectors: &[Vec<f32>]) -> Array {
+    let width = vectors.first().map_or(0, Vec::len);
+    let bytes = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+    Array { element: Element::F32, shape: vec![vectors.len(), width], bytes }
+}
+
+/// A vector's first numbers.
+fn shown(vector: &[f32]) -> String {
+    let first: Vec<_> = vector.iter().take(6).map(|x| format!("{x:.4}")).collect();
+    let more = if vector.len() > first.len() { ", ..." } else { "" };
+    format!("[{}{more}] {} numbers\n", first.join(", "), vector.len())
+}

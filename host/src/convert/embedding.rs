@@ -1,0 +1,132 @@
+//! How sentence-transformers says what an encoder's hidden states become.
+
+use crate::import::{Container, SourceFormat};
+use crate::package::{EmbeddingSettings, Pooling};
+use crate::{Error, Result, input};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// The longest file of settings that is read.
+const MAX_SETTINGS: u64 = 16 << 20;
+
+/// The fields of sentence-transformers' poolings.
+const POOLINGS: [(&str, &str, Pooling); 5] = [
+    ("pooling_mode_mean_tokens", "mean", Pooling::Mean),
+    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrtLength),
+    ("pooling_mode_max_tokens", "max", Pooling::Max),
+    ("pooling_mode_cls_token", "cls", Pooling::FirstToken),
+    ("pooling_mode_lasttoken", "lasttoken", Pooling::LastToken),
+];
+
+/// Switches whose poolings are not computed here.
+const OTHERS: [&str; 1] = ["pooling_mode_weightedmean_tokens"];
+
+/// The settings beside a model that sentence-transformers saved; none beside others.
+///
+/// # Errors
+/// Files that are malformed, or that ask for what nothing here computes.
+pub(super) fn embedding_settings(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
+    let Some(folder) = source.path().parent() else { return Ok(None) };
+    let file = folder.join("modules.json");
+    if source.format() != SourceFormat::HuggingFace || !file.exists() {
+        return Ok(None);
+    }
+    let modules: Vec<Map<String, Value>> = read(&file)?;
+    let mut settings = EmbeddingSettings::default();
+    for module in &modules {
+        let text = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default();
+        // The kind is a class of Python's, in some package.
+        match text("type").rsplit('.').next().unwrap_or_default() {
+            "Transformer" => {}
+            "Pooling" => settings.pooling = read_pooling(folder, text("path"))?,
+            "Normalize" => settings.normalize = true,
+            _ => {
+                let expected = "Transformer, Pooling or Normalize";
+                return Err(unsupported(&file, "type", text("type"), expected));
+            }
+        }
+    }
+    read_texts(folder, &mut settings)?;
+    Ok(Some(settings))
+}
+
+/// Reads how texts are prepared.
+fn read_texts(folder: &Path, settings: &mut EmbeddingSettings) -> Result<()> {
+    let file = folder.join("sentence_bert_config.json");
+    if file.exists() {
+        let fields: Map<String, Value> = read(&file)?;
+        settings.max_tokens = optional(&file, &fields, "max_seq_length", "a number")?;
+        if fields.get("do_lower_case") == Some(&Value::Bool(true)) {
+            return Err(unsupported(&file, "do_lower_case", "true", "false"));
+        }
+    }
+    let file = folder.join("config_sentence_transformers.json");
+    if file.exists() {
+        let fields: Map<String, Value> = read(&file)?;
+        let prompts = optional(&file, &fields, "prompts", "an object of strings")?;
+        settings.prompts = prompts.unwrap_or_default();
+        settings.default_prompt = optional(&file, &fields, "default_prompt_name", "a string")?;
+    }
+    Ok(())
+}
+
+fn read_pooling(folder: &Path, module: &str) -> Result<Pooling> {
+    let file = folder.join(module).join("config.json");
+    // A path of the file's must not lead out of the folder.
+    if Path::new(module).components().count() != 1 || module.starts_with('.') {
+        let file = folder.join("modules.json");
+        return Err(unsupported(&file, "path", module, "the name of a folder beside it"));
+    }
+    let fields: Map<String, Value> = read(&file)?;
+    if fields.get("include_prompt") == Some(&Value::Bool(false)) {
+        return Err(unsupported(&file, "include_prompt", "false", "true"));
+    }
+    let is_on = |name: &&str| fields.get(*name) == Some(&Value::Bool(true));
+    if let Some(other) = OTHERS.iter().find(|name| is_on(name)) {
+        return Err(unsupported(&file, other, "true", "false"));
+    }
+    if let Some(mode) = fields.get("pooling_mode") {
+        let known = POOLINGS.iter().find(|(_, name, _)| mode == name);
+        let expected = POOLINGS.map(|(_, name, _)| name).join(", ");
+        let found = known.map(|(.., pooling)| *pooling);
+        return found.ok_or_else(|| unsupported(&file, "pooling_mode", mode, &expected));
+    }
+    let on: Vec<_> = POOLINGS.iter().filter(|(switch, ..)| is_on(switch)).collect();
+    match on[..] {
+        [(.., pooling)] => Ok(*pooling),
+        _ => Err(unsupported(&file, "pooling_mode_*", format!("{} of them", on.len()), "one")),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
+    let text = input::read_text(file, MAX_SETTINGS)?;
+    serde_json::from_str(&text).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Error::malformed(
+            file,
+            place,
+            error.to_string(),
+            "JSON as sentence-transformers writes it",
+            AGAIN,
+        )
+    })
+}
+
+const AGAIN: &str = "correct the file, or get it again";
+
+fn optional<T: serde::de::DeserializeOwned>(
+    file: &Path,
+    fields: &Map<String, Value>,
+    name: &str,
+    expected: &str,
+) -> Result<Option<T>> {
+    let value = fields.get(name).cloned().unwrap_or_default();
+    let found = value.to_string();
+    let wrong = |_| Error::malformed(file, name, found, expected, AGAIN);
+    serde_json::from_value(value).map_err(wrong)
+}
+
+fn unsupported(file: &Path, name: &str, found: impl ToString, expected: &str) -> Error {
+    let remedy = "models with anything else are not supported";
+    Error::malformed(file, name, found.to_string(), expected, remedy)
+}
