@@ -9,8 +9,8 @@ use core::ops::Range;
 pub trait StateStore {
     /// Waits until state `index` of a sequence is in memory and returns its bytes, as many as the
     /// [`State`](super::State) needs by the plan, on a multiple of 16. They hold what they held
-    /// before, of a KV cache at `places`; what lies behind is forgotten, unless this is the state that
-    /// was asked for last.
+    /// before, of a KV cache at `places`; a store of one sequence may forget what lies behind, unless
+    /// this is the state that was asked for last.
     ///
     /// # Errors
     /// A state that is missing or can't be read back, or one before it that can't be written.
