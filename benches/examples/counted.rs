@@ -3,7 +3,7 @@
 
 use omex::dispatch;
 use omex_core::quant::{GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8};
-use omex_core::simd::{Attend, Kernels, KvHead, LANES, PanelDot, Query, Softmax};
+use omex_core::simd::{Attend, Kernels, KvHead, LANES, PanelDot, Query, Scaling, Softmax};
 use std::hint::black_box;
 
 /// Blocks a panel.
@@ -81,7 +81,7 @@ fn attend<T: Copy + 'static>(attend: Attend<T>, one: T, scales: &'static [f32]) 
         let head = KvHead { width: WIDTH, keys: &keys, values: &values, scales: (scales, scales) };
         let mut out = [0.0; WIDTH];
         let mut queries = [Query { query: &query, out: &mut out, softmax: Softmax::EMPTY }];
-        attend(black_box(&head), 0..POSITIONS, 0.125, &mut queries);
+        attend(black_box(&head), 0..POSITIONS, Scaling { scale: 0.125, cap: 0.0 }, &mut queries);
         black_box(queries[0].softmax.total());
     })
 }

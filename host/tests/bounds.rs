@@ -103,6 +103,7 @@ fn operations_by_position_take_all_tokens() {
             mask: Mask::Causal,
             reach: 0,
             distances: None,
+            cap: 0.0,
         };
         [Op::from(store), attend.into()]
     };
@@ -143,6 +144,7 @@ fn a_window_is_for_what_goes_before_a_token() {
             mask,
             reach,
             distances,
+            cap: 0.0,
         };
         [store.into(), attend.into()]
     };

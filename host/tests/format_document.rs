@@ -287,6 +287,7 @@ fn examples() -> Vec<Op> {
             mask: Mask::Causal,
             reach: 0,
             distances: None,
+            cap: 0.0,
         }
         .into(),
         Gated { activation: Activation::Silu, gate: a, up: b, output: c }.into(),

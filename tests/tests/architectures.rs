@@ -83,6 +83,11 @@ fn qwen3() {
 }
 
 #[test]
+fn gemma2() {
+    equals_the_reference(&require_shared!("golden/gemma2"), &BOTH);
+}
+
+#[test]
 fn gemma3() {
     equals_the_reference(&require_shared!("golden/gemma3_text"), &BOTH);
 }
@@ -150,6 +155,7 @@ fn images_and_streamed_weights_give_the_same_bits() {
         "mistral_sw",
         "qwen2",
         "qwen3",
+        "gemma2",
         "gemma3_text",
         "gpt2",
         "lfm2",
@@ -435,6 +441,7 @@ fn names_from_tensorflow_and_heads_that_nothing_reads_change_nothing() {
 fn what_an_architecture_does_not_compute_is_refused_by_name() {
     for (model, field, value) in [
         ("qwen2", "attn_logit_softcapping", 50.0.into()),
+        ("gemma2", "attn_logit_softcapping", "50".into()),
         ("qwen3", "hidden_act", "gelu".into()),
         ("gemma3_text", "use_bidirectional_attention", true.into()),
         ("gpt2", "scale_attn_by_inverse_layer_idx", true.into()),

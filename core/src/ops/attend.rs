@@ -9,7 +9,7 @@ use crate::error::{Fault, RunError};
 use crate::pass::Run;
 use crate::program::{Check, Dtype, MAX_HEAD_WIDTH, Per, Program};
 use crate::rows::{TaskRows, share_rows};
-use crate::simd::{Kernels, MAX_QUERIES, Query, Softmax};
+use crate::simd::{Kernels, MAX_QUERIES, Query, Scaling, Softmax};
 use crate::state::State;
 use crate::state::kv::{Cache, Window};
 use core::ops::Range;
@@ -62,18 +62,23 @@ pub struct Attend<F: Form = Numbers> {
     /// query][32]`, once a pass (T5, arXiv:1910.10683; see `core/src/ops/distances.rs`).
     #[serde(default)]
     pub distances: Option<F::Value>,
+    /// What scores stay below once they are multiplied: cap · tanh(score / cap) (Gemma 2,
+    /// arXiv:2408.00118); 0 for no bound.
+    #[serde(default)]
+    pub cap: f32,
 }
 
 operands!(Attend {
     state state, read query, maybe_read angles, maybe_read distances, write output;
-    scale, pairing, mask, reach
+    scale, pairing, mask, reach, cap
 });
 
 impl Operation for Attend {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
         check.tokens(&[self.query, self.output])?;
         check.equal(self.query.width, self.output.width)?;
-        check.that(self.scale.is_finite())?;
+        check.that(self.scale.is_finite() && self.cap.is_finite() && self.cap >= 0.0)?;
+        check.that(cfg!(feature = "float") || self.cap == 0.0)?;
         let rotated = self.angles.map_or(0, |angles| angles.width);
         check.that(rotated.is_multiple_of(4))?;
         self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
@@ -116,7 +121,7 @@ impl Operation for Attend {
             let attention = Attention {
                 group,
                 width: width as usize,
-                scale: self.scale,
+                scale: Scaling { scale: self.scale, cap: self.cap },
                 query,
                 angles: self.angles.map(|_| angles),
                 pairing: self.pairing,
@@ -177,7 +182,7 @@ impl Attend {
 struct Shown<'c> {
     cache: &'c Cache<'c>,
     kernels: &'c Kernels,
-    scale: f32,
+    scale: Scaling,
 }
 
 impl Shown<'_> {
@@ -201,7 +206,7 @@ struct Attention<'i> {
     group: usize,
     /// Width of a head.
     width: usize,
-    scale: f32,
+    scale: Scaling,
     query: Columns<'i>,
     /// RoPE's angles; the second half turns a query for the sinks.
     angles: Option<Columns<'i>>,

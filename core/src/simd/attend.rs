@@ -6,7 +6,7 @@
 //! same order everywhere.
 
 use super::lanes::{KvNumber, LANES, Lanes};
-use crate::math::{exp, sum_lanes};
+use crate::math::{exp, sum_lanes, tanh};
 use core::ops::Range;
 
 /// The most queries that are shown a key while it is at hand.
@@ -64,10 +64,18 @@ impl Softmax {
     }
 }
 
-/// Shows the keys and values at some places of a cache to up to [`MAX_QUERIES`] queries; scores are
-/// multiplied with `scale`.
+/// What is done with scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// They are multiplied with it.
+    pub scale: f32,
+    /// They stay below it then: cap · tanh(score / cap); 0 for no bound.
+    pub cap: f32,
+}
+
+/// Shows the keys and values at some places of a cache to up to [`MAX_QUERIES`] queries.
 pub type Attend<T> =
-    fn(head: &KvHead<'_, T>, places: Range<usize>, scale: f32, queries: &mut [Query<'_>]);
+    fn(head: &KvHead<'_, T>, places: Range<usize>, scale: Scaling, queries: &mut [Query<'_>]);
 
 /// An [`Attend`] of any instruction set.
 ///
@@ -78,7 +86,7 @@ pub type Attend<T> =
 pub(super) unsafe fn attend<L: Lanes, T: KvNumber>(
     head: &KvHead<'_, T>,
     places: Range<usize>,
-    scale: f32,
+    scale: Scaling,
     queries: &mut [Query<'_>],
 ) {
     let (eights, rest) = queries.as_chunks_mut::<MAX_QUERIES>();
@@ -104,7 +112,7 @@ pub(super) unsafe fn attend<L: Lanes, T: KvNumber>(
 pub(super) unsafe fn attend_singly<L: Lanes, T: KvNumber>(
     head: &KvHead<'_, T>,
     places: Range<usize>,
-    scale: f32,
+    scale: Scaling,
     queries: &mut [Query<'_>],
 ) {
     for query in queries.as_chunks_mut::<1>().0 {
@@ -120,7 +128,7 @@ type Block = [[f32; LANES]; BLOCK / LANES];
 unsafe fn attend_tile<L: Lanes, T: KvNumber, const Q: usize>(
     head: &KvHead<'_, T>,
     places: Range<usize>,
-    scale: f32,
+    scale: Scaling,
     queries: &mut [Query<'_>; Q],
 ) {
     for first in (places.start / BLOCK * BLOCK..places.end).step_by(BLOCK) {
@@ -201,8 +209,15 @@ unsafe fn scores<L: Lanes, T: KvNumber, const Q: usize>(
 
 /// Turns scores into weights relative to the largest score so far; 0 where `mask` is.
 #[inline(always)]
-fn weigh(block: &mut Block, mask: &[f32; BLOCK], scale: f32, query: &mut Query<'_>) {
+fn weigh(block: &mut Block, mask: &[f32; BLOCK], scale: Scaling, query: &mut Query<'_>) {
     let block = block.as_flattened_mut();
+    let Scaling { mut scale, cap } = scale;
+    if cfg!(feature = "float") && cap > 0.0 {
+        for score in block.iter_mut() {
+            *score = cap * tanh(*score * scale / cap);
+        }
+        scale = 1.0;
+    }
     for (score, seen) in block.iter_mut().zip(mask) {
         *score = if *seen > 0.0 { *score * scale } else { f32::NEG_INFINITY };
     }

@@ -2,7 +2,7 @@
 
 use super::lanes::{KvNumber, Lanes};
 use super::tiles::{for_tiles, groups_of};
-use super::{Kernels, KvHead, LANES, Query, attend};
+use super::{Kernels, KvHead, LANES, Query, Scaling, attend};
 use crate::quant::{
     FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
@@ -352,7 +352,7 @@ impl Lanes for Ymm {
 fn attend<T: KvNumber>(
     head: &KvHead<'_, T>,
     places: Range<usize>,
-    scale: f32,
+    scale: Scaling,
     queries: &mut [Query<'_>],
 ) {
     // SAFETY: AVX2 and F16C are there.

@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: sixteen lanes are the rows of two panels, eight those of one.
 
 use super::lanes::KvNumber;
-use super::{Kernels, KvHead, Query, attend, avx2};
+use super::{Kernels, KvHead, Query, Scaling, attend, avx2};
 use crate::quant::{PANEL, QuantizedGroup, int4, int8};
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -287,7 +287,7 @@ fn int8_single<const C: usize>(
 fn attend<T: KvNumber>(
     head: &KvHead<'_, T>,
     places: Range<usize>,
-    scale: f32,
+    scale: Scaling,
     queries: &mut [Query<'_>],
 ) {
     // SAFETY: the instruction sets are there.

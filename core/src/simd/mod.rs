@@ -23,7 +23,7 @@ mod tiles;
 pub mod wasm;
 
 use crate::quant::{FloatGroup, PANEL, QuantizedGroup};
-pub use attend::{ATTENDED_AT_ONCE, Attend, KvHead, MAX_QUERIES, Query, Softmax};
+pub use attend::{ATTENDED_AT_ONCE, Attend, KvHead, MAX_QUERIES, Query, Scaling, Softmax};
 pub use lanes::LANES;
 pub use portable::PORTABLE;
 

@@ -5,7 +5,7 @@
 
 use super::lanes::{KvNumber, Lanes};
 use super::tiles::{for_tiles, groups_of};
-use super::{Kernels, KvHead, LANES, Query, attend};
+use super::{Kernels, KvHead, LANES, Query, Scaling, attend};
 use crate::quant::{
     FloatGroup, GROUP, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
@@ -502,7 +502,7 @@ impl Lanes for Eight {
 fn attend<T: KvNumber>(
     head: &KvHead<'_, T>,
     places: Range<usize>,
-    scale: f32,
+    scale: Scaling,
     queries: &mut [Query<'_>],
 ) {
     // SAFETY: NEON is there.

@@ -6,7 +6,7 @@ use omex_core::quant::{
 };
 use omex_core::simd::{
     Attend, Kernels, KvHead, LANES, MAX_COLUMNS, MAX_PANELS, MAX_QUERIES, PORTABLE, PanelDot,
-    Query, Softmax,
+    Query, Scaling, Softmax,
 };
 
 /// Blocks a panel, odd and even.
@@ -260,8 +260,10 @@ fn shown_to<T: Copy>(
         softmax: Softmax::EMPTY,
     });
     let count = queries.len();
+    // Scores of wide heads are capped.
+    let scale = Scaling { scale: 0.25, cap: if head.width > 16 { 2.0 } else { 0.0 } };
     for places in shown {
-        attend(head, places.clone(), 0.25, &mut tile[..count]);
+        attend(head, places.clone(), scale, &mut tile[..count]);
     }
     let totals = tile.map(|query| query.softmax.total());
     (outs, totals)

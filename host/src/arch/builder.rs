@@ -104,6 +104,8 @@ pub(super) struct Attending<'n> {
     pub(super) reach: u32,
     /// What distances add to scores.
     pub(super) distances: Option<&'n str>,
+    /// What scores stay below; 0 for no bound.
+    pub(super) cap: f32,
 }
 
 /// Some values of the graph, by name.
@@ -322,7 +324,7 @@ impl Builder {
         of: Attending<'_>,
         output: &str,
     ) {
-        let Attending { angles, scale, mask, reach, distances } = of;
+        let Attending { angles, scale, mask, reach, distances, cap } = of;
         let (key, value) = (key.clone(), value.clone());
         self.push(Store { state: state.to_owned(), key, value });
         self.push(Attend {
@@ -335,6 +337,7 @@ impl Builder {
             mask,
             reach,
             distances: distances.map(all),
+            cap,
         });
     }
 

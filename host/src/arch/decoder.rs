@@ -1,7 +1,7 @@
 //! What decoders have in common: hyperparameters, and the usual parts of a block.
 
 use super::blueprint::{Blueprint, Order, Sizes};
-use super::builder::{Builder, FREQUENCIES, NormOf, Stored, all, stored};
+use super::builder::{Attending, Builder, FREQUENCIES, NormOf, Stored, all, stored};
 use super::config::Config;
 use super::rope::Rope;
 use crate::Result;
@@ -70,6 +70,8 @@ pub(super) struct Decoder {
     pub(super) embedding_scale: Option<f32>,
     /// What scores are multiplied with.
     pub(super) score_scale: f32,
+    /// What scores stay below; 0 for no bound.
+    pub(super) score_cap: f32,
     /// The order in which rows of queries and keys are stored.
     order: Order,
     /// What logits are multiplied with.
@@ -120,6 +122,7 @@ impl Decoder {
             rotated: defaults.rotated,
             embedding_scale: None,
             score_scale: 1.0 / (sizes.head_width as f32).sqrt(),
+            score_cap: 0.0,
             order: match config.interleaved {
                 true => Order::Interleaved(sizes.head_width),
                 false => Order::Plain,
@@ -339,7 +342,9 @@ impl Decoder {
         };
         let state = graph.cache(cache, kv_heads, width, window);
         let operands = [query, key, value];
-        graph.attention(&state, operands, angles, self.score_scale, "attended");
+        let (scale, cap) = (self.score_scale, self.score_cap);
+        let of = Attending { angles, scale, cap, ..Attending::default() };
+        graph.attention_of(&state, operands, of, "attended");
     }
 
     /// The usual attention, added to the residual stream.

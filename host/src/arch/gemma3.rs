@@ -44,17 +44,28 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     decoder.angles(&mut graph, ["angles", FREQUENCIES], &global, config)?;
     decoder.angles(&mut graph, ["local_angles", "rotary.local_frequencies"], &local, config)?;
     decoder.embed(&mut graph);
-    graph.layers(&windows, "model.layers", |graph, window| layer(&decoder, graph, *window, bias));
+    graph.layers(&windows, "model.layers", |graph, window| {
+        let angles = if *window == 0 { "angles" } else { "local_angles" };
+        let norms = Some(["self_attn.q_norm", "self_attn.k_norm"]);
+        layer(&decoder, graph, (angles, *window), norms, bias);
+    });
     Ok(decoder.finish("gemma3", graph))
 }
 
 /// One block: what a branch adds to the residual stream is normalized before it is added.
-fn layer(decoder: &Decoder, graph: &mut Builder, window: u32, bias: bool) {
-    let angles = if window == 0 { "angles" } else { "local_angles" };
+pub(super) fn layer(
+    decoder: &Decoder,
+    graph: &mut Builder,
+    (angles, window): (&str, u32),
+    head_norms: Option<[&str; 2]>,
+    bias: bool,
+) {
     let into_branch = ["residual", "normed"];
     decoder.norm(graph, "attention_norm", "input_layernorm", into_branch);
     decoder.project(graph, bias);
-    decoder.head_norms(graph, ["self_attn.q_norm", "self_attn.k_norm"]);
+    if let Some(names) = head_norms {
+        decoder.head_norms(graph, names);
+    }
     decoder.attend(graph, angles, window);
     let output = Stored { bias, ..stored("self_attn.o_proj") };
     graph.linear("attention.output", output, "attended", &all("branch"));

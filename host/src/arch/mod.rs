@@ -13,6 +13,7 @@ mod builder;
 mod config;
 mod decoder;
 mod encoder;
+mod gemma2;
 mod gemma3;
 mod gguf;
 mod gpt2;
@@ -76,6 +77,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint),
     Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
+    Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint),
     Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint),
     Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint),

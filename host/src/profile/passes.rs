@@ -13,7 +13,7 @@ use crate::{Error, Result, convert, dispatch};
 use omex_core::arena::Plan;
 use omex_core::engine::{Engine, Model, Wanted};
 use omex_core::program::Program;
-use omex_core::simd::{Attend, KvHead, LANES, Query, Softmax};
+use omex_core::simd::{Attend, KvHead, LANES, Query, Scaling, Softmax};
 use omex_core::state::kv::KvFormat;
 use omex_hal::{PageError, PageErrorKind, PageGeometry, Pager, Parallel};
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,7 @@ fn attention<T: Copy>(
         .map(|out| Query { query: &query, out, softmax: Softmax::EMPTY })
         .collect();
     let seconds = best(REPEATING, || {
-        attend(&head, 0..POSITIONS, 1.0, &mut shown);
+        attend(&head, 0..POSITIONS, Scaling { scale: 1.0, cap: 0.0 }, &mut shown);
         Ok(())
     });
     seconds.unwrap_or(0.0) / (POSITIONS * queries) as f64

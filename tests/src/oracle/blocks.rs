@@ -144,6 +144,7 @@ impl Maker<'_> {
             mask,
             reach,
             distances,
+            cap: self.random.pick(&[0.0, 0.0, 1.5]),
         };
         self.push(attend.clone());
         self.add_to(residual, &attended, [kv * group * head, width]);

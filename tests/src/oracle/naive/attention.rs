@@ -88,7 +88,9 @@ impl Naive<'_> {
                 let pairs = query[own..own + width].iter().zip(&past[*at][0][shared..]);
                 let added =
                     distances.as_ref().map_or(0.0, |d| d[head * DISTANCES + class(token, *at)]);
-                op.scale * pairs.map(|(q, k)| q * k).sum::<f32>() + added
+                let score = op.scale * pairs.map(|(q, k)| q * k).sum::<f32>();
+                let capped = op.cap * (score / op.cap).tanh();
+                (if op.cap == 0.0 { score } else { capped }) + added
             };
             let scores: Vec<f32> = seen.iter().map(score).collect();
             let weights = softmax(&scores);

@@ -1,0 +1,56 @@
+//! Gemma 2: every other layer is local, scores and logits are capped (arXiv:2408.00118).
+
+use super::blueprint::Blueprint;
+use super::builder::FREQUENCIES;
+use super::config::Config;
+use super::decoder::{Decoder, Defaults, LLAMA};
+use super::gemma3;
+use super::rope::Rope;
+use crate::Result;
+
+/// Those of transformers' `Gemma2Config`.
+const DEFAULTS: Defaults = Defaults {
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    layers: 26,
+    heads: 8,
+    kv_heads: Some(4),
+    head_width: Some(256),
+    vocab_size: 256_000,
+    context_length: 8192,
+    tied_embeddings: true,
+    bos: Some(2),
+    eos: Some(1),
+    ..LLAMA
+};
+
+pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
+    config.one_of("hidden_activation", &["gelu_pytorch_tanh"])?;
+    let bias = config.boolean("attention_bias", false)?;
+    let mut decoder = Decoder::read(config, &DEFAULTS)?;
+    let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
+    decoder.score_scale = 1.0 / (scalar as f32).sqrt();
+    decoder.score_cap = cap(config, "attn_logit_softcapping", 50.0)?.unwrap_or(0.0) as f32;
+    decoder.logit_cap = cap(config, "final_logit_softcapping", 30.0)?;
+    decoder.embedding_scale = Some((decoder.sizes.hidden as f32).sqrt());
+    // The norms' weights are stored less 1.
+    decoder.norm_plus = 1.0;
+    let windows = decoder.windows(config, Some(4096), |layer| layer.is_multiple_of(2))?;
+    let mut graph = decoder.graph();
+    graph.values([("branch", decoder.sizes.hidden)]);
+    let rope = Rope::read(config, DEFAULTS.theta)?;
+    decoder.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
+    decoder.embed(&mut graph);
+    graph.layers(&windows, "model.layers", |graph, window| {
+        gemma3::layer(&decoder, graph, ("angles", *window), None, bias);
+    });
+    Ok(decoder.finish("gemma2", graph))
+}
+
+/// A bound, unless it is `null`.
+fn cap(config: &Config<'_>, name: &str, default: f64) -> Result<Option<f64>> {
+    match config.is_null(name) {
+        true => Ok(None),
+        false => Ok(Some(config.positive(name)?.unwrap_or(default))),
+    }
+}
