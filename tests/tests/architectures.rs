@@ -282,37 +282,41 @@ fn numbers64(list: &Value) -> Vec<u64> {
     list.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
 }
 
-/// Writes a model of BF16 tensors as a GGUF file, as llama.cpp's converter names things.
-fn write_gguf(architecture: &str, model: &Path, path: &Path) {
+/// A stored tensor: name, shape and bytes, of F32 or BF16.
+type Tensor = (String, Vec<u64>, Vec<u8>);
+
+/// Writes a GGUF file of an architecture as llama.cpp's converter names things.
+fn write_gguf(
+    architecture: &str,
+    config: &Value,
+    more: &[(&str, u32, [u8; 4])],
+    tensors: &[Tensor],
+    path: &Path,
+) {
     let string = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
-    let config = json(&model.join("config.json"));
     let mut keys = vec![[string("general.architecture"), vec![8, 0, 0, 0], string(architecture)]];
-    for (key, field, kind) in [
-        ("embedding_length", "hidden_size", 4u32),
-        ("feed_forward_length", "intermediate_size", 4),
-        ("block_count", "num_hidden_layers", 4),
-        ("attention.head_count", "num_attention_heads", 4),
-        ("attention.head_count_kv", "num_key_value_heads", 4),
-        ("attention.key_length", "head_dim", 4),
-        ("context_length", "max_position_embeddings", 4),
-        ("attention.layer_norm_rms_epsilon", "rms_norm_eps", 6),
-        ("rope.freq_base", "rope_theta", 6),
-    ] {
+    let mut key = |key: &str, kind: u32, bytes: &[u8]| {
+        let key = string(&format!("{architecture}.{key}"));
+        keys.push([key, kind.to_le_bytes().to_vec(), bytes.to_vec()]);
+    };
+    for (name, field, kind) in GGUF_KEYS {
         let Some(value) = config[field].as_f64() else { continue };
         let bytes =
             if kind == 4 { (value as u32).to_le_bytes() } else { (value as f32).to_le_bytes() };
-        let key = string(&format!("{architecture}.{key}"));
-        keys.push([key, kind.to_le_bytes().to_vec(), bytes.to_vec()]);
+        key(name, kind, &bytes);
     }
-    let tensors = tensors(&model.join("model.safetensors"));
+    for (name, kind, bytes) in more {
+        // A boolean is one byte.
+        key(name, *kind, if *kind == 7 { &bytes[..1] } else { bytes });
+    }
     let counts = [tensors.len() as u64, keys.len() as u64].map(u64::to_le_bytes).concat();
     let mut file = [b"GGUF", &3u32.to_le_bytes()[..], &counts, &keys.concat().concat()].concat();
     let mut data: Vec<u8> = vec![];
-    for (name, shape, bytes) in &tensors {
-        file.extend(string(&gguf_name(name)));
+    for (name, shape, bytes) in tensors {
+        file.extend(string(&gguf_name(architecture, name)));
         file.extend((shape.len() as u32).to_le_bytes());
         file.extend(shape.iter().rev().flat_map(|side| side.to_le_bytes()));
-        file.extend(30u32.to_le_bytes());
+        file.extend(if is_half(shape, bytes) { 30u32 } else { 0 }.to_le_bytes());
         file.extend((data.len() as u64).to_le_bytes());
         data.extend(bytes);
         data.resize(data.len().next_multiple_of(32), 0);
@@ -321,14 +325,75 @@ fn write_gguf(architecture: &str, model: &Path, path: &Path) {
     std::fs::write(path, [file, data].concat()).unwrap();
 }
 
-fn gguf_name(name: &str) -> String {
+/// Keys behind the architecture's name, Hugging Face's fields, and types: 4 a u32, 6 an f32.
+const GGUF_KEYS: [(&str, &str, u32); 25] = [
+    ("embedding_length", "hidden_size", 4),
+    ("feed_forward_length", "intermediate_size", 4),
+    ("block_count", "num_hidden_layers", 4),
+    ("attention.head_count", "num_attention_heads", 4),
+    ("attention.head_count_kv", "num_key_value_heads", 4),
+    ("attention.key_length", "head_dim", 4),
+    ("context_length", "max_position_embeddings", 4),
+    ("attention.layer_norm_rms_epsilon", "rms_norm_eps", 6),
+    ("attention.layer_norm_epsilon", "layer_norm_eps", 6),
+    ("attention.layer_norm_epsilon", "layer_norm_epsilon", 6),
+    ("attention.layer_norm_epsilon", "norm_epsilon", 6),
+    ("rope.freq_base", "rope_theta", 6),
+    ("attention.sliding_window", "sliding_window", 4),
+    ("attn_logit_softcapping", "attn_logit_softcapping", 6),
+    ("final_logit_softcapping", "final_logit_softcapping", 6),
+    ("attention.scale", "attention_multiplier", 6),
+    ("embedding_scale", "embedding_multiplier", 6),
+    ("residual_scale", "residual_multiplier", 6),
+    ("logit_scale", "logits_scaling", 6),
+    ("embedding_length", "n_embd", 4),
+    ("feed_forward_length", "n_inner", 4),
+    ("block_count", "n_layer", 4),
+    ("attention.head_count", "n_head", 4),
+    ("context_length", "n_positions", 4),
+    ("rope.scaling.original_context_length", "original_max_position_embeddings", 4),
+];
+
+fn is_half(shape: &[u64], bytes: &[u8]) -> bool {
+    bytes.len() as u64 == 2 * shape.iter().product::<u64>()
+}
+
+fn gguf_name(architecture: &str, name: &str) -> String {
+    let behind = matches!(architecture, "gemma2" | "gemma3" | "olmo2");
     let pairs = [
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("model.layers", "blk"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_attention_layernorm", if behind { "post_attention_norm" } else { "ffn_norm" }),
         ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
+        ("model.embed_tokens", "token_embd"),
+        ("gpt_neox.embed_in", "token_embd"),
+        ("transformer.wte", "token_embd"),
+        ("transformer.wpe", "position_embd"),
+        ("model.norm", "output_norm"),
+        ("model.final_layernorm", "output_norm"),
+        ("gpt_neox.final_layer_norm", "output_norm"),
+        ("transformer.ln_f", "output_norm"),
+        ("lm_head", "output"),
+        ("embed_out", "output"),
+        ("model.layers", "blk"),
+        ("gpt_neox.layers", "blk"),
+        ("transformer.h", "blk"),
+        ("ln_1", "attn_norm"),
+        ("ln_2", "ffn_norm"),
+        ("attention.query_key_value", "attn_qkv"),
+        ("self_attn.qkv_proj", "attn_qkv"),
+        ("attn.c_attn", "attn_qkv"),
+        ("attention.dense", "attn_output"),
+        ("self_attn.dense", "attn_output"),
+        ("attn.c_proj", "attn_output"),
         ("self_attn.o_proj", "attn_output"),
+        ("mlp.dense_h_to_4h", "ffn_up"),
+        ("mlp.dense_4h_to_h", "ffn_down"),
+        ("mlp.fc1", "ffn_up"),
+        ("mlp.fc2", "ffn_down"),
+        ("mlp.c_fc", "ffn_up"),
+        ("mlp.c_proj", "ffn_down"),
+        ("mlp.gate_up_proj", "ffn_up"),
         ("self_attn.", "attn_"),
         ("mlp.", "ffn_"),
         ("_proj", ""),
@@ -336,14 +401,116 @@ fn gguf_name(name: &str) -> String {
     pairs.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
 }
 
+/// What llama.cpp's converter makes of a tensor: Llamas' queries and keys are stored for a RoPE that turns
+/// neighbours, Gemmas' norms with the 1 that is added, GPT-2's matrices by rows, and GPT-NeoX's queries,
+/// keys and values one below the other.
+fn converted(architecture: &str, config: &Value, (name, shape, bytes): Tensor) -> Tensor {
+    let part = |part: &str| name.contains(part);
+    let wide = bytes.len() / shape[0] as usize;
+    let row = |row: usize| bytes[row * wide..(row + 1) * wide].to_vec();
+    let rows = |from: &dyn Fn(usize) -> usize| {
+        (0..shape[0] as usize).flat_map(|to| row(from(to))).collect::<Vec<_>>()
+    };
+    let of = |field: &str| config[field].as_u64().unwrap_or(1) as usize;
+    let width = of("hidden_size") / of("num_attention_heads");
+    match architecture {
+        "granite" | "smollm3" | "llama" if part("q_proj") || part("k_proj") => {
+            let halves = |to: usize| to - to % width + to % width / 2 + to % 2 * (width / 2);
+            let bytes = rows(&halves);
+            (name, shape, bytes)
+        }
+        "gemma2" | "gemma3" if part("norm") => {
+            let numbers = match is_half(&shape, &bytes) {
+                true => bytes.as_chunks::<2>().0.iter().map(|x| [0, 0, x[0], x[1]]).collect(),
+                false => bytes.as_chunks::<4>().0.to_vec(),
+            };
+            let plus = numbers.iter().flat_map(|x| (f32::from_le_bytes(*x) + 1.0).to_le_bytes());
+            (name, shape, plus.collect())
+        }
+        "gpt2" if shape.len() == 2 && part(".c_") => {
+            let [rows, columns] = [shape[0] as usize, shape[1] as usize];
+            let number = |i: usize| &bytes[4 * (i % rows * columns + i / rows)..][..4];
+            let bytes = (0..rows * columns).flat_map(number).copied().collect();
+            (name, vec![shape[1], shape[0]], bytes)
+        }
+        "gptneox" if part("query_key_value") => {
+            let heads = of("num_attention_heads");
+            let by_head = |to: usize| {
+                let (of, head) = (to / (heads * width), to / width % heads);
+                (3 * head + of) * width + to % width
+            };
+            let bytes = rows(&by_head);
+            (name, shape, bytes)
+        }
+        _ => (name, shape, bytes),
+    }
+}
+
+fn write_safetensors(path: &Path, tensors: &[Tensor]) {
+    let (mut header, mut data) = (serde_json::Map::new(), vec![]);
+    for (name, shape, bytes) in tensors {
+        let dtype = if is_half(shape, bytes) { "BF16" } else { "F32" };
+        let span = [data.len(), data.len() + bytes.len()];
+        let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": span });
+        header.insert(name.clone(), entry);
+        data.extend(bytes);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let length = (header.len() as u64).to_le_bytes();
+    std::fs::write(path, [&length[..], &header, &data].concat()).unwrap();
+}
+
+/// The same model from a GGUF file becomes the same package.
+fn equals_its_gguf(
+    golden: &Path,
+    architecture: &str,
+    more: &[(&str, u32, [u8; 4])],
+    fields: Value,
+) {
+    let mut config = json(&golden.join("config.json"));
+    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let folder = with_config(golden, "config.json");
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    // Norms of each head have another shape there.
+    let of_heads = |(name, ..): &Tensor| name.contains("layernorm.norms");
+    let mut stored = tensors(&golden.join("model.safetensors"));
+    stored.retain(|tensor| !of_heads(tensor));
+    write_safetensors(&folder.path().join("model.safetensors"), &stored);
+    let stored: Vec<_> = stored.into_iter().map(|t| converted(architecture, &config, t)).collect();
+    let path = folder.path().join("model.gguf");
+    write_gguf(architecture, &config, more, &stored, &path);
+    become_one(folder.path(), &path);
+}
+
 #[test]
-fn qwens_from_gguf_have_the_same_weights() {
-    for name in ["qwen2", "qwen3"] {
-        let model = require_shared!(&format!("golden/{name}"));
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.gguf");
-        write_gguf(name, &model, &path);
-        become_one(&model, &path);
+fn models_from_gguf_have_the_same_weights() {
+    let rotated = |width: u32| ("rope.dimension_count", 4, width.to_le_bytes());
+    let parallel = |is: bool| ("use_parallel_residual", 7, [is.into(), 0, 0, 0]);
+    let none = || serde_json::json!({});
+    for (golden, architecture, more, fields) in [
+        ("qwen2", "qwen2", vec![], none()),
+        ("qwen3", "qwen3", vec![], none()),
+        ("llama_untied", "llama", vec![rotated(8)], none()),
+        // llama.cpp knows these fields by the number of layers.
+        ("gemma2", "gemma2", vec![], serde_json::json!({ "query_pre_attn_scalar": 32 })),
+        ("gemma3_text", "gemma3", vec![], serde_json::json!({ "sliding_window_pattern": 6 })),
+        ("phi3", "phi3", vec![rotated(16)], none()),
+        ("smollm3", "smollm3", vec![rotated(16)], none()),
+        ("granite", "granite", vec![rotated(16)], none()),
+        ("olmo2", "olmo2", vec![], none()),
+        ("starcoder2", "starcoder2", vec![], none()),
+        ("phi", "phi2", vec![rotated(8)], none()),
+        (
+            "stablelm",
+            "stablelm",
+            vec![rotated(8), parallel(true)],
+            serde_json::json!({ "qk_layernorm": false }),
+        ),
+        ("gpt_neox", "gptneox", vec![rotated(8), parallel(false)], none()),
+        ("gpt2", "gpt2", vec![("feed_forward_length", 4, 256u32.to_le_bytes())], none()),
+    ] {
+        println!("{golden}");
+        equals_its_gguf(&require_shared!(&format!("golden/{golden}")), architecture, &more, fields);
     }
 }
 

@@ -200,6 +200,20 @@ impl Blueprint {
         Ok(())
     }
 
+    /// Takes stored tensors as converters to GGUF leave them: rows in the order of use, and what is to be
+    /// added to them added.
+    pub(super) fn as_converted(&mut self) {
+        for plan in self.files.iter_mut().flatten() {
+            let Data::Stored(sources) = &mut plan.data else { continue };
+            for source in sources {
+                source.plus = 0.0;
+                if !matches!(source.order, Order::Interleaved(_)) {
+                    source.order = Order::Plain;
+                }
+            }
+        }
+    }
+
     /// Checks that a container has the tensors that this model is made of, and no others.
     pub(super) fn check(&self, container: &dyn Container) -> Result<()> {
         let sources = || self.tensors().flat_map(TensorPlan::sources);

@@ -232,8 +232,8 @@ impl Decoder {
         config: &Config<'_>,
     ) -> Result<()> {
         let part = rope.part(self.rotated, config)?;
-        // Rounded as transformers does.
-        let width = (f64::from(self.sizes.head_width) * part) as u32;
+        // Rounded down as transformers does, but for what dividing by the width may have left.
+        let width = (f64::from(self.sizes.head_width) * part + 1e-9) as u32;
         if width < 2 || !width.is_multiple_of(2) {
             let expected = "a part of a head that is a number of pairs";
             return Err(config.bad("partial_rotary_factor", &part.into(), expected));

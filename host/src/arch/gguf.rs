@@ -14,57 +14,163 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 const EMBEDDING: &str = "token_embd.weight";
 const OUTPUT: &str = "output.weight";
 
-/// Hugging Face's fields, the keys behind the architecture's name that hold them, and whether they
-/// must be there.
-const FIELDS: [(&str, &str, bool); 12] = [
-    ("hidden_size", "embedding_length", true),
-    ("intermediate_size", "feed_forward_length", true),
-    ("num_hidden_layers", "block_count", true),
-    ("num_attention_heads", "attention.head_count", true),
-    ("num_key_value_heads", "attention.head_count_kv", false),
-    ("head_dim", "attention.key_length", false),
-    ("max_position_embeddings", "context_length", true),
-    ("rms_norm_eps", "attention.layer_norm_rms_epsilon", true),
-    ("rope_theta", "rope.freq_base", false),
-    ("sliding_window", "attention.sliding_window", false),
-    ("num_local_experts", "expert_count", false),
-    ("final_logit_softcapping", "final_logit_softcapping", false),
+/// LongRoPE's factors, for short texts and for long ones.
+const LONG_ROPE: [(&str, &str); 2] =
+    [("short_factor", "rope_factors_short.weight"), ("long_factor", "rope_factors_long.weight")];
+
+/// What an architecture's files hold besides what all do.
+struct Kind {
+    /// `general.architecture`.
+    name: &'static str,
+    /// Fields that must be there, with their keys.
+    fields: &'static [(&'static str, &'static str)],
+    /// Hugging Face's name of what norms add.
+    epsilon: (&'static str, &'static str),
+    /// The field that says whether there are biases, which files show by having them.
+    bias: Option<&'static str>,
+    /// Queries and keys are stored for a RoPE that turns neighbours.
+    interleaved: bool,
+    /// RoPE may turn a part of each head.
+    partial: bool,
+    /// Norms behind branches have names of their own.
+    norms_behind: bool,
+}
+
+const RMS: (&str, &str) = ("rms_norm_eps", "attention.layer_norm_rms_epsilon");
+const PLAIN: Kind = Kind {
+    name: "",
+    fields: &SIZES,
+    epsilon: RMS,
+    bias: None,
+    interleaved: false,
+    partial: false,
+    norms_behind: false,
+};
+const LAYER_NORM: Kind =
+    Kind { epsilon: ("layer_norm_eps", "attention.layer_norm_epsilon"), ..PLAIN };
+
+const KINDS: [Kind; 14] = [
+    Kind { name: "llama", bias: Some("attention_bias"), interleaved: true, ..PLAIN },
+    Kind { name: "qwen2", ..PLAIN },
+    Kind { name: "qwen3", bias: Some("attention_bias"), ..PLAIN },
+    Kind { name: "gemma2", norms_behind: true, ..PLAIN },
+    Kind { name: "gemma3", norms_behind: true, ..PLAIN },
+    Kind { name: "phi3", partial: true, ..PLAIN },
+    Kind { name: "smollm3", interleaved: true, ..PLAIN },
+    Kind { name: "granite", interleaved: true, ..PLAIN },
+    Kind { name: "olmo2", norms_behind: true, ..PLAIN },
+    Kind {
+        name: "starcoder2",
+        epsilon: ("norm_epsilon", LAYER_NORM.epsilon.1),
+        bias: Some("use_bias"),
+        ..LAYER_NORM
+    },
+    Kind { name: "phi2", partial: true, ..LAYER_NORM },
+    Kind { name: "stablelm", bias: Some("use_qkv_bias"), partial: true, ..LAYER_NORM },
+    Kind { name: "gptneox", bias: Some("attention_bias"), partial: true, ..LAYER_NORM },
+    Kind {
+        name: "gpt2",
+        fields: &GPT2_SIZES,
+        epsilon: ("layer_norm_epsilon", LAYER_NORM.epsilon.1),
+        ..LAYER_NORM
+    },
+];
+const SIZES: [(&str, &str); 5] = [
+    ("hidden_size", "embedding_length"),
+    ("intermediate_size", "feed_forward_length"),
+    ("num_hidden_layers", "block_count"),
+    ("num_attention_heads", "attention.head_count"),
+    ("max_position_embeddings", "context_length"),
+];
+const GPT2_SIZES: [(&str, &str); 5] = [
+    ("n_embd", "embedding_length"),
+    ("n_inner", "feed_forward_length"),
+    ("n_layer", "block_count"),
+    ("n_head", "attention.head_count"),
+    ("n_positions", "context_length"),
 ];
 
-/// Hugging Face's tensors, and what GGUF calls them.
-const TENSORS: [(&str, &str); 3] = [
-    ("model.embed_tokens.weight", EMBEDDING),
-    ("model.norm.weight", "output_norm.weight"),
-    ("lm_head.weight", OUTPUT),
+/// Fields that need not be there, with their keys.
+const OPTIONAL: [(&str, &str); 14] = [
+    ("num_key_value_heads", "attention.head_count_kv"),
+    ("head_dim", "attention.key_length"),
+    ("rope_theta", "rope.freq_base"),
+    ("rope_local_base_freq", "rope.freq_base_swa"),
+    ("sliding_window", "attention.sliding_window"),
+    ("num_local_experts", "expert_count"),
+    ("attn_logit_softcapping", "attn_logit_softcapping"),
+    ("final_logit_softcapping", "final_logit_softcapping"),
+    ("use_parallel_residual", "use_parallel_residual"),
+    ("attention_multiplier", "attention.scale"),
+    ("embedding_multiplier", "embedding_scale"),
+    ("residual_multiplier", "residual_scale"),
+    ("logits_scaling", "logit_scale"),
+    ("original_max_position_embeddings", "rope.scaling.original_context_length"),
 ];
+
+/// Hugging Face's tensors, and what GGUF calls them, without `.weight` and `.bias`.
+const TENSORS: [(&str, &str); 10] = [
+    ("model.embed_tokens", "token_embd"),
+    ("model.norm", "output_norm"),
+    ("model.final_layernorm", "output_norm"),
+    ("lm_head", "output"),
+    ("gpt_neox.embed_in", "token_embd"),
+    ("gpt_neox.final_layer_norm", "output_norm"),
+    ("embed_out", "output"),
+    ("transformer.wte", "token_embd"),
+    ("transformer.wpe", "position_embd"),
+    ("transformer.ln_f", "output_norm"),
+];
+
+/// What names of layers' tensors begin with.
+const LAYERS: [&str; 3] = ["model.layers.", "gpt_neox.layers.", "transformer.h."];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 11] = [
+const LAYER_TENSORS: [(&str, &str); 28] = [
     ("input_layernorm", "attn_norm"),
+    ("ln_1", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
     ("self_attn.v_proj", "attn_v"),
+    ("self_attn.qkv_proj", "attn_qkv"),
+    ("attention.query_key_value", "attn_qkv"),
+    ("attn.c_attn", "attn_qkv"),
     ("self_attn.o_proj", "attn_output"),
+    ("self_attn.dense", "attn_output"),
+    ("attention.dense", "attn_output"),
+    ("attn.c_proj", "attn_output"),
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
     ("post_attention_layernorm", "ffn_norm"),
+    ("pre_feedforward_layernorm", "ffn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+    ("ln_2", "ffn_norm"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
+    ("mlp.gate_up_proj", "ffn_up"),
+    ("mlp.fc1", "ffn_up"),
+    ("mlp.c_fc", "ffn_up"),
+    ("mlp.dense_h_to_4h", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
+    ("mlp.fc2", "ffn_down"),
+    ("mlp.c_proj", "ffn_down"),
+    ("mlp.dense_4h_to_h", "ffn_down"),
 ];
 
 /// The blueprint of a GGUF file.
 pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     let keys = Keys { container, path: container.path() };
-    let (config, name) = keys.config()?;
-    let architecture = ARCHITECTURES.iter().find(|a| a.gguf == Some(name.as_str()));
-    let architecture = architecture.ok_or_else(|| {
-        unknown(&config, "general.architecture", &name.as_str().into(), |a| a.gguf)
-    })?;
-    let mut blueprint = draw(architecture, &config)?;
-    blueprint.derived.push(ROPE_FACTORS);
+    let name = keys.architecture()?;
+    let architecture = ARCHITECTURES.iter().find(|a| a.gguf == Some(name));
+    let kind = KINDS.iter().find(|kind| kind.name == name);
+    let Some((architecture, kind)) = architecture.zip(kind) else {
+        return Err(unknown(&keys.raw(), "general.architecture", &name.into(), |a| a.gguf));
+    };
+    let mut blueprint = draw(architecture, &keys.config(kind)?)?;
+    blueprint.derived.extend([ROPE_FACTORS, LONG_ROPE[0].1, LONG_ROPE[1].1]);
+    blueprint.as_converted();
     blueprint.rename(|name| {
-        stored_name(name).ok_or_else(|| {
+        stored_name(name, kind).ok_or_else(|| {
             let (found, expected) = ("a tensor without a name in GGUF", "one that it has");
             let remedy = "convert the original model";
             Error::malformed(container.path(), name, found, expected, remedy)
@@ -80,34 +186,40 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// The hyperparameters under Hugging Face's names, and the architecture's name.
-    fn config(&self) -> Result<(Config<'a>, String)> {
+    /// The architecture's name.
+    fn architecture(&self) -> Result<&'a str> {
         let key = "general.architecture";
+        let architecture = self.container.config().get(key).ok_or_else(|| self.missing(key))?;
+        Ok(architecture.as_str().unwrap_or_default())
+    }
+
+    /// The hyperparameters under Hugging Face's names.
+    fn config(&self, kind: &Kind) -> Result<Config<'a>> {
         let metadata = self.container.config();
-        let architecture = metadata.get(key).ok_or_else(|| self.missing(key))?;
-        let architecture = architecture.as_str().unwrap_or_default().to_owned();
         let (mut fields, mut names) = (Fields::new(), Names::new());
-        for (name, key, required) in FIELDS {
-            let key = format!("{architecture}.{key}");
+        let required = kind.fields.iter().chain([&kind.epsilon]).map(|pair| (pair, true));
+        for (&(name, key), required) in required.chain(OPTIONAL.iter().map(|pair| (pair, false))) {
+            let key = format!("{}.{key}", kind.name);
             match metadata.get(&key) {
                 Some(value) => _ = fields.insert(name.to_owned(), value.clone()),
-                // An architecture that is not known is better named than its keys.
-                None if required && known(&architecture) => return Err(self.missing(&key)),
+                None if required => return Err(self.missing(&key)),
                 None => {}
             }
             names.insert(name, key);
         }
-        if known(&architecture) {
-            self.add_tokens(&mut fields)?;
-            self.add_scaling(&architecture, &mut fields, &mut names)?;
-            self.add_vocabulary(&architecture, &mut fields)?;
+        self.add_tokens(&mut fields)?;
+        self.add_scaling(kind.name, &mut fields, &mut names)?;
+        self.add_vocabulary(kind.name, &mut fields)?;
+        if let Some(name) = kind.bias {
+            let biased = |part: &str| self.container.tensor(&format!("blk.0.{part}.bias"));
+            let there = biased("attn_q").or(biased("attn_qkv")).is_some();
+            fields.insert(name.to_owned(), there.into());
         }
         let mut config = Config::renamed(self.path, fields, names);
-        self.check_widths(&architecture, &config)?;
-        config.rope_factors = self.rope_factors()?;
-        // Converters reorder the queries and keys of Llamas only.
-        config.interleaved = architecture == "llama";
-        Ok((config, architecture))
+        config = self.with_widths(kind, config)?;
+        config.rope_factors = self.rope_factors(ROPE_FACTORS)?;
+        config.interleaved = kind.interleaved;
+        Ok(config)
     }
 
     /// The metadata as they are.
@@ -144,6 +256,16 @@ impl<'a> Keys<'a> {
             // As older converters named it.
             None => raw.number(&named("scale_linear"))?,
         };
+        if let Some(short) = self.rope_factors(LONG_ROPE[0].1)? {
+            let long = self.rope_factors(LONG_ROPE[1].1)?;
+            let attention_factor = raw.number(&named("scaling.attn_factor"))?;
+            let scaling = json!({
+                "rope_type": "longrope", "short_factor": short, "long_factor": long,
+                "attention_factor": attention_factor,
+            });
+            fields.insert("rope_scaling".into(), scaling);
+            return Ok(());
+        }
         // llama.cpp takes 0 for "no factor", and a factor without a type for a linear one.
         let default = Value::from("linear");
         let found = raw.get(&kind).unwrap_or(&default);
@@ -154,7 +276,16 @@ impl<'a> Keys<'a> {
                 fields.insert("rope_scaling".into(), scaling);
                 names.insert("rope_scaling.factor", named("scaling.factor"));
             }
-            _ => return Err(raw.unsupported(&kind, found, "none or linear")),
+            (Some("yarn"), Some(factor)) => {
+                let original = raw.integer(&named("scaling.original_context_length"))?;
+                let scaling = json!({
+                    "rope_type": "yarn", "factor": factor,
+                    "original_max_position_embeddings": original,
+                });
+                fields.insert("rope_scaling".into(), scaling);
+                names.insert("rope_scaling.factor", named("scaling.factor"));
+            }
+            _ => return Err(raw.unsupported(&kind, found, "none, linear or yarn")),
         }
         Ok(())
     }
@@ -184,32 +315,52 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// Refuses values of another width than keys, and RoPE on a part of a head.
-    fn check_widths(&self, architecture: &str, config: &Config<'_>) -> Result<()> {
-        let (hidden, heads) =
-            (config.integer("hidden_size")?, config.integer("num_attention_heads")?);
-        let divided = hidden.zip(heads).and_then(|(hidden, heads)| hidden.checked_div(heads));
-        let Some(width) = config.integer("head_dim")?.or(divided) else { return Ok(()) };
-        for key in ["attention.value_length", "rope.dimension_count"] {
-            let key = format!("{architecture}.{key}");
-            if let Some(other) = self.raw().integer(&key)?.filter(|&other| other != width) {
+    /// Checks that values are as wide as keys, and adds the fields that follow from a head's width.
+    fn with_widths(&self, kind: &Kind, config: Config<'a>) -> Result<Config<'a>> {
+        let [hidden, heads] = [kind.fields[0].0, kind.fields[3].0].map(|name| config.integer(name));
+        let divided = hidden?.zip(heads?).and_then(|(hidden, heads)| hidden.checked_div(heads));
+        let Some(width) = config.integer("head_dim")?.or(divided) else { return Ok(config) };
+        let of = |key| Ok::<_, Error>((format!("{}.{key}", kind.name), self.integer(kind, key)?));
+        let (key, values) = of("attention.value_length")?;
+        let (turned_key, turned) = of("rope.dimension_count")?;
+        let turned_key = Some(turned_key).filter(|_| !kind.partial);
+        for (key, other) in [(Some(key), values), (turned_key, turned)] {
+            if let Some((key, other)) = key.zip(other).filter(|(_, other)| *other != width) {
                 let expected = format!("{width}, the width of a head");
                 let remedy = "partial RoPE and values of another width are not supported";
                 return Err(Error::malformed(self.path, key, other.to_string(), expected, remedy));
             }
         }
-        Ok(())
+        // The largest Gemmas divide by the width that heads would have if they were as wide as hidden
+        // states together, as llama.cpp knows by their number of layers.
+        let layers = config.integer("num_hidden_layers")?;
+        let largest = matches!((kind.name, layers), ("gemma2", Some(46)) | ("gemma3", Some(62)));
+        Ok(config.with(|fields| {
+            if kind.name.starts_with("gemma") {
+                let scalar = divided.filter(|_| largest).unwrap_or(width);
+                fields.insert("query_pre_attn_scalar".into(), scalar.into());
+            }
+            if let Some(turned) = turned.filter(|_| kind.partial) {
+                let part = f64::from(turned) / f64::from(width.max(1));
+                fields.insert("partial_rotary_factor".into(), part.into());
+            }
+        }))
+    }
+
+    /// One of the architecture's keys.
+    fn integer(&self, kind: &Kind, key: &str) -> Result<Option<u32>> {
+        self.raw().integer(&format!("{}.{key}", kind.name))
     }
 
     /// The factors that a tensor holds.
-    fn rope_factors(&self) -> Result<Option<Vec<f64>>> {
-        let Some(info) = self.container.tensor(ROPE_FACTORS) else { return Ok(None) };
+    fn rope_factors(&self, name: &str) -> Result<Option<Vec<f64>>> {
+        let Some(info) = self.container.tensor(name) else { return Ok(None) };
         if info.rows != 1 {
             let (found, remedy) = (format!("{} rows", info.rows), "convert the model again");
-            return Err(Error::malformed(self.path, ROPE_FACTORS, found, "a vector", remedy));
+            return Err(Error::malformed(self.path, name, found, "a vector", remedy));
         }
         let mut factors = vec![0.0; info.columns as usize];
-        self.container.read_row(ROPE_FACTORS, 0, &mut factors)?;
+        self.container.read_row(name, 0, &mut factors)?;
         Ok(Some(factors.into_iter().map(f64::from).collect()))
     }
 
@@ -218,18 +369,16 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn known(architecture: &str) -> bool {
-    ARCHITECTURES.iter().any(|a| a.gguf == Some(architecture))
-}
-
 /// What GGUF calls a tensor.
-fn stored_name(name: &str) -> Option<String> {
-    let Some(rest) = name.strip_prefix("model.layers.") else {
-        let found = TENSORS.iter().find(|(theirs, _)| *theirs == name);
-        return found.map(|(_, ours)| (*ours).to_owned());
+fn stored_name(name: &str, kind: &Kind) -> Option<String> {
+    let (stem, end) = name.rsplit_once('.')?;
+    let Some(rest) = LAYERS.iter().find_map(|layers| stem.strip_prefix(layers)) else {
+        let (_, found) = TENSORS.iter().find(|(theirs, _)| *theirs == stem)?;
+        return Some(format!("{found}.{end}"));
     };
     let (layer, part) = rest.split_once('.')?;
-    let (part, kind) = part.rsplit_once('.')?;
-    let (_, part) = LAYER_TENSORS.iter().find(|(theirs, _)| *theirs == part)?;
-    Some(format!("blk.{layer}.{part}.{kind}"))
+    let (_, found) = LAYER_TENSORS.iter().find(|(theirs, _)| *theirs == part)?;
+    let behind = kind.norms_behind && part == "post_attention_layernorm";
+    let found = if behind { "post_attention_norm" } else { found };
+    Some(format!("blk.{layer}.{found}.{end}"))
 }

@@ -77,17 +77,25 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint),
     Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
-    Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint),
-    Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint),
-    Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint),
-    Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint),
-    Architecture::new("smollm3", &["SmolLM3ForCausalLM"], "model.", smollm3::blueprint),
-    Architecture::new("olmo2", &["Olmo2ForCausalLM"], "model.", olmo2::blueprint),
-    Architecture::new("starcoder2", &["Starcoder2ForCausalLM"], "model.", starcoder2::blueprint),
-    Architecture::new("phi", &["PhiForCausalLM"], "model.", phi::blueprint),
-    Architecture::new("phi3", &["Phi3ForCausalLM"], "model.", phi3::blueprint),
-    Architecture::new("stablelm", &["StableLmForCausalLM"], "model.", stablelm::blueprint),
-    Architecture::new("gpt_neox", &["GPTNeoXForCausalLM"], "gpt_neox.", gpt_neox::blueprint),
+    Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)
+        .in_gguf("gemma2"),
+    Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint)
+        .in_gguf("gemma3"),
+    Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint)
+        .in_gguf("gpt2"),
+    Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint)
+        .in_gguf("granite"),
+    Architecture::new("smollm3", &["SmolLM3ForCausalLM"], "model.", smollm3::blueprint)
+        .in_gguf("smollm3"),
+    Architecture::new("olmo2", &["Olmo2ForCausalLM"], "model.", olmo2::blueprint).in_gguf("olmo2"),
+    Architecture::new("starcoder2", &["Starcoder2ForCausalLM"], "model.", starcoder2::blueprint)
+        .in_gguf("starcoder2"),
+    Architecture::new("phi", &["PhiForCausalLM"], "model.", phi::blueprint).in_gguf("phi2"),
+    Architecture::new("phi3", &["Phi3ForCausalLM"], "model.", phi3::blueprint).in_gguf("phi3"),
+    Architecture::new("stablelm", &["StableLmForCausalLM"], "model.", stablelm::blueprint)
+        .in_gguf("stablelm"),
+    Architecture::new("gpt_neox", &["GPTNeoXForCausalLM"], "gpt_neox.", gpt_neox::blueprint)
+        .in_gguf("gptneox"),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
     Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint),
     Architecture::new("roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),

@@ -376,7 +376,7 @@ fn gguf_metadata_that_is_not_supported_is_refused() {
 #[test]
 fn gguf_tensors_that_are_not_supported_are_refused() {
     let error = |extra| gguf_error(&gguf_with(&metadata(), Some(extra)).0);
-    assert!(error(("blk.0.attn_q.bias", &[32], 0, 128)).contains("attn_q.bias"));
+    assert!(error(("blk.0.ffn_norm.bias", &[32], 0, 128)).contains("ffn_norm.bias"));
     assert!(error(("output.weight", &[6, 32], 16, 999)).contains("IQ2_XXS (type 16)"));
     assert!(error(("output.weight", &[6, 33], 8, 999)).contains("whole blocks"));
     assert!(error(("output.weight", &[6, 31], 0, 999)).contains("shape [6, 32]"));
