@@ -59,7 +59,7 @@ const POSITIONS: usize = 256;
 const TOKENS: u32 = 64;
 /// How long kernels are repeated, and passes and jobs, for the best time.
 const REPEATING: Duration = Duration::from_millis(3);
-const REPEATING_PASSES: Duration = Duration::from_millis(30);
+const REPEATING_PASSES: Duration = Duration::from_millis(60);
 /// Jobs between two looks at the clock, of so many tasks a core, each of so many steps.
 const JOBS: u32 = 100;
 const TASKS: usize = 4;
@@ -110,12 +110,13 @@ fn on_line(points: &[(f64, f64)], x: f64) -> f64 {
 /// # Errors
 /// Threads or memory that can't be had, being cancelled.
 pub(super) fn measure(products: &[Product], cores: usize, cancel: &Cancel) -> Result<PassTimes> {
-    let mut times = PassTimes { job: job(cores, cancel)?, ..PassTimes::default() };
+    let mut times = PassTimes { job: picoseconds(job(cores, cancel)?), ..PassTimes::default() };
     let kernels = dispatch::fastest();
     for width in WIDTHS {
         for queries in QUERIES {
             cancel.check()?;
             let mut add = |format, seconds| {
+                let seconds = picoseconds(seconds);
                 times.attention.push(AttentionTime { format, width, queries, seconds });
             };
             let (width, queries) = (width as usize, queries as usize);
@@ -126,10 +127,15 @@ pub(super) fn measure(products: &[Product], cores: usize, cancel: &Cancel) -> Re
     }
     let [one, many] = Measured::new(products, &times, cancel)?;
     let element = (many.rest - one.rest) / (many.elements - one.elements) as f64;
-    times.element = element.max(0.0);
+    times.element = picoseconds(element.max(0.0));
     let operations = one.rest - times.element * one.elements as f64;
-    times.operation = operations.max(0.0) / one.operations as f64;
+    times.operation = picoseconds(operations.max(0.0) / one.operations as f64);
     Ok(times)
+}
+
+/// Seconds in whole picoseconds: so few digits are read as they were written.
+fn picoseconds(seconds: f64) -> f64 {
+    (seconds * 1e12).round() / 1e12
 }
 
 /// Seconds of the best of many runs.
@@ -249,8 +255,8 @@ impl Measured {
 fn config() -> Fields {
     let fields = [
         ("model_type", json!("llama")),
-        ("hidden_size", json!(64)),
-        ("intermediate_size", json!(192)),
+        ("hidden_size", json!(32)),
+        ("intermediate_size", json!(64)),
         ("num_hidden_layers", json!(8)),
         // Few heads: what attention takes is measured apart, by blocks that here are never full.
         ("num_attention_heads", json!(2)),
