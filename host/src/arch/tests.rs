@@ -4,6 +4,7 @@
 mod damaged;
 mod hostile;
 mod models;
+mod sensitivity;
 
 use super::{Blueprint, Data, FREQUENCIES, Role, blueprint, of_config};
 use crate::Result;

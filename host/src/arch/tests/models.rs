@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-fn shared(path: &str) -> Option<PathBuf> {
+pub(super) fn shared(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(path);
     if !path.exists() {
         println!("skipped: there is no {}", path.display());
