@@ -186,3 +186,29 @@ fn settings_come_from_sentence_transformers_or_are_refused_by_name() {
         assert!(!output.exists());
     }
 }
+
+/// The model lies where `OMEX_MINILM` says.
+#[test]
+fn minilm_means_what_it_means_to_pytorch() {
+    let Some(model) = std::env::var_os("OMEX_MINILM") else {
+        return println!("skipped: OMEX_MINILM names no folder of all-MiniLM-L6-v2");
+    };
+    let reference = json(&require_shared!("refs/minilm").join("ref.json"));
+    let cases = reference["cases"].as_array().unwrap();
+    for (precision, least) in [(Precision::F32, 0.999_999), (Precision::Int8, 0.999)] {
+        let package = convert_from(Path::new(&model), Some(precision));
+        let texts = cases.iter().map(|case| case["text"].as_str().unwrap());
+        let texts: Vec<_> = ["--json", "--"].into_iter().chain(texts).collect();
+        let said = json_of(&command("embed", &package.path, &texts));
+        for (case, vector) in cases.iter().zip(said["embeddings"].as_array().unwrap()) {
+            let [expected, found] = [&case["embedding"], vector].map(floats);
+            let dot = |a: &[f32], b: &[f32]| {
+                a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
+            };
+            let lengths = (dot(&expected, &expected) * dot(&found, &found)).sqrt();
+            let cosine = dot(&expected, &found) / lengths;
+            println!("{precision:?}: cosine {cosine:.7} of {}", case["text"]);
+            assert!(cosine >= least, "{cosine}");
+        }
+    }
+}
