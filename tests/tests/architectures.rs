@@ -563,6 +563,17 @@ fn names_without_the_models_own_and_stored_masks_change_nothing() {
 }
 
 #[test]
+fn masks_and_frequencies_that_early_pythias_stored_change_nothing() {
+    let model = require_shared!("golden/gpt_neox");
+    let more: [(&str, &str, &[usize], usize); 3] = [
+        ("gpt_neox.layers.0.attention.bias", "BOOL", &[1, 1, 8, 8], 64),
+        ("gpt_neox.layers.0.attention.masked_bias", "F32", &[], 4),
+        ("gpt_neox.layers.1.attention.rotary_emb.inv_freq", "F32", &[4], 16),
+    ];
+    become_one(&model, renamed(&model, str::to_owned, &more).path());
+}
+
+#[test]
 fn the_text_part_of_a_model_that_sees_pictures_is_the_model_by_itself() {
     let new = |name: &str| match name.strip_prefix("model.") {
         Some(bare) => format!("model.language_model.{bare}"),

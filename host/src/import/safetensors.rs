@@ -141,7 +141,9 @@ fn place(
     let Some(offset) = data_start.checked_add(start) else {
         return Err(bad_offsets(format!("offsets within the file's {} bytes", file.length)));
     };
-    let tensor = StoredTensor::new(files, index, name, &entry.shape, encoding, offset)?;
+    // A number without dimensions is a vector of one.
+    let shape = if entry.shape.is_empty() { &[1] } else { entry.shape.as_slice() };
+    let tensor = StoredTensor::new(files, index, name, shape, encoding, offset)?;
     let expected_end = tensor.end() - data_start;
     if end != expected_end {
         return Err(bad_offsets(format!("[{start}, {expected_end}], as its shape says")));
