@@ -15,6 +15,7 @@ pub mod batch;
 pub mod benchmark;
 pub mod calibrate;
 pub mod cancel;
+pub mod chat;
 pub mod compare;
 pub mod compile;
 pub mod convert;
