@@ -107,6 +107,9 @@ pub enum Error {
         /// How many problems were found.
         count: usize,
     },
+    /// A chat template made no prompt.
+    #[error(transparent)]
+    Chat(#[from] crate::chat::NotRendered),
     /// The work was cancelled, as by Ctrl-C.
     #[error("interrupted")]
     Interrupted,

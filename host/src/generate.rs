@@ -111,6 +111,51 @@ pub fn generate(
     Ok(made)
 }
 
+/// As [`generate`], of a text of which the engine holds the first tokens that `held` has, or some of
+/// them: only the others are run. The prompt is the whole text, and nothing is saved.
+///
+/// # Errors
+/// Those of [`generate`].
+pub fn generate_behind(
+    model: &Model,
+    engine: &mut Engine<'_>,
+    held: &[u32],
+    request: &Request<'_>,
+    listener: Listener<'_>,
+) -> Result<()> {
+    let failed = model.failure();
+    let prompt = request.prompt;
+    let common = held.iter().zip(prompt).take_while(|(old, new)| old == new).count();
+    let mut kept = common.min(engine.position() as usize).min(prompt.len().saturating_sub(1));
+    // Where the engine can't go back, the text begins anew.
+    if engine.fork(0, 0, kept as u32).is_err() {
+        engine.reset();
+        kept = 0;
+    }
+    let mut sampler = Sampler::new(request.sampling);
+    prompt[..kept].iter().for_each(|token| sampler.observe(*token));
+    let columns = engine.plan().columns as usize;
+    let prefill = Prefill { columns, cancel: &request.cancel, failed: &failed };
+    let mut text = Text::behind(model, prompt)?;
+    let mut generation = prefill.run(engine, sampler, &prompt[kept..], listener)?;
+    let mut drafting = Drafting::new(None, 0, model);
+    drafting.begin(prompt, kept, columns, Duration::ZERO)?;
+    listener(Event::Prompt)?;
+    let mut ids = prompt.to_vec();
+    while ids.len() < prompt.len() + request.max_tokens {
+        if let Some(watch) = model.pressure_watch() {
+            watch.ask();
+        }
+        let left = prompt.len() + request.max_tokens - ids.len();
+        drafting.run(&mut generation, &ids, left, listener, &failed)?;
+        let Some(id) = generation.next_token().map_err(&failed)? else { break };
+        ids.push(id);
+        listener(Event::Token { id, text: text.push(id)? })?;
+        request.cancel.check()?;
+    }
+    listener(Event::End { text: text.finish() })
+}
+
 /// Bytes of weights and of KV caches that were read from storage so far.
 fn bytes_read(model: &Model) -> [u64; 2] {
     let weights = model.progress().map_or(0, |progress| progress.bytes());

@@ -2,7 +2,7 @@
 //! `OMEX_UPDATE_SCHEMAS=1 cargo test -p omex --test schemas`.
 
 use omex::graph::Graph;
-use omex::package::{EmbeddingSettings, Metadata, WeightIndex};
+use omex::package::{Chat, EmbeddingSettings, Metadata, WeightIndex};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -18,11 +18,12 @@ fn schema<T: JsonSchema>(title: &str) -> Schema {
 }
 
 /// The files of a package, with their schemas.
-fn schemas() -> [(&'static str, Schema); 4] {
+fn schemas() -> [(&'static str, Schema); 5] {
     [
         ("metadata", schema::<Metadata>("OMEX metadata.json")),
         ("graph", schema::<Graph>("OMEX graph.json")),
         ("quantization", schema::<WeightIndex>("OMEX weights/quantization.json")),
+        ("chat", schema::<Chat>("OMEX chat.json")),
         ("embedding", schema::<EmbeddingSettings>("OMEX postprocessors/embedding.json")),
     ]
 }

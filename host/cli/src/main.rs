@@ -29,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   omex convert --model-path ./TinyLlama --output-dir tinyllama.omex --quantization int4
   omex run tinyllama.omex \"Once upon a time\" --memory 200MB --stats
+  omex chat tinyllama.omex --system \"Answer in one sentence.\"
   omex plan tinyllama.omex --memory 64MB
   omex pack stories.omex --ram 64K -o card.img
 
@@ -46,6 +47,7 @@ Ctrl-C, SIGHUP and SIGTERM. With --json, an error is also an object on standard 
 enum Command {
     Convert(cmd::convert::Args),
     Run(cmd::run::Args),
+    Chat(cmd::chat::Args),
     Batch(cmd::batch::Args),
     Plan(cmd::plan::Args),
     Validate(cmd::validate::Args),
@@ -108,6 +110,7 @@ impl Args {
             None => cmd::demo::main(),
             Some(Command::Convert(args)) => cmd::convert::main(args),
             Some(Command::Run(args)) => cmd::run::main(args),
+            Some(Command::Chat(args)) => cmd::chat::main(args),
             Some(Command::Batch(args)) => cmd::batch::main(args),
             Some(Command::Plan(args)) => cmd::plan::main(args),
             Some(Command::Validate(args)) => cmd::validate::main(args),
@@ -140,6 +143,7 @@ fn kind(error: &Error) -> Option<&'static str> {
         Error::Run { .. } => "run",
         Error::Page { .. } => "page",
         Error::Kv { .. } => "kv",
+        Error::Chat(_) => "chat",
         Error::Interrupted => "interrupted",
         _ => "other",
     })

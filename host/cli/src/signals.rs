@@ -10,6 +10,9 @@ use std::sync::{Arc, LazyLock};
 /// The signal that came; 0 before one did.
 static CAME: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
+/// The exit code of a command that Ctrl-C interrupted.
+pub(crate) const CTRL_C: u8 = 128 + SIGINT as u8;
+
 /// The exit code of a command that was interrupted: 128 and the signal's number.
 pub(crate) fn exit_code() -> u8 {
     match CAME.load(Ordering::Relaxed) as u8 {

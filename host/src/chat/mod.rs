@@ -13,6 +13,7 @@ mod python;
 mod source;
 
 pub use minijinja::Value;
+pub use minijinja::value::ObjectRepr;
 pub use moment::Moment;
 
 use std::error::Error as _;

@@ -71,7 +71,7 @@ fn names_ends(config: &crate::import::Fields) -> bool {
 }
 
 /// A file of settings beside the model's `config.json`, if it is there.
-fn beside(source: &dyn Container, name: &str) -> Result<Option<Value>> {
+pub(super) fn beside(source: &dyn Container, name: &str) -> Result<Option<Value>> {
     let path = source.path().with_file_name(name);
     if source.format() != SourceFormat::HuggingFace || !path.exists() {
         return Ok(None);

@@ -1,5 +1,6 @@
 //! Other programs' models into packages.
 
+mod chat;
 mod embedding;
 mod ends;
 mod fuse;
@@ -14,7 +15,7 @@ use crate::compile::{Compiled, compile};
 use crate::durable::{folder_of, link, put_in_place};
 use crate::import::{Container, TokenizerSource};
 use crate::package::{
-    Architecture, EMBEDDING, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex,
+    Architecture, CHAT_FILE, EMBEDDING, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex,
 };
 use crate::quantize::{Compensation, Precision};
 use crate::scratch::ScratchFolder;
@@ -165,6 +166,9 @@ impl Job<'_> {
         let text = layout.graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
         std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
         write_json(&path.join("weights/quantization.json"), &index)?;
+        if let Some(chat) = chat::chat(self.source, spec.as_ref())? {
+            write_json(&path.join(CHAT_FILE), &chat)?;
+        }
         metadata(self.blueprint, ends, self.source_format, self.name, layout).write(path)
     }
 

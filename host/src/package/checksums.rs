@@ -15,8 +15,8 @@ use std::path::Path;
 /// The file that holds the checksums.
 const HOLDER: &str = "metadata.json";
 /// The files that have one, where they are there.
-const COVERED: [&str; 4] =
-    ["graph.json", "tokenizer/tokenizer.bin", "weights/quantization.json", EMBEDDING];
+const COVERED: [&str; 5] =
+    ["chat.json", "graph.json", "tokenizer/tokenizer.bin", "weights/quantization.json", EMBEDDING];
 /// Its own, while it is computed.
 const NO_CRC: &str = "00000000";
 

@@ -1,11 +1,14 @@
 //! `model.omex/`: the folder that holds a model.
 
+mod chat;
 mod checksums;
 mod embedding;
 mod index;
 mod metadata;
 pub mod validate;
 
+pub use chat::Chat;
+pub(crate) use chat::FILE as CHAT_FILE;
 pub use checksums::renew_checksums;
 pub(crate) use embedding::EMBEDDING;
 pub use embedding::{EmbeddingSettings, Pooling};

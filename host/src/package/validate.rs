@@ -47,6 +47,7 @@ fn check(path: &Path, step: &mut dyn FnMut(u64) -> Result<()>) -> Result<Report>
             check_unknown_fields(path, &mut report);
             check_weights(&package, &mut report, step)?;
             check_tokenizer(&package, &mut report);
+            check_chat(&package, &mut report);
         }
         Err(error) => report.problems.push(error.to_string()),
     }
@@ -168,6 +169,21 @@ fn check_tokenizer(package: &Package, report: &mut Report) {
     }
 }
 
+fn check_chat(package: &Package, report: &mut Report) {
+    let templates = match package.chat() {
+        Err(error) => return report.problems.push(error.to_string()),
+        Ok(None) => return,
+        Ok(Some(chat)) => chat.templates,
+    };
+    report.files += 1;
+    for (name, text) in templates {
+        // Such a model still goes on with texts.
+        if let Err(error) = crate::chat::Template::new(&name, &text) {
+            report.notes.push(format!("chat.json: template {error}"));
+        }
+    }
+}
+
 /// JSON files of the optional folders must be JSON; files that nobody knows are noted.
 fn check_folders(path: &Path, report: &mut Report) {
     for name in OPTIONAL_FOLDERS {
@@ -177,7 +193,7 @@ fn check_folders(path: &Path, report: &mut Report) {
             false => check_json_files(&folder, 0, report),
         }
     }
-    let known = ["metadata.json", "graph.json", "weights", "tokenizer"];
+    let known = ["metadata.json", "graph.json", "chat.json", "weights", "tokenizer"];
     note_strangers(path, &known.into_iter().chain(OPTIONAL_FOLDERS).collect(), report);
 }
 

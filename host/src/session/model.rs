@@ -127,6 +127,14 @@ impl Model {
         self.tables.encode(text, EncodeOptions::default(), self.for_texts)
     }
 
+    /// As [`Self::encode`], with other options.
+    ///
+    /// # Errors
+    /// Those of [`Self::encode`].
+    pub fn encode_with(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
+        self.tables.encode(text, options, self.for_texts)
+    }
+
     /// The text of some tokens; one outside of the vocabulary has none.
     ///
     /// # Errors

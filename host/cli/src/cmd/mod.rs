@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod benchmark;
+pub(crate) mod chat;
 pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod demo;

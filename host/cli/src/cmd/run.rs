@@ -1,11 +1,11 @@
 //! `omex run`.
 
+use super::chat::prompt::TemplateArgs;
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
 use super::text::{self, TextArgs, kept_bytes};
 use super::{RunArgs, parse_ids};
 use crate::{bytes, output, signals, standard_input};
-use omex::Result;
 use omex::draft::{Counts, Drafting};
 use omex::generate::{Event, Generated, Request, generate};
 use omex::pager::PageSource;
@@ -13,6 +13,7 @@ use omex::plan::{Kv, RunPrecision};
 use omex::saved_session::SavedSession;
 use omex::session::{Model, Session, Tables};
 use omex::system::peak_bytes;
+use omex::{Error, Result};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ Examples:
   echo \"Long ago\" | omex run stories.omex - --max-tokens 100 --json
   omex run llama.omex \"Who was Ada Lovelace?\" --session ada.session
   omex run llama.omex \" And Charles Babbage?\" --session ada.session (goes on from there)
+  omex run qwen.omex --chat \"Who was Ada Lovelace?\" --set enable_thinking=false
   omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
 pub(crate) struct Args {
     /// A package, or a flash image
@@ -34,6 +36,11 @@ pub(crate) struct Args {
     /// What the text begins with; - reads it from standard input
     #[arg(default_value = "")]
     prompt: String,
+    /// Take the prompt for a message, as omex chat does, and print the answer alone
+    #[arg(long, conflicts_with_all = ["ids", "session"])]
+    chat: bool,
+    #[command(flatten)]
+    template: TemplateArgs,
     /// Token ids to begin with, instead of a prompt
     #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with = "prompt")]
     ids: Option<::std::vec::Vec<u32>>,
@@ -98,15 +105,14 @@ pub(crate) struct Stats {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let asked = &args.run;
-    let prompt = match args.prompt.as_str() {
-        "-" => standard_input::read(text::longest(asked.memory))?,
-        text => text.to_owned(),
-    };
+    let prompt = args.prompt()?;
     let start = Instant::now();
     let tables = Tables::open(&args.model)?;
     let goes_on = args.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
     let ids = match &args.ids {
         Some(ids) => ids.clone(),
+        // The template has put the tokens around the text that belong there.
+        None if args.chat => args.text.encode(asked.memory, &tables, &prompt, false)?,
         None => args.text.encode(asked.memory, &tables, &prompt, !goes_on)?,
     };
     let texts = kept_bytes(&prompt, &ids);
@@ -129,7 +135,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         output.stats.planned_bytes += of_draft;
         return output::json(&output);
     }
-    output::text(&prompt)?;
+    output::text(if args.chat { "" } else { &prompt })?;
     let result = run(&mut session, request, drafting, start, &mut output::text);
     output::text("\n")?;
     let mut output = result?;
@@ -138,6 +144,24 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         output.stats.print();
     }
     Ok(())
+}
+
+impl Args {
+    /// The text to begin with.
+    fn prompt(&self) -> Result<String> {
+        let prompt = match self.prompt.as_str() {
+            "-" => standard_input::read(text::longest(self.run.memory))?,
+            text => text.to_owned(),
+        };
+        if self.chat {
+            return self.template.open(Some(&self.model))?.of_text(&prompt);
+        }
+        if self.template.given() {
+            let unused = "a template, its name, tools, variables and a date are for --chat: add it";
+            return Err(Error::Usage(unused.into()));
+        }
+        Ok(prompt)
+    }
 }
 
 /// Generates text, hands it to `emit` as it comes, and says what it took since the command began.

@@ -1,0 +1,239 @@
+//! A chat: messages come line by line, answers stream.
+
+use super::Args;
+use super::answer::Shown;
+use super::history::History;
+use super::lines::{Lines, stopped_by_user};
+use super::prompt::Chat;
+use crate::{output, signals};
+use omex::cancel::Cancel;
+use omex::generate::{Event, Request, generate_behind};
+use omex::session::{Model, Session};
+use omex::{Error, Result};
+use omex_core::engine::Engine;
+use omex_core::token::EncodeOptions;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A chat that is under way.
+struct Talk<'t, 'e> {
+    args: &'t Args,
+    chat: Chat,
+    model: &'t Model,
+    engine: &'t mut Engine<'e>,
+    /// The tokens of the text that the engine holds.
+    held: Vec<u32>,
+    history: History,
+    cancel: Cancel,
+    stats: Option<Stats>,
+    /// Each moves the random numbers.
+    retries: u64,
+}
+
+/// What the last answer took.
+struct Stats {
+    prompt: usize,
+    run: usize,
+    tokens: usize,
+    prefill: Duration,
+    decode: Duration,
+}
+
+/// Whether the chat goes on.
+#[derive(PartialEq)]
+enum Next {
+    On,
+    Quit,
+}
+
+pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
+    let chat = args.template.open(Some(path))?;
+    let mut session: Session = args.run.open(path, 1)?;
+    let model = session.model();
+    let history = match &args.messages {
+        Some(file) => History::load(file)?,
+        None => History::new(args.system.as_deref()),
+    };
+    let mut engine = session.engine()?;
+    let (held, stats, cancel) = (vec![], None, signals::cancel());
+    let lines = Lines::new(cancel.clone())?;
+    let mut talk = Talk {
+        args,
+        chat,
+        model: &model,
+        engine: &mut engine,
+        held,
+        history,
+        cancel,
+        stats,
+        retries: 0,
+    };
+    if lines.terminal {
+        output::note("/system, /save, /load, /retry, /stats, /quit; Ctrl-C stops an answer");
+    }
+    while let Some(message) = lines.message()? {
+        match talk.take(&message) {
+            Ok(Next::On) => {}
+            Ok(Next::Quit) => break,
+            // On a terminal the user can mend it; elsewhere nobody would see it.
+            Err(
+                error @ (Error::Usage(_) | Error::Chat(_) | Error::Malformed(_) | Error::Text(_)),
+            ) if lines.terminal => {
+                output::error(&error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Talk<'_, '_> {
+    /// Carries out a command, or answers a message.
+    fn take(&mut self, message: &str) -> Result<Next> {
+        let (word, rest) = message.trim().split_once(' ').unwrap_or((message.trim(), ""));
+        match (word, rest.trim()) {
+            ("", _) => {}
+            ("/quit" | "/exit", _) => return Ok(Next::Quit),
+            ("/system", text) => self.history = History::new(Some(text).filter(|t| !t.is_empty())),
+            ("/stats", _) => self.stats.iter().for_each(Stats::print),
+            ("/retry", _) => self.retry()?,
+            ("/save" | "/load", "") => return Err(Error::Usage(format!("{word} needs a file"))),
+            ("/save", file) => self.history.save(file.as_ref())?,
+            ("/load", file) => self.history = History::load(file.as_ref())?,
+            (command, _) if command.starts_with('/') && !command[1..].contains('/') => {
+                let known = "/system, /save, /load, /retry, /stats and /quit";
+                return Err(Error::Usage(format!("{command} is no command: there are {known}")));
+            }
+            _ => {
+                self.history.push("user", message);
+                self.answer_or_take_back()?;
+            }
+        }
+        Ok(Next::On)
+    }
+
+    /// Takes the last answer back and makes another, with other random numbers.
+    fn retry(&mut self) -> Result<()> {
+        if !self.history.pop("assistant") {
+            return Err(Error::Usage("there is no answer to make once more".into()));
+        }
+        self.retries += 1;
+        self.answer()
+    }
+
+    /// Answers the last message, which is forgotten if it can't be.
+    fn answer_or_take_back(&mut self) -> Result<()> {
+        let result = self.answer();
+        if result.is_err() {
+            self.history.pop("user");
+        }
+        result
+    }
+
+    fn answer(&mut self) -> Result<()> {
+        let (prompt, ids) = self.fitting_prompt()?;
+        let mut shown = Shown::behind(&prompt);
+        let result = self.generate(&ids, &mut shown);
+        output::text("\n")?;
+        match result {
+            Err(Error::Interrupted) => {
+                // A pass that was cut off may have left states half changed.
+                self.engine.reset();
+                self.held.clear();
+                stopped_by_user(&self.cancel)?;
+            }
+            result => result?,
+        }
+        self.history.push("assistant", shown.text().trim_end());
+        if self.args.stats {
+            self.stats.iter().for_each(Stats::print);
+        }
+        Ok(())
+    }
+
+    /// The prompt and its tokens, once they fit the context with room for an answer.
+    fn fitting_prompt(&mut self) -> Result<(String, Vec<u32>)> {
+        let context = self.model.plan().context as usize;
+        let before = self.history.len();
+        loop {
+            let prompt = self.chat.render(self.history.value(), true)?;
+            // The template has put the tokens around the text that belong there.
+            let options = EncodeOptions { add_special: false, parse_special: true };
+            let ids = self.model.encode_with(&prompt, options)?;
+            if ids.len() < context {
+                let forgotten = before - self.history.len();
+                if forgotten > 0 {
+                    output::note(&format!(
+                        "note: the {forgotten} oldest messages are forgotten: --context {context} is full"
+                    ));
+                }
+                return Ok((prompt, ids));
+            }
+            if self.args.when_full == "stop" || !self.history.forget_oldest() {
+                return Err(Error::Usage(format!(
+                    "the chat has {} tokens, and the context {context} positions: raise --context, begin \
+                     anew with /system, or start with --when-full forget-oldest",
+                    ids.len()
+                )));
+            }
+        }
+    }
+
+    /// Generates an answer, and notes what the engine holds of it.
+    fn generate(&mut self, ids: &[u32], shown: &mut Shown) -> Result<()> {
+        let context = self.model.plan().context as usize;
+        let room = context.saturating_sub(ids.len());
+        let mut sampling = self.args.sampling.sampling();
+        sampling.seed = sampling.seed.wrapping_add(self.retries);
+        let request = Request {
+            saved: None,
+            prompt: ids,
+            max_tokens: room.min(self.args.max_tokens as usize),
+            sampling,
+            cancel: self.cancel.clone(),
+        };
+        let (mut text, mut run) = (ids.to_vec(), 0);
+        let (start, mut prefill) = (Instant::now(), Duration::ZERO);
+        let tell = &mut |event: Event<'_>| match event {
+            Event::Pass { tokens, .. } => {
+                run += if prefill.is_zero() { tokens } else { 0 };
+                Ok(())
+            }
+            Event::Prompt => {
+                prefill = start.elapsed();
+                Ok(())
+            }
+            Event::Token { id, text: piece } => {
+                text.push(id);
+                shown.push(piece)
+            }
+            Event::End { text } => shown.push(text),
+        };
+        let result = generate_behind(self.model, self.engine, &self.held, &request, tell);
+        let tokens = text.len() - ids.len();
+        text.truncate(self.engine.position() as usize);
+        self.held = text;
+        let decode = start.elapsed().saturating_sub(prefill);
+        self.stats = Some(Stats { prompt: ids.len(), run, tokens, prefill, decode });
+        result?;
+        if tokens == request.max_tokens {
+            let why = if tokens == room { "the context is full" } else { "--max-tokens" };
+            output::note(&format!("\nnote: the answer is cut off after {tokens} tokens: {why}"));
+        }
+        Ok(())
+    }
+}
+
+impl Stats {
+    fn print(&self) {
+        let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+        output::note(&format!(
+            "prompt  {} tokens, {} of them run, {:.1} tok/s\nanswer  {} tokens, {:.1} tok/s",
+            self.prompt,
+            self.run,
+            rate(self.run, self.prefill),
+            self.tokens,
+            rate(self.tokens.saturating_sub(1), self.decode),
+        ));
+    }
+}
