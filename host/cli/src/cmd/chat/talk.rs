@@ -1,7 +1,7 @@
 //! A chat: messages come line by line, answers stream.
 
-use super::Args;
 use super::answer::Shown;
+use super::args::Args;
 use super::history::History;
 use super::lines::{Lines, stopped_by_user};
 use super::prompt::Chat;
