@@ -244,6 +244,8 @@ fn the_tokenizer_section_is_as_drawn() {
         (second::REPLACEMENTS_LENGTH, 4, "their length "),
         (second::LONGEST_WORD, 4, "longest word "),
         (second::GROWTH, 4, "growth "),
+        (second::SCORES, 4, "scores "),
+        (second::UNKNOWN_SCORE, 8, "unknown score "),
         (second::ASCII, 128, "ASCII classes "),
     ] {
         says(&format!("\n{at:>3} {bytes:>2}  {name}"));

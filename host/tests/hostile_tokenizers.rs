@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{bytes, characters, characters_in_words, decode, encode, word_piece};
+use common::{
+    bytes, characters, characters_in_words, decode, encode, marking, unigram, word_piece,
+};
 use omex::tokenizer::{self, Spec, compile, nfc};
 use omex_core::token::layout::{HEADER, SECOND_HEADER, field, flag};
 use omex_core::token::{
@@ -69,7 +71,12 @@ fn every_corrupt_byte_is_survived() {
 /// Sections of kinds with a trie, whose tables take a while to make.
 fn with_tries() -> &'static [Vec<u8>] {
     static SECTIONS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    SECTIONS.get_or_init(|| [word_piece()].map(|spec| compile(&spec).unwrap()).into())
+    SECTIONS.get_or_init(|| {
+        let unigrams = marking().map(|pre_tokenizer| unigram(&pre_tokenizer, true));
+        let unknown = unigram(&marking()[0], false);
+        let specs = [word_piece(), unknown].into_iter().chain(unigrams);
+        specs.map(|spec| compile(&spec).unwrap()).collect()
+    })
 }
 
 #[test]
@@ -108,6 +115,29 @@ fn words_are_normalized_and_cut_into_the_longest_pieces() {
         decode(&mut tokenizer, &[7, 8, 9, 11, 1, 12, 13, 4]),
         "hello! [CLS]'sa".replace("]'", "] '").replace("'s", "' s")
     );
+}
+
+#[test]
+fn words_are_cut_into_the_pieces_of_the_greatest_sum() {
+    for (at, text, expected) in [
+        // -4 - 4.5 - 3.5 is more than -13; a word by itself is marked, and blanks are none of it.
+        (0, "hello\n hello", &[6, 7, 8, 6, 7, 8][..]),
+        // Of "a aa" and "aa a", whose sums are equal, the first that is found; "aaa" is less.
+        (0, "aaa12", &[2, 3, 4, 12]),
+        // Unknown characters are one token, but not across words.
+        (0, "xyz xé日", &[2, 0, 2, 0, 11]),
+        // Where there are tokens for bytes, they are those.
+        (1, "é", &[2, 16 + 0xC3, 16 + 0xA9]),
+        (1, "  hello ", &[2, 2, 6, 7, 8, 2][..]),
+        (2, "  hello ", &[15, 6, 7, 8, 2][..]),
+    ] {
+        let blanks = [unigram(&marking()[0], false)];
+        let others = marking().into_iter().skip(1).map(|pre| unigram(&pre, true));
+        let spec = blanks.into_iter().chain(others).nth(at).unwrap();
+        let section = compile(&spec).unwrap();
+        let mut tokenizer = Tokenizer::open(&section[..]).unwrap();
+        assert_eq!(encode(&mut tokenizer, text, 200), (expected.to_vec(), 0), "{at}: {text:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{bytes, characters, characters_in_words, decode, encode, word_piece};
+use common::{
+    bytes, characters, characters_in_words, decode, encode, marking, unigram, word_piece,
+};
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
 use omex_core::token::{Decoder, EncodeOptions, Symbol, Tokenizer};
 use serde_json::json;
@@ -42,6 +44,13 @@ fn gguf_vocabularies() {
 #[test]
 fn word_pieces() {
     check(&word_piece());
+}
+
+#[test]
+fn unigrams() {
+    for pre_tokenizer in marking() {
+        check(&unigram(&pre_tokenizer, true));
+    }
 }
 
 /// A folder without `tokenizer.json`: the settings are those of the configuration, or BERT's.

@@ -59,6 +59,8 @@ impl Decoder {
         let (mut offset, mut left) = (piece.offset, piece.length as usize);
         #[cfg(feature = "piece-tries")]
         let begin = offset;
+        // The unknown token may have a text of its own, whose spaces are none of the text's.
+        let shown = cfg!(feature = "piece-tries") && id == tables.header.unknown;
         while left > 0 {
             let mut buffer = [0; CHUNK];
             let length = left.min(CHUNK);
@@ -72,10 +74,19 @@ impl Decoder {
             };
             offset = offset.saturating_add(CHUNK as u32);
             let chunk = match chunk {
-                [b' ', rest @ ..] if !self.started && tables.header.has(flag::STRIP_START) => rest,
+                [b' ', rest @ ..]
+                    if !self.started && tables.header.has(flag::STRIP_START) && !shown =>
+                {
+                    rest
+                }
                 all => all,
             };
-            self.started = true;
+            // Where spaces collapse in SentencePiece's Unigram, none of any piece begins a text.
+            let blank = cfg!(feature = "piece-tries")
+                && chunk.is_empty()
+                && tables.header.has(flag::SINGLE)
+                && tables.header.has(flag::COLLAPSE_SPACES);
+            self.started |= !blank;
             self.bytes(chunk, emit);
         }
         Ok(())

@@ -196,11 +196,17 @@ pub(super) struct Encoder<'a, S, F> {
     /// Characters of the word so far, those without symbols too.
     #[cfg(feature = "piece-tries")]
     pub(super) length: u32,
+    /// The sum of the scores of the stretch so far.
+    #[cfg(feature = "piece-tries")]
+    pub(super) sum: f64,
+    /// The last character of the word so far stands for a space.
+    #[cfg(feature = "piece-tries")]
+    pub(super) after_mark: bool,
     /// Ids of the word so far.
     pub(super) found: Found,
     /// Some of the word so far is unknown.
     unknown: bool,
-    after_unknown: bool,
+    pub(super) after_unknown: bool,
     pub(super) done: Encoded,
 }
 
@@ -224,6 +230,10 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             symbols: 0,
             #[cfg(feature = "piece-tries")]
             length: 0,
+            #[cfg(feature = "piece-tries")]
+            sum: 0.0,
+            #[cfg(feature = "piece-tries")]
+            after_mark: false,
             found: Found::NOTHING,
             unknown: false,
             after_unknown: false,
@@ -328,9 +338,21 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
             Kind::Characters => self.words_of_characters(text, first, prefix),
             #[cfg(feature = "piece-tries")]
             Kind::WordPiece => self.words_of_pieces(text),
+            #[cfg(feature = "piece-tries")]
+            Kind::Unigram => {
+                let prefixed = prefix && self.prefixed(first);
+                self.best_pieces(text, prefixed)
+            }
             #[cfg(not(feature = "piece-tries"))]
-            Kind::WordPiece => Err(EncodeError::Corrupt),
+            Kind::WordPiece | Kind::Unigram => Err(EncodeError::Corrupt),
         }
+    }
+
+    /// Whether flags ask for a space before a stretch; `first` if it begins the whole text.
+    #[cfg(feature = "piece-tries")]
+    fn prefixed(&self, first: bool) -> bool {
+        let header = &self.tables.header;
+        header.has(flag::PREFIX_ALWAYS) || (first && header.has(flag::PREFIX_FIRST))
     }
 
     fn words_of_bytes(&mut self, mut text: &str) -> Result<(), EncodeError> {

@@ -49,16 +49,20 @@ pub enum Kind {
     Bytes = 1,
     /// Words, cut into the longest pieces from the left (BERT's WordPiece).
     WordPiece = 2,
+    /// Words, cut into the pieces with the greatest sum of scores (SentencePiece's Unigram).
+    Unigram = 3,
 }
 
 impl Kind {
     pub(super) fn new(byte: u8) -> Option<Self> {
-        [Self::Characters, Self::Bytes, Self::WordPiece].into_iter().find(|&k| k as u8 == byte)
+        [Self::Characters, Self::Bytes, Self::WordPiece, Self::Unigram]
+            .into_iter()
+            .find(|&k| k as u8 == byte)
     }
 
     /// Whether pieces are found in a trie, after characters were replaced; merges find the others.
     pub const fn has_trie(self) -> bool {
-        matches!(self, Self::WordPiece)
+        matches!(self, Self::WordPiece | Self::Unigram)
     }
 }
 
@@ -115,8 +119,15 @@ pub mod flag {
     pub const HANGUL: u32 = 1 << 11;
     /// Decoding puts no space before punctuation and contractions.
     pub const CLEANUP: u32 = 1 << 12;
+    /// What is replaced is the shortest key that a cluster of fewer than six bytes begins with, for all of it, or
+    /// characters one by one; not the longest key.
+    pub const CLUSTERS: u32 = 1 << 13;
+    /// Words end at white space, which is left out; each has the prefix.
+    pub const SPLIT_BLANKS: u32 = 1 << 14;
+    /// Sums of scores are of single precision.
+    pub const SINGLE: u32 = 1 << 15;
     /// All the flags of this version.
-    pub const ALL: u32 = (1 << 13) - 1;
+    pub const ALL: u32 = (1 << 16) - 1;
 }
 
 /// Bits of an added token's flags.
@@ -145,6 +156,13 @@ pub mod class {
     pub const REPLACED: u32 = 1 << 5;
     /// A word by itself.
     pub const PUNCTUATION: u32 = 1 << 6;
+
+    /// With [`super::flag::CLUSTERS`]: ends a cluster, and begins none with what follows.
+    pub const CONTROL: u32 = 1 << 2;
+    /// With [`super::flag::CLUSTERS`]: goes on with a cluster.
+    pub const EXTEND: u32 = 1 << 3;
+    /// With [`super::flag::CLUSTERS`]: the next character goes on with its cluster.
+    pub const PREPEND: u32 = 1 << 4;
 }
 
 /// Byte positions of the header's fields.
@@ -211,6 +229,10 @@ pub mod second {
     pub const LONGEST_WORD: usize = 16;
     /// u32: normalization makes no more bytes than this of one.
     pub const GROWTH: usize = 20;
+    /// u32: where the scores are, one for each id.
+    pub const SCORES: usize = 24;
+    /// f64: the score of a character that is in no piece.
+    pub const UNKNOWN_SCORE: usize = 32;
     /// 128 bytes: classes of the ASCII characters.
     pub const ASCII: usize = 64;
 }

@@ -53,6 +53,33 @@ impl Symbol {
     pub(super) const fn set_piece(&mut self, id: u32) {
         self.merged = id;
     }
+
+    /// Whether a path leads here.
+    pub(super) const fn reached(&self) -> bool {
+        self.best != 0
+    }
+
+    /// The sum of the best path to here.
+    pub(super) const fn sum(&self) -> f64 {
+        f64::from_bits((self.rank as u64) << 32 | self.next as u64)
+    }
+
+    /// Where the last piece of the best path begins; once paths are turned, where its next piece ends.
+    pub(super) const fn start(&self) -> u32 {
+        self.previous
+    }
+
+    /// Ends a path here.
+    pub(super) const fn reach(&mut self, start: u32, id: u32, sum: f64) {
+        let bits = sum.to_bits();
+        (self.rank, self.next) = ((bits >> 32) as u32, bits as u32);
+        (self.previous, self.merged, self.best) = (start, id, 1);
+    }
+
+    /// Goes on with a piece from here.
+    pub(super) const fn lead(&mut self, end: u32, id: u32) {
+        (self.previous, self.merged) = (end, id);
+    }
 }
 
 impl Default for Symbol {

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Main path: `encode` finds added tokens, `words` cuts what lies between, `cache` knows words that were there before,
-//! `merge` merges the others, `tables` looks things up. `normal`, `pieces` and `trie` are for kinds that
+//! `merge` merges the others, `tables` looks things up. `normal`, `pieces`, `unigram` and `trie` are for kinds that
 //! look pieces up. No section, however corrupt, makes these functions panic or run for more than O(n log n) steps.
 
 mod cache;
@@ -28,10 +28,14 @@ mod merge;
 mod normal;
 #[cfg(feature = "piece-tries")]
 mod pieces;
+#[cfg(feature = "piece-tries")]
+mod second;
 mod source;
 mod tables;
 #[cfg(feature = "piece-tries")]
 mod trie;
+#[cfg(feature = "piece-tries")]
+mod unigram;
 mod words;
 
 pub use cache::CachedWord;

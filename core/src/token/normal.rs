@@ -21,11 +21,24 @@ pub(super) struct Normalized<'t> {
     replacement: Option<u32>,
     /// Characters that come before all others.
     queue: [Option<char>; 2],
+    /// The class of the last character, if that was not replaced with its whole cluster.
+    before: Option<u32>,
+}
+
+/// Clusters of no more bytes than this are replaced as a whole.
+const CLUSTER: usize = 5;
+
+/// Whether a character goes on with the cluster of the one before it (Unicode Standard Annex 29), where clusters of
+/// at most [`CLUSTER`] bytes may end: other rules join more bytes than these.
+fn joins(before: u32, class: u32) -> bool {
+    before & class::CONTROL == 0
+        && (class & class::EXTEND != 0
+            || before & class::PREPEND != 0 && class & class::CONTROL == 0)
 }
 
 impl<'t> Normalized<'t> {
     pub(super) const fn new(text: &'t str) -> Self {
-        Self { rest: text, replacement: None, queue: [None; 2] }
+        Self { rest: text, replacement: None, queue: [None; 2], before: None }
     }
 
     /// The next character, none at the end.
@@ -59,6 +72,9 @@ impl<'t> Normalized<'t> {
         tables: &mut Tables<S>,
         c: char,
     ) -> Result<Option<char>, SourceError> {
+        if tables.header.has(flag::CLUSTERS) {
+            return self.take_cluster(tables, c);
+        }
         let class = tables.class_of(c)?;
         if class & class::REPLACED != 0
             && let Some((value, length)) = tables.replaced(self.rest)?
@@ -86,6 +102,34 @@ impl<'t> Normalized<'t> {
         Ok(Some(c))
     }
 
+    /// Takes a cluster that is replaced as a whole, or a character.
+    fn take_cluster<S: TableSource>(
+        &mut self,
+        tables: &mut Tables<S>,
+        c: char,
+    ) -> Result<Option<char>, SourceError> {
+        let class = tables.class_of(c)?;
+        let inside = self.before.is_some_and(|before| joins(before, class));
+        let width = c.len_utf8();
+        let length = if inside { width } else { tables.cluster(self.rest, class)? };
+        if class & class::REPLACED != 0 {
+            let parts = [length, width].into_iter().filter(|&length| length <= CLUSTER);
+            for length in parts {
+                let key = self.rest.as_bytes().get(..length).unwrap_or_default();
+                let value = tables.shortest(tables.second.replaced, key)?;
+                if value.is_some() {
+                    self.skip(length);
+                    self.before = Some(class).filter(|_| inside || length == width);
+                    self.replacement = value;
+                    return Ok(None);
+                }
+            }
+        }
+        self.before = Some(class);
+        self.skip(width);
+        Ok(Some(c))
+    }
+
     fn skip(&mut self, bytes: usize) {
         self.rest = self.rest.get(bytes..).unwrap_or("");
     }
@@ -108,6 +152,25 @@ impl<S: TableSource> Tables<S> {
             Some(&class) => Ok(class.into()),
             None => self.class(c),
         }
+    }
+
+    /// The bytes of the cluster that a text begins with, whose first character is of `class`; but more than
+    /// [`CLUSTER`] are not counted.
+    fn cluster(&mut self, text: &str, mut class: u32) -> Result<usize, SourceError> {
+        let mut characters = text.char_indices();
+        let first = characters.next();
+        if text.starts_with("\r\n") {
+            return Ok(2);
+        }
+        let mut length = first.map_or(0, |(_, c)| c.len_utf8());
+        for (at, c) in characters {
+            let next = self.class_of(c)?;
+            if at > CLUSTER || !joins(class, next) {
+                break;
+            }
+            (class, length) = (next, at + c.len_utf8());
+        }
+        Ok(length)
     }
 
     /// The longest key of the replacements that a text begins with: where its replacement is, and its bytes.

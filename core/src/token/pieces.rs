@@ -39,12 +39,17 @@ impl<S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'_, S, F> {
             self.greedy_word()?;
             self.length = 1;
         }
+        self.put_bytes(c);
+        Ok(())
+    }
+
+    /// Adds the bytes of a character to the word, which has room for them.
+    pub(super) fn put_bytes(&mut self, c: char) {
         let mut bytes = [0; 4];
         let places = self.scratch.get_mut(self.symbols..).unwrap_or_default();
         let bytes = c.encode_utf8(&mut bytes).bytes();
         places.iter_mut().zip(bytes).for_each(|(place, byte)| *place = Symbol::of_byte(byte));
         self.symbols += c.len_utf8();
-        Ok(())
     }
 
     /// Emits the ids of the word so far, and begins another.
@@ -75,13 +80,13 @@ impl<S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'_, S, F> {
         Ok(())
     }
 
-    fn emit_found(&mut self, id: u32) -> Result<(), EncodeError> {
+    pub(super) fn emit_found(&mut self, id: u32) -> Result<(), EncodeError> {
         self.found.push(id);
         self.emit(id)
     }
 
     /// The cache's key of the word in the first symbols.
-    fn key(&self, symbols: usize) -> Option<Key> {
+    pub(super) fn key(&self, symbols: usize) -> Option<Key> {
         let mut bytes = [0; 16];
         let word = self.scratch.get(..symbols)?.iter().map(|symbol| symbol.byte());
         bytes.iter_mut().zip(word).for_each(|(to, from)| *to = from);

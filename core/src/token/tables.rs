@@ -5,9 +5,9 @@ use super::layout::{
     BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, KEY_MASK, Kind, MAGIC, MAX_TEMPLATE, NONE,
     OFFSET_MASK, PreTokenizer, SPECIAL, VERSION, added, field, homes, key, word_key,
 };
-use super::source::{SourceError, TableSource};
 #[cfg(feature = "piece-tries")]
-use super::trie::{Second, Trie};
+use super::second::{Second, Trie};
+use super::source::{SourceError, TableSource};
 
 /// A merge: its rank, lowest first, and the id that it makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,9 +228,12 @@ impl<S: TableSource> Tables<S> {
         let (header, length) = TokenizerHeader::parse(&source.array(0)?)?;
         source.array::<1>(length.saturating_sub(1))?;
         #[cfg(feature = "piece-tries")]
-        let second = match header.kind.has_trie() {
-            true => Second::parse(&source.array(HEADER as u32)?, length)?,
-            false => Second::NONE,
+        let second = match header.kind {
+            Kind::Unigram => {
+                Second::parse(&source.array(HEADER as u32)?, header.vocabulary, length)?
+            }
+            kind if kind.has_trie() => Second::parse(&source.array(HEADER as u32)?, 0, length)?,
+            _ => Second::NONE,
         };
         Ok(Self {
             source,
@@ -247,7 +250,7 @@ impl<S: TableSource> Tables<S> {
     }
 
     #[inline(always)]
-    fn words(&mut self, table: u32, index: u32) -> Result<(u32, u32), SourceError> {
+    pub(super) fn words(&mut self, table: u32, index: u32) -> Result<(u32, u32), SourceError> {
         let [a, b, c, d, e, f, g, h] =
             self.source.array(table.saturating_add(index.saturating_mul(8)))?;
         Ok((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))

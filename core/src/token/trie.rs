@@ -5,17 +5,10 @@
 //! how far its children are, times 256 if bit 9 is set. The child by a byte is the node's unit number, exclusive-or the
 //! distance, exclusive-or the byte. The child by zero holds the value of the key that ends there, with bit 31 set.
 
-use super::error::OpenError;
-use super::layout::{MAX_KEY, MAX_WORD, SECOND_HEADER, second};
+use super::layout::MAX_KEY;
+use super::second::Trie;
 use super::source::{SourceError, TableSource};
 use super::tables::Tables;
-
-/// Where a trie is, and how many units it has: none if it has no keys.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Trie {
-    pub(super) offset: u32,
-    pub(super) units: u32,
-}
 
 /// Where a walk is: its children are at this unit, exclusive-or their bytes.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +60,25 @@ impl<S: TableSource> Tables<S> {
         Ok(self.unit(trie, node.children)?.map(|unit| unit & !(1 << 31)))
     }
 
+    /// The value of the shortest key that `bytes` begin with.
+    pub(super) fn shortest(
+        &mut self,
+        trie: Trie,
+        bytes: &[u8],
+    ) -> Result<Option<u32>, SourceError> {
+        let mut node = self.root(trie)?;
+        for &byte in bytes {
+            let Some(parent) = node else { break };
+            node = self.child(trie, parent, byte)?;
+            if let Some(child) = node
+                && let Some(value) = self.value(trie, child)?
+            {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
     /// The longest key that `bytes` begin with, below a node: its value and its bytes.
     #[inline]
     pub(super) fn longest(
@@ -87,48 +99,13 @@ impl<S: TableSource> Tables<S> {
     }
 }
 
-/// The second header: every table that it describes lies inside the section.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Second {
-    pub(super) replaced: Trie,
-    pub(super) replacements: u32,
-    pub(super) replacements_length: u32,
-    pub(super) longest_word: u32,
-    pub(super) growth: u32,
-    pub(super) ascii: [u8; 128],
-}
-
-impl Second {
-    /// That of a kind without one.
-    pub(super) const NONE: Self = Self {
-        replaced: Trie { offset: 0, units: 0 },
-        replacements: 0,
-        replacements_length: 0,
-        longest_word: 0,
-        growth: 1,
-        ascii: [0; 128],
-    };
-
-    /// Checks a second header of a section of `length` bytes.
-    pub(super) fn parse(bytes: &[u8; SECOND_HEADER], length: u32) -> Result<Self, OpenError> {
-        let word = |at: usize| {
-            let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
-            word.map_or(0, |&bytes| u32::from_le_bytes(bytes))
-        };
-        let ascii = bytes.get(second::ASCII..).and_then(|rest| rest.first_chunk());
-        let header = Self {
-            replaced: Trie { offset: word(second::REPLACED), units: word(second::REPLACED_UNITS) },
-            replacements: word(second::REPLACEMENTS),
-            replacements_length: word(second::REPLACEMENTS_LENGTH),
-            longest_word: word(second::LONGEST_WORD),
-            growth: word(second::GROWTH),
-            ascii: *ascii.ok_or(OpenError::Bounds)?,
-        };
-        let inside = |offset: u32, bytes: u64| u64::from(offset) + bytes <= u64::from(length);
-        let good = inside(header.replaced.offset, 4 * u64::from(header.replaced.units))
-            && inside(header.replacements, header.replacements_length.into())
-            && header.longest_word <= MAX_WORD
-            && (1..=MAX_KEY as u32).contains(&header.growth);
-        if good { Ok(header) } else { Err(OpenError::Bounds) }
+impl<S: TableSource> Tables<S> {
+    /// The score of a piece; of what is none, no sum with it is greater than another.
+    pub(super) fn score(&mut self, id: u32) -> Result<f64, SourceError> {
+        if id >= self.header.vocabulary {
+            return Ok(f64::NEG_INFINITY);
+        }
+        let (low, high) = self.words(self.second.scores, id)?;
+        Ok(f64::from_bits(u64::from(high) << 32 | u64::from(low)))
     }
 }

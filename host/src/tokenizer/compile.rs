@@ -8,7 +8,7 @@ use omex_core::token::layout::{
     OFFSET_MASK, SECOND_HEADER, SPECIAL, VERSION, added, field, flag, homes, key, second, word_key,
 };
 use omex_core::token::{EncodeOptions, MIN_SCRATCH, Symbol, Tokenizer};
-use regex_syntax::hir::{Class, HirKind};
+use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,6 +97,10 @@ impl Section {
         self.put(HEADER + second::ASCII, &characters.ascii);
         self.word(HEADER + second::LONGEST_WORD, spec.lookup.longest_word);
         self.word(HEADER + second::GROWTH, characters.growth);
+        let unknown = spec.lookup.unknown_score.to_le_bytes();
+        self.put(HEADER + second::UNKNOWN_SCORE, &unknown);
+        let scores: Vec<u8> = spec.lookup.scores.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.table(HEADER + second::SCORES, None, &scores, 8);
         let [units, length] = [second::REPLACED_UNITS, second::REPLACEMENTS_LENGTH];
         let [units, length] = [(HEADER + units, 4), (HEADER + length, 1)];
         self.table(HEADER + second::REPLACED, Some(units), &characters.replaced, 4);
@@ -129,12 +133,16 @@ fn split_flag(spec: &Spec) -> u32 {
     };
     let crossing =
         |id: u32| !std::str::from_utf8(&spec.pieces[id as usize]).is_ok_and(|piece| !inside(piece));
-    let exact = spec.kind == Kind::Characters && !spec.merges.iter().any(|m| crossing(m.merged));
+    let exact = match spec.kind {
+        Kind::Characters => !spec.merges.iter().any(|m| crossing(m.merged)),
+        Kind::Unigram => !(0..spec.pieces.len() as u32).any(crossing),
+        Kind::Bytes | Kind::WordPiece => false,
+    };
     if exact { flag::SPLIT_WORDS } else { 0 }
 }
 
 /// The byte that a piece named `<0xNN>` stands for.
-fn byte_token(piece: &[u8]) -> Option<u8> {
+pub(super) fn byte_token(piece: &[u8]) -> Option<u8> {
     let digits = piece.strip_prefix(b"<0x")?.strip_suffix(b">")?;
     let digits =
         std::str::from_utf8(digits).ok().filter(|d| d.len() == 2 && !d.starts_with('+'))?;
@@ -145,10 +153,12 @@ fn byte_token(piece: &[u8]) -> Option<u8> {
 fn decoded(spec: &Spec, piece: &[u8]) -> Vec<u8> {
     match spec.kind {
         Kind::Bytes | Kind::WordPiece => piece.to_vec(),
-        Kind::Characters => match byte_token(piece).filter(|_| spec.byte_fallback) {
-            Some(byte) => vec![byte],
-            None => String::from_utf8_lossy(piece).replace(space(spec), " ").into_bytes(),
-        },
+        Kind::Characters | Kind::Unigram => {
+            match byte_token(piece).filter(|_| spec.byte_fallback) {
+                Some(byte) => vec![byte],
+                None => String::from_utf8_lossy(piece).replace(space(spec), " ").into_bytes(),
+            }
+        }
     }
 }
 
@@ -265,21 +275,25 @@ fn bucket_bytes(buckets: &[Vec<Entry>]) -> Vec<u8> {
     table
 }
 
+/// The characters that an expression is for.
+pub(super) fn characters(spec: &Spec, expression: &str) -> Result<ClassUnicode> {
+    let hir = regex_syntax::parse(expression).ok();
+    match hir.map(regex_syntax::hir::Hir::into_kind) {
+        Some(HirKind::Class(Class::Unicode(found))) => Ok(found),
+        _ => Err(spec.malformed(
+            expression,
+            "no table",
+            "Unicode tables",
+            "build with Unicode tables",
+        )),
+    }
+}
+
 /// Ranges of letters and numbers beyond ASCII: first character, last character with the class in its high byte.
 fn classes(spec: &Spec) -> Result<Vec<u32>> {
     let mut ranges = BTreeMap::new();
     for (expression, class) in [(r"\p{L}", 1), (r"\p{N}", 2)] {
-        let hir = regex_syntax::parse(expression).ok();
-        let Some(HirKind::Class(Class::Unicode(found))) =
-            hir.map(regex_syntax::hir::Hir::into_kind)
-        else {
-            return Err(spec.malformed(
-                expression,
-                "no table",
-                "Unicode tables",
-                "build with Unicode tables",
-            ));
-        };
+        let found = characters(spec, expression)?;
         for range in found.ranges().iter().filter(|range| !range.end().is_ascii()) {
             ranges.insert(u32::from(range.start()), u32::from(range.end()) | class << 24);
         }
@@ -392,7 +406,7 @@ fn byte_ids(spec: &Spec) -> Vec<u32> {
     for (piece, id) in spec.pieces.iter().zip(0..).filter(|(_, id)| !added.contains(id)) {
         let byte = match (spec.kind, piece.as_slice()) {
             (Kind::Bytes, &[byte]) => Some(byte),
-            (Kind::Characters, piece) if spec.byte_fallback => byte_token(piece),
+            (Kind::Characters | Kind::Unigram, piece) if spec.byte_fallback => byte_token(piece),
             _ => None,
         };
         if let Some(byte) = byte {

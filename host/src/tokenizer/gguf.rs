@@ -170,7 +170,7 @@ fn wanted(add: bool, id: Option<u32>) -> Vec<u32> {
 }
 
 /// The tokens as text, all different; an empty one is a gap that the converter did not fill.
-fn texts(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<String>> {
+pub(super) fn texts(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<String>> {
     let mut seen = HashMap::new();
     let mut texts = Vec::with_capacity(vocabulary.tokens.len());
     for (id, token) in vocabulary.tokens.iter().enumerate() {
@@ -194,7 +194,7 @@ fn texts(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-fn added(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<Added>> {
+pub(super) fn added(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Vec<Added>> {
     let kinds = vocabulary.token_types.iter().zip(texts(origin, vocabulary)?).zip(0..);
     let token = |((&kind, content), id): ((&i32, String), u32)| Added {
         id,

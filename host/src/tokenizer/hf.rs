@@ -72,6 +72,11 @@ pub(super) struct Model {
     merges: Vec<MergeText>,
     pub(super) unk_token: Option<String>,
     pub(super) max_input_chars_per_word: Option<u32>,
+    pub(super) unk_id: Option<u32>,
+    #[serde(default, rename = "omex_single_precision")]
+    pub(super) single: bool,
+    #[serde(rename = "omex_unknown_score")]
+    pub(super) unknown_score: Option<f64>,
     #[serde(default)]
     dropout: Option<f32>,
     #[serde(default)]
@@ -81,7 +86,7 @@ pub(super) struct Model {
     #[serde(default)]
     fuse_unk: bool,
     #[serde(default)]
-    byte_fallback: bool,
+    pub(super) byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
 }
@@ -90,6 +95,7 @@ pub(super) struct Model {
 #[serde(untagged)]
 enum Vocabulary {
     Pieces(BTreeMap<String, u32>),
+    Scored(Vec<(String, f64)>),
     Other(serde::de::IgnoredAny),
 }
 
@@ -105,7 +111,7 @@ impl Spec {
     ///
     /// # Errors
     /// If the file cannot be read, is not JSON, is damaged, or asks for what is not supported: models other than
-    /// BPE and WordPiece, and normalizers, pre-tokenizers, decoders and templates without an equal in the core.
+    /// BPE, WordPiece and Unigram, and normalizers, pre-tokenizers, decoders and templates without an equal in the core.
     pub fn from_hf_json(path: &Path) -> Result<Self> {
         Self::from_hf_bytes(path, input::read(path, input::MAX_TOKENIZER_BYTES)?)
     }
@@ -131,6 +137,11 @@ impl Spec {
         spec.json = Some(json);
         Ok(spec)
     }
+}
+
+/// Pieces and their ids.
+pub(super) fn by_id(ids: &BTreeMap<String, u32>) -> impl Iterator<Item = (&str, u32)> + Clone {
+    ids.iter().map(|(piece, &id)| (piece.as_str(), id))
 }
 
 /// The start of a text, for a message.
@@ -178,7 +189,7 @@ fn is_collapsing(parts: &[&Value]) -> bool {
 }
 
 /// Whether a Metaspace part puts a space before the text: "always", "first" or "never".
-fn prepend_scheme(value: &Value) -> &str {
+pub(super) fn prepend_scheme(value: &Value) -> &str {
     match value.get("prepend_scheme").and_then(Value::as_str) {
         Some(scheme) => scheme,
         None if truth(value, "add_prefix_space", true) => "always",
@@ -216,6 +227,9 @@ impl Reader<'_> {
             return self.word_piece();
         }
         let file = self.file;
+        if let Vocabulary::Scored(vocabulary) = &file.model.vocab {
+            return self.unigram(vocabulary);
+        }
         self.check_bpe()?;
         let ids = self.ids()?;
         let (kind, pre_tokenizer, pre_flags) = self.pre_tokenizer()?;
@@ -226,9 +240,9 @@ impl Reader<'_> {
         let marked = normalizer & (flag::PREFIX_ALWAYS | flag::SPACE_MARK) != 0;
         let second = marked && added.iter().any(|token| token.normalized);
         let flags = flags | if second { flag::SECOND_IN_NORMALIZED } else { 0 };
-        let texts = self.texts(ids, &added)?;
+        let texts = self.texts(by_id(ids), &added)?;
         let pieces = match kind {
-            Kind::Characters | Kind::WordPiece => {
+            Kind::Characters | Kind::WordPiece | Kind::Unigram => {
                 texts.into_iter().map(String::into_bytes).collect()
             }
             Kind::Bytes => gguf::spelled_bytes(self.origin, &texts, &added)?,
@@ -272,7 +286,7 @@ impl Reader<'_> {
         let model = &self.file.model;
         if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
             let found = model.kind.clone().unwrap_or_default();
-            return Err(self.unsupported("model.type", found, "BPE or WordPiece"));
+            return Err(self.unsupported("model.type", found, "BPE, WordPiece or Unigram"));
         }
         if let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0) {
             return Err(self.unsupported("model.dropout", dropout.to_string(), "none"));
@@ -313,20 +327,23 @@ impl Reader<'_> {
     }
 
     fn normalizer(&self, kind: Kind) -> Result<u32> {
+        self.spaces(kind, parts(&self.file.normalizer, "normalizers"))
+    }
+
+    /// The flags that parts of a normalizer ask for, which put, join and mark spaces, or compose characters.
+    pub(super) fn spaces(&self, kind: Kind, mut found: Vec<&Value>) -> Result<u32> {
         let mut flags = 0;
         let mut prefix = None;
-        let mut found = parts(&self.file.normalizer, "normalizers");
-        if kind == Kind::Characters && is_collapsing(&found) {
+        let marks = matches!(kind, Kind::Characters | Kind::Unigram);
+        if marks && is_collapsing(&found) {
             flags |= flag::COLLAPSE_SPACES;
             found.drain(..COLLAPSING.len());
         }
         for part in found {
             match type_of(part).as_str() {
-                "NFC" => flags |= flag::NFC,
-                "Prepend" if kind == Kind::Characters => prefix = Some(text(part, "prepend")),
-                "Replace" if kind == Kind::Characters && is_replace(part, " ", MARK) => {
-                    flags |= flag::SPACE_MARK
-                }
+                "NFC" if kind != Kind::Unigram => flags |= flag::NFC,
+                "Prepend" if marks => prefix = Some(text(part, "prepend")),
+                "Replace" if marks && is_replace(part, " ", MARK) => flags |= flag::SPACE_MARK,
                 other => {
                     return Err(self.unsupported(
                         "normalizer",
@@ -393,7 +410,7 @@ impl Reader<'_> {
         })
     }
 
-    fn metaspace(&self, part: &Value) -> Result<u32> {
+    pub(super) fn metaspace(&self, part: &Value) -> Result<u32> {
         if text(part, "replacement") != MARK {
             return Err(self.unsupported(
                 "pre_tokenizer.replacement",
@@ -417,7 +434,7 @@ impl Reader<'_> {
         Ok(flag::SPACE_MARK | prefix | split)
     }
 
-    fn decoder(&self, kind: Kind) -> Result<u32> {
+    pub(super) fn decoder(&self, kind: Kind) -> Result<u32> {
         let found = parts(&self.file.decoder, "decoders");
         if kind == Kind::Bytes {
             return match found.as_slice() {
@@ -555,20 +572,21 @@ impl Reader<'_> {
     }
 
     /// Piece or content of every id. Few ids may be missing: a file cannot ask for much more memory than it has.
-    pub(super) fn texts(
+    pub(super) fn texts<'t>(
         &self,
-        ids: &BTreeMap<String, u32>,
+        ids: impl Iterator<Item = (&'t str, u32)> + Clone,
         added: &[Added],
     ) -> Result<Vec<String>> {
-        let all = ids.values().copied().chain(added.iter().map(|token| token.id));
+        let known = ids.clone().count() + added.len();
+        let all = ids.clone().map(|(_, id)| id).chain(added.iter().map(|token| token.id));
         let count = all.max().map_or(0, |id| id as usize + 1);
-        if count > 4 * (ids.len() + added.len()) + 65536 {
-            let found = format!("{} tokens with ids up to {}", ids.len() + added.len(), count - 1);
+        if count > 4 * known + 65536 {
+            let found = format!("{known} tokens with ids up to {}", count - 1);
             return Err(self.damaged("model.vocab", found, "ids without large gaps"));
         }
         let mut texts = vec![String::new(); count];
-        for (piece, &id) in ids {
-            texts[id as usize].clone_from(piece);
+        for (piece, id) in ids {
+            piece.clone_into(&mut texts[id as usize]);
         }
         for token in added {
             texts[token.id as usize].clone_from(&token.content);

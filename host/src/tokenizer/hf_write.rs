@@ -1,7 +1,7 @@
 //! Writing Hugging Face's `tokenizer.json` for tokenizers that were read from other formats.
 
 use super::hf::{COLLAPSING, EQUAL_RANKS, EXPRESSIONS, MARK};
-use super::{Kind, PreTokenizer, Spec, byte_level};
+use super::{Kind, PreTokenizer, Spec, byte_level, unigram};
 use omex_core::token::layout::flag;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -12,16 +12,11 @@ pub(super) fn json(spec: &Spec) -> Value {
         spec.added.iter().map(|token| (token.id, token.content.as_str())).collect();
     let text = |id: u32| match (added.get(&id), spec.kind, &spec.pieces[id as usize]) {
         (Some(content), ..) => (*content).to_owned(),
-        (None, Kind::Characters | Kind::WordPiece, piece) => {
+        (None, Kind::Characters | Kind::WordPiece | Kind::Unigram, piece) => {
             String::from_utf8_lossy(piece).into_owned()
         }
         (None, Kind::Bytes, piece) => byte_level::spelled(piece),
     };
-    let used = (0..).zip(&spec.pieces).filter(|(_, piece)| !piece.is_empty());
-    let vocabulary: serde_json::Map<String, Value> =
-        used.map(|(id, _)| (text(id), json!(id))).collect();
-    let merges: Vec<Value> =
-        spec.merges.iter().map(|m| json!([text(m.left), text(m.right)])).collect();
     let added_tokens: Vec<Value> = spec.added.iter().map(|token| json!({
         "id": token.id, "content": token.content, "single_word": false, "lstrip": token.strip_left,
         "rstrip": token.strip_right, "normalized": token.normalized, "special": token.special,
@@ -30,18 +25,30 @@ pub(super) fn json(spec: &Spec) -> Value {
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_tokens,
         "normalizer": normalizer_json(spec), "pre_tokenizer": pre_tokenizer_json(spec),
         "post_processor": template_json(spec, &text), "decoder": decoder_json(spec),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": spec.unknown.map(&text), "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": spec.flags & flag::FUSE_UNKNOWN != 0,
-            "byte_fallback": spec.byte_fallback, "ignore_merges": spec.ignore_merges,
-            "vocab": vocabulary, "merges": merges,
-        },
+        "model": model_json(spec, &text),
+    })
+}
+
+fn model_json(spec: &Spec, text: &dyn Fn(u32) -> String) -> Value {
+    if spec.kind == Kind::Unigram {
+        return unigram::model_json(spec, text);
+    }
+    let used = (0..).zip(&spec.pieces).filter(|(_, piece)| !piece.is_empty());
+    let vocabulary: serde_json::Map<String, Value> =
+        used.map(|(id, _)| (text(id), json!(id))).collect();
+    let merges: Vec<Value> =
+        spec.merges.iter().map(|m| json!([text(m.left), text(m.right)])).collect();
+    json!({
+        "type": "BPE", "dropout": null, "unk_token": spec.unknown.map(text), "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": spec.flags & flag::FUSE_UNKNOWN != 0,
+        "byte_fallback": spec.byte_fallback, "ignore_merges": spec.ignore_merges,
+        "vocab": vocabulary, "merges": merges,
     })
 }
 
 fn normalizer_json(spec: &Spec) -> Value {
     let marked = spec.flags & flag::SPACE_MARK != 0;
-    let mut parts = Vec::new();
+    let mut parts: Vec<Value> = unigram::charsmap_json(spec).into_iter().collect();
     if spec.flags & flag::COLLAPSE_SPACES != 0 {
         parts.extend(COLLAPSING.map(|(pattern, content)| {
             json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": content })
@@ -63,7 +70,7 @@ fn pre_tokenizer_json(spec: &Spec) -> Value {
     let byte_level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
     let two = |first: Value, second: Value| json!({ "type": "Sequence", "pretokenizers": [first, second] });
     match (spec.kind, spec.pre_tokenizer) {
-        (Kind::Characters | Kind::WordPiece, _) => Value::Null,
+        (Kind::Characters | Kind::WordPiece | Kind::Unigram, _) => Value::Null,
         (Kind::Bytes, PreTokenizer::None) => byte_level(false),
         (Kind::Bytes, PreTokenizer::Gpt2) => byte_level(true),
         (Kind::Bytes, PreTokenizer::Gpt2Digits) => {

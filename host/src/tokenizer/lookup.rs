@@ -1,9 +1,12 @@
 //! The tables of kinds that look pieces up: tries, and what becomes of each character.
 
 use super::bert::{BertNormalizer, is_punctuation};
+pub use super::charsmap::Charsmap;
+use super::compile::{byte_token, characters};
 use super::{Kind, Spec};
 use crate::Result;
 use omex_core::token::layout::{MAX_KEY, MAX_WORD, class, flag};
+use regex_syntax::hir::ClassUnicode;
 use std::collections::{BTreeMap, BTreeSet};
 use yada::builder::DoubleArrayBuilder;
 
@@ -14,6 +17,10 @@ pub struct Lookup {
     pub normalizer: Normalizer,
     /// WordPiece makes words of more characters one unknown token.
     pub longest_word: u32,
+    /// The score of each id: Unigram's.
+    pub scores: Vec<f64>,
+    /// The score of a character that is in no piece: Unigram's.
+    pub unknown_score: f64,
 }
 
 /// What becomes of a text's characters before it is cut into words.
@@ -24,12 +31,14 @@ pub enum Normalizer {
     Plain,
     /// BERT's rules.
     Bert(BertNormalizer),
+    /// SentencePiece's compiled rules.
+    Charsmap(Charsmap),
 }
 
 impl Normalizer {
     fn push(&self, c: char, out: &mut String) {
         match self {
-            Self::Plain => out.push(c),
+            Self::Plain | Self::Charsmap(_) => out.push(c),
             Self::Bert(rules) => rules.push(c, out),
         }
     }
@@ -53,14 +62,62 @@ pub(super) struct CharacterTables {
 
 impl CharacterTables {
     pub(super) fn new(spec: &Spec) -> Result<Self> {
-        let mut tables = Self {
+        match (&spec.lookup.normalizer, spec.kind) {
+            (Normalizer::Charsmap(charsmap), _) => Self::of_charsmap(spec, charsmap),
+            (Normalizer::Plain, Kind::Unigram) => Ok(Self::none()),
+            _ => Self::of_characters(spec),
+        }
+    }
+
+    fn none() -> Self {
+        Self {
             ascii: [0; 128],
             ranges: vec![],
             replaced: vec![],
             replacements: vec![],
             growth: 1,
             flags: 0,
+        }
+    }
+
+    /// The map as it is; classes say where its keys and clusters begin.
+    fn of_charsmap(spec: &Spec, charsmap: &Charsmap) -> Result<Self> {
+        let mut tables = Self {
+            replaced: charsmap.trie.clone(),
+            replacements: charsmap.replacements.clone(),
+            growth: charsmap.growth(),
+            ..Self::none()
         };
+        let clusters: Vec<(ClassUnicode, u32)> = if spec.flags & flag::CLUSTERS != 0 {
+            let parts = [
+                (r"[\p{gcb=CR}\p{gcb=LF}\p{gcb=Control}]", class::CONTROL),
+                (r"[\p{gcb=Extend}\p{gcb=ZWJ}\p{gcb=SpacingMark}]", class::EXTEND),
+                (r"\p{gcb=Prepend}", class::PREPEND),
+            ];
+            parts
+                .map(|(text, bit)| characters(spec, text).map(|found| (found, bit)))
+                .into_iter()
+                .collect::<Result<_>>()?
+        } else {
+            vec![]
+        };
+        let mut at = vec![0; clusters.len()];
+        for c in '\0'..=char::MAX {
+            let mut class = if charsmap.begins(c) { class::REPLACED } else { 0 };
+            for ((found, bit), at) in clusters.iter().zip(&mut at) {
+                while found.ranges().get(*at).is_some_and(|range| range.end() < c) {
+                    *at += 1;
+                }
+                let inside = found.ranges().get(*at).is_some_and(|range| range.start() <= c);
+                class |= if inside { *bit } else { 0 };
+            }
+            tables.add(c, class);
+        }
+        Ok(tables)
+    }
+
+    fn of_characters(spec: &Spec) -> Result<Self> {
+        let mut tables = Self::none();
         let mut replaced = BTreeMap::new();
         let mut became = String::new();
         for c in '\0'..=char::MAX {
@@ -121,10 +178,13 @@ impl CharacterTables {
 pub(super) fn pieces(spec: &Spec) -> Result<Vec<u8>> {
     let added: BTreeSet<u32> = spec.added.iter().map(|token| token.id).collect();
     let mut keys = BTreeMap::new();
+    // SentencePiece finds no byte tokens in text.
+    let bytes = spec.byte_fallback && spec.flags & flag::SINGLE != 0;
+    let is_byte = |piece: &[u8]| bytes && byte_token(piece).is_some();
     for (piece, id) in spec.pieces.iter().zip(0..).filter(|(_, id)| !added.contains(id)) {
         // No text that is looked up has a zero.
-        if !piece.is_empty() && !piece.contains(&0) {
-            keys.entry(piece.clone()).or_insert(id);
+        if !piece.is_empty() && !piece.contains(&0) && spec.unknown != Some(id) && !is_byte(piece) {
+            keys.insert(piece.clone(), id);
         }
     }
     let mut trie = trie(spec, "vocabulary", &keys)?;
@@ -154,6 +214,11 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     if spec.kind == Kind::WordPiece && !(1..=MAX_WORD).contains(&longest) {
         let (field, expected) = ("model.max_input_chars_per_word", format!("1 to {MAX_WORD}"));
         return Err(spec.malformed(field, longest.to_string(), expected, "use another tokenizer"));
+    }
+    let scores = spec.lookup.scores.len();
+    if spec.kind == Kind::Unigram && scores != spec.pieces.len() {
+        let (found, expected) = (format!("{scores} scores"), format!("{}", spec.pieces.len()));
+        return Err(spec.malformed("model.vocab", found, expected, "save the tokenizer again"));
     }
     Ok(())
 }

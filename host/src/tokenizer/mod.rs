@@ -6,6 +6,7 @@
 
 mod bert;
 mod byte_level;
+mod charsmap;
 mod compile;
 mod encode;
 mod gguf;
@@ -16,13 +17,14 @@ mod lookup;
 mod package;
 mod scores;
 mod sentencepiece;
+mod unigram;
 mod word_piece;
 
 pub use bert::BertNormalizer;
 pub use compile::compile;
 pub use encode::{ENCODING_BYTES, NotEncoded, TEXT_BYTES, doubled, encode, encode_within};
 pub use gguf::GgufVocabulary;
-pub use lookup::{Lookup, Normalizer};
+pub use lookup::{Charsmap, Lookup, Normalizer};
 pub use omex_core::token::layout::{Kind, PreTokenizer};
 
 use crate::{Error, Result};

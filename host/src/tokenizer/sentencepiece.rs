@@ -1,7 +1,8 @@
 //! SentencePiece's `tokenizer.model`: a protobuf message (`sentencepiece_model.proto` of google/sentencepiece) with
 //! pieces, scores and how text is normalized.
 
-use super::{GgufVocabulary, Spec, scores};
+use super::unigram::PENALTY;
+use super::{Charsmap, GgufVocabulary, Kind, Lookup, Normalizer, PreTokenizer, Spec, gguf, scores};
 use crate::{Error, Result, input};
 use omex_core::token::layout::flag;
 use std::path::Path;
@@ -13,6 +14,12 @@ mod piece_type {
     pub(super) const USER_DEFINED: i32 = 4;
     pub(super) const UNUSED: i32 = 5;
 }
+
+/// Values of the trainer's `model_type`.
+const UNIGRAM: u64 = 1;
+const BPE: u64 = 2;
+/// Text of the unknown token.
+const UNKNOWN: &str = "\u{2581}\u{2047}\u{2581}";
 
 /// Names of the trainer's `model_type`, from 1.
 const MODEL_TYPES: [&str; 4] = ["unigram", "BPE", "word", "char"];
@@ -78,8 +85,8 @@ struct Model {
     byte_fallback: bool,
     prefix: bool,
     collapses: bool,
-    /// The rule by which characters are replaced, if there is one.
-    rule: Option<String>,
+    /// The name of the rule by which characters are replaced, and its map, if there is one.
+    rule: Option<(String, Vec<u8>)>,
 }
 
 impl Model {
@@ -135,23 +142,23 @@ impl Model {
     }
 
     fn normalizer(&mut self, bytes: &[u8]) -> Option<()> {
-        let mut name = String::new();
+        let (mut name, mut map) = (String::new(), &[][..]);
         for (number, field) in fields(bytes)? {
             match (number, field) {
                 (1, Field::Bytes(text)) => name = String::from_utf8_lossy(text).into_owned(),
-                (2, Field::Bytes(map)) if !map.is_empty() => self.rule = Some(String::new()),
+                (2, Field::Bytes(bytes)) => map = bytes,
                 (3, Field::Number(x)) => self.prefix = x != 0,
                 (4, Field::Number(x)) => self.collapses = x != 0,
                 _ => {}
             }
         }
-        self.rule = self.rule.take().map(|_| name);
+        self.rule = (!map.is_empty()).then(|| (name, map.to_vec()));
         Some(())
     }
 }
 
 impl Spec {
-    /// Reads a `tokenizer.model` with byte-pair merges.
+    /// Reads a `tokenizer.model` with byte-pair merges or of the Unigram kind. That puts nothing around texts.
     ///
     /// # Errors
     /// If the file cannot be read, is damaged, or holds another kind of model or a normalization
@@ -166,6 +173,9 @@ impl Spec {
             Error::malformed(path, "protobuf", found, expected, remedy)
         })?;
         supported(path, &model)?;
+        if model.model_type == UNIGRAM {
+            return unigram(path, model);
+        }
         let types = model.vocabulary.token_types.clone();
         let (byte_fallback, collapses) = (model.byte_fallback, model.collapses);
         let mut vocabulary = model.vocabulary;
@@ -183,17 +193,71 @@ impl Spec {
     }
 }
 
+/// A tokenizer of the Unigram kind.
+fn unigram(path: &Path, model: Model) -> Result<Spec> {
+    let wrong = |field: &str, found: &str, expected: &str| {
+        Error::malformed(path, field, found, expected, "get the file again: it is damaged")
+    };
+    let Model { vocabulary, byte_fallback, prefix, collapses, rule, .. } = model;
+    let normal = vocabulary.token_types.iter().zip(&vocabulary.scores);
+    let normal = normal.filter(|(kind, _)| **kind == piece_type::NORMAL);
+    let lowest = normal.map(|(_, score)| *score).fold(f32::INFINITY, f32::min);
+    if vocabulary.scores.iter().chain([&lowest]).any(|score| !score.is_finite()) {
+        return Err(wrong("pieces", "scores that are no numbers", "a finite score for each piece"));
+    }
+    let charsmap = rule.map(|(name, map)| {
+        let damaged = || wrong("normalizer_spec.precompiled_charsmap", &name, "a compiled map");
+        Charsmap::new(&map).map(Normalizer::Charsmap).ok_or_else(damaged)
+    });
+    let unknown = vocabulary.unknown.unwrap_or(0);
+    let mut pieces: Vec<Vec<u8>> =
+        gguf::texts(path, &vocabulary)?.into_iter().map(String::into_bytes).collect();
+    if let Some(piece) = pieces.get_mut(unknown as usize) {
+        *piece = UNKNOWN.into();
+    }
+    let mut added = gguf::added(path, &vocabulary)?;
+    added.retain(|token| token.id != unknown);
+    let flags = [
+        (true, flag::SPACE_MARK | flag::FUSE_UNKNOWN | flag::SINGLE),
+        (prefix, flag::PREFIX_ALWAYS | flag::STRIP_START),
+        (collapses, flag::COLLAPSE_SPACES),
+    ];
+    let spec = Spec {
+        origin: path.to_owned(),
+        kind: Kind::Unigram,
+        pre_tokenizer: PreTokenizer::None,
+        flags: flags.iter().filter(|(set, _)| *set).map(|(_, flags)| flags).sum(),
+        pieces,
+        merges: vec![],
+        added,
+        unknown: Some(unknown),
+        byte_fallback,
+        ignore_merges: false,
+        before: vec![],
+        after: vec![],
+        lookup: Lookup {
+            normalizer: charsmap.transpose()?.unwrap_or_default(),
+            longest_word: 0,
+            scores: vocabulary.scores.iter().copied().map(f64::from).collect(),
+            unknown_score: f64::from(lowest - PENALTY as f32),
+        },
+        json: None,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
 fn supported(path: &Path, model: &Model) -> Result<()> {
     let refused = |field: &str, found: String, expected: &str| {
         let remedy = "save the tokenizer as tokenizer.json, with transformers, and give that";
         Err(Error::malformed(path, field, found, expected, remedy))
     };
-    if model.model_type != 2 {
+    if ![UNIGRAM, BPE].contains(&model.model_type) {
         let name = MODEL_TYPES.get((model.model_type as usize).wrapping_sub(1));
         let found = name.map_or_else(|| model.model_type.to_string(), |name| (*name).to_owned());
-        return refused("trainer_spec.model_type", found, "BPE");
+        return refused("trainer_spec.model_type", found, "unigram or BPE");
     }
-    if let Some(rule) = &model.rule {
+    if let Some((rule, _)) = model.rule.as_ref().filter(|_| model.model_type == BPE) {
         return refused("normalizer_spec.name", rule.clone(), "identity");
     }
     if model.vocabulary.token_types.contains(&piece_type::UNUSED) {

@@ -1,7 +1,7 @@
 //! Reading WordPiece tokenizers: BERT's, from `tokenizer.json` or from `vocab.txt`.
 
 use super::bert::BertNormalizer;
-use super::hf::{Reader, parts, text, truth, type_of};
+use super::hf::{Reader, by_id, parts, text, truth, type_of};
 use super::lookup::{Lookup, Normalizer};
 use super::{Kind, PreTokenizer, Spec};
 use crate::{Error, Result, input};
@@ -39,7 +39,7 @@ impl Reader<'_> {
             kind: Kind::WordPiece,
             pre_tokenizer: PreTokenizer::None,
             flags,
-            pieces: self.texts(ids, &added)?.into_iter().map(String::into_bytes).collect(),
+            pieces: self.texts(by_id(ids), &added)?.into_iter().map(String::into_bytes).collect(),
             merges: vec![],
             added,
             unknown: Some(unknown),
@@ -50,6 +50,7 @@ impl Reader<'_> {
             lookup: Lookup {
                 normalizer,
                 longest_word: model.max_input_chars_per_word.unwrap_or(100),
+                ..Lookup::default()
             },
             json: None,
         };

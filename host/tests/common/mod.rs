@@ -149,6 +149,51 @@ pub(crate) fn word_piece() -> Spec {
     Spec::from_hf_bytes(Path::new("word_piece.json"), json.to_string().into_bytes()).unwrap()
 }
 
+/// A Unigram tokenizer; `bytes` if it has a token for each byte.
+#[allow(dead_code, reason = "not every test file needs it")]
+pub(crate) fn unigram(pre_tokenizer: &Value, bytes: bool) -> Spec {
+    let pieces = [
+        ("<unk>", 0.0),
+        ("</s>", 0.0),
+        ("\u{2581}", -2.0),
+        ("a", -3.0),
+        ("aa", -5.5),
+        ("aaa", -9.5),
+        ("\u{2581}he", -4.0),
+        ("ll", -4.5),
+        ("o", -3.5),
+        ("\u{2581}hello", -13.0),
+        ("!", -3.0),
+        ("日", -6.0),
+        ("12", -5.0),
+        ("1", -2.0),
+        ("2", -3.5),
+        ("\u{2581}\u{2581}", -3.0),
+    ];
+    let mut vocabulary: Vec<Value> = pieces.iter().map(|piece| json!(piece)).collect();
+    vocabulary
+        .extend((0..256).filter(|_| bytes).map(|byte| json!([format!("<0x{byte:02X}>"), -20.0])));
+    let json = json!({
+        "added_tokens": [{ "id": 1, "content": "</s>", "special": true }],
+        "pre_tokenizer": pre_tokenizer,
+        "decoder": { "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always" },
+        "model": { "type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": bytes },
+    });
+    Spec::from_hf_bytes(Path::new("unigram.json"), json.to_string().into_bytes()).unwrap()
+}
+
+/// The pre-tokenizers of Unigram models: words at white space, words at marks, no words.
+#[allow(dead_code, reason = "not every test file needs it")]
+pub(crate) fn marking() -> [Value; 3] {
+    let marks = |split: bool| json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": split });
+    let blanks = json!({ "type": "WhitespaceSplit" });
+    [
+        json!({ "type": "Sequence", "pretokenizers": [blanks, marks(true)] }),
+        marks(true),
+        marks(false),
+    ]
+}
+
 /// The text's own ids, with scratch memory of `symbols`, and the number of cuts.
 pub(crate) fn encode<S: TableSource>(
     tokenizer: &mut Tokenizer<S>,

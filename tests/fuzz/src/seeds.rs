@@ -26,6 +26,7 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("characters", sized(TEXT, compile(&characters()).unwrap())),
                 ("bytes", sized(TEXT, compile(&bytes()).unwrap())),
                 ("word_piece", sized(TEXT, compile(&word_piece("null")).unwrap())),
+                ("unigram", sized(TEXT, compile(&unigram("null")).unwrap())),
             ]
         }
         "package" => {
@@ -48,6 +49,7 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("tokenizer", sized(&tokenizer_bin(), &llama2c(&NARROW))),
         ],
         "tokenizer_json" => vec![
+            ("unigram", json(&unigram(CHARSMAP))),
             ("characters", json(&characters())),
             ("bytes", json(&bytes())),
             ("word_piece", json(&word_piece(r#"{"type":"BertNormalizer","lowercase":true}"#))),
@@ -280,6 +282,19 @@ fn word_piece(normalizer: &str) -> Spec {
     );
     Spec::from_hf_bytes(Path::new("seed"), json.into_bytes()).unwrap()
 }
+
+/// Unigram, with a normalizer that its text may have.
+fn unigram(normalizer: &str) -> Spec {
+    let json = format!(
+        r##"{{"normalizer":{normalizer},"pre_tokenizer":{{"type":"Metaspace","replacement":"▁"}},
+"decoder":{{"type":"Metaspace","replacement":"▁"}},"added_tokens":[{{"id":1,"content":"<s>","special":true}}],
+"model":{{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0],["<s>",0],["▁",-2.5],["▁he",-3],["llo",-4],["l",-5],["o",-6]]}}}}"##
+    );
+    Spec::from_hf_bytes(Path::new("seed"), json.into_bytes()).unwrap()
+}
+
+/// One that makes "ab" of nothing: its trie has a root alone.
+const CHARSMAP: &str = r#"{"type":"Precompiled","precompiled_charsmap":"BAAAAAAAAABhYgA="}"#;
 
 fn json(spec: &Spec) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
