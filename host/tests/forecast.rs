@@ -26,6 +26,7 @@ fn machine(memory: f64, storage: Option<f64>, seconds: f64) -> Profile {
         "read_bandwidth": { "one_thread": memory, "all_threads": memory },
         "storage_bandwidth": storage,
         "products": products,
+        "passes": { "operation": 0, "element": 0, "job": 0, "attention": [] },
     });
     serde_json::from_value(profile).unwrap()
 }
