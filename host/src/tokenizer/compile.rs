@@ -1,5 +1,6 @@
 //! Building the section that `omex_core::token` reads: `docs/format-tokenizer.md` draws it.
 
+use super::characters::{byte_token, characters};
 use super::lookup::{self, CharacterTables};
 use super::{Added, Kind, PreTokenizer, Spec};
 use crate::{Error, Result};
@@ -8,7 +9,6 @@ use omex_core::token::layout::{
     OFFSET_MASK, SECOND_HEADER, SPECIAL, VERSION, added, field, flag, homes, key, second, word_key,
 };
 use omex_core::token::{EncodeOptions, MIN_SCRATCH, Symbol, Tokenizer};
-use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -141,14 +141,6 @@ fn split_flag(spec: &Spec) -> u32 {
     if exact { flag::SPLIT_WORDS } else { 0 }
 }
 
-/// The byte that a piece named `<0xNN>` stands for.
-pub(super) fn byte_token(piece: &[u8]) -> Option<u8> {
-    let digits = piece.strip_prefix(b"<0x")?.strip_suffix(b">")?;
-    let digits =
-        std::str::from_utf8(digits).ok().filter(|d| d.len() == 2 && !d.starts_with('+'))?;
-    u8::from_str_radix(digits, 16).ok()
-}
-
 /// The bytes that decoding an id gives.
 fn decoded(spec: &Spec, piece: &[u8]) -> Vec<u8> {
     match spec.kind {
@@ -273,20 +265,6 @@ fn bucket_bytes(buckets: &[Vec<Entry>]) -> Vec<u8> {
         table.extend(overflow.to_le_bytes());
     }
     table
-}
-
-/// The characters that an expression is for.
-pub(super) fn characters(spec: &Spec, expression: &str) -> Result<ClassUnicode> {
-    let hir = regex_syntax::parse(expression).ok();
-    match hir.map(regex_syntax::hir::Hir::into_kind) {
-        Some(HirKind::Class(Class::Unicode(found))) => Ok(found),
-        _ => Err(spec.malformed(
-            expression,
-            "no table",
-            "Unicode tables",
-            "build with Unicode tables",
-        )),
-    }
 }
 
 /// Ranges of letters and numbers beyond ASCII: first character, last character with the class in its high byte.

@@ -1,8 +1,8 @@
 //! The tables of kinds that look pieces up: tries, and what becomes of each character.
 
 use super::bert::{BertNormalizer, is_punctuation};
+use super::characters::{byte_token, characters};
 pub use super::charsmap::Charsmap;
-use super::compile::{byte_token, characters};
 use super::{Kind, Spec};
 use crate::Result;
 use omex_core::token::layout::{MAX_KEY, MAX_WORD, class, flag};

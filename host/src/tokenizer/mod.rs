@@ -6,6 +6,7 @@
 
 mod bert;
 mod byte_level;
+mod characters;
 mod charsmap;
 mod compile;
 mod encode;
