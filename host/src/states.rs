@@ -100,42 +100,40 @@ pub(crate) struct StateMemory {
     of_text: TextStates,
     /// Places of each text that memory was counted for.
     counted: Vec<u32>,
+    /// What one text leaves is lent; what several leave is another's.
+    lends: bool,
     lent: Lent,
 }
 
 impl StateMemory {
-    /// Memory for the states of a program under a plan.
+    /// Memory for the states of a program under a plan, which `shares` with others what texts do not
+    /// take yet.
     ///
     /// # Errors
     /// Memory that can't be had.
-    pub(crate) fn new(program: &Program<'_>, plan: &Plan) -> Result<Self> {
-        Self::of(TextStates::new(program, plan))
+    pub(crate) fn new(program: &Program<'_>, plan: &Plan, shares: bool) -> Result<Self> {
+        Self::of(TextStates::new(program, plan), shares)
     }
 
-    fn of(of_text: TextStates) -> Result<Self> {
+    fn of(of_text: TextStates, shares: bool) -> Result<Self> {
         let failed = |e| Error::io(Path::new("memory"), "get", e);
         let texts = of_text.plan.sequences as usize;
         let bytes = stride(&of_text).checked_mul(texts);
         let bytes = bytes.ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         let memory = MmapOptions::new().len(bytes.max(1)).no_reserve_swap().map_anon();
         let memory = memory.map_err(failed)?;
-        Ok(Self { memory, of_text, counted: vec![0; texts], lent: Lent::default() })
-    }
-
-    /// As [`Self::new`], where other memory is used for what texts do not take yet.
-    ///
-    /// # Errors
-    /// Those of [`Self::new`].
-    pub(crate) fn sharing(program: &Program<'_>, plan: &Plan) -> Result<Self> {
-        let states = Self::new(program, plan)?;
         // A large page is given whole, however little of it is used.
         #[cfg(target_os = "linux")]
-        let _ = states.memory.advise(memmap2::Advice::NoHugePage);
-        states.lent.set(states.of_text.lent(STEP));
+        if shares {
+            let _ = memory.advise(memmap2::Advice::NoHugePage);
+        }
+        let (lends, counted) = (shares && texts == 1, vec![0; texts]);
+        let states = Self { memory, of_text, counted, lends, lent: Lent::default() };
+        states.lend(STEP);
         Ok(states)
     }
 
-    /// What is lent while there is one text.
+    /// What is lent.
     pub(crate) fn lent(&self) -> Lent {
         self.lent.clone()
     }
@@ -146,11 +144,18 @@ impl StateMemory {
         known.then(|| stride(&self.of_text) * sequence as usize)
     }
 
+    fn lend(&self, places: u32) {
+        if self.lends {
+            self.lent.set(self.of_text.lent(places));
+        }
+    }
+
     fn count(&mut self, sequence: u32, end: u32) {
         let Some(counted) = self.counted.get_mut(sequence as usize) else { return };
         if end > *counted {
             *counted = end.saturating_add(STEP);
-            self.lent.set(self.of_text.lent(*counted));
+            let places = *counted;
+            self.lend(places);
         }
     }
 
@@ -260,7 +265,7 @@ mod tests {
             format in prop::sample::select(vec![KvFormat::Half, KvFormat::Single, KvFormat::Int8]),
             forks in prop::collection::vec((0_u32..3, 0_u32..3, 0..=CAPACITY), 1..12),
         ) {
-            let mut memory = StateMemory::of(states(format)).unwrap();
+            let mut memory = StateMemory::of(states(format), true).unwrap();
             let mut lengths = [CAPACITY; 3];
             (0..3).for_each(|text| fill(&mut memory, text, text as u8));
             for (from, to, length) in forks {
@@ -280,7 +285,7 @@ mod tests {
 
     #[test]
     fn memory_behind_a_text_is_given_back() {
-        let mut memory = StateMemory::of(states(KvFormat::Single)).unwrap();
+        let mut memory = StateMemory::of(states(KvFormat::Single), true).unwrap();
         fill(&mut memory, 1, 7);
         memory.fork(1, 1, 100).unwrap();
         let place = memory.of_text.states[3].1.clone();
@@ -290,8 +295,27 @@ mod tests {
     }
 
     #[test]
+    fn only_one_text_lends_what_it_leaves() {
+        let one = |format| {
+            let mut states = states(format);
+            states.plan.sequences = 1;
+            states
+        };
+        let lent = |states: TextStates, shares| {
+            let mut memory = StateMemory::of(states, shares).unwrap();
+            let before = memory.lent().bytes();
+            fill(&mut memory, 0, 1);
+            [before, memory.lent().bytes()]
+        };
+        let [before, after] = lent(one(KvFormat::Single), true);
+        assert!(before > after && after == 0, "{before} and {after}");
+        assert_eq!(lent(states(KvFormat::Single), true), [0, 0]);
+        assert_eq!(lent(one(KvFormat::Single), false), [0, 0]);
+    }
+
+    #[test]
     fn a_text_that_is_missing_is_an_error() {
-        let mut memory = StateMemory::of(states(KvFormat::Half)).unwrap();
+        let mut memory = StateMemory::of(states(KvFormat::Half), true).unwrap();
         assert!(memory.state(3, 0, 0..1).is_err() && memory.state(0, 4, 0..1).is_err());
         assert!(memory.fork(0, 3, 1).is_err() && memory.fork(3, 0, 1).is_err());
     }

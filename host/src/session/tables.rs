@@ -248,8 +248,7 @@ impl Tables {
         let program = self.program()?;
         let Some(KvSpill { caches: spilled, .. }) = plan.kv_spill else {
             let shares = plan.lent_bytes > 0 || plan.plan.sequences > 1;
-            let new = if shares { StateMemory::sharing } else { StateMemory::new };
-            return new(&program, &plan.plan).map(Caches::Memory);
+            return StateMemory::new(&program, &plan.plan, shares).map(Caches::Memory);
         };
         let failed = || Error::load(&self.path, LoadError::Plan);
         let state = program.uniform_cache().ok_or_else(failed)?;
