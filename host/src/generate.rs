@@ -72,34 +72,15 @@ pub fn generate(
     drafting.begin(&ids, held, columns, made.prefill.1)?;
     listener(Event::Prompt)?;
     let (start, before) = (Instant::now(), bytes_read(model));
+    let writing = Writing { model, cancel: &request.cancel, most: prompt + request.max_tokens };
+    let written = writing.run(&mut generation, &mut drafting, &mut text, &mut ids, listener);
+    made.reduced_passes = written.reduced_passes;
     // What is told of the text may fail, and the text is saved all the same.
-    let (mut stopped, mut pass_failed) = (Ok(()), false);
-    while ids.len() < prompt + request.max_tokens && stopped.is_ok() {
-        // The session's engine plays what its watch says.
-        if let Some(watch) = model.pressure_watch() {
-            made.reduced_passes += u64::from(!watch.ask());
-        }
-        let left = prompt + request.max_tokens - ids.len();
-        let next = drafting
-            .run(&mut generation, &ids, left, listener, &failed)
-            .and_then(|()| generation.next_token().map_err(&failed));
-        let id = match next {
-            Ok(Some(id)) => id,
-            Ok(None) => break,
-            Err(error) => {
-                (stopped, pass_failed) = (Err(error), true);
-                break;
-            }
-        };
-        ids.push(id);
-        let told = text.push(id).and_then(|text| listener(Event::Token { id, text }));
-        stopped = told.and_then(|()| request.cancel.check());
-    }
-    stopped = stopped.and(listener(Event::End { text: text.finish() }));
+    let stopped = written.stopped.and(listener(Event::End { text: text.finish() }));
     let seed = generation.finish().map_err(&failed)?.seed();
     // What a failed pass stored of its token in KV caches is stored anew when the text goes on;
     // another state may be half changed.
-    if let Some(saved) = request.saved.filter(|_| only_keys || !pass_failed) {
+    if let Some(saved) = request.saved.filter(|_| only_keys || !written.pass_failed) {
         saved.save(engine, &ids, seed)?;
     }
     stopped?;
@@ -142,18 +123,60 @@ pub fn generate_behind(
     drafting.begin(prompt, kept, columns, Duration::ZERO)?;
     listener(Event::Prompt)?;
     let mut ids = prompt.to_vec();
-    while ids.len() < prompt.len() + request.max_tokens {
-        if let Some(watch) = model.pressure_watch() {
-            watch.ask();
-        }
-        let left = prompt.len() + request.max_tokens - ids.len();
-        drafting.run(&mut generation, &ids, left, listener, &failed)?;
-        let Some(id) = generation.next_token().map_err(&failed)? else { break };
-        ids.push(id);
-        listener(Event::Token { id, text: text.push(id)? })?;
-        request.cancel.check()?;
-    }
+    let writing = Writing { model, cancel: &request.cancel, most: ids.len() + request.max_tokens };
+    writing.run(&mut generation, &mut drafting, &mut text, &mut ids, listener).stopped?;
     listener(Event::End { text: text.finish() })
+}
+
+/// How a text is gone on with.
+struct Writing<'w> {
+    model: &'w Model,
+    cancel: &'w Cancel,
+    /// Tokens of the whole text at most.
+    most: usize,
+}
+
+/// What came of it.
+struct Written {
+    stopped: Result<()>,
+    pass_failed: bool,
+    reduced_passes: u64,
+}
+
+impl Writing<'_> {
+    /// Goes on behind a prompt until the model ends the text, it is long enough, or something stops it.
+    fn run(
+        &self,
+        generation: &mut Generation<'_, '_>,
+        drafting: &mut Drafting<'_>,
+        text: &mut Text<'_>,
+        ids: &mut Vec<u32>,
+        listener: Listener<'_>,
+    ) -> Written {
+        let failed = self.model.failure();
+        let mut written = Written { stopped: Ok(()), pass_failed: false, reduced_passes: 0 };
+        while ids.len() < self.most && written.stopped.is_ok() {
+            // The session's engine plays what its watch says.
+            if let Some(watch) = self.model.pressure_watch() {
+                written.reduced_passes += u64::from(!watch.ask());
+            }
+            let next = drafting
+                .run(generation, ids, self.most - ids.len(), listener, &failed)
+                .and_then(|()| generation.next_token().map_err(&failed));
+            let id = match next {
+                Ok(Some(id)) => id,
+                Ok(None) => break,
+                Err(error) => {
+                    (written.stopped, written.pass_failed) = (Err(error), true);
+                    break;
+                }
+            };
+            ids.push(id);
+            let told = text.push(id).and_then(|text| listener(Event::Token { id, text }));
+            written.stopped = told.and_then(|()| self.cancel.check());
+        }
+        written
+    }
 }
 
 /// Bytes of weights and of KV caches that were read from storage so far.

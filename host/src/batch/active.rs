@@ -37,6 +37,8 @@ struct ActiveText {
     /// Tokens that were run, prompt included.
     run: usize,
     sampler: Sampler,
+    /// Bytes that its states take at its longest.
+    most: u64,
 }
 
 impl ActiveText {
@@ -141,7 +143,7 @@ impl<'a> ActiveTexts<'a> {
 
     /// Whether there is memory for one more text; what free sequences hold is forgotten for that.
     pub(super) fn make_room(&mut self, request: &LineRequest) -> bool {
-        let active: u64 = self.texts.iter().flatten().map(|text| self.needed(&text.request)).sum();
+        let active: u64 = self.texts.iter().flatten().map(|text| text.most).sum();
         let needed = active.saturating_add(self.needed(request));
         let free = self.free(&request.prompt);
         // Alone, a text has all the memory.
@@ -166,9 +168,9 @@ impl<'a> ActiveTexts<'a> {
         let mut sampler = Sampler::new(request.sampling);
         request.prompt.iter().for_each(|token| sampler.observe(*token));
         let length = if length < LEAST_SHARED { 0 } else { length };
-        let run = self.go_back(at, length);
+        let (run, most) = (self.go_back(at, length), self.needed(&request));
         self.shared += run as u64;
-        self.texts[at] = Some(ActiveText { request, ids: vec![], run, sampler });
+        self.texts[at] = Some(ActiveText { request, ids: vec![], run, sampler, most });
     }
 
     /// Has a free sequence hold no more than so many tokens, or none if it can't go back to these, as

@@ -1,8 +1,8 @@
 //! `omex batch`.
 
-use super::RunArgs;
 use super::sampling::SamplingArgs;
 use super::text::TextArgs;
+use super::{RunArgs, affordable};
 use crate::{output, signals};
 use omex::batch::{self, BatchSummary, Defaults, Event, Prompts};
 use omex::session::{SessionOptions, Tables};
@@ -56,7 +56,7 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut prompts = Prompts::open(&args.prompts, &signals::cancel())?;
     let tables = Tables::open(&args.model)?;
-    let options = args.options(&prompts, args.affordable(&prompts, &tables)?);
+    let options = affordable(&tables, args.parallel, |count| args.options(&prompts, count))?;
     let mut session = args.run.open_with(tables, &options)?;
     let (max_tokens, sampling) = (args.max_tokens, args.sampling.sampling());
     let (parse_special, strict) = (args.text.parse_special(), args.run.strict);
@@ -108,16 +108,6 @@ impl Args {
         let texts = batch::text_bytes(prompts, sequences, self.run.memory);
         let text_positions = Some(batch::text_positions(prompts, self.max_tokens));
         SessionOptions { sequences, text_positions, texts, ..self.run.options(sequences) }
-    }
-
-    /// As many texts at once as leave the plan of one as it is: company must not cost a text its
-    /// context.
-    fn affordable(&self, prompts: &Prompts, tables: &Tables) -> Result<u32> {
-        let plan = |sequences| tables.plan(&self.options(prompts, sequences));
-        let alone = plan(1)?;
-        let mut counts = std::iter::successors(Some(self.parallel), |n| Some(n / 2));
-        let leaves_plan = |n: &u32| *n < 2 || plan(*n).is_ok_and(|plan| plan.agrees_with(&alone));
-        Ok(counts.find(leaves_plan).unwrap_or(1))
     }
 }
 

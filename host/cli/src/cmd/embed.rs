@@ -1,6 +1,6 @@
 //! `omex embed`.
 
-use super::{RunArgs, parse_ids};
+use super::{RunArgs, affordable, parse_ids};
 use crate::output;
 use omex::embed::{embed, fitting, longest};
 use omex::npy::{Array, Element};
@@ -59,7 +59,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let tables = Tables::open(&args.model)?;
     let settings = tables.embedding_settings().cloned().unwrap_or_default();
     let texts = args.tokens(&tables, &settings)?;
-    let options = args.options(&tables)?;
+    let options = affordable(&tables, args.parallel, |sequences| SessionOptions {
+        sequences,
+        ..args.run.options(1)
+    })?;
     let after = tables.tokenizer().map_or(0, |tokenizer| tokenizer.template()[1]);
     let mut session = args.run.open_with(tables, &options)?;
     let most = longest(&session, &settings);
@@ -88,16 +91,6 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    /// As many texts at once as leave the plan of one as it is.
-    fn options(&self, tables: &Tables) -> Result<SessionOptions> {
-        let options = |sequences| SessionOptions { sequences, ..self.run.options(1) };
-        let alone = tables.plan(&options(1))?;
-        let agrees = |plan: &omex::plan::MemoryPlan| plan.agrees_with(&alone);
-        let fits = |count: &u32| tables.plan(&options(*count)).is_ok_and(|plan| agrees(&plan));
-        let mut counts = std::iter::successors(Some(self.parallel), |count| Some(count / 2));
-        Ok(options(counts.find(|count| *count < 2 || fits(count)).unwrap_or(1).max(1)))
-    }
-
     /// The texts' tokens.
     fn tokens(&self, tables: &Tables, settings: &EmbeddingSettings) -> Result<Vec<Vec<u32>>> {
         if let Some(ids) = &self.ids {

@@ -119,6 +119,21 @@ impl RunArgs {
     }
 }
 
+/// Options for as many texts at once, of `most`, as leave the plan of one as it is: company must not
+/// cost a text its context.
+fn affordable(
+    tables: &Tables,
+    most: u32,
+    options: impl Fn(u32) -> SessionOptions,
+) -> Result<SessionOptions> {
+    let alone = tables.plan(&options(1))?;
+    let leaves_plan = |count: &u32| {
+        *count < 2 || tables.plan(&options(*count)).is_ok_and(|plan| plan.agrees_with(&alone))
+    };
+    let mut counts = std::iter::successors(Some(most), |count| Some(count / 2));
+    Ok(options(counts.find(leaves_plan).unwrap_or(1)))
+}
+
 /// Token ids separated by commas.
 pub(crate) fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
     let id = |word: &str| word.trim().parse().map_err(|_| format!("\"{word}\" is not a token id"));
