@@ -22,6 +22,15 @@ pub(super) struct Names {
     pub(super) head: [&'static str; 3],
 }
 
+/// Stored tensors that nothing reads, or that copy others, of encoders with RoBERTa's head.
+pub(super) const DERIVED: [&str; 5] = [
+    "embeddings.position_ids",
+    "lm_head.decoder.weight",
+    "lm_head.decoder.bias",
+    "pooler.dense.weight",
+    "pooler.dense.bias",
+];
+
 /// What stands in for fields that are absent.
 pub(super) struct Defaults {
     pub(super) vocab_size: u32,
@@ -58,7 +67,7 @@ impl Encoder {
         let epsilon = config.epsilon("layer_norm_eps", defaults.epsilon)?;
         Ok(Self {
             names,
-            sizes: read_sizes(config)?,
+            sizes: read_sizes(config, &SIZES)?,
             norm: NormOf { kind: NormKind::Layer, epsilon, group: 0 },
             vocabulary: config.size("vocab_size", defaults.vocab_size, MAX_VOCABULARY)?,
             positions: config.size("max_position_embeddings", defaults.positions, MAX_CONTEXT)?,
@@ -164,18 +173,36 @@ fn biased(name: &str) -> Stored<'_> {
     Stored { bias: true, ..stored(name) }
 }
 
-/// The sizes that encoders have.
-pub(super) fn read_sizes(config: &Config<'_>) -> Result<Sizes> {
-    let hidden = config.size("hidden_size", 768, MAX_WIDTH)?;
-    let heads = config.size("num_attention_heads", 12, hidden)?;
+/// What fields of sizes are called, with what stands in for those that are absent.
+pub(super) struct SizeFields {
+    pub(super) hidden: (&'static str, u32),
+    pub(super) layers: (&'static str, u32),
+    pub(super) heads: (&'static str, u32),
+    pub(super) intermediate: (&'static str, Option<u32>),
+}
+
+/// Those of BERT and what comes after it.
+pub(super) const SIZES: SizeFields = SizeFields {
+    hidden: ("hidden_size", 768),
+    layers: ("num_hidden_layers", 12),
+    heads: ("num_attention_heads", 12),
+    intermediate: ("intermediate_size", Some(3072)),
+};
+
+/// The sizes of a model with as many heads of keys and values as of queries; a feed-forward layer of
+/// which nothing is said is four times as wide as the model.
+pub(super) fn read_sizes(config: &Config<'_>, fields: &SizeFields) -> Result<Sizes> {
+    let hidden = config.size(fields.hidden.0, fields.hidden.1, MAX_WIDTH)?;
+    let heads = config.size(fields.heads.0, fields.heads.1, hidden)?;
     if !hidden.is_multiple_of(heads) {
-        let expected = format!("a divisor of hidden_size = {hidden}");
-        return Err(config.bad("num_attention_heads", &heads.into(), &expected));
+        let expected = format!("a divisor of {} = {hidden}", fields.hidden.0);
+        return Err(config.bad(fields.heads.0, &heads.into(), &expected));
     }
+    let wide = fields.intermediate.1.unwrap_or(hidden.saturating_mul(4));
     Ok(Sizes {
         hidden,
-        intermediate: config.size("intermediate_size", 3072, MAX_WIDTH)?,
-        layers: config.size("num_hidden_layers", 12, MAX_LAYERS)?,
+        intermediate: config.size(fields.intermediate.0, wide, MAX_WIDTH)?,
+        layers: config.size(fields.layers.0, fields.layers.1, MAX_LAYERS)?,
         heads,
         kv_heads: heads,
         head_width: hidden / heads,

@@ -3,38 +3,19 @@
 use super::blueprint::Blueprint;
 use super::builder::FREQUENCIES;
 use super::config::Config;
-use super::decoder::{Decoder, Defaults, LLAMA};
+use super::decoder::Defaults;
 use super::gemma3;
 use super::rope::Rope;
 use crate::Result;
 
 /// Those of transformers' `Gemma2Config`.
-const DEFAULTS: Defaults = Defaults {
-    hidden_size: 2304,
-    intermediate_size: 9216,
-    layers: 26,
-    heads: 8,
-    kv_heads: Some(4),
-    head_width: Some(256),
-    vocab_size: 256_000,
-    context_length: 8192,
-    tied_embeddings: true,
-    bos: Some(2),
-    eos: Some(1),
-    ..LLAMA
-};
+const DEFAULTS: Defaults =
+    Defaults { vocab_size: 256_000, context_length: 8192, theta: 1e4, ..gemma3::DEFAULTS };
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
-    config.one_of("hidden_activation", &["gelu_pytorch_tanh"])?;
-    let bias = config.boolean("attention_bias", false)?;
-    let mut decoder = Decoder::read(config, &DEFAULTS)?;
-    let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
-    decoder.score_scale = 1.0 / (scalar as f32).sqrt();
+    let (mut decoder, bias) = gemma3::decoder(config, &DEFAULTS)?;
     decoder.score_cap = cap(config, "attn_logit_softcapping", 50.0)?.unwrap_or(0.0) as f32;
     decoder.logit_cap = cap(config, "final_logit_softcapping", 30.0)?;
-    decoder.embedding_scale = Some((decoder.sizes.hidden as f32).sqrt());
-    // The norms' weights are stored less 1.
-    decoder.norm_plus = 1.0;
     let windows = decoder.windows(config, Some(4096), |layer| layer.is_multiple_of(2))?;
     let mut graph = decoder.graph();
     graph.values([("branch", decoder.sizes.hidden)]);

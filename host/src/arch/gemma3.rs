@@ -9,7 +9,7 @@ use crate::Result;
 use omex_core::ops::Activation;
 
 /// Those of transformers' `Gemma3TextConfig`.
-const DEFAULTS: Defaults = Defaults {
+pub(super) const DEFAULTS: Defaults = Defaults {
     hidden_size: 2304,
     intermediate_size: 9216,
     layers: 26,
@@ -26,16 +26,9 @@ const DEFAULTS: Defaults = Defaults {
 };
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
-    config.one_of("hidden_activation", &["gelu_pytorch_tanh"])?;
-    let bias = config.boolean("attention_bias", false)?;
     let pattern = config.size("sliding_window_pattern", 6, u32::MAX)?;
-    let mut decoder = Decoder::read(config, &DEFAULTS)?;
-    let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
-    decoder.score_scale = 1.0 / (scalar as f32).sqrt();
+    let (mut decoder, bias) = decoder(config, &DEFAULTS)?;
     decoder.logit_cap = config.positive("final_logit_softcapping")?;
-    decoder.embedding_scale = Some((decoder.sizes.hidden as f32).sqrt());
-    // The norms' weights are stored less 1.
-    decoder.norm_plus = 1.0;
     let windows =
         decoder.windows(config, Some(4096), |layer| !(layer + 1).is_multiple_of(pattern))?;
     let [global, local] = ropes(config)?;
@@ -50,6 +43,19 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         layer(&decoder, graph, (angles, *window), norms, bias);
     });
     Ok(decoder.finish("gemma3", graph))
+}
+
+/// What Gemmas have in common, and whether their attention has biases.
+pub(super) fn decoder(config: &Config<'_>, defaults: &Defaults) -> Result<(Decoder, bool)> {
+    config.one_of("hidden_activation", &["gelu_pytorch_tanh"])?;
+    let bias = config.boolean("attention_bias", false)?;
+    let mut decoder = Decoder::read(config, defaults)?;
+    let scalar = config.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
+    decoder.score_scale = 1.0 / (scalar as f32).sqrt();
+    decoder.embedding_scale = Some((decoder.sizes.hidden as f32).sqrt());
+    // The norms' weights are stored less 1.
+    decoder.norm_plus = 1.0;
+    Ok((decoder, bias))
 }
 
 /// One block: what a branch adds to the residual stream is normalized before it is added.

@@ -3,16 +3,25 @@
 use super::blueprint::{Blueprint, Order, Sizes};
 use super::builder::{Builder, NormOf, Stored, all, stored};
 use super::config::Config;
-use super::decoder::{MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, read_tokens};
+use super::decoder::{MAX_CONTEXT, MAX_VOCABULARY, read_tokens};
+use super::encoder::{SizeFields, read_sizes};
 use crate::Result;
 use crate::graph::ValueRef;
 use omex_core::ops::{Activation, Index, NormKind};
+
+/// Those of transformers' `GPT2Config`.
+const FIELDS: SizeFields = SizeFields {
+    hidden: ("n_embd", 768),
+    layers: ("n_layer", 12),
+    heads: ("n_head", 12),
+    intermediate: ("n_inner", None),
+};
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     config.one_of("activation_function", &["gelu_new", "gelu_pytorch_tanh"])?;
     config.only("scale_attn_weights", true)?;
     config.only("scale_attn_by_inverse_layer_idx", false)?;
-    let sizes = read_sizes(config)?;
+    let sizes = read_sizes(config, &FIELDS)?;
     let hidden = sizes.hidden;
     let vocabulary = config.size("vocab_size", 50257, MAX_VOCABULARY)?;
     let positions = config.size("n_positions", 1024, MAX_CONTEXT)?;
@@ -69,21 +78,4 @@ fn norm(name: &str) -> Stored<'_> {
 
 fn matrix(name: &str) -> Stored<'_> {
     Stored { bias: true, order: Order::Transposed, ..stored(name) }
-}
-
-fn read_sizes(config: &Config<'_>) -> Result<Sizes> {
-    let hidden = config.size("n_embd", 768, MAX_WIDTH)?;
-    let heads = config.size("n_head", 12, hidden)?;
-    if !hidden.is_multiple_of(heads) {
-        let expected = format!("a divisor of n_embd = {hidden}");
-        return Err(config.bad("n_head", &heads.into(), &expected));
-    }
-    Ok(Sizes {
-        hidden,
-        intermediate: config.size("n_inner", hidden.saturating_mul(4), MAX_WIDTH)?,
-        layers: config.size("n_layer", 12, MAX_LAYERS)?,
-        heads,
-        kv_heads: heads,
-        head_width: hidden / heads,
-    })
 }

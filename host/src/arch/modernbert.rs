@@ -5,7 +5,7 @@ use super::blueprint::{Blueprint, Sizes};
 use super::builder::{Attending, Builder, FREQUENCIES, NormOf, Stored, all, stored};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_VOCABULARY};
-use super::encoder::read_sizes;
+use super::encoder::{SIZES, SizeFields, read_sizes};
 use super::rope::Rope;
 use crate::Result;
 use crate::graph::ValueRef;
@@ -14,6 +14,13 @@ use omex_core::ops::{Activation, Mask, NormKind};
 const EMBEDDING: &str = "model.embeddings.tok_embeddings";
 /// Bases of RoPE's frequencies, in layers that see all and in the others.
 const THETAS: [f64; 2] = [160_000.0, 10_000.0];
+
+/// Those of transformers' `ModernBertConfig`.
+const FIELDS: SizeFields = SizeFields {
+    layers: ("num_hidden_layers", 22),
+    intermediate: ("intermediate_size", Some(1152)),
+    ..SIZES
+};
 
 /// What a layer does.
 #[derive(Clone, Copy, PartialEq)]
@@ -36,10 +43,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     config.one_of("hidden_activation", &["gelu"])?;
     config.one_of("position_embedding_type", &["absolute", "rope"])?;
     let model = ModernBert {
-        sizes: Sizes {
-            intermediate: config.size("intermediate_size", 1152, 1 << 20)?,
-            ..read_sizes(config)?
-        },
+        sizes: read_sizes(config, &FIELDS)?,
         norm: NormOf {
             kind: NormKind::Layer,
             epsilon: config.epsilon("norm_eps", 1e-5)?,

@@ -2,7 +2,7 @@
 
 use super::blueprint::Blueprint;
 use super::config::Config;
-use super::encoder::{Defaults, Encoder, Names};
+use super::encoder::{DERIVED, Defaults, Encoder, Names};
 use crate::Result;
 use omex_core::ops::DISTANCES;
 
@@ -29,12 +29,5 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     encoder.distances = true;
     // Whatever the config says: the original code does not ask.
     encoder.count_from(config, 1)?;
-    let derived = [
-        "embeddings.position_ids",
-        "lm_head.decoder.weight",
-        "lm_head.decoder.bias",
-        "pooler.dense.weight",
-        "pooler.dense.bias",
-    ];
-    Ok(encoder.blueprint(config.has_class("MPNetForMaskedLM"), &derived))
+    Ok(encoder.blueprint(config.has_class("MPNetForMaskedLM"), &DERIVED))
 }

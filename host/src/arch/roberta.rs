@@ -5,7 +5,7 @@ use super::bert;
 use super::blueprint::Blueprint;
 use super::config::Config;
 use super::decoder::MAX_VOCABULARY;
-use super::encoder::{Defaults, Encoder, Names};
+use super::encoder::{DERIVED, Defaults, Encoder, Names};
 use crate::Result;
 
 const NAMES: Names = Names {
@@ -32,14 +32,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mut encoder = Encoder::read(config, &NAMES, &DEFAULTS)?;
     encoder.types = config.size("type_vocab_size", 2, MAX_VOCABULARY)?;
     encoder.count_from(config, config.integer("pad_token_id")?.unwrap_or(1))?;
-    let derived = [
-        "embeddings.position_ids",
-        "lm_head.decoder.weight",
-        "lm_head.decoder.bias",
-        "pooler.dense.weight",
-        "pooler.dense.bias",
-    ];
     let guesses = CLASSES.iter().filter(|class| class.ends_with("ForMaskedLM"));
     let with_head = guesses.into_iter().any(|class| config.has_class(class));
-    Ok(encoder.blueprint(with_head, &derived))
+    Ok(encoder.blueprint(with_head, &DERIVED))
 }
