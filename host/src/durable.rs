@@ -5,13 +5,23 @@ use crate::input::kind;
 use crate::scratch::scratch_file;
 use crate::{Error, Result};
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
 /// The folder that a path lies in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Has a file hold these bytes: all of them, or what it held before.
+///
+/// # Errors
+/// A name that is a link's or a device's, or the operating system's.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = create_beside(path)?;
+    file.write_all(bytes).map_err(|e| Error::io(path, "write", e))?;
+    persist(file, path)
 }
 
 /// A new file beside `path`, which [`persist`] gives this name; it is removed unless it is persisted.

@@ -1,6 +1,7 @@
 //! What can go wrong on the host, said so that the user knows what to do.
 
 use crate::package::CONVERT_AGAIN;
+use crate::printable::printable;
 use crate::tokenizer::NotEncoded;
 use omex_core::error::{LoadError, RunError};
 use omex_core::state::KvError;
@@ -159,23 +160,6 @@ impl Error {
             remedy: printable(remedy.into()),
         }))
     }
-}
-
-/// Shortens what a file may have made long, and escapes what it could control a terminal with.
-pub(crate) fn printable(text: String) -> String {
-    const MAX: usize = 400;
-    if text.len() <= MAX && !text.contains(char::is_control) {
-        return text;
-    }
-    let mut shown = String::new();
-    for c in text.chars() {
-        if shown.len() > MAX {
-            shown.push_str("...");
-            break;
-        }
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -41,10 +41,29 @@ fn paths(tree: &str) -> Vec<String> {
     parts.flat_map(|part| paths(part)).map(|path| format!("{before}{path}")).collect()
 }
 
-/// The modules that the imports of one name. What it imports from its own ones only to hand it on does
-/// not count.
+/// The module that a path from the crate's root leads into.
+fn module_of<'n>(names: impl Iterator<Item = &'n str>, all: &BTreeMap<Module, String>) -> Module {
+    let mut at = Module::new();
+    for name in names {
+        at.push(name.trim().to_owned());
+        if !all.contains_key(&at) {
+            at.pop();
+            break;
+        }
+    }
+    at
+}
+
+/// The modules that one names, in imports and elsewhere. What it imports from its own ones only to hand
+/// it on does not count.
 fn known(module: &Module, code: &str, all: &BTreeMap<Module, String>) -> BTreeSet<Module> {
-    let mut known = BTreeSet::new();
+    // Paths in code begin at the root.
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let named = code.split("crate::").skip(1).map(|rest| {
+        let path = rest.split(|c| !is_name(c)).next().unwrap_or_default();
+        module_of(path.split("::"), all)
+    });
+    let mut known: BTreeSet<_> = named.filter(|at| !at.is_empty() && at != module).collect();
     let statements = code.split(';').filter_map(|statement| statement.rsplit_once("use "));
     for (before, tree) in statements {
         let hands_on = before.trim_end().ends_with("pub") || before.trim_end().ends_with(')');
@@ -114,6 +133,7 @@ fn a_circle_is_seen() {
     let all = BTreeMap::from([
         file("a", "use crate::{b::{C, D}, e::F};"),
         file("b", "pub use super::a::G; fn f() {}"),
+        file("c", "fn f() { crate::b::f(1); }"),
         file("e", ""),
     ]);
     let of = |name: &str| {
@@ -121,7 +141,7 @@ fn a_circle_is_seen() {
         known(&module, &all[&module], &all).into_iter().flatten().collect::<Vec<_>>()
     };
     assert_eq!(
-        (of("a"), of("b"), of("e")),
-        (vec!["b".into(), "e".into()], vec!["a".into()], vec![])
+        (of("a"), of("b"), of("c"), of("e")),
+        (vec!["b".into(), "e".into()], vec!["a".into()], vec!["b".into()], vec![])
     );
 }

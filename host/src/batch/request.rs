@@ -1,6 +1,6 @@
 //! What a line of prompts asks for.
 
-use crate::error::printable;
+use crate::printable::printable;
 use crate::session::Model;
 use crate::tokenizer::TEXT_BYTES;
 use crate::{sampling, tokenizer};

@@ -16,6 +16,7 @@ pub use minijinja::Value;
 pub use minijinja::value::ObjectRepr;
 pub use moment::Moment;
 
+use crate::printable::printable;
 use std::error::Error as _;
 
 /// The longest template.
@@ -61,7 +62,7 @@ pub struct Conversation {
     pub add_generation_prompt: bool,
     /// Other variables, as `bos_token` and `enable_thinking`; the last of a name counts.
     pub variables: Vec<(String, Value)>,
-    /// What the template takes for now.
+    /// The moment at which the template believes to be.
     pub now: Moment,
 }
 
@@ -163,12 +164,7 @@ impl Template {
 const TAKE_ANOTHER: &str = "get the template again, or take another one";
 
 fn failed(name: &str, line: usize, reason: String, remedy: &'static str) -> NotRendered {
-    NotRendered::Failed {
-        name: name.to_owned(),
-        line,
-        reason: crate::error::printable(reason),
-        remedy,
-    }
+    NotRendered::Failed { name: name.to_owned(), line, reason: printable(reason), remedy }
 }
 
 impl Conversation {
