@@ -1,8 +1,6 @@
 //! Arrays in NumPy's `.npy` format (version 1 to 3): f32 and signed bytes, in C order.
 
-use crate::durable::{create_beside, persist};
-use crate::{Error, Result, input};
-use std::io::Write;
+use crate::{Error, Result, durable, input};
 use std::path::Path;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -119,8 +117,6 @@ impl Array {
         bytes.extend((header.len() as u16).to_le_bytes());
         bytes.extend(header.bytes());
         bytes.extend(&self.bytes);
-        let mut file = create_beside(path)?;
-        file.write_all(&bytes).map_err(|e| Error::io(path, "write", e))?;
-        persist(file, path)
+        durable::write(path, &bytes)
     }
 }

@@ -1,9 +1,9 @@
 //! The chat templates that come with a model: other programs keep them in several places.
 
-use super::ends::beside;
+use super::settings::beside;
 use crate::chat::MAX_TEMPLATE_BYTES;
 use crate::import::{Container, SourceFormat};
-use crate::package::Chat;
+use crate::package::{Chat, DEFAULT_TEMPLATE};
 use crate::tokenizer::Spec;
 use crate::{Error, Result, input};
 use serde_json::Value;
@@ -15,8 +15,6 @@ const TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 /// The key of a GGUF file's template; others follow behind a dot.
 const GGUF_KEY: &str = "tokenizer.chat_template";
-/// The template that is meant where none is named.
-const DEFAULT: &str = "default";
 
 type Texts = BTreeMap<String, String>;
 
@@ -36,7 +34,7 @@ pub(super) fn chat(source: &dyn Container, spec: Option<&Spec>) -> Result<Option
 fn of_folder(source: &dyn Container) -> Result<Texts> {
     let mut templates = Texts::new();
     for name in ["tokenizer_config.json", "chat_template.json"] {
-        if let Some(template) = beside(source, name)?
+        if let Some(template) = beside::<Value>(source, name)?
             .and_then(|mut settings| settings.get_mut("chat_template").map(Value::take))
         {
             add(&source.path().with_file_name(name), template, &mut templates)?;
@@ -44,7 +42,7 @@ fn of_folder(source: &dyn Container) -> Result<Texts> {
     }
     let path = source.path().with_file_name("chat_template.jinja");
     if path.exists() {
-        templates.insert(DEFAULT.to_owned(), input::read_text(&path, MAX_TEMPLATE_BYTES)?);
+        templates.insert(DEFAULT_TEMPLATE.to_owned(), input::read_text(&path, MAX_TEMPLATE_BYTES)?);
     }
     Ok(templates)
 }
@@ -58,7 +56,7 @@ fn add(path: &Path, template: Value, templates: &mut Texts) -> Result<()> {
     };
     match template {
         Value::Null => {}
-        Value::String(text) => drop(templates.insert(DEFAULT.to_owned(), text)),
+        Value::String(text) => drop(templates.insert(DEFAULT_TEMPLATE.to_owned(), text)),
         Value::Array(named) => {
             for one in &named {
                 let text = |field: &str| one.get(field).and_then(Value::as_str).map(str::to_owned);
@@ -76,7 +74,7 @@ fn add(path: &Path, template: Value, templates: &mut Texts) -> Result<()> {
 fn tokens_of_folder(source: &dyn Container) -> Result<Texts> {
     let mut tokens = Texts::new();
     for name in ["special_tokens_map.json", "tokenizer_config.json"] {
-        let Some(settings) = beside(source, name)? else { continue };
+        let Some(settings) = beside::<Value>(source, name)? else { continue };
         for token in TOKENS {
             let value = settings.get(token).map(|value| value.get("content").unwrap_or(value));
             if let Some(text) = value.and_then(Value::as_str) {
@@ -90,7 +88,7 @@ fn tokens_of_folder(source: &dyn Container) -> Result<Texts> {
 fn of_gguf(source: &dyn Container) -> Texts {
     let named = source.config().iter().filter_map(|(key, value)| {
         let name = match key.strip_prefix(GGUF_KEY)? {
-            "" => DEFAULT,
+            "" => DEFAULT_TEMPLATE,
             name => name.strip_prefix('.')?,
         };
         Some((name.to_owned(), value.as_str()?.to_owned()))

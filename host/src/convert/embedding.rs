@@ -1,13 +1,11 @@
 //! How sentence-transformers says what an encoder's hidden states become.
 
-use crate::import::{Container, SourceFormat};
+use super::settings::beside;
+use crate::import::{Container, Fields};
 use crate::package::{EmbeddingSettings, Pooling};
-use crate::{Error, Result, input};
-use serde_json::{Map, Value};
+use crate::{Error, Result};
+use serde_json::Value;
 use std::path::Path;
-
-/// The longest file of settings that is read.
-const MAX_SETTINGS: u64 = 16 << 20;
 
 /// The fields of sentence-transformers' poolings.
 const POOLINGS: [(&str, &str, Pooling); 5] = [
@@ -26,19 +24,16 @@ const OTHERS: [&str; 1] = ["pooling_mode_weightedmean_tokens"];
 /// # Errors
 /// Files that are malformed, or that ask for what nothing here computes.
 pub(super) fn embedding_settings(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
-    let Some(folder) = source.path().parent() else { return Ok(None) };
-    let file = folder.join("modules.json");
-    if source.format() != SourceFormat::HuggingFace || !file.exists() {
-        return Ok(None);
-    }
-    let modules: Vec<Map<String, Value>> = read(&file)?;
+    let name = "modules.json";
+    let Some(modules) = beside::<Vec<Fields>>(source, name)? else { return Ok(None) };
+    let file = source.path().with_file_name(name);
     let mut settings = EmbeddingSettings::default();
     for module in &modules {
         let text = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default();
         // The kind is a class of Python's, in some package.
         match text("type").rsplit('.').next().unwrap_or_default() {
             "Transformer" => {}
-            "Pooling" => settings.pooling = read_pooling(folder, text("path"))?,
+            "Pooling" => settings.pooling = read_pooling(source, &file, text("path"))?,
             "Normalize" => settings.normalize = true,
             _ => {
                 let expected = "Transformer, Pooling or Normalize";
@@ -46,23 +41,23 @@ pub(super) fn embedding_settings(source: &dyn Container) -> Result<Option<Embedd
             }
         }
     }
-    read_texts(folder, &mut settings)?;
+    read_texts(source, &mut settings)?;
     Ok(Some(settings))
 }
 
 /// Reads how texts are prepared.
-fn read_texts(folder: &Path, settings: &mut EmbeddingSettings) -> Result<()> {
-    let file = folder.join("sentence_bert_config.json");
-    if file.exists() {
-        let fields: Map<String, Value> = read(&file)?;
+fn read_texts(source: &dyn Container, settings: &mut EmbeddingSettings) -> Result<()> {
+    let name = "sentence_bert_config.json";
+    if let Some(fields) = beside::<Fields>(source, name)? {
+        let file = source.path().with_file_name(name);
         settings.max_tokens = optional(&file, &fields, "max_seq_length", "a number")?;
         if fields.get("do_lower_case") == Some(&Value::Bool(true)) {
             return Err(unsupported(&file, "do_lower_case", "true", "false"));
         }
     }
-    let file = folder.join("config_sentence_transformers.json");
-    if file.exists() {
-        let fields: Map<String, Value> = read(&file)?;
+    let name = "config_sentence_transformers.json";
+    if let Some(fields) = beside::<Fields>(source, name)? {
+        let file = source.path().with_file_name(name);
         let prompts = optional(&file, &fields, "prompts", "an object of strings")?;
         settings.prompts = prompts.unwrap_or_default();
         settings.default_prompt = optional(&file, &fields, "default_prompt_name", "a string")?;
@@ -70,14 +65,18 @@ fn read_texts(folder: &Path, settings: &mut EmbeddingSettings) -> Result<()> {
     Ok(())
 }
 
-fn read_pooling(folder: &Path, module: &str) -> Result<Pooling> {
-    let file = folder.join(module).join("config.json");
+/// Reads the pooling of a module, which `modules` names.
+fn read_pooling(source: &dyn Container, modules: &Path, module: &str) -> Result<Pooling> {
+    let expected = "the name of a folder beside it that has config.json";
     // A path of the file's must not lead out of the folder.
     if Path::new(module).components().count() != 1 || module.starts_with('.') {
-        let file = folder.join("modules.json");
-        return Err(unsupported(&file, "path", module, "the name of a folder beside it"));
+        return Err(unsupported(modules, "path", module, expected));
     }
-    let fields: Map<String, Value> = read(&file)?;
+    let name = format!("{module}/config.json");
+    let file = source.path().with_file_name(&name);
+    let Some(fields) = beside::<Fields>(source, &name)? else {
+        return Err(unsupported(modules, "path", module, expected));
+    };
     if fields.get("include_prompt") == Some(&Value::Bool(false)) {
         return Err(unsupported(&file, "include_prompt", "false", "true"));
     }
@@ -98,25 +97,11 @@ fn read_pooling(folder: &Path, module: &str) -> Result<Pooling> {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = input::read_text(file, MAX_SETTINGS)?;
-    serde_json::from_str(&text).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        Error::malformed(
-            file,
-            place,
-            error.to_string(),
-            "JSON as sentence-transformers writes it",
-            AGAIN,
-        )
-    })
-}
-
 const AGAIN: &str = "correct the file, or get it again";
 
 fn optional<T: serde::de::DeserializeOwned>(
     file: &Path,
-    fields: &Map<String, Value>,
+    fields: &Fields,
     name: &str,
     expected: &str,
 ) -> Result<Option<T>> {

@@ -1,14 +1,12 @@
 //! Which tokens end a text: models name them in several places, and each of them counts.
 
-use crate::import::{Container, SourceFormat};
+use super::settings::beside;
+use crate::import::Container;
 use crate::tokenizer::Spec;
-use crate::{Error, Result, input};
+use crate::{Error, Result};
 use omex_core::program::MAX_STOP_TOKENS;
 use serde_json::Value;
 use std::path::Path;
-
-/// The longest file of settings that is read.
-const MAX_SETTINGS: u64 = 16 << 20;
 
 /// What control tokens that end a text, a turn or a message are called.
 const ENDS: [&str; 18] = [
@@ -70,18 +68,6 @@ fn names_ends(config: &crate::import::Fields) -> bool {
     text.or_else(|| config.get("eos_token_id")).is_some()
 }
 
-/// A file of settings beside the model's `config.json`, if it is there.
-pub(super) fn beside(source: &dyn Container, name: &str) -> Result<Option<Value>> {
-    let path = source.path().with_file_name(name);
-    if source.format() != SourceFormat::HuggingFace || !path.exists() {
-        return Ok(None);
-    }
-    let bytes = input::read(&path, MAX_SETTINGS)?;
-    let value = serde_json::from_slice(input::without_mark(&bytes))
-        .map_err(|e| malformed(&path, "JSON", e.to_string(), "an object"))?;
-    Ok(Some(value))
-}
-
 fn malformed(path: &Path, field: &str, found: String, expected: &str) -> Error {
     Error::malformed(path, field, found, expected, "correct the file, or get it again")
 }
@@ -89,7 +75,7 @@ fn malformed(path: &Path, field: &str, found: String, expected: &str) -> Error {
 /// The ids in `generation_config.json`.
 fn generation_config(source: &dyn Container) -> Result<Vec<u32>> {
     let name = "generation_config.json";
-    let Some(settings) = beside(source, name)? else { return Ok(vec![]) };
+    let Some(settings) = beside::<Value>(source, name)? else { return Ok(vec![]) };
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     let ids = match settings.get("eos_token_id") {
         None | Some(Value::Null) => Some(vec![]),
@@ -105,7 +91,9 @@ fn generation_config(source: &dyn Container) -> Result<Vec<u32>> {
 
 /// The token that `tokenizer_config.json` names: a text, or an object with one.
 fn named_by_tokenizer(source: &dyn Container, spec: &Spec) -> Result<Option<u32>> {
-    let Some(settings) = beside(source, "tokenizer_config.json")? else { return Ok(None) };
+    let Some(settings) = beside::<Value>(source, "tokenizer_config.json")? else {
+        return Ok(None);
+    };
     let token = settings.get("eos_token").map(|token| token.get("content").unwrap_or(token));
     Ok(token.and_then(Value::as_str).and_then(|text| spec.id_of(text)))
 }

@@ -7,6 +7,7 @@ mod fuse;
 mod planned;
 mod range;
 mod rows;
+mod settings;
 mod weights;
 
 use crate::arch::{self, Blueprint};

@@ -10,7 +10,7 @@ pub(crate) const FILE: &str = "chat.json";
 /// The version of its format.
 const FORMAT: u32 = 1;
 /// The template that is meant where none is named.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT_TEMPLATE: &str = "default";
 
 /// How a conversation becomes the model's prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -36,7 +36,9 @@ impl Chat {
     #[must_use]
     pub fn template(&self, name: Option<&str>, tools: bool) -> Option<&str> {
         let of_tools = self.templates.get("tool_use").filter(|_| tools && name.is_none());
-        of_tools.or_else(|| self.templates.get(name.unwrap_or(DEFAULT))).map(String::as_str)
+        of_tools
+            .or_else(|| self.templates.get(name.unwrap_or(DEFAULT_TEMPLATE)))
+            .map(String::as_str)
     }
 }
 
@@ -46,11 +48,9 @@ impl Package {
     /// # Errors
     /// A file that is damaged, or of another format.
     pub fn chat(&self) -> Result<Option<Chat>> {
-        let missing = self.path.join(FILE).symlink_metadata().is_err();
-        if missing && !self.metadata.files.contains_key(FILE) {
+        let Some(chat) = self.metadata.read_optional::<Chat>(&self.path, FILE)? else {
             return Ok(None);
-        }
-        let chat: Chat = self.metadata.read_json(&self.path, FILE)?;
+        };
         if chat.format == FORMAT {
             return Ok(Some(chat));
         }

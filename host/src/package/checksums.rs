@@ -2,13 +2,11 @@
 //! A changed bit there would be another valid number, or a field that nobody knows, and so another
 //! text that looks as good.
 
-use super::embedding::{EMBEDDING, EmbeddingSettings};
+use super::embedding::EMBEDDING;
 use super::{CONVERT_AGAIN, Metadata, Package, parse_crc, parse_json};
-use crate::durable::{create_beside, persist};
-use crate::{Error, Result, input};
+use crate::{Error, Result, durable, input};
 use crc32c::{crc32c, crc32c_append};
 use serde::de::DeserializeOwned;
-use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 
@@ -79,9 +77,13 @@ impl Metadata {
         self.has(package, name).then(read).transpose()
     }
 
-    /// How texts become vectors, if the package says so.
-    pub(super) fn read_embedding(&self, package: &Path) -> Result<Option<EmbeddingSettings>> {
-        self.has(package, EMBEDDING).then(|| self.read_json(package, EMBEDDING)).transpose()
+    /// As [`Self::read_json`], if there is such a file.
+    pub(super) fn read_optional<T: DeserializeOwned>(
+        &self,
+        package: &Path,
+        name: &str,
+    ) -> Result<Option<T>> {
+        self.has(package, name).then(|| self.read_json(package, name)).transpose()
     }
 
     /// Writes `metadata.json` for the files that are in the package.
@@ -122,9 +124,7 @@ pub fn renew_checksums(package: &Path) -> Result<Package> {
         text[place].copy_from_slice(crc.as_bytes());
     }
     put_own(&path, &mut text)?;
-    let mut file = create_beside(&path)?;
-    file.write_all(&text).map_err(|e| Error::io(&path, "write", e))?;
-    persist(file, &path)?;
+    durable::write(&path, &text)?;
     Package::open(package)
 }
 

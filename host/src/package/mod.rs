@@ -8,7 +8,7 @@ mod metadata;
 pub mod validate;
 
 pub use chat::Chat;
-pub(crate) use chat::FILE as CHAT_FILE;
+pub(crate) use chat::{DEFAULT_TEMPLATE, FILE as CHAT_FILE};
 pub use checksums::renew_checksums;
 pub(crate) use embedding::EMBEDDING;
 pub use embedding::{EmbeddingSettings, Pooling};
@@ -88,7 +88,7 @@ impl Package {
             Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
         })?;
         let (tokenizer, embedding) =
-            (metadata.read_tokenizer(path)?, metadata.read_embedding(path)?);
+            (metadata.read_tokenizer(path)?, metadata.read_optional(path, EMBEDDING)?);
         let path = path.to_owned();
         let package = Self { path, metadata, graph, index, compiled, files, tokenizer, embedding };
         package.program()?;

@@ -13,12 +13,10 @@ pub use passes::{AttentionTime, PassTimes};
 pub use storage::storage_bandwidth;
 
 use crate::cancel::Cancel;
-use crate::durable::{create_beside, persist};
 use crate::system::{cache_folder, cores};
-use crate::{Error, Result, dispatch, input};
+use crate::{Error, Result, dispatch, durable, input};
 use omex_core::quant::Format;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -126,10 +124,8 @@ impl Profile {
         let path = folder.join(FILE);
         let failed = |e| Error::io(&path, "write", e);
         std::fs::create_dir_all(folder).map_err(failed)?;
-        let mut file = create_beside(&path)?;
         let json = serde_json::to_vec_pretty(self).map_err(|e| failed(e.into()))?;
-        file.write_all(&json).map_err(failed)?;
-        persist(file, &path)
+        durable::write(&path, &json)
     }
 
     /// Bandwidth of reading memory on this many threads, interpolated between one and all.

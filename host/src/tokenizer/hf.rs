@@ -538,7 +538,18 @@ impl Reader<'_> {
         Ok((vec![id("cls")?], vec![id("sep")?]))
     }
 
-    pub(super) fn added(&self, normalizer: u32) -> Result<Vec<Added>> {
+    /// Added tokens that are sought in the text as it is; there may be no others.
+    pub(super) fn added_as_they_are(&self) -> Result<Vec<Added>> {
+        let added = self.added(0)?;
+        if let Some(token) = added.iter().find(|token| token.normalized) {
+            let field = format!("added_tokens, id {}", token.id);
+            let expected = "tokens that are sought in the text as it is (\"normalized\": false)";
+            return Err(self.unsupported(&field, "normalized", expected));
+        }
+        Ok(added)
+    }
+
+    fn added(&self, normalizer: u32) -> Result<Vec<Added>> {
         let token = |token: &AddedToken| {
             let field = format!("added_tokens, id {}", token.id);
             if token.id >= CHARACTER {

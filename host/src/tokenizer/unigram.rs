@@ -25,12 +25,7 @@ impl Reader<'_> {
         let flags = flags | self.unigram_words()? | self.decoder(Kind::Unigram)?;
         let flags = flags | flag::FUSE_UNKNOWN | flag::SPACE_MARK;
         let flags = flags | if model.single { flag::SINGLE } else { 0 };
-        let added = self.added(0)?;
-        if let Some(token) = added.iter().find(|token| token.normalized) {
-            let field = format!("added_tokens, id {}", token.id);
-            let expected = "tokens that are sought in the text as it is (\"normalized\": false)";
-            return Err(self.unsupported(&field, "normalized", expected));
-        }
+        let added = self.added_as_they_are()?;
         let ids = vocabulary.iter().zip(0..).map(|((piece, _), id)| (piece.as_str(), id));
         let texts = self.texts(ids, &added)?;
         let lowest = vocabulary.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);

@@ -22,12 +22,7 @@ impl Reader<'_> {
         }
         let ids = self.ids()?;
         let normalizer = self.bert_normalizer()?;
-        let added = self.added(0)?;
-        if let Some(token) = added.iter().find(|token| token.normalized) {
-            let field = format!("added_tokens, id {}", token.id);
-            let expected = "tokens that are sought in the text as it is (\"normalized\": false)";
-            return Err(self.unsupported(&field, "normalized", expected));
-        }
+        let added = self.added_as_they_are()?;
         let unknown = model.unk_token.as_deref().unwrap_or("[UNK]");
         let Some(&unknown) = ids.get(unknown) else {
             return Err(self.damaged("model.unk_token", unknown, "a token of the vocabulary"));

@@ -2,8 +2,7 @@
 
 use super::prompt::read_json;
 use omex::chat::Value;
-use omex::{Error, Result};
-use std::io::Write;
+use omex::{Error, Result, durable};
 use std::path::Path;
 
 /// The messages of a file: a list, or an object with one.
@@ -49,13 +48,7 @@ impl History {
         let failed = |source| Error::io(path, "write", source);
         let mut text = serde_json::to_vec_pretty(&self.messages).map_err(|e| failed(e.into()))?;
         text.push(b'\n');
-        // Written beside and renamed: a chat that was there before stays whole.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut file =
-            tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
-        file.write_all(&text).map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        durable::write(path, &text)
     }
 
     pub(super) fn push(&mut self, role: &str, content: &str) {
