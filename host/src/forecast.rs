@@ -125,6 +125,8 @@ pub(crate) struct Demand<I> {
     pub(crate) streamed_bytes: u64,
     /// KV caches that are used.
     pub(crate) kv_caches: u64,
+    /// Threads that the pass is computed on.
+    pub(crate) threads: usize,
 }
 
 /// Seconds of computing.
@@ -199,6 +201,7 @@ impl<'f> Forecaster<'f> {
                 .streamed_bytes_at(self.program, position.saturating_add(columns))
                 + expert_bytes(self.program, self.plan, columns),
             kv_caches: kv_caches(self.program),
+            threads: self.threads(columns, position),
         };
         self.cost(whole, columns, position)
     }
@@ -210,7 +213,7 @@ impl<'f> Forecaster<'f> {
         columns: u32,
         position: u32,
     ) -> Cost {
-        let threads = self.threads(columns, position);
+        let threads = demand.threads;
         let Computing { seconds: compute_seconds, arithmetic, bytes } =
             self.computing(demand.steps, columns, position, threads);
         let positions = u64::from(position.saturating_add(columns).min(self.plan.context));
@@ -230,7 +233,7 @@ impl<'f> Forecaster<'f> {
     }
 
     /// Threads that such a pass is computed on: all, or one if that is faster.
-    fn threads(&self, columns: u32, position: u32) -> usize {
+    pub(crate) fn threads(&self, columns: u32, position: u32) -> usize {
         let parts = without_adapters(self.plan.precision.parts());
         let on = |threads| {
             self.computing(self.program.steps(&parts), columns, position, threads).seconds

@@ -56,7 +56,8 @@ pub fn layers(
     let parts = &without_adapters(plan.precision.parts());
     let whole = program.ranges_in_order(parts).map(|range| range.start).collect();
     let forecaster = Forecaster::new(profile, &program, plan, threads);
-    let inspector = Inspector { program: &program, plan, parts, tiles, whole, forecaster };
+    let threads = forecaster.map_or(1, |on| on.threads(1, PROMPT_TOKENS.min(plan.context)));
+    let inspector = Inspector { program: &program, plan, parts, tiles, whole, forecaster, threads };
     let mut layers: Vec<_> = sections(&program).iter().map(|s| inspector.layer(s)).collect();
     layers.extend(inspector.padding(&layers));
     Ok(layers)
@@ -105,6 +106,8 @@ struct Inspector<'i> {
     /// Where tensors begin that every pass reads from first to last.
     whole: HashSet<u64>,
     forecaster: Option<Forecaster<'i>>,
+    /// Threads that a pass is computed on.
+    threads: usize,
 }
 
 impl Inspector<'_> {
@@ -140,7 +143,7 @@ impl Inspector<'_> {
         streamed_bytes: u64,
         kv_caches: u64,
     ) -> Option<Cost> {
-        let demand = Demand { steps, streamed_bytes, kv_caches };
+        let demand = Demand { steps, streamed_bytes, kv_caches, threads: self.threads };
         let behind = PROMPT_TOKENS.min(self.plan.context);
         self.forecaster.map(|forecaster| forecaster.cost(demand, 1, behind))
     }
