@@ -2,7 +2,7 @@
 
 use omex_tests::{omex, run, run_in, shipped_model};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -44,7 +44,9 @@ fn talk(package: &Path, args: &[&str], lines: &str) -> (String, String, i32) {
     command.arg(package).args(args);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    // A chat that is refused ends before it is told anything.
+    let told = child.stdin.take().unwrap().write_all(lines.as_bytes());
+    assert!(told.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::BrokenPipe), "{told:?}");
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
