@@ -158,6 +158,7 @@ impl Job<'_> {
             write_json(&file, &settings)?;
         }
         let ends = end_tokens(self.source, &self.blueprint.eos, spec.as_ref(), vocabulary as u32)?;
+        let chat = chat::chat(self.source, spec.as_ref())?;
         let mut step = |done, all| {
             progress(done, all);
             self.options.cancel.check()
@@ -167,7 +168,7 @@ impl Job<'_> {
         let text = layout.graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
         std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
         write_json(&path.join("weights/quantization.json"), &index)?;
-        if let Some(chat) = chat::chat(self.source, spec.as_ref())? {
+        if let Some(chat) = chat {
             write_json(&path.join(CHAT_FILE), &chat)?;
         }
         metadata(self.blueprint, ends, self.source_format, self.name, layout).write(path)

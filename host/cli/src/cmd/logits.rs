@@ -53,7 +53,12 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let ids = args.unmasked()?;
     let tables = Tables::open(&args.model)?;
     let whole = tables.program()?.runs_texts_whole();
-    let columns = if whole { ids.len() as u32 } else { COLUMNS };
+    // Hidden states are there for every token, and then nobody asks for logits.
+    let columns = match (args.hidden, whole) {
+        (true, _) => 1,
+        (false, true) => ids.len() as u32,
+        (false, false) => COLUMNS,
+    };
     let options = args.run.options(columns);
     let mut session = args.run.open_with(tables, &options)?;
     if whole && ids.len() > session.plan().context as usize {
@@ -70,7 +75,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         Error::Usage(format!("{}: no output \"{name}\": {other}", args.model.display()))
     })?;
     let mut rows = vec![];
-    forward(&mut engine, ids, Wanted::All, &cancel, &failed, &mut |engine, ids| {
+    let wanted = if args.hidden { Wanted::Last } else { Wanted::All };
+    forward(&mut engine, ids, wanted, &cancel, &failed, &mut |engine, ids| {
         rows.extend((0..ids.len()).map(|column| engine.output(&port, column).to_vec()));
         Ok(())
     })?;
