@@ -4,6 +4,7 @@
 //! asks for them with [`require_shared!`], and says that it was skipped where they are absent.
 
 mod adapted;
+mod checkpoint;
 mod fault;
 mod models;
 mod oracle;
@@ -15,6 +16,7 @@ mod sources;
 mod synthetic;
 
 pub use adapted::{Change, Matrix, add_adapter};
+pub use checkpoint::{Checkpointed, archive, checkpoint, older_checkpoint, pickle, state_dict};
 pub use fault::{Fault, FaultyPager};
 pub use models::{Converted, convert_from, mix, pack_with, shipped_model};
 pub use oracle::check_program;

@@ -110,7 +110,11 @@ fn models_of_other_programs_are_named_with_the_command_that_converts_them() {
         ("My Llama-3.2/model.safetensors", "found weights of a Hugging Face folder", &whole),
         ("model.q8.gguf", "found a GGUF file", &convert("model.q8.gguf", "model.q8.omex")),
         ("stories.bin", "found a llama2.c file", &convert("stories.bin", "stories.omex")),
-        ("consolidated.00.pth", "found a PyTorch file", "get the model as safetensors or GGUF"),
+        (
+            "consolidated.00.pth",
+            "found a PyTorch checkpoint",
+            &convert("consolidated.00.pth", "consolidated.00.omex"),
+        ),
     ];
     for (model, found, remedy) in models {
         let commands: [&[&str]; 12] = [

@@ -22,6 +22,7 @@ mod granite;
 mod lfm2;
 mod llama;
 mod llama2c;
+mod llama2c_checkpoint;
 mod mistral;
 mod mixtral;
 mod modernbert;
@@ -138,6 +139,7 @@ pub fn blueprint(container: &dyn Container) -> Result<Blueprint> {
         SourceFormat::Gguf => gguf::blueprint(container)?,
         SourceFormat::Llama2c => llama2c::blueprint(container)?,
         SourceFormat::Tflite => tflite::blueprint(container)?,
+        SourceFormat::PyTorch => llama2c_checkpoint::blueprint(container)?,
     };
     blueprint.check(container)?;
     Ok(blueprint)

@@ -31,8 +31,8 @@ pub trait Container: fmt::Debug + Send + Sync {
     /// The file that holds the hyperparameters.
     fn path(&self) -> &Path;
 
-    /// The hyperparameters: `config.json`, a GGUF file's metadata without the vocabulary, or
-    /// llama2.c's header.
+    /// The hyperparameters: `config.json`, a GGUF file's metadata without the vocabulary, llama2.c's
+    /// header, or a checkpoint's `model_args`.
     fn config(&self) -> &Fields;
 
     /// The tensors' names.
@@ -58,6 +58,11 @@ pub trait Container: fmt::Debug + Send + Sync {
     /// When there is no such row, or the file cannot be read.
     fn read_row_bytes(&self, name: &str, row: u32, out: &mut Vec<u8>) -> Result<()>;
 
+    /// True if both names stand for one stored tensor, as those of tied matrices may.
+    fn is_same(&self, name: &str, other: &str) -> bool {
+        name == other && self.tensor(name).is_some()
+    }
+
     /// The tokenizer stored with the model, if any.
     fn tokenizer(&self) -> Option<&TokenizerSource>;
 }
@@ -80,7 +85,7 @@ pub enum TokenizerSource {
 /// A way in which models are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceFormat {
-    /// A folder with `config.json` and safetensors files.
+    /// A folder with `config.json` and files of weights, or what is named as in one.
     HuggingFace,
     /// A GGUF file.
     Gguf,
@@ -88,12 +93,19 @@ pub enum SourceFormat {
     Llama2c,
     /// A TensorFlow Lite file.
     Tflite,
+    /// A checkpoint of PyTorch.
+    PyTorch,
+}
+
+impl SourceFormat {
+    const ALL: [Self; 5] =
+        [Self::HuggingFace, Self::Gguf, Self::Llama2c, Self::Tflite, Self::PyTorch];
 }
 
 /// A name that is no [`SourceFormat`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "source format: found {0:?}, expected huggingface, gguf, llama2c or tflite; use one of these names"
+    "source format: found {0:?}, expected huggingface, gguf, llama2c, tflite or pytorch; use one of these names"
 )]
 pub struct UnknownSourceFormat(String);
 
@@ -104,6 +116,7 @@ impl fmt::Display for SourceFormat {
             SourceFormat::Gguf => "gguf",
             SourceFormat::Llama2c => "llama2c",
             SourceFormat::Tflite => "tflite",
+            SourceFormat::PyTorch => "pytorch",
         })
     }
 }
@@ -112,7 +125,7 @@ impl FromStr for SourceFormat {
     type Err = UnknownSourceFormat;
 
     fn from_str(name: &str) -> Result<Self, UnknownSourceFormat> {
-        [SourceFormat::HuggingFace, SourceFormat::Gguf, SourceFormat::Llama2c, SourceFormat::Tflite]
+        SourceFormat::ALL
             .into_iter()
             .find(|format| format.to_string() == name)
             .ok_or_else(|| UnknownSourceFormat(name.to_owned()))

@@ -1,9 +1,10 @@
-//! Hugging Face folders: `config.json`, safetensors files, and perhaps `tokenizer.json`.
+//! Hugging Face folders: `config.json`, safetensors files or PyTorch's, and perhaps `tokenizer.json`.
 
 use super::StoredModel;
 use super::container::{Fields, SourceFormat, TokenizerSource};
-use super::safetensors;
-use super::stored::{SourceFile, StoredTensor};
+use super::source_file::SourceFile;
+use super::stored::StoredTensor;
+use super::{pytorch, safetensors};
 use crate::{Error, Result, input};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
@@ -16,12 +17,38 @@ use std::{
 const MAX_CONFIG: u64 = 1 << 20;
 /// The longest index that is read. Those of the largest models have some 10 MB.
 const MAX_INDEX: u64 = 64 << 20;
-const INDEX: &str = "model.safetensors.index.json";
+
+/// A kind of files that weights lie in.
+struct Kind {
+    /// The file that holds all of them.
+    single: &'static str,
+    /// The file that says which of several holds what.
+    index: &'static str,
+    /// How the names of the several end.
+    ending: &'static str,
+    /// Adds the tensors of the last of these files.
+    add: fn(&[SourceFile], &mut BTreeMap<String, StoredTensor>) -> Result<()>,
+}
+
+const SAFETENSORS: Kind = Kind {
+    single: "model.safetensors",
+    index: "model.safetensors.index.json",
+    ending: ".safetensors",
+    add: safetensors::add_tensors,
+};
+
+const PYTORCH: Kind = Kind {
+    single: "pytorch_model.bin",
+    index: "pytorch_model.bin.index.json",
+    ending: ".bin",
+    add: pytorch::add_tensors,
+};
 
 /// Opens the model in a folder.
 ///
 /// Weights are in `model.safetensors`, or else in the files that `model.safetensors.index.json`
-/// names, or else in all files that end in `.safetensors`.
+/// names, or else in all files that end in `.safetensors`, or else in `pytorch_model.bin` or the
+/// files that `pytorch_model.bin.index.json` names.
 ///
 /// # Errors
 ///
@@ -33,11 +60,12 @@ pub fn open(folder: &Path) -> Result<StoredModel> {
     let (files, tensors) = open_weights(folder)?;
     let tokenizer = tokenizer(folder);
     let format = SourceFormat::HuggingFace;
-    Ok(StoredModel { format, path, config, files, tensors, tokenizer })
+    let tiles = Default::default();
+    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles })
 }
 
 /// The tokenizer in a folder.
-fn tokenizer(folder: &Path) -> Option<TokenizerSource> {
+pub(super) fn tokenizer(folder: &Path) -> Option<TokenizerSource> {
     let [json, model, vocabulary] =
         ["tokenizer.json", "tokenizer.model", "vocab.txt"].map(|name| folder.join(name));
     match (json.is_file(), model.is_file(), vocabulary.is_file()) {
@@ -89,26 +117,39 @@ fn read_json<T: DeserializeOwned>(path: &Path, max: u64) -> Result<T> {
 type Weights = (Vec<SourceFile>, BTreeMap<String, StoredTensor>);
 
 fn open_weights(folder: &Path) -> Result<Weights> {
-    let single = folder.join("model.safetensors");
-    let index = folder.join(INDEX);
-    if single.exists() {
-        read_shards([single])
-    } else if index.exists() {
-        open_index(folder, &index)
-    } else {
-        read_shards(list_shards(folder)?)
+    if let Some(weights) = open_kind(&SAFETENSORS, folder)? {
+        return Ok(weights);
     }
+    let shards = list_shards(folder)?;
+    if !shards.is_empty() {
+        return read_shards(&SAFETENSORS, shards);
+    }
+    open_kind(&PYTORCH, folder)?.ok_or_else(|| {
+        let remedy = "get the model as safetensors, or name the checkpoint itself";
+        let (found, expected) = ("no weights", "model.safetensors or pytorch_model.bin");
+        Error::malformed(folder, "the folder", found, expected, remedy)
+    })
 }
 
-fn read_shards(paths: impl IntoIterator<Item = PathBuf>) -> Result<Weights> {
+/// The weights in files of a kind that have their usual names, if they are there.
+fn open_kind(kind: &Kind, folder: &Path) -> Result<Option<Weights>> {
+    let [single, index] = [kind.single, kind.index].map(|name| folder.join(name));
+    if single.exists() {
+        return read_shards(kind, [single]).map(Some);
+    }
+    index.exists().then(|| open_index(kind, folder, &index)).transpose()
+}
+
+fn read_shards(kind: &Kind, paths: impl IntoIterator<Item = PathBuf>) -> Result<Weights> {
     let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
     for path in paths {
         files.push(SourceFile::open(&path)?);
-        safetensors::add_tensors(&files, &mut tensors)?;
+        (kind.add)(&files, &mut tensors)?;
     }
     Ok((files, tensors))
 }
 
+/// The safetensors files of a folder, whatever they are called.
 fn list_shards(folder: &Path) -> Result<BTreeSet<PathBuf>> {
     let failed = |e| Error::io(folder, "list", e);
     let mut paths = BTreeSet::new();
@@ -117,11 +158,6 @@ fn list_shards(folder: &Path) -> Result<BTreeSet<PathBuf>> {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
             paths.insert(path);
         }
-    }
-    if paths.is_empty() {
-        let remedy = "convert other weights, such as pytorch_model.bin, to safetensors";
-        let (found, expected) = ("no weights", "model.safetensors");
-        return Err(Error::malformed(folder, "the folder", found, expected, remedy));
     }
     Ok(paths)
 }
@@ -133,12 +169,12 @@ struct Index {
 }
 
 /// Opens the shards that an index names, and checks that each holds the tensors that it should.
-fn open_index(folder: &Path, index: &Path) -> Result<Weights> {
+fn open_index(kind: &Kind, folder: &Path, index: &Path) -> Result<Weights> {
     let Index { weight_map } = read_json(index, MAX_INDEX)?;
     let mut shards = BTreeMap::new();
     for (tensor, shard) in &weight_map {
-        if !is_plain_name(shard) {
-            let expected = "the name of a .safetensors file in the folder";
+        if !is_plain_name(shard) || !shard.ends_with(kind.ending) {
+            let expected = format!("the name of a {} file in the folder", kind.ending);
             let (field, remedy) = (format!("weight_map.{tensor}"), "get the file again");
             return Err(Error::malformed(index, field, shard, expected, remedy));
         }
@@ -148,11 +184,11 @@ fn open_index(folder: &Path, index: &Path) -> Result<Weights> {
         let (found, expected) = ("no tensors", "at least one tensor");
         return Err(Error::malformed(index, "weight_map", found, expected, "get the file again"));
     }
-    let (files, tensors) = read_shards(shards.keys().cloned())?;
+    let (files, tensors) = read_shards(kind, shards.keys().cloned())?;
     for (shard, (path, names)) in shards.iter().enumerate() {
         let absent = |name: &&&String| tensors.get(**name).is_none_or(|t| t.file != shard);
         if let Some(name) = names.iter().find(absent) {
-            let expected = format!("it here, as {INDEX} says");
+            let expected = format!("it here, as {} says", kind.index);
             return Err(Error::malformed(
                 path,
                 name.as_str(),
@@ -167,6 +203,5 @@ fn open_index(folder: &Path, index: &Path) -> Result<Weights> {
 
 fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
-    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-    plain && name.ends_with(".safetensors")
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }

@@ -7,7 +7,8 @@
 use super::StoredModel;
 use super::container::{Fields, SourceFormat, TokenizerSource};
 use super::encoding::Encoding;
-use super::stored::{SourceFile, StoredTensor};
+use super::source_file::SourceFile;
+use super::stored::StoredTensor;
 use crate::Result;
 use serde_json::Value;
 use std::{
@@ -48,7 +49,8 @@ pub fn open(path: &Path) -> Result<StoredModel> {
         config: header.fields(),
         files,
         tensors,
-        tokenizer: tokenizer_beside(path, header.vocab_size),
+        tokenizer: tokenizer_beside(path, header.vocab_size.into()),
+        tiles: Default::default(),
     })
 }
 
@@ -185,7 +187,8 @@ fn check_length(file: &SourceFile, expected: u64) -> Result<()> {
     Err(file.malformed("file length", found, expected, remedy))
 }
 
-fn tokenizer_beside(path: &Path, vocab_size: u32) -> Option<TokenizerSource> {
+/// The tokenizer beside a model, which may be named after the size of its vocabulary.
+pub(super) fn tokenizer_beside(path: &Path, vocab_size: u64) -> Option<TokenizerSource> {
     let named = |name: &str| -> PathBuf { path.with_file_name(name) };
     [named(&format!("tok{vocab_size}.bin")), named("tokenizer.bin")]
         .into_iter()

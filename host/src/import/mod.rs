@@ -6,19 +6,23 @@
 //! holds from then on.
 
 mod blocks;
+mod columns;
 mod container;
 mod encoding;
 pub mod gguf;
 pub mod hugging_face;
 pub mod llama2c;
+mod pytorch;
+pub mod pytorch_model;
 mod safetensors;
+mod source_file;
 mod stored;
 pub mod tflite;
 mod unconverted;
 
 use crate::{Error, Result};
+use source_file::SourceFile;
 use std::path::Path;
-use stored::SourceFile;
 
 pub use container::{
     Container, Fields, SourceFormat, TensorInfo, TokenizerSource, UnknownSourceFormat,
@@ -43,6 +47,7 @@ pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Contain
         SourceFormat::Gguf => Box::new(gguf::open(path)?),
         SourceFormat::Llama2c => Box::new(llama2c::open(path)?),
         SourceFormat::Tflite => Box::new(tflite::open(path)?),
+        SourceFormat::PyTorch => Box::new(pytorch_model::open(path)?),
     })
 }
 
@@ -70,6 +75,8 @@ pub fn detect(path: &Path) -> Result<SourceFormat> {
         Ok(SourceFormat::Gguf)
     } else if file.length >= 8 && identifier(&file)? == tflite::IDENTIFIER {
         Ok(SourceFormat::Tflite)
+    } else if pytorch::is_plausible(&file)? {
+        Ok(SourceFormat::PyTorch)
     } else if llama2c::is_plausible(&file)? {
         Ok(SourceFormat::Llama2c)
     } else {
@@ -77,7 +84,8 @@ pub fn detect(path: &Path) -> Result<SourceFormat> {
             path,
             "the format",
             format!("bytes {magic:02x?} at the start"),
-            "a Hugging Face folder, a GGUF file, a llama2.c file or a TensorFlow Lite file",
+            "a Hugging Face folder, a GGUF file, a PyTorch checkpoint, a llama2.c file or a \
+             TensorFlow Lite file",
             "for safetensors, give the folder that holds config.json",
         ))
     }

@@ -4,7 +4,8 @@
 //! `safetensors` crate is not used because it wants the whole file in memory.
 
 use super::encoding::Encoding;
-use super::stored::{SourceFile, StoredTensor};
+use super::source_file::SourceFile;
+use super::stored::StoredTensor;
 use crate::Result;
 use serde::{
     Deserialize, Deserializer,

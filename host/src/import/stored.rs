@@ -1,60 +1,19 @@
 //! A model whose tensors lie in files, read a row at a time: memory use does not grow with the
 //! model.
 
+use super::columns::{Columns, Tiles};
 use super::container::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use super::encoding::Encoding;
-use crate::{Error, Result, input};
+use super::source_file::SourceFile;
+use crate::{Error, Result};
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 /// The most dimensions of a tensor.
 const MAX_DIMENSIONS: usize = 4;
-
-/// An open file that never reads past the length it had when it was opened.
-#[derive(Debug)]
-pub(super) struct SourceFile {
-    pub(super) path: PathBuf,
-    pub(super) file: File,
-    pub(super) length: u64,
-}
-
-impl SourceFile {
-    /// Opens a regular file.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = input::open(path)?;
-        let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
-        Ok(Self { path: path.to_owned(), file, length })
-    }
-
-    /// Fills `out` from `offset` on; `field` says what is there, should it be missing.
-    pub(super) fn read(&self, field: &str, offset: u64, out: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(out, offset).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => self.malformed(
-                field,
-                "the end of the file",
-                format!("{} bytes from byte {offset} on", out.len()),
-                "the file is cut short: get it again",
-            ),
-            _ => Error::io(&self.path, "read", e),
-        })
-    }
-
-    /// A field of this file that does not hold what it must.
-    pub(super) fn malformed(
-        &self,
-        field: impl Into<String>,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Error {
-        Error::malformed(&self.path, field, found, expected, remedy)
-    }
-}
 
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
@@ -66,6 +25,19 @@ pub(super) struct StoredTensor {
     pub(super) info: TensorInfo,
     /// Bytes of a row.
     row_bytes: u64,
+    layout: Layout,
+}
+
+/// How the numbers of a tensor lie.
+#[derive(Clone, Debug, PartialEq)]
+enum Layout {
+    /// Row behind row.
+    Packed,
+    /// Each row in one piece: for each dimension before the last, its size and how many bytes apart
+    /// its steps are.
+    Apart(Vec<(u32, u64)>),
+    /// Each column in one piece, and how many bytes apart they are.
+    Columns(u64),
 }
 
 impl StoredTensor {
@@ -83,13 +55,7 @@ impl StoredTensor {
             let remedy = "the file is damaged: get it again";
             source.malformed(format!("shape of {name}"), format!("{shape:?}"), expected, remedy)
         };
-        let positive = |d: u64| u32::try_from(d).ok().filter(|&d| d > 0);
-        let sides = shape.split_last().filter(|_| shape.len() <= MAX_DIMENSIONS);
-        let sides = sides.and_then(|(&columns, leading)| {
-            let rows = leading.iter().try_fold(1, |rows: u32, &d| rows.checked_mul(positive(d)?));
-            rows.zip(positive(columns))
-        });
-        let Some((rows, columns)) = sides else {
+        let Some((rows, columns)) = sides(shape) else {
             return Err(shape_error(format!("1 to {MAX_DIMENSIONS} positive dimensions")));
         };
         let Some(row_bytes) = encoding.row_bytes(columns) else {
@@ -108,13 +74,116 @@ impl StoredTensor {
             ));
         }
         let info = TensorInfo { rows, columns, encoding };
-        Ok(Self { file, offset, info, row_bytes })
+        Ok(Self { file, offset, info, row_bytes, layout: Layout::Packed })
     }
 
-    /// Offset of the first byte behind the tensor.
+    /// The same for a view of numbers that lie at `span` of the file: the first of it at `start`, and
+    /// those of each dimension so many numbers apart.
+    pub(super) fn view(
+        files: &[SourceFile],
+        (file, span): (usize, Range<u64>),
+        name: &str,
+        (shape, strides): (&[u64], &[u64]),
+        encoding: Encoding,
+        start: u64,
+    ) -> Result<Self> {
+        let source = &files[file];
+        let size = u64::from(encoding.block_bytes());
+        let last = shape.iter().zip(strides).try_fold(start, |last, (side, stride)| {
+            last.checked_add(side.checked_sub(1)?.checked_mul(*stride)?)
+        });
+        let end = last.and_then(|last| last.checked_add(1)?.checked_mul(size));
+        // Numbers that are used more than once would let a small file stand for a tensor of any size.
+        let all = shape.iter().try_fold(size, |all, side| all.checked_mul(*side));
+        let fits = |bytes: Option<u64>| bytes.is_some_and(|bytes| bytes <= span.end - span.start);
+        if !fits(end) || !fits(all) || shape.len() != strides.len() {
+            let found = format!("{shape:?} from number {start} on, with strides {strides:?}");
+            let storage = span.end - span.start;
+            let expected = format!("numbers of its storage of {storage} bytes, none used twice");
+            let remedy = "save it contiguous(), or get the file again";
+            return Err(source.malformed(format!("place of {name}"), found, expected, remedy));
+        }
+        let offset = span.start + start * size;
+        let Some(layout) = Layout::new(shape, strides, size) else {
+            let (found, remedy) = (format!("{strides:?} of {shape:?}"), "save it contiguous()");
+            let expected = "those of a tensor of at most 4 dimensions, or of a transposed matrix";
+            return Err(source.malformed(format!("strides of {name}"), found, expected, remedy));
+        };
+        // Where it lies is checked; what is left to check is its shape.
+        let tensor = Self::new(files, file, name, shape, encoding, 0)?;
+        Ok(Self { offset, layout, ..tensor })
+    }
+
+    /// Offset of the first byte behind a packed tensor.
     pub(super) fn end(&self) -> u64 {
         self.offset + u64::from(self.info.rows) * self.row_bytes
     }
+
+    /// Where a row lies that is in one piece.
+    fn row_offset(&self, row: u32) -> u64 {
+        let Layout::Apart(dimensions) = &self.layout else {
+            return self.offset + u64::from(row) * self.row_bytes;
+        };
+        let mut rest = row;
+        let steps = dimensions.iter().rev().map(|(side, apart)| {
+            let step = rest % side;
+            rest /= side;
+            u64::from(step) * apart
+        });
+        self.offset + steps.sum::<u64>()
+    }
+
+    /// Fills `out` with a row as it is stored.
+    fn read_row(&self, model: &StoredModel, name: &str, row: u32, out: &mut [u8]) -> Result<()> {
+        let file = &model.files[self.file];
+        let Layout::Columns(apart) = self.layout else {
+            return file.read(name, self.row_offset(row), out);
+        };
+        let matrix = Columns {
+            offset: self.offset,
+            apart,
+            rows: self.info.rows.into(),
+            columns: self.info.columns.into(),
+            size: self.info.encoding.block_bytes() as usize,
+        };
+        model.tiles.read_row((file, self.file), name, (matrix, row.into()), out)
+    }
+}
+
+impl Layout {
+    /// How numbers of `size` bytes lie whose dimensions have these sides and strides; none where
+    /// neither rows nor columns are in one piece.
+    fn new(shape: &[u64], strides: &[u64], size: u64) -> Option<Self> {
+        // The stride of a dimension with one step is never taken, and may be anything.
+        let taken = |side: u64, stride: u64| if side == 1 { None } else { Some(stride) };
+        let steps: Vec<_> = shape.iter().zip(strides).map(|(d, s)| taken(*d, *s)).collect();
+        let mut packed = 1;
+        let in_order = shape.iter().zip(&steps).rev().all(|(side, stride)| {
+            let fits = stride.is_none_or(|stride| stride == packed);
+            packed = packed.saturating_mul(*side);
+            fits
+        });
+        match (steps.as_slice(), shape.len()) {
+            _ if in_order => Some(Self::Packed),
+            ([.., None | Some(1)], 2..) => {
+                let leading = shape.iter().zip(&steps).take(shape.len() - 1);
+                let apart = leading.map(|(side, stride)| {
+                    Some((u32::try_from(*side).ok()?, stride.unwrap_or(0).checked_mul(size)?))
+                });
+                Some(Self::Apart(apart.collect::<Option<_>>()?))
+            }
+            ([None | Some(1), Some(apart)], _) => Some(Self::Columns(apart.checked_mul(size)?)),
+            _ => None,
+        }
+    }
+}
+
+/// The rows and columns of a tensor with this shape.
+fn sides(shape: &[u64]) -> Option<(u32, u32)> {
+    let positive = |d: u64| u32::try_from(d).ok().filter(|&d| d > 0);
+    let (&columns, leading) = shape.split_last().filter(|_| shape.len() <= MAX_DIMENSIONS)?;
+    let rows = leading.iter().try_fold(1, |rows: u32, &d| rows.checked_mul(positive(d)?));
+    rows.zip(positive(columns))
 }
 
 /// A model whose tensors lie in files.
@@ -127,29 +196,24 @@ pub struct StoredModel {
     pub(super) files: Vec<SourceFile>,
     pub(super) tensors: BTreeMap<String, StoredTensor>,
     pub(super) tokenizer: Option<TokenizerSource>,
+    /// Rows that were read of tensors that are stored by columns.
+    pub(super) tiles: Tiles,
 }
 
 impl StoredModel {
-    /// The tensor, its file, and the place of a row and its length in bytes.
-    fn locate(&self, name: &str, row: u32) -> Result<(&SourceFile, TensorInfo, u64, usize)> {
+    /// The tensor, if it has this row.
+    fn locate(&self, name: &str, row: u32) -> Result<&StoredTensor> {
         let Some(tensor) = self.tensors.get(name) else {
             let (found, remedy) = ("no such tensor", "ask for one of the model's tensors");
             return Err(Error::malformed(&self.path, name, found, "a tensor", remedy));
         };
-        let (file, info) = (&self.files[tensor.file], tensor.info);
-        let length = tensor.row_bytes;
-        if row >= info.rows {
-            let expected = format!("less than {}", info.rows);
-            let remedy = "ask for one of the tensor's rows";
-            return Err(file.malformed(
-                format!("row of {name}"),
-                row.to_string(),
-                expected,
-                remedy,
-            ));
+        if row < tensor.info.rows {
+            return Ok(tensor);
         }
-        let offset = tensor.offset + u64::from(row) * length;
-        Ok((file, info, offset, length as usize))
+        let expected = format!("less than {}", tensor.info.rows);
+        let remedy = "ask for one of the tensor's rows";
+        let field = format!("row of {name}");
+        Err(self.files[tensor.file].malformed(field, row.to_string(), expected, remedy))
     }
 }
 
@@ -179,7 +243,8 @@ impl Container for StoredModel {
     }
 
     fn read_row(&self, name: &str, row: u32, out: &mut [f32]) -> Result<()> {
-        let (file, info, offset, length) = self.locate(name, row)?;
+        let tensor = self.locate(name, row)?;
+        let (file, info) = (&self.files[tensor.file], tensor.info);
         if let Encoding::Other(kind, _) = info.encoding {
             let expected = "F32, F16, BF16 or blocks";
             let remedy = "convert the model to one of these types";
@@ -190,16 +255,23 @@ impl Container for StoredModel {
             let found = format!("a buffer for {}", out.len());
             return Err(file.malformed(name, found, expected, "use a buffer as long as a row"));
         }
-        let mut bytes = vec![0; length];
-        file.read(name, offset, &mut bytes)?;
+        let mut bytes = vec![0; tensor.row_bytes as usize];
+        tensor.read_row(self, name, row, &mut bytes)?;
         info.encoding.decode(&bytes, out);
         Ok(())
     }
 
     fn read_row_bytes(&self, name: &str, row: u32, out: &mut Vec<u8>) -> Result<()> {
-        let (file, _, offset, length) = self.locate(name, row)?;
-        out.resize(length, 0);
-        file.read(name, offset, out)
+        let tensor = self.locate(name, row)?;
+        out.resize(tensor.row_bytes as usize, 0);
+        tensor.read_row(self, name, row, out)
+    }
+
+    fn is_same(&self, name: &str, other: &str) -> bool {
+        let same = |a: &StoredTensor, b: &StoredTensor| {
+            (a.file, a.offset, a.info, &a.layout) == (b.file, b.offset, b.info, &b.layout)
+        };
+        self.tensors.get(name).zip(self.tensors.get(other)).is_some_and(|(a, b)| same(a, b))
     }
 
     fn tokenizer(&self) -> Option<&TokenizerSource> {

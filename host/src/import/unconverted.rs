@@ -52,12 +52,13 @@ fn in_file(file: &Path) -> Option<(&'static str, Option<PathBuf>)> {
     let mut start = [0; 4];
     input::open(file).ok()?.read_exact(&mut start).ok()?;
     if start == *b"PK\x03\x04" {
-        return Some(("a PyTorch file, or another zip archive", None));
+        return Some(("a PyTorch checkpoint, or another zip archive", Some(file.to_owned())));
     }
     let what = match detect(file).ok()? {
         SourceFormat::Gguf => "a GGUF file",
         SourceFormat::Tflite => "a TensorFlow Lite file",
         SourceFormat::Llama2c => "a llama2.c file",
+        SourceFormat::PyTorch => "a PyTorch checkpoint",
         SourceFormat::HuggingFace => return None,
     };
     Some((what, Some(file.to_owned())))

@@ -11,7 +11,7 @@ pub mod seeds;
 mod tokenizers;
 
 pub use image::image;
-pub use models::{gguf, hugging_face, llama2c};
+pub use models::{gguf, hugging_face, llama2c, pytorch};
 pub use package::package;
 pub use program::program;
 pub use tokenizers::{tokenizer, tokenizer_json};
@@ -20,13 +20,14 @@ pub use tokenizers::{tokenizer, tokenizer_json};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("image", image),
     ("tokenizer", tokenizer),
     ("package", package),
     ("gguf", gguf),
     ("hugging_face", hugging_face),
     ("llama2c", llama2c),
+    ("pytorch", pytorch),
     ("tokenizer_json", tokenizer_json),
     ("program", program),
 ];

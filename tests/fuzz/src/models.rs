@@ -38,6 +38,16 @@ pub fn llama2c(data: &[u8]) {
     import(&path, SourceFormat::Llama2c);
 }
 
+/// `config.json`, a zero byte, and a checkpoint.
+pub fn pytorch(data: &[u8]) {
+    let (config, checkpoint) = split_at_zero(data);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pt");
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    fs::write(&path, checkpoint).unwrap();
+    import(&path, SourceFormat::PyTorch);
+}
+
 fn import(path: &Path, format: SourceFormat) {
     // Both may fail; they must not panic.
     let _ = omex::import::detect(path);

@@ -12,6 +12,7 @@ use omex::package::Package;
 use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
+use omex_tests::{Checkpointed, checkpoint, older_checkpoint, pickle, state_dict};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -43,6 +44,18 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         ],
         "hugging_face" => {
             vec![("bf16", [config(&SMALL).into_bytes(), vec![0], safetensors(&SMALL)].concat())]
+        }
+        "pytorch" => {
+            let (tensors, arguments) = (checkpointed(&SMALL), model_args(&SMALL));
+            let weights = state_dict(&tensors);
+            let with_config = |file: Vec<u8>| [config(&SMALL).into_bytes(), vec![0], file].concat();
+            let own =
+                pickle::dict(&[("model", state_dict(&arguments.1)), ("model_args", arguments.0)]);
+            vec![
+                ("archive", with_config(checkpoint(&weights, &tensors))),
+                ("pickles", with_config(older_checkpoint(&weights, &tensors))),
+                ("arguments", [vec![0], checkpoint(&own, &arguments.1)].concat()),
+            ]
         }
         "llama2c" => vec![
             ("bare", sized(&[], &llama2c(&SMALL))),
@@ -164,6 +177,50 @@ fn safetensors(shape: &SeedShape) -> Vec<u8> {
     }
     let header = format!("{{{}}}", entries.join(","));
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+}
+
+/// The tensors of a checkpoint; one of them is a view of a transposed one.
+fn checkpointed(shape: &SeedShape) -> Vec<Checkpointed> {
+    let tensor = |(name, _, rows, columns): TensorShape| {
+        let sides = if rows == 0 { vec![columns] } else { vec![rows, columns] };
+        let mut tensor = Checkpointed::new(&name, &sides, numbers(rows.max(1) * columns).collect());
+        if name.ends_with("up_proj.weight") {
+            tensor.strides = vec![1, rows];
+        }
+        tensor
+    };
+    shape.tensors().into_iter().map(tensor).collect()
+}
+
+/// The hyperparameters of a checkpoint of llama2.c, and its tensors.
+fn model_args(shape: &SeedShape) -> (Vec<u8>, Vec<Checkpointed>) {
+    let arguments = [
+        ("dim", shape.hidden),
+        ("n_layers", shape.layers),
+        ("n_heads", shape.heads),
+        ("n_kv_heads", 1),
+        ("vocab_size", shape.vocabulary),
+        ("max_seq_len", CONTEXT),
+    ];
+    let mut tensors = checkpointed(shape);
+    for tensor in &mut tensors {
+        for (theirs, ours) in [
+            ("model.", ""),
+            ("embed_tokens", "tok_embeddings"),
+            ("input_layernorm", "attention_norm"),
+            ("self_attn.q_proj", "attention.wq"),
+            ("self_attn.k_proj", "attention.wk"),
+            ("self_attn.v_proj", "attention.wv"),
+            ("self_attn.o_proj", "attention.wo"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("mlp.gate_proj", "feed_forward.w1"),
+            ("mlp.down_proj", "feed_forward.w2"),
+            ("mlp.up_proj", "feed_forward.w3"),
+        ] {
+            tensor.name = tensor.name.replace(theirs, ours);
+        }
+    }
+    (pickle::dict(&arguments.map(|(name, value)| (name, pickle::integer(value)))), tensors)
 }
 
 /// ggml's numbers of encodings.

@@ -2,7 +2,7 @@
 //!
 //! The format is described at <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
-use super::super::stored::SourceFile;
+use super::super::source_file::SourceFile;
 use crate::{Error, Result};
 use std::{
     collections::BTreeMap,

@@ -6,7 +6,8 @@ mod vocabulary;
 use super::StoredModel;
 use super::container::{Fields, SourceFormat, TokenizerSource};
 use super::encoding::Encoding;
-use super::stored::{SourceFile, StoredTensor};
+use super::source_file::SourceFile;
+use super::stored::StoredTensor;
 use crate::{Error, Result, tokenizer::GgufVocabulary};
 use header::{Entry, GgufHeader, Value};
 use std::{collections::BTreeMap, path::Path};
@@ -65,7 +66,8 @@ impl Gguf {
         let (format, config) = (SourceFormat::Gguf, config.collect::<Fields>());
         let (path, files) = (self.file.path.clone(), vec![self.file]);
         let tensors = place_tensors(&files, &self.header.tensors)?;
-        Ok(StoredModel { format, path, config, files, tensors, tokenizer })
+        let tiles = Default::default();
+        Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles })
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
