@@ -263,7 +263,7 @@ fn check_type(container: &dyn Container, source: &Source) -> Result<()> {
     let Some(Encoding::Other(kind, _)) = container.tensor(name).map(|info| info.encoding) else {
         return Ok(());
     };
-    let (field, expected) = (format!("dtype of {name}"), "F32, F16 or BF16");
+    let (field, expected) = (format!("dtype of {name}"), "F32, F16, BF16 or F8");
     let remedy = "convert the model to one of these types";
     Err(Error::malformed(container.tensor_path(name), field, kind, expected, remedy))
 }

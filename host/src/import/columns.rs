@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of a tile, and its most rows: as many as are converted together.
 const TILE_BYTES: u64 = 4 << 20;
 const TILE_ROWS: u64 = 512;
-/// Tiles that are kept: threads read rows of neighbouring ones.
-const KEPT: usize = 4;
+/// Tiles that are kept: threads read rows of neighbouring ones, and quantized rows lie in three tensors.
+const KEPT: usize = 12;
 
 /// A matrix whose columns lie in a file, each number beside the one of the next row.
 #[derive(Clone, Copy, Debug, PartialEq)]

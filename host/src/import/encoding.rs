@@ -19,6 +19,10 @@ pub enum Encoding {
     F16,
     /// bfloat16.
     Bf16,
+    /// 8-bit floats with 4 bits of exponent, without infinities.
+    F8E4m3,
+    /// 8-bit floats with 5 bits of exponent: the upper halves of 16-bit IEEE floats.
+    F8E5m2,
     /// GGUF Q8_0: 32 values a block, f16 scale then 32 signed bytes.
     Q8_0,
     /// GGUF Q4_0: 32 values a block, f16 scale then 16 bytes, value = (nibble - 8) * scale; low
@@ -55,7 +59,12 @@ impl Encoding {
     /// Values in a block, the smallest unit that can be stored.
     pub const fn block_values(self) -> u32 {
         match self {
-            Encoding::F32 | Encoding::F16 | Encoding::Bf16 | Encoding::Other(..) => 1,
+            Encoding::F32
+            | Encoding::F16
+            | Encoding::Bf16
+            | Encoding::F8E4m3
+            | Encoding::F8E5m2
+            | Encoding::Other(..) => 1,
             Encoding::Q2K
             | Encoding::Q3K
             | Encoding::Q4K
@@ -71,6 +80,7 @@ impl Encoding {
         match self {
             Encoding::F32 => 4,
             Encoding::F16 | Encoding::Bf16 => 2,
+            Encoding::F8E4m3 | Encoding::F8E5m2 => 1,
             Encoding::Q8_0 => 34,
             Encoding::Q4_0 | Encoding::Iq4Nl => 18,
             Encoding::Q4_1 => 20,
@@ -115,6 +125,8 @@ impl Encoding {
             Encoding::F32 => |b, v| v[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
             Encoding::F16 => |b, v| v[0] = blocks::half(b, 0),
             Encoding::Bf16 => |b, v| v[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+            Encoding::F8E4m3 => |b, v| v[0] = f8_e4m3(b[0]),
+            Encoding::F8E5m2 => |b, v| v[0] = blocks::half(&[0, b[0]], 0),
             Encoding::Q8_0 => blocks::q8_0,
             Encoding::Q4_0 => blocks::q4_0,
             Encoding::Q4_1 => blocks::q4_1,
@@ -131,6 +143,18 @@ impl Encoding {
             Encoding::Other(name, _) => panic!("{name} is not read"),
         }
     }
+}
+
+/// The number that 8 bits stand for: sign, 4 bits of exponent, 3 of mantissa.
+fn f8_e4m3(bits: u8) -> f32 {
+    let (exponent, mantissa) = (bits >> 3 & 15, f32::from(bits & 7));
+    let magnitude = match exponent {
+        15 if bits & 7 == 7 => f32::NAN,
+        0 => mantissa / 512.0,
+        // A float's exponent has a bias of 127, this one's of 7.
+        _ => (1.0 + mantissa / 8.0) * f32::from_bits((u32::from(exponent) + 120) << 23),
+    };
+    if bits & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
 #[cfg(test)]
@@ -158,6 +182,33 @@ mod tests {
             assert_eq!(row[i], (i as f32 - 8.0) * 0.5);
             assert_eq!(row[16 + i], (7.0 - i as f32) * 0.5);
         }
+    }
+
+    #[test]
+    fn floats_of_eight_bits_are_those_of_their_definition() {
+        let decode = |encoding: Encoding, bits: u8| {
+            let mut out = [0.0];
+            encoding.decode(&[bits], &mut out);
+            out[0]
+        };
+        let e4m3 = [
+            (0x00, 0.0),
+            (0x01, 1.0 / 512.0),
+            (0x07, 7.0 / 512.0),
+            (0x08, 1.0 / 64.0),
+            (0x38, 1.0),
+            (0x3c, 1.5),
+            (0x7e, 448.0),
+            (0xb9, -1.125),
+        ];
+        for (bits, value) in e4m3 {
+            assert_eq!(decode(Encoding::F8E4m3, bits), value, "{bits:#x}");
+        }
+        assert!(decode(Encoding::F8E4m3, 0x7f).is_nan() && decode(Encoding::F8E4m3, 0xff).is_nan());
+        for (bits, value) in [(0x01, 2f32.powi(-16)), (0x3c, 1.0), (0x7b, 57344.0), (0xc1, -2.5)] {
+            assert_eq!(decode(Encoding::F8E5m2, bits), value, "{bits:#x}");
+        }
+        assert!(decode(Encoding::F8E5m2, 0x7c).is_infinite());
     }
 
     #[test]

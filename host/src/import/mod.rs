@@ -14,6 +14,7 @@ pub mod hugging_face;
 pub mod llama2c;
 mod pytorch;
 pub mod pytorch_model;
+mod quantized;
 mod safetensors;
 mod source_file;
 mod stored;
@@ -43,11 +44,11 @@ pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Contain
         None => detect(path)?,
     };
     Ok(match format {
-        SourceFormat::HuggingFace => Box::new(hugging_face::open(path)?),
+        SourceFormat::HuggingFace => quantized::decoded(hugging_face::open(path)?)?,
         SourceFormat::Gguf => Box::new(gguf::open(path)?),
         SourceFormat::Llama2c => Box::new(llama2c::open(path)?),
         SourceFormat::Tflite => Box::new(tflite::open(path)?),
-        SourceFormat::PyTorch => Box::new(pytorch_model::open(path)?),
+        SourceFormat::PyTorch => quantized::decoded(pytorch_model::open(path)?)?,
     })
 }
 

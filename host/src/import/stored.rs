@@ -114,6 +114,18 @@ impl StoredTensor {
         Ok(Self { offset, layout, ..tensor })
     }
 
+    /// The same numbers with their columns as rows.
+    pub(super) fn turned(&self) -> Option<Self> {
+        let TensorInfo { rows, columns, encoding } = self.info;
+        let row_bytes = encoding.row_bytes(rows)?;
+        let layout = match (&self.layout, encoding.block_values()) {
+            (Layout::Packed, 1) => Layout::Columns(self.row_bytes),
+            _ => return None,
+        };
+        let info = TensorInfo { rows: columns, columns: rows, encoding };
+        Some(Self { info, row_bytes, layout, ..self.clone() })
+    }
+
     /// Offset of the first byte behind a packed tensor.
     pub(super) fn end(&self) -> u64 {
         self.offset + u64::from(self.info.rows) * self.row_bytes
@@ -246,7 +258,7 @@ impl Container for StoredModel {
         let tensor = self.locate(name, row)?;
         let (file, info) = (&self.files[tensor.file], tensor.info);
         if let Encoding::Other(kind, _) = info.encoding {
-            let expected = "F32, F16, BF16 or blocks";
+            let expected = "F32, F16, BF16, F8 or blocks";
             let remedy = "convert the model to one of these types";
             return Err(file.malformed(format!("dtype of {name}"), kind, expected, remedy));
         }

@@ -53,7 +53,7 @@ fn of_torch(name: &str) -> Option<Global> {
     const U8: Encoding = Encoding::Other("U8", 1);
     const BOOL: Encoding = Encoding::Other("BOOL", 1);
     const F64: Encoding = Encoding::Other("F64", 8);
-    const KNOWN: [(&str, &str, Encoding); 10] = [
+    const KNOWN: [(&str, &str, Encoding); 12] = [
         ("FloatStorage", "float32", Encoding::F32),
         ("HalfStorage", "float16", Encoding::F16),
         ("BFloat16Storage", "bfloat16", Encoding::Bf16),
@@ -64,9 +64,12 @@ fn of_torch(name: &str) -> Option<Global> {
         ("CharStorage", "int8", I8),
         ("ByteStorage", "uint8", U8),
         ("BoolStorage", "bool", BOOL),
+        // These lie in storages without a type.
+        ("", "float8_e4m3fn", Encoding::F8E4m3),
+        ("", "float8_e5m2", Encoding::F8E5m2),
     ];
     KNOWN.iter().find_map(|&(storage, kind, encoding)| match name {
-        _ if name == storage => Some(Global::Storage(Some(encoding))),
+        _ if name == storage && !name.is_empty() => Some(Global::Storage(Some(encoding))),
         _ if name == kind => Some(Global::Type(encoding, kind)),
         _ => None,
     })

@@ -1,0 +1,113 @@
+//! Floats of 8 bits with scales: one for a matrix, for each row, or for each block of it.
+
+use super::parts::{has, malformed, part, shape};
+use crate::Result;
+use crate::import::encoding::Encoding;
+use crate::import::stored::StoredModel;
+use crate::import::{Container, TensorInfo};
+
+/// What the scales of a matrix are called: those of fine-grained ones and of others are both factors.
+const SCALES: [&str; 2] = ["weight_scale_inv", "weight_scale"];
+/// Scales of what the matrix is multiplied with, which are not needed where that stays in floats.
+const UNUSED: [&str; 2] = ["input_scale", "activation_scale"];
+
+/// A matrix.
+#[derive(Debug)]
+pub(super) struct Scaled {
+    info: TensorInfo,
+    scale: String,
+    layout: Layout,
+}
+
+/// What a scale is for.
+#[derive(Debug)]
+enum Layout {
+    Whole,
+    /// Each row; scales lie in a row, or in a column.
+    Rows {
+        in_column: bool,
+    },
+    /// Each block with these sides.
+    Blocks([u32; 2]),
+}
+
+fn is_float8(info: TensorInfo) -> bool {
+    matches!(info.encoding, Encoding::F8E4m3 | Encoding::F8E5m2)
+}
+
+/// The quantized matrices.
+pub(super) fn names(model: &StoredModel) -> Vec<String> {
+    let names = model.names().into_iter();
+    names.filter(|name| model.tensor(name).is_some_and(is_float8)).collect()
+}
+
+impl Scaled {
+    /// A matrix with its scales, and the names of all its parts.
+    pub(super) fn new(
+        model: &StoredModel,
+        name: &str,
+        block: Option<[u32; 2]>,
+    ) -> Result<(Self, Vec<String>)> {
+        let info = part(model, name, "floats of 8 bits", is_float8)?;
+        let stem = name.strip_suffix("weight").unwrap_or(name);
+        let named = SCALES.map(|scale| format!("{stem}{scale}"));
+        let scale = named.iter().find(|name| has(model, name)).unwrap_or(&named[1]).clone();
+        let scales =
+            part(model, &scale, "the scales (floats) of a matrix of 8-bit floats", |info| {
+                !matches!(info.encoding, Encoding::Other(..)) && !is_float8(info)
+            })?;
+        let blocks = block.filter(|[rows, columns]| {
+            let sides = (info.rows.div_ceil(*rows), info.columns.div_ceil(*columns));
+            (scales.rows, scales.columns) == sides
+        });
+        let layout = match ((scales.rows, scales.columns), blocks) {
+            (_, Some(block)) => Layout::Blocks(block),
+            ((1, 1), _) => Layout::Whole,
+            ((rows, 1), _) if rows == info.rows => Layout::Rows { in_column: true },
+            ((1, rows), _) if rows == info.rows => Layout::Rows { in_column: false },
+            _ => {
+                let blocks = match block {
+                    Some([rows, columns]) => {
+                        format!("each block of {rows} rows and {columns} columns")
+                    }
+                    None => "each row".to_owned(),
+                };
+                let expected = format!("one scale, or one for {blocks} of {}", shape(info));
+                return Err(malformed(model, &scale, shape(scales), expected));
+            }
+        };
+        let unused = UNUSED.map(|unused| format!("{stem}{unused}"));
+        let unused = unused.into_iter().filter(|name| has(model, name));
+        let parts = [name.to_owned(), scale.clone()].into_iter().chain(unused).collect();
+        Ok((Self { info, scale, layout }, parts))
+    }
+
+    pub(super) fn shape(&self) -> [u32; 2] {
+        [self.info.rows, self.info.columns]
+    }
+
+    pub(super) fn read_row(
+        &self,
+        model: &StoredModel,
+        name: &str,
+        row: u32,
+        out: &mut [f32],
+    ) -> Result<()> {
+        model.read_row(name, row, out)?;
+        let scales = |row: u32| {
+            let columns = model.tensor(&self.scale).map_or(0, |info| info.columns);
+            let mut scales = vec![0.0; columns as usize];
+            model.read_row(&self.scale, row, &mut scales).map(|()| scales)
+        };
+        let (scales, width) = match self.layout {
+            Layout::Whole => (scales(0)?, out.len()),
+            Layout::Rows { in_column: true } => (scales(row)?, out.len()),
+            Layout::Rows { in_column: false } => (vec![scales(0)?[row as usize]], out.len()),
+            Layout::Blocks([rows, columns]) => (scales(row / rows)?, columns as usize),
+        };
+        for (numbers, scale) in out.chunks_mut(width.max(1)).zip(scales) {
+            numbers.iter_mut().for_each(|x| *x *= scale);
+        }
+        Ok(())
+    }
+}
