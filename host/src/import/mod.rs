@@ -65,7 +65,8 @@ fn identifier(file: &SourceFile) -> Result<[u8; 4]> {
 /// A file that cannot be read, or looks like none of them.
 pub fn detect(path: &Path) -> Result<SourceFormat> {
     if path.is_dir() {
-        return Ok(SourceFormat::HuggingFace);
+        let only_gguf = !path.join("config.json").exists() && !gguf::in_folder(path)?.is_empty();
+        return Ok(if only_gguf { SourceFormat::Gguf } else { SourceFormat::HuggingFace });
     }
     let file = SourceFile::open(path)?;
     let mut magic = [0; 4];
@@ -85,7 +86,7 @@ pub fn detect(path: &Path) -> Result<SourceFormat> {
             path,
             "the format",
             format!("bytes {magic:02x?} at the start"),
-            "a Hugging Face folder, a GGUF file, a PyTorch checkpoint, a llama2.c file or a \
+            "a Hugging Face folder, a GGUF file or its parts, a PyTorch checkpoint, a llama2.c file or a \
              TensorFlow Lite file",
             "for safetensors, give the folder that holds config.json",
         ))

@@ -1,7 +1,7 @@
 //! Models of other programs, named where a package or an image is expected.
 
 use super::container::SourceFormat;
-use super::detect;
+use super::{detect, gguf};
 use crate::{Error, input};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -69,10 +69,14 @@ fn package_of(model: &Path) -> String {
     format!("{}.omex", model_name(model))
 }
 
-/// What a model is called: its folder's name, or its file's without the extension.
+/// What a model is called: its folder's name, or its file's without the extension, and without the
+/// number if it is a part.
 #[must_use]
 pub fn model_name(model: &Path) -> String {
     let path = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    if let Some(name) = gguf::model_name(&path) {
+        return name.to_owned();
+    }
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     name.and_then(|name| name.to_str()).unwrap_or("model").to_owned()
 }
@@ -111,5 +115,7 @@ mod tests {
         std::fs::write(model.join("w.q8.gguf"), "").unwrap();
         assert_eq!(model_name(&model), "Llama-3.2-1B");
         assert_eq!(model_name(&model.join("w.q8.gguf")), "w.q8");
+        assert_eq!(model_name(&model.join("w-q8-00002-of-00010.gguf")), "w-q8");
+        assert_eq!(model_name(&model.join("w-2-of-10.gguf")), "w-2-of-10");
     }
 }

@@ -21,8 +21,8 @@ pub(crate) struct Args {
     /// Format of the source [default: found out]
     #[arg(long, value_name = "huggingface|gguf|pytorch|llama2c|tflite")]
     source_format: Option<SourceFormat>,
-    /// A Hugging Face folder, a GGUF file, a PyTorch checkpoint, a llama2.c file, or a TensorFlow Lite
-    /// file
+    /// A Hugging Face folder, a GGUF file (or one of its parts), a PyTorch checkpoint, a llama2.c file,
+    /// or a TensorFlow Lite file
     ///
     /// A checkpoint (.pt, .pth, .bin) needs the model's config.json beside it, unless it holds its
     /// hyperparameters itself

@@ -290,7 +290,7 @@ fn formats_are_detected() {
     fs::write(&path, [&0x616b_3432u32.to_le_bytes()[..], &[0; 100]].concat()).unwrap();
     assert!(error(&path, None).contains("--version 0"));
     assert!(error(folder.path(), None).contains("config.json"));
-    assert!(error(folder.path(), Some(SourceFormat::Gguf)).contains("a folder"));
+    assert!(error(folder.path(), Some(SourceFormat::Gguf)).contains("no GGUF file"));
     for format in [SourceFormat::HuggingFace, SourceFormat::Gguf, SourceFormat::Llama2c] {
         assert_eq!(format.to_string().parse(), Ok(format));
     }
@@ -349,7 +349,7 @@ fn gguf_metadata_that_is_not_supported_is_refused() {
         (integer("llama.block_count", 1), "second time"),
         (integer("general.alignment", 0), "power of two"),
         (integer("general.alignment", 24), "power of two"),
-        (integer("split.count", 3), "gguf-split"),
+        (integer("split.count", 3), "-of-00003"),
         (integer("llama.expert_count", 8), "llama.expert_count"),
         (integer("llama.rope.dimension_count", 8), "16"),
         (integer("llama.attention.key_length", 15), "even"),

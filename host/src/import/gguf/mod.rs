@@ -1,6 +1,7 @@
 //! GGUF files, as llama.cpp's converters write them.
 
 mod header;
+mod parts;
 mod vocabulary;
 
 use super::StoredModel;
@@ -13,19 +14,53 @@ use header::{Entry, GgufHeader, Value};
 use std::{collections::BTreeMap, path::Path};
 
 pub(super) use header::MAGIC;
+pub(super) use parts::{in_folder, model_name};
 
 /// The most elements of an array that goes into the hyperparameters: one a layer. Longer ones are
 /// vocabularies.
 const MAX_ARRAY: usize = 4096;
 
-/// Opens a model with its tokenizer.
+/// Opens a model with its tokenizer: a file, all the parts of a model of which `path` is one, or the
+/// one model of a folder.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or is malformed, is one of several parts, or when a tensor's type
-/// is none of [`Encoding`]'s.
+/// When a file cannot be read or is malformed, when parts are missing, or when a tensor's type is none
+/// of [`Encoding`]'s.
 pub fn open(path: &Path) -> Result<StoredModel> {
-    Gguf::open(path)?.into_model()
+    let path = if path.is_dir() { parts::of_folder(path)? } else { path.to_owned() };
+    let file = Gguf::open(&path)?;
+    match file.parts()? {
+        1 => into_model(vec![file]),
+        count => {
+            let paths = parts::all(&path, count)?;
+            let parts = paths.iter().map(|path| Gguf::open(path)).collect::<Result<Vec<_>>>()?;
+            (0..).zip(&parts).try_for_each(|(number, part)| part.check_part(number, count))?;
+            into_model(parts)
+        }
+    }
+}
+
+/// A model of all its files; the first says what it is.
+fn into_model(parts: Vec<Gguf>) -> Result<StoredModel> {
+    let first = &parts[0];
+    let tokenizer = first.vocabulary()?.map(TokenizerSource::Gguf);
+    let config = first.header.metadata.iter().map(|(key, value)| (key.clone(), json(value)));
+    let config = config.collect::<Fields>();
+    let announced = first.integer("split.tensors.count")?;
+    let path = first.file.path.clone();
+    let (files, headers): (Vec<_>, Vec<_>) = parts.into_iter().map(|p| (p.file, p.header)).unzip();
+    let mut tensors = BTreeMap::new();
+    for (number, header) in headers.iter().enumerate() {
+        place_tensors(&files, number, &header.tensors, &mut tensors)?;
+    }
+    if announced.is_some_and(|count| count as usize != tensors.len()) && files.len() > 1 {
+        let (found, remedy) = (format!("{} in all parts", tensors.len()), "get the parts again");
+        let expected = announced.unwrap_or_default().to_string();
+        return Err(files[0].malformed("split.tensors.count", found, expected, remedy));
+    }
+    let (format, tiles) = (SourceFormat::Gguf, Default::default());
+    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles })
 }
 
 /// A GGUF file whose header has been read.
@@ -56,18 +91,22 @@ impl Gguf {
         vocabulary::read(self)
     }
 
-    fn into_model(self) -> Result<StoredModel> {
-        if let Some(parts) = self.integer("split.count")?.filter(|&parts| parts > 1) {
-            let remedy = "merge the parts with llama-gguf-split --merge";
-            return Err(self.file.malformed("split.count", parts.to_string(), "1", remedy));
+    /// How many files the model lies in.
+    fn parts(&self) -> Result<u32> {
+        Ok(self.integer("split.count")?.unwrap_or(1).max(1))
+    }
+
+    /// Checks that this is the part with this number, from 0 on, of so many.
+    fn check_part(&self, number: u32, count: u32) -> Result<()> {
+        for (key, expected) in [("split.no", number), ("split.count", count)] {
+            let found = self.integer(key)?;
+            if found != Some(expected) {
+                let found = found.map_or("no such key".to_owned(), |found| found.to_string());
+                let remedy = "the parts are of several models, or have other names: get them again";
+                return Err(self.file.malformed(key, found, expected.to_string(), remedy));
+            }
         }
-        let tokenizer = self.vocabulary()?.map(TokenizerSource::Gguf);
-        let config = self.header.metadata.iter().map(|(key, value)| (key.clone(), json(value)));
-        let (format, config) = (SourceFormat::Gguf, config.collect::<Fields>());
-        let (path, files) = (self.file.path.clone(), vec![self.file]);
-        let tensors = place_tensors(&files, &self.header.tensors)?;
-        let tiles = Default::default();
-        Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles })
+        Ok(())
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
@@ -152,17 +191,19 @@ fn numbers(kind: u32, bytes: &[u8]) -> serde_json::Value {
     elements.map(|value| json(&value)).collect()
 }
 
-/// The tensors by name.
+/// Adds the tensors of the file with this number.
 fn place_tensors(
     files: &[SourceFile],
+    number: usize,
     entries: &[Entry],
-) -> Result<BTreeMap<String, StoredTensor>> {
-    let file = &files[0];
-    let (mut tensors, mut spans) = (BTreeMap::new(), Vec::new());
+    tensors: &mut BTreeMap<String, StoredTensor>,
+) -> Result<()> {
+    let file = &files[number];
+    let mut spans = Vec::new();
     for entry in entries {
         let encoding = encoding(file, entry)?;
         let shape: Vec<u64> = entry.dimensions.iter().rev().copied().collect();
-        let tensor = StoredTensor::new(files, 0, &entry.name, &shape, encoding, entry.offset)?;
+        let tensor = StoredTensor::new(files, number, &entry.name, &shape, encoding, entry.offset)?;
         spans.push((tensor.offset, tensor.end(), &entry.name));
         if tensors.insert(entry.name.clone(), tensor).is_some() {
             let remedy = "the file is damaged: get it again";
@@ -185,7 +226,7 @@ fn place_tensors(
             ));
         }
     }
-    Ok(tensors)
+    Ok(())
 }
 
 /// The encoding with ggml's number.
