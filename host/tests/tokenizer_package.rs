@@ -53,6 +53,40 @@ fn unigrams() {
     }
 }
 
+/// GGUF marks pieces that begin words, BERT's vocabulary those that go on.
+#[test]
+fn word_pieces_of_gguf() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.txt");
+    let mark = |piece: &str| match piece.strip_prefix("##") {
+        Some(rest) => rest.to_owned(),
+        None if piece.starts_with('[') && piece.ends_with(']') => piece.to_owned(),
+        None => format!("\u{2581}{piece}"),
+    };
+    let small = "[PAD]\n[UNK]\n[CLS]\n[SEP]\nhe\n##llo\n日\n##本\n[\n##]\n!";
+    for (vocabulary, cased) in [(small.to_owned(), false), (format!("{small}\nHello"), true)] {
+        fs::write(&path, &vocabulary).unwrap();
+        let config = json!({ "do_lower_case": !cased }).to_string();
+        fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let tokens = vocabulary.lines().map(|piece| mark(piece).into_bytes()).collect();
+        let model = "bert".to_owned();
+        let vocabulary = GgufVocabulary { model, tokens, ..GgufVocabulary::default() };
+        let spec = Spec::from_gguf(Path::new("gguf"), vocabulary).unwrap();
+        let expected = Spec::from_vocab_txt(&path).unwrap();
+        assert!(compile(&spec).unwrap() == compile(&expected).unwrap(), "{cased}");
+        check(&spec);
+    }
+    for (tokens, said) in [
+        (["[UNK]", "[x]", "\u{2581}[x]"], "[x] a second time"),
+        (["[UNK]", "[CLS]", "x"], "no [SEP]"),
+    ] {
+        let tokens = tokens.map(|token| token.as_bytes().to_vec()).to_vec();
+        let vocabulary = GgufVocabulary { model: "bert".into(), tokens, ..Default::default() };
+        let error = Spec::from_gguf(Path::new("gguf"), vocabulary).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
 /// A folder without `tokenizer.json`: the settings are those of the configuration, or BERT's.
 #[test]
 fn vocabulary_of_one_piece_a_line() {

@@ -369,6 +369,19 @@ fn gguf_name(architecture: &str, name: &str) -> String {
         ("gpt_neox.embed_in", "token_embd"),
         ("transformer.wte", "token_embd"),
         ("transformer.wpe", "position_embd"),
+        ("bert.embeddings.word_embeddings", "token_embd"),
+        ("bert.embeddings.position_embeddings", "position_embd"),
+        ("bert.embeddings.token_type_embeddings", "token_types"),
+        ("bert.embeddings.LayerNorm", "token_embd_norm"),
+        ("bert.encoder.layer", "blk"),
+        ("attention.self.query", "attn_q"),
+        ("attention.self.key", "attn_k"),
+        ("attention.self.value", "attn_v"),
+        ("attention.output.dense", "attn_output"),
+        ("attention.output.LayerNorm", "attn_output_norm"),
+        ("intermediate.dense", "ffn_up"),
+        ("output.dense", "ffn_down"),
+        (".output.LayerNorm", ".layer_output_norm"),
         ("model.norm", "output_norm"),
         ("model.final_layernorm", "output_norm"),
         ("gpt_neox.final_layer_norm", "output_norm"),
@@ -474,7 +487,8 @@ fn equals_its_gguf(
     // Norms of each head have another shape there.
     let of_heads = |(name, ..): &Tensor| name.contains("layernorm.norms");
     let mut stored = tensors(&golden.join("model.safetensors"));
-    stored.retain(|tensor| !of_heads(tensor));
+    // BERT's head is left out there.
+    stored.retain(|tensor| !of_heads(tensor) && !tensor.0.starts_with("cls."));
     write_safetensors(&folder.path().join("model.safetensors"), &stored);
     let stored: Vec<_> = stored.into_iter().map(|t| converted(architecture, &config, t)).collect();
     let path = folder.path().join("model.gguf");
@@ -508,10 +522,45 @@ fn models_from_gguf_have_the_same_weights() {
         ),
         ("gpt_neox", "gptneox", vec![rotated(8), parallel(false)], none()),
         ("gpt2", "gpt2", vec![("feed_forward_length", 4, 256u32.to_le_bytes())], none()),
+        (
+            "bert",
+            "bert",
+            vec![("pooling_type", 4, 2u32.to_le_bytes()), ("attention.causal", 7, [0; 4])],
+            serde_json::json!({ "architectures": ["BertModel"] }),
+        ),
     ] {
         println!("{golden}");
         equals_its_gguf(&require_shared!(&format!("golden/{golden}")), architecture, &more, fields);
     }
+}
+
+#[test]
+fn the_pooling_of_an_encoder_in_gguf_is_kept() {
+    let golden = require_shared!("golden/bert");
+    let config = json(&golden.join("config.json"));
+    let mut stored = tensors(&golden.join("model.safetensors"));
+    stored.retain(|(name, ..)| !name.starts_with("cls."));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let write = |pooling: u32| {
+        let more = [("pooling_type", 4, pooling.to_le_bytes())];
+        write_gguf("bert", &config, &more, &stored, &path);
+    };
+    for (number, name) in [(1, "mean"), (2, "first_token"), (3, "last_token")] {
+        write(number);
+        let package = convert_from(&path, Some(Precision::F32));
+        let settings = json(&package.path.join("postprocessors/embedding.json"));
+        assert_eq!((&settings["pooling"], &settings["normalize"]), (&name.into(), &true.into()));
+    }
+    write(0);
+    let package = convert_from(&path, Some(Precision::F32));
+    assert!(!package.path.join("postprocessors/embedding.json").exists());
+    write(4);
+    let source = open(&path, None).unwrap();
+    let output = folder.path().join("model.omex");
+    let error = convert(&*source, "", "", &output, &ConvertOptions::default(), &mut |_, _| {});
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("bert.pooling_type: found 4, expected 0 (none), 1 (mean)"), "{error}");
 }
 
 /// Writes a model of F32 or BF16 tensors with other names, and with more of them, of zeros: name, type,

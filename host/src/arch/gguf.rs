@@ -49,7 +49,7 @@ const PLAIN: Kind = Kind {
 const LAYER_NORM: Kind =
     Kind { epsilon: ("layer_norm_eps", "attention.layer_norm_epsilon"), ..PLAIN };
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind { name: "llama", bias: Some("attention_bias"), interleaved: true, ..PLAIN },
     Kind { name: "qwen2", ..PLAIN },
     Kind { name: "qwen3", bias: Some("attention_bias"), ..PLAIN },
@@ -74,6 +74,7 @@ const KINDS: [Kind; 14] = [
         epsilon: ("layer_norm_epsilon", LAYER_NORM.epsilon.1),
         ..LAYER_NORM
     },
+    Kind { name: "bert", ..LAYER_NORM },
 ];
 const SIZES: [(&str, &str); 5] = [
     ("hidden_size", "embedding_length"),
@@ -109,7 +110,7 @@ const OPTIONAL: [(&str, &str); 14] = [
 ];
 
 /// Hugging Face's tensors, and what GGUF calls them, without `.weight` and `.bias`.
-const TENSORS: [(&str, &str); 10] = [
+const TENSORS: [(&str, &str); 14] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     ("model.final_layernorm", "output_norm"),
@@ -120,13 +121,20 @@ const TENSORS: [(&str, &str); 10] = [
     ("transformer.wte", "token_embd"),
     ("transformer.wpe", "position_embd"),
     ("transformer.ln_f", "output_norm"),
+    ("bert.embeddings.word_embeddings", "token_embd"),
+    ("bert.embeddings.position_embeddings", "position_embd"),
+    ("bert.embeddings.token_type_embeddings", SEGMENTS),
+    ("bert.embeddings.LayerNorm", "token_embd_norm"),
 ];
+/// Embeddings of segments, as many as there are.
+const SEGMENTS: &str = "token_types";
 
 /// What names of layers' tensors begin with.
-const LAYERS: [&str; 3] = ["model.layers.", "gpt_neox.layers.", "transformer.h."];
+const LAYERS: [&str; 4] =
+    ["model.layers.", "gpt_neox.layers.", "transformer.h.", "bert.encoder.layer."];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 28] = [
+const LAYER_TENSORS: [(&str, &str); 36] = [
     ("input_layernorm", "attn_norm"),
     ("ln_1", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -155,6 +163,14 @@ const LAYER_TENSORS: [(&str, &str); 28] = [
     ("mlp.fc2", "ffn_down"),
     ("mlp.c_proj", "ffn_down"),
     ("mlp.dense_4h_to_h", "ffn_down"),
+    ("attention.self.query", "attn_q"),
+    ("attention.self.key", "attn_k"),
+    ("attention.self.value", "attn_v"),
+    ("attention.output.dense", "attn_output"),
+    ("attention.output.LayerNorm", "attn_output_norm"),
+    ("intermediate.dense", "ffn_up"),
+    ("output.dense", "ffn_down"),
+    ("output.LayerNorm", "layer_output_norm"),
 ];
 
 /// The blueprint of a GGUF file.
@@ -214,6 +230,9 @@ impl<'a> Keys<'a> {
             let biased = |part: &str| self.container.tensor(&format!("blk.0.{part}.bias"));
             let there = biased("attn_q").or(biased("attn_qkv")).is_some();
             fields.insert(name.to_owned(), there.into());
+        }
+        if let Some(segments) = self.container.tensor(&format!("{SEGMENTS}.weight")) {
+            fields.insert("type_vocab_size".to_owned(), segments.rows.into());
         }
         let mut config = Config::renamed(self.path, fields, names);
         config = self.with_widths(kind, config)?;

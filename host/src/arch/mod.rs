@@ -98,7 +98,8 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("gpt_neox", &["GPTNeoXForCausalLM"], "gpt_neox.", gpt_neox::blueprint)
         .in_gguf("gptneox"),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
-    Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint),
+    Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint)
+        .in_gguf("bert"),
     Architecture::new("roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
     Architecture::new("xlm-roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
     Architecture::new("camembert", &roberta::CLASSES, "roberta.", roberta::blueprint),

@@ -1,7 +1,7 @@
 //! How sentence-transformers says what an encoder's hidden states become.
 
 use super::settings::beside;
-use crate::import::{Container, Fields};
+use crate::import::{Container, Fields, SourceFormat};
 use crate::package::{EmbeddingSettings, Pooling};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -24,6 +24,9 @@ const OTHERS: [&str; 1] = ["pooling_mode_weightedmean_tokens"];
 /// # Errors
 /// Files that are malformed, or that ask for what nothing here computes.
 pub(super) fn embedding_settings(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
+    if source.format() == SourceFormat::Gguf {
+        return of_gguf(source);
+    }
     let name = "modules.json";
     let Some(modules) = beside::<Vec<Fields>>(source, name)? else { return Ok(None) };
     let file = source.path().with_file_name(name);
@@ -43,6 +46,23 @@ pub(super) fn embedding_settings(source: &dyn Container) -> Result<Option<Embedd
     }
     read_texts(source, &mut settings)?;
     Ok(Some(settings))
+}
+
+/// The settings of an encoder in a GGUF file, which names a pooling by its number in llama.cpp; vectors that it gives
+/// are of length 1.
+fn of_gguf(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
+    let key = "bert.pooling_type";
+    let pooling = match source.config().get(key).map(Value::as_u64) {
+        None | Some(Some(0)) => return Ok(None),
+        Some(Some(1)) => Pooling::Mean,
+        Some(Some(2)) => Pooling::FirstToken,
+        Some(Some(3)) => Pooling::LastToken,
+        _ => {
+            let expected = "0 (none), 1 (mean), 2 (first token) or 3 (last token)";
+            return Err(unsupported(source.path(), key, &source.config()[key], expected));
+        }
+    };
+    Ok(Some(EmbeddingSettings { pooling, normalize: true, ..Default::default() }))
 }
 
 /// Reads how texts are prepared.

@@ -12,7 +12,7 @@ use std::path::Path;
 /// The fields of `tokenizer.ggml` that describe a vocabulary.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufVocabulary {
-    /// `model`: "llama" (SentencePiece's BPE) or "gpt2" (byte-level BPE).
+    /// `model`: "llama" (SentencePiece's BPE), "gpt2" (byte-level BPE) or "bert" (WordPiece).
     pub model: String,
     /// `pre`: how text is cut into words.
     pub pre: Option<String>,
@@ -49,7 +49,7 @@ impl Spec {
     /// Makes a tokenizer of the vocabulary that the GGUF file at `origin` holds.
     ///
     /// # Errors
-    /// If the vocabulary is of another kind than "llama" and "gpt2", its way of cutting text is unknown, or fields
+    /// If the vocabulary is of another kind than "llama", "gpt2" and "bert", its way of cutting text is unknown, or fields
     /// contradict each other.
     pub fn from_gguf(origin: &Path, vocabulary: GgufVocabulary) -> Result<Self> {
         let lengths = [vocabulary.scores.len(), vocabulary.token_types.len()];
@@ -65,11 +65,12 @@ impl Spec {
         match vocabulary.model.as_str() {
             "llama" => characters(origin, vocabulary),
             "gpt2" => bytes(origin, vocabulary),
+            "bert" => Self::from_gguf_words(origin, &texts(origin, &vocabulary)?),
             other => Err(Error::malformed(
                 origin,
                 "tokenizer.ggml.model",
                 other,
-                "llama or gpt2",
+                "llama, gpt2 or bert",
                 WITHOUT_TOKENIZER,
             )),
         }

@@ -122,6 +122,40 @@ impl Spec {
     }
 }
 
+impl Spec {
+    /// Makes a tokenizer of the pieces that a GGUF file holds: those that begin words have a mark there,
+    /// where BERT's vocabulary marks those that go on.
+    ///
+    /// # Errors
+    /// Pieces that are there twice, or that lack one of BERT's special tokens.
+    pub(super) fn from_gguf_words(origin: &Path, tokens: &[String]) -> Result<Self> {
+        let damaged = |found: String, expected: &str| {
+            let remedy = "convert the model again";
+            Error::malformed(origin, "tokenizer.ggml.tokens", found, expected, remedy)
+        };
+        let is_special = |token: &str| token.starts_with('[') && token.ends_with(']');
+        let mut ids = serde_json::Map::new();
+        for (token, id) in tokens.iter().zip(0u32..) {
+            let piece = match token.strip_prefix('\u{2581}') {
+                Some(begins) => begins.to_owned(),
+                None if is_special(token) => token.clone(),
+                None => format!("##{token}"),
+            };
+            if ids.insert(piece, json!(id)).is_some() {
+                return Err(damaged(format!("{token} a second time"), "different pieces"));
+            }
+        }
+        // The file does not say whether letters become small: they do where no piece has a capital.
+        let capital = |token: &String| {
+            !is_special(token) && token.chars().any(|letter| letter.is_ascii_uppercase())
+        };
+        let config = json!({ "do_lower_case": !tokens.iter().any(capital) });
+        let json = bert_json(&ids, &config)
+            .map_err(|token| damaged(format!("no {token}"), "BERT's special tokens"))?;
+        Self::from_hf_bytes(origin, json.to_string().into_bytes())
+    }
+}
+
 /// The `tokenizer.json` that transformers makes of BERT's vocabulary and configuration; or the special token that the
 /// vocabulary lacks.
 fn bert_json(ids: &serde_json::Map<String, Value>, config: &Value) -> Result<Value, String> {
