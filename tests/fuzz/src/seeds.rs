@@ -43,7 +43,18 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("q4_0", gguf(&WIDE, Q4_0)),
         ],
         "hugging_face" => {
-            vec![("bf16", [config(&SMALL).into_bytes(), vec![0], safetensors(&SMALL)].concat())]
+            let folder = |settings: &str, tensors: &[StoredTensor]| {
+                let config = config(&SMALL);
+                let config = format!("{}{settings}}}", config.strip_suffix('}').unwrap());
+                [config.into_bytes(), vec![0], safetensors(tensors)].concat()
+            };
+            let gptq = r#","quantization_config":{"quant_method":"gptq","bits":4,"group_size":8}"#;
+            let fp8 = r#","quantization_config":{"quant_method":"fp8","weight_block_size":[8,8]}"#;
+            vec![
+                ("bf16", folder("", &halves(&SMALL))),
+                ("gptq", folder(gptq, &quantized(&SMALL, true))),
+                ("fp8", folder(fp8, &quantized(&SMALL, false))),
+            ]
         }
         "pytorch" => {
             let (tensors, arguments) = (checkpointed(&SMALL), model_args(&SMALL));
@@ -160,19 +171,54 @@ fn config(shape: &SeedShape) -> String {
     )
 }
 
+/// A stored tensor: name, type, sides, bytes.
+type StoredTensor = (String, &'static str, Vec<u32>, Vec<u8>);
+
 /// With BF16 tensors: the upper halves of floats.
-fn safetensors(shape: &SeedShape) -> Vec<u8> {
+fn halves(shape: &SeedShape) -> Vec<StoredTensor> {
+    let tensor = |(name, _, rows, columns): TensorShape| {
+        let halves = numbers(rows.max(1) * columns).flat_map(|x| (x.to_bits() >> 16).to_le_bytes());
+        let bytes: Vec<u8> = halves.collect();
+        let bytes = bytes.chunks(4).flat_map(|word| word[..2].to_vec()).collect();
+        (name, "BF16", if rows == 0 { vec![columns] } else { vec![rows, columns] }, bytes)
+    };
+    shape.tensors().into_iter().map(tensor).collect()
+}
+
+/// The same with queries packed by GPTQ, in groups of 8, and keys in floats of 8 bits with scales.
+fn quantized(shape: &SeedShape, gptq: bool) -> Vec<StoredTensor> {
+    let mut all = halves(shape);
+    let part = if gptq { "q_proj" } else { "k_proj" };
+    let at = all.iter().position(|(name, ..)| name.contains(part)).unwrap();
+    let (name, _, sides, _) = all.remove(at);
+    let (rows, columns) = (sides[0], sides[1]);
+    let bytes = |count: u32| (0..count).map(|n| (n * 7 % 120) as u8).collect::<Vec<_>>();
+    if !gptq {
+        all.push((format!("{name}_scale_inv"), "F32", vec![1, 2], bytes(8)));
+        all.push((name, "F8_E4M3", sides, bytes(rows * columns)));
+        return all;
+    }
+    let stem = name.strip_suffix(".weight").unwrap();
+    let groups = (0..columns).flat_map(|column| (column / 8).to_le_bytes()).collect();
+    let scales = numbers(rows * columns / 8).flat_map(|x| f16::from_f32(x).to_le_bytes());
+    all.extend([
+        (format!("{stem}.qweight"), "I32", vec![columns / 8, rows], bytes(columns / 2 * rows)),
+        (format!("{stem}.qzeros"), "I32", vec![columns / 8, rows / 8], bytes(columns / 16 * rows)),
+        (format!("{stem}.scales"), "F16", vec![columns / 8, rows], scales.collect()),
+        (format!("{stem}.g_idx"), "I32", vec![columns], groups),
+    ]);
+    all
+}
+
+fn safetensors(tensors: &[StoredTensor]) -> Vec<u8> {
     let (mut entries, mut data) = (vec![], vec![]);
-    for (name, _, rows, columns) in shape.tensors() {
+    for (name, dtype, sides, bytes) in tensors {
         let start = data.len();
-        data.extend(
-            numbers(rows.max(1) * columns)
-                .flat_map(|x| (x.to_bits() >> 16).to_le_bytes()[..2].to_vec()),
-        );
-        let sides = if rows == 0 { format!("{columns}") } else { format!("{rows},{columns}") };
-        let end = data.len();
+        data.extend(bytes);
+        let sides: Vec<_> = sides.iter().map(u32::to_string).collect();
+        let (sides, end) = (sides.join(","), data.len());
         entries.push(format!(
-            r#""{name}":{{"dtype":"BF16","shape":[{sides}],"data_offsets":[{start},{end}]}}"#
+            r#""{name}":{{"dtype":"{dtype}","shape":[{sides}],"data_offsets":[{start},{end}]}}"#
         ));
     }
     let header = format!("{{{}}}", entries.join(","));
