@@ -6,7 +6,7 @@ use omex_core::image::{Extent, HEADER_BYTES, ImageHeader, MAGIC, VERSION};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Constant, Conv2d, Correction,
     Delta, Embed, Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route,
-    Scale, Select, ShortConv, SoftCap, Softmax, Store,
+    Scale, Select, ShortConv, SoftCap, Softmax, Store, Weights,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PART_BYTES,
@@ -323,7 +323,16 @@ fn examples() -> Vec<Op> {
         .into(),
         Softmax { input: a, output: b, multiplier: 1 << 30, shift: 20, least_difference: -8 }
             .into(),
-        Route { input: a, output: b }.into(),
+        Route {
+            input: a,
+            output: b,
+            weights: Weights::Shares,
+            factor: 1.0,
+            bias: Some(c),
+            groups: 4,
+            kept_groups: 2,
+        }
+        .into(),
         Experts {
             gate_up: weight,
             down: weight,

@@ -149,6 +149,16 @@ fn mixtral() {
 }
 
 #[test]
+fn olmoe() {
+    equals_the_reference(&require_shared!("golden/olmoe"), &BOTH);
+}
+
+#[test]
+fn qwen3_moe() {
+    equals_the_reference(&require_shared!("golden/qwen3_moe"), &BOTH);
+}
+
+#[test]
 fn images_and_streamed_weights_give_the_same_bits() {
     for name in [
         "llama_bias",
@@ -160,6 +170,8 @@ fn images_and_streamed_weights_give_the_same_bits() {
         "gpt2",
         "lfm2",
         "mixtral",
+        "olmoe",
+        "qwen3_moe",
         "granite",
         "smollm3",
         "olmo2",
@@ -681,7 +693,12 @@ fn what_an_architecture_does_not_compute_is_refused_by_name() {
         ("mixtral", "n_shared_experts", 1.into()),
         ("mixtral", "routed_scaling_factor", 2.5.into()),
         ("mixtral", "num_experts_per_tok", 5.into()),
-        ("mixtral", "intermediate_size", 124.into()),
+        ("mixtral", "intermediate_size", 126.into()),
+        ("olmoe", "clip_qkv", 8.0.into()),
+        ("olmoe", "num_local_experts", 9.into()),
+        ("qwen3_moe", "mlp_only_layers", 1.into()),
+        ("qwen3_moe", "decoder_sparse_step", 0.into()),
+        ("qwen3_moe", "n_shared_experts", 1.into()),
         ("mistral_sw", "num_local_experts", 4.into()),
     ] {
         let model = require_shared!(&format!("golden/{model}"));

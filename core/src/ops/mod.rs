@@ -48,7 +48,7 @@ pub use gated::Gated;
 pub use linear::Linear;
 pub use norm::{Norm, NormKind};
 pub use rotary::{Pairing, Rotary};
-pub use route::Route;
+pub use route::{Route, Weights};
 pub use scale::Scale;
 pub use select::Select;
 pub use short_conv::ShortConv;

@@ -6,8 +6,10 @@ use crate::graph::{FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, Valu
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, Constant, Embed, Experts, Gated, Index, Linear,
     Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, Select, ShortConv, SoftCap, Store,
+    Weights,
 };
 use omex_core::program::Per;
+use std::collections::BTreeMap;
 use std::mem;
 
 /// What the graph calls the inverse frequencies of RoPE.
@@ -27,6 +29,8 @@ pub(super) struct Builder {
     layers: Vec<Vec<TensorPlan>>,
     /// What is read behind the layers.
     tail: Vec<TensorPlan>,
+    /// The first layer of the kind that has states of a name.
+    owners: BTreeMap<String, usize>,
 }
 
 /// Where in a model nodes are being drawn.
@@ -34,8 +38,8 @@ pub(super) struct Builder {
 enum Place {
     /// Outside of the layers.
     Outside,
-    /// In layers: their numbers, and their numbers among those of their kind.
-    Layers { number: Series, of_kind: Series },
+    /// In layers: their numbers, their numbers among those of their kind, and the first of that kind.
+    Layers { number: Series, of_kind: Series, first: usize },
 }
 
 /// `count` numbers, `stride` apart.
@@ -108,6 +112,18 @@ pub(super) struct Attending<'n> {
     pub(super) cap: f32,
 }
 
+/// How tokens are sent to experts.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Routing {
+    pub(super) weights: Weights,
+    /// What weights are multiplied with; 0 stands for 1.
+    pub(super) factor: f32,
+    /// What is added to scores for the choice, a value of a pass.
+    pub(super) bias: Option<&'static str>,
+    /// In how many groups experts lie, and of how many a token's are chosen; 0 for no groups.
+    pub(super) groups: [u32; 2],
+}
+
 /// Some values of the graph, by name.
 pub(super) fn all(name: &str) -> ValueRef {
     ValueRef::all(name)
@@ -118,7 +134,8 @@ impl Builder {
     pub(super) fn new(vocab_size: u32, context_length: u32) -> Self {
         let graph = Graph { format: FORMAT, vocab_size, context_length, ..Graph::default() };
         let (nodes, place, prefix) = (vec![], Place::Outside, "");
-        Self { graph, nodes, place, prefix, head: vec![], layers: vec![], tail: vec![] }
+        let (head, layers, tail) = (vec![], vec![], vec![]);
+        Self { graph, nodes, place, prefix, head, layers, tail, owners: BTreeMap::new() }
     }
 
     /// Lets texts be no longer than this.
@@ -176,7 +193,8 @@ impl Builder {
             let first = of_kind(&kinds[..number]);
             let among = Series { first, stride: of_kind(&kinds[layers.clone()]), count };
             let number = Series { first: number, stride, count };
-            self.place = Place::Layers { number, of_kind: among };
+            let first = kinds.iter().position(|other| other == kind).unwrap_or(number.first);
+            self.place = Place::Layers { number, of_kind: among, first };
             layer(self, kind);
         }
         self.place = Place::Outside;
@@ -273,18 +291,24 @@ impl Builder {
 
     /// A KV cache for each layer of this kind: what the graph calls the layer's.
     pub(super) fn cache(&mut self, name: &str, heads: u32, width: u32, window: u32) -> String {
-        let Place::Layers { of_kind, .. } = self.place else { return name.to_owned() };
-        let cache = StateShape::Kv { count: of_kind.end(), heads, width, window };
-        self.graph.states.insert(name.to_owned(), cache);
-        format!("{name}[{}]", of_kind.expression())
+        self.state(name, |count| StateShape::Kv { count, heads, width, window })
     }
 
     /// Floats that each layer of this kind keeps: what the graph calls the layer's.
     fn floats(&mut self, name: &str, floats: u32) -> String {
-        let Place::Layers { of_kind, .. } = self.place else { return name.to_owned() };
-        let state = StateShape::Bytes { count: of_kind.end(), bytes: 4 * floats };
-        self.graph.states.insert(name.to_owned(), state);
-        format!("{name}[{}]", of_kind.expression())
+        self.state(name, |count| StateShape::Bytes { count, bytes: 4 * floats })
+    }
+
+    /// A state for each layer of this kind: what the graph calls the layer's. Where another kind has
+    /// states of this name, theirs get a number.
+    fn state(&mut self, name: &str, shape: impl Fn(u32) -> StateShape) -> String {
+        let Place::Layers { of_kind, first, .. } = self.place else { return name.to_owned() };
+        let mut own = name.to_owned();
+        if *self.owners.entry(own.clone()).or_insert(first) != first {
+            own = format!("{name}_{first}");
+        }
+        self.graph.states.insert(own.clone(), shape(of_kind.end()));
+        format!("{own}[{}]", of_kind.expression())
     }
 
     /// A causal convolution of each number with its past.
@@ -353,40 +377,43 @@ impl Builder {
     }
 
     /// Sends tokens to those of the experts that score highest.
-    pub(super) fn route(&mut self, scores: &str, output: &str) {
-        self.push(Route { input: all(scores), output: all(output) });
+    pub(super) fn route(&mut self, scores: &str, of: Routing, output: &str) {
+        let Routing { weights, factor, bias, groups: [groups, kept_groups] } = of;
+        let (input, output, bias) = (all(scores), all(output), bias.map(all));
+        self.push(Route { input, output, weights, factor, bias, groups, kept_groups });
     }
 
-    /// What the experts that `route` names make of `input`, added to `output`. An expert's matrices
-    /// are called `of` and its number, then `gate`, `up` and `down`.
+    /// What the experts that `route` names make of `input`, added to `output`. Tensors and values get
+    /// names that begin with `name`; an expert's matrices are called as `stored` says, its gate, its up
+    /// and its down matrix.
     pub(super) fn experts(
         &mut self,
-        experts: u32,
+        name: &str,
         activation: Activation,
-        (of, [gate, up, down]): (&str, [&str; 3]),
+        wide: u32,
+        stored: &[[String; 3]],
         [input, route, output]: [&str; 3],
     ) {
-        let [gathered, wide, gated] = ["gathered", "gate_up", "gated"].map(all);
-        let (hidden, width) = (self.width(&gathered), self.width(&gated));
-        let names = |parts: &[&str]| {
-            let of_one = |number| parts.iter().map(move |part| format!("{of}.{number}.{part}"));
-            (0..experts).flat_map(of_one).collect::<Vec<_>>()
-        };
-        let gate_up = self.stack("experts.gate_up", &names(&[gate, up]), [width, hidden]);
-        let down = self.stack("experts.down", &names(&[down]), [hidden, width]);
         let [input, route, output] = [input, route, output].map(all);
-        self.push(Experts {
-            gate_up,
-            down,
+        let (hidden, experts) = (self.width(&input), stored.len() as u32);
+        let widths = [("gathered", hidden), ("gate_up", 2 * wide), ("gated", wide)];
+        let [gathered, gate_up, gated] =
+            widths.map(|(value, width)| self.declared(&format!("{name}_{value}"), width));
+        let gates = stored.iter().flat_map(|[gate, up, _]| [gate.clone(), up.clone()]).collect();
+        let downs = stored.iter().map(|[_, _, down]| down.clone()).collect();
+        let op = Experts {
+            gate_up: self.stack(&format!("{name}.gate_up"), gates, [wide, hidden]),
+            down: self.stack(&format!("{name}.down"), downs, [hidden, wide]),
             experts,
             activation,
             input,
             route,
             gathered,
-            wide,
+            wide: gate_up,
             gated,
             output,
-        });
+        };
+        self.push(op);
     }
 
     /// The activation of a value, in place.
@@ -489,7 +516,7 @@ impl Builder {
     }
 
     /// Plans stored matrices of one shape as one, one below the other.
-    fn stack(&mut self, name: &str, from: &[String], shape: [u32; 2]) -> String {
+    fn stack(&mut self, name: &str, from: Vec<String>, shape: [u32; 2]) -> String {
         let [rows, columns] = shape;
         let plan = |name: String, place: String| {
             let source = |from: &String| Source {

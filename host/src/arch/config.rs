@@ -149,6 +149,28 @@ impl<'a> Config<'a> {
         Err(self.bad(name, &size.into(), &format!("a number from 1 to {max}")))
     }
 
+    /// A size that has several names: that of the first that is there. Others must say the same.
+    pub(super) fn count(&self, names: &[&str], default: u32, max: u32) -> Result<u32> {
+        let there = names.iter().copied().filter(|name| self.get(name).is_some());
+        let first = there.clone().next().or(names.first().copied()).unwrap_or_default();
+        let size = self.size(first, default, max)?;
+        for name in there {
+            if self.integer(name)? != Some(size) {
+                let found = self.get(name).unwrap_or(&Value::Null);
+                return Err(self.bad(name, found, &format!("{size}, as {first} says")));
+            }
+        }
+        Ok(size)
+    }
+
+    /// A list of whole numbers; none if it is absent.
+    pub(super) fn integers(&self, name: &str) -> Result<Vec<u32>> {
+        let Some(value) = self.get(name) else { return Ok(vec![]) };
+        let integer = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let numbers = value.as_array().and_then(|list| list.iter().map(integer).collect());
+        numbers.ok_or_else(|| self.bad(name, value, "a list of whole numbers"))
+    }
+
     /// What a norm adds so as not to divide by 0.
     pub(super) fn epsilon(&self, name: &str, default: f64) -> Result<f32> {
         let epsilon = self.number(name)?.unwrap_or(default);

@@ -173,20 +173,20 @@ impl Decoder {
         Ok((0..self.sizes.layers).map(of_layer).collect())
     }
 
-    /// The blueprint of a decoder with one RoPE, whose layers see so many positions and are this
-    /// block, from `residual` to `residual`.
-    pub(super) fn blueprint(
+    /// The blueprint of a decoder with one RoPE, whose layers are of these kinds (how many positions
+    /// they see, for most) and are this block, from `residual` to `residual`.
+    pub(super) fn blueprint<K: Copy + PartialEq>(
         self,
         family: &'static str,
         config: &Config<'_>,
-        windows: &[u32],
-        block: impl Fn(&Self, &mut Builder, u32),
+        kinds: &[K],
+        block: impl Fn(&Self, &mut Builder, K),
     ) -> Result<Blueprint> {
         let rope = Rope::read(config, self.theta)?;
         let mut graph = self.graph();
         self.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
         self.embed(&mut graph);
-        graph.layers(windows, self.names.layers, |graph, window| block(&self, graph, *window));
+        graph.layers(kinds, self.names.layers, |graph, kind| block(&self, graph, *kind));
         Ok(self.finish(family, graph))
     }
 
@@ -384,22 +384,6 @@ impl Decoder {
     fn gate_up(&self) -> [ValueRef; 2] {
         let wide = self.sizes.intermediate;
         [0, wide].map(|first| ValueRef::rows("gate_up", first, first + wide))
-    }
-
-    /// A feed-forward layer of this many experts, of which each token of `normed` meets some, added
-    /// to the residual stream.
-    pub(super) fn experts(
-        &self,
-        graph: &mut Builder,
-        activation: Activation,
-        [experts, chosen]: [u32; 2],
-    ) {
-        let hidden = self.sizes.hidden;
-        graph.values([("scores", experts), ("route", 2 * chosen), ("gathered", hidden)]);
-        graph.linear("router", stored("block_sparse_moe.gate"), "normed", &all("scores"));
-        graph.route("scores", "route");
-        let names = ("block_sparse_moe.experts", ["w1", "w3", "w2"]);
-        graph.experts(experts, activation, names, ["normed", "route", "residual"]);
     }
 
     /// A feed-forward layer without a gate, of these matrices, added to the residual stream.

@@ -25,13 +25,16 @@ mod llama2c;
 mod llama2c_checkpoint;
 mod mistral;
 mod mixtral;
+mod mixture;
 mod modernbert;
 mod mpnet;
 mod olmo2;
+mod olmoe;
 mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod roberta;
 mod rope;
 mod smollm3;
@@ -78,6 +81,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint),
     Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
+    Architecture::new("qwen3_moe", &["Qwen3MoeForCausalLM"], "model.", qwen3_moe::blueprint),
     Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)
         .in_gguf("gemma2"),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint)
@@ -89,6 +93,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("smollm3", &["SmolLM3ForCausalLM"], "model.", smollm3::blueprint)
         .in_gguf("smollm3"),
     Architecture::new("olmo2", &["Olmo2ForCausalLM"], "model.", olmo2::blueprint).in_gguf("olmo2"),
+    Architecture::new("olmoe", &["OlmoeForCausalLM"], "model.", olmoe::blueprint),
     Architecture::new("starcoder2", &["Starcoder2ForCausalLM"], "model.", starcoder2::blueprint)
         .in_gguf("starcoder2"),
     Architecture::new("phi", &["PhiForCausalLM"], "model.", phi::blueprint).in_gguf("phi2"),

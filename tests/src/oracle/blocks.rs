@@ -5,6 +5,7 @@ use omex::graph::{Names, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, Constant, Correction, DISTANCES, Delta, Experts,
     Gated, Linear, Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, ShortConv, SoftCap, Store,
+    Weights,
 };
 use omex_core::program::Per;
 use omex_core::quant::{Format, PANEL};
@@ -172,11 +173,7 @@ impl Maker<'_> {
         if self.random.chance(2) {
             return (reach, None);
         }
-        let width = heads * DISTANCES as u32;
-        let shape = ValueShape { width, per: Per::Pass, ..ValueShape::default() };
-        let (weight, output) = (self.vector(width, 0.0), self.shaped(shape));
-        self.push(Constant::<Names> { weight, output: output.clone() });
-        (reach, Some(output))
+        (reach, Some(self.constant(heads * DISTANCES as u32)))
     }
 
     /// Queries, keys and values: three products, or rows of one.
@@ -247,10 +244,7 @@ impl Maker<'_> {
         self.linear(&normed, [width, inner], &input, false);
         self.linear(&normed, [width, inner], &sum, false);
         let experts = self.random.between(1, 8);
-        let chosen = self.random.between(1, experts.min(3));
-        let (scores, route) = (self.value(experts), self.value(2 * chosen));
-        self.linear(&normed, [width, experts], &scores, false);
-        self.push(Route::<Names> { input: scores, output: route.clone() });
+        let route = self.route(&normed, [width, experts]);
         let format = self.random.pick(self.formats);
         let gate_up = self.tensor(format, experts * 2 * half, inner, 0.0, 0);
         let down = self.tensor(format, experts * inner, half, 0.0, 0);
@@ -269,6 +263,40 @@ impl Maker<'_> {
             output,
         });
         self.add_to(residual, &sum, [inner, width]);
+    }
+
+    /// Which of so many experts a token is sent to.
+    fn route(&mut self, normed: &ValueRef, [width, experts]: [u32; 2]) -> ValueRef {
+        let grouped = experts >= 4 && experts.is_multiple_of(2) && self.random.chance(2);
+        let (groups, kept_groups) = if grouped { (2, self.random.between(1, 2)) } else { (0, 0) };
+        let most = if grouped { experts / 2 * kept_groups } else { experts };
+        let chosen = self.random.between(1, most.min(3));
+        let (input, output) = (self.value(experts), self.value(2 * chosen));
+        self.linear(normed, [width, experts], &input, false);
+        let weights = self.random.pick(&[
+            Weights::Softmax,
+            Weights::SoftmaxOfAll,
+            Weights::Scores,
+            Weights::Shares,
+        ]);
+        // Shares of numbers that may have different signs may be any numbers.
+        if weights == Weights::Shares {
+            let value = input.clone();
+            self.push(Activate::<Names> { activation: Activation::Sigmoid, value });
+        }
+        let bias = if self.random.chance(2) { Some(self.constant(experts)) } else { None };
+        let factor = self.random.pick(&[0.0, 1.5]);
+        let route = output.clone();
+        self.push(Route::<Names> { input, output, weights, factor, bias, groups, kept_groups });
+        route
+    }
+
+    /// Random numbers that a pass has one of.
+    fn constant(&mut self, width: u32) -> ValueRef {
+        let shape = ValueShape { width, per: Per::Pass, ..ValueShape::default() };
+        let (weight, output) = (self.vector(width, 0.0), self.shaped(shape));
+        self.push(Constant::<Names> { weight, output: output.clone() });
+        output
     }
 
     fn convolution(&mut self, residual: &ValueRef, width: u32) {

@@ -31,6 +31,11 @@ fn small(model_type: &str) -> Map<String, Value> {
     fields.insert("model_type".into(), model_type.into());
     let own = match model_type {
         "mixtral" => json!({ "num_local_experts": 4, "num_experts_per_tok": 2 }),
+        "olmoe" => json!({ "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": true }),
+        "qwen3_moe" => json!({
+            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+            "decoder_sparse_step": 2, "mlp_only_layers": [1], "norm_topk_prob": true,
+        }),
         "granite" => json!({
             "embedding_multiplier": 6.0, "attention_multiplier": 0.1, "residual_multiplier": 0.4,
             "logits_scaling": 2.0,

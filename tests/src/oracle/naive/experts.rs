@@ -2,23 +2,59 @@
 
 use super::attention::softmax;
 use super::{Naive, gated};
-use omex_core::ops::{Experts, Route};
+use omex_core::ops::{Experts, Route, Weights};
 
 impl Naive<'_> {
-    /// The experts of the largest scores, each with its share of the softmax over them.
+    /// The experts of the largest scores, each with its weight.
     pub(super) fn route(&mut self, op: Route, token: usize) {
         let scores = self.get(token, op.input);
-        let chosen = op.output.width as usize / 2;
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-        let best: Vec<f32> = order[..chosen].iter().map(|expert| scores[*expert]).collect();
-        if let Some(next) = order.get(chosen) {
-            let margin = best[chosen - 1] - scores[*next];
+        let bias = op.bias.map_or(vec![0.0; scores.len()], |bias| self.get(token, bias));
+        let mut biased: Vec<f32> =
+            scores.iter().zip(bias).map(|(score, bias)| score + bias).collect();
+        if op.groups > 0 {
+            let size = scores.len() / op.groups as usize;
+            let sum = |group: &[f32]| {
+                let order = order(group);
+                group[order[0]] + group[order[1]]
+            };
+            let sums: Vec<f32> = biased.chunks(size).map(sum).collect();
+            let kept = self.largest(&sums, op.kept_groups as usize, token);
+            for (expert, biased) in biased.iter_mut().enumerate() {
+                if !kept.contains(&(expert / size)) {
+                    *biased = f32::NEG_INFINITY;
+                }
+            }
+        }
+        let chosen = self.largest(&biased, op.output.width as usize / 2, token);
+        let of_chosen: Vec<f32> = chosen.iter().map(|expert| scores[*expert]).collect();
+        let weights = match op.weights {
+            Weights::Softmax => softmax(&of_chosen),
+            Weights::SoftmaxOfAll => {
+                let all = softmax(&scores);
+                chosen.iter().map(|expert| all[*expert]).collect()
+            }
+            Weights::Scores => of_chosen,
+            Weights::Shares => {
+                let sum: f32 = of_chosen.iter().sum();
+                of_chosen.iter().map(|score| score / (sum + 1e-20)).collect()
+            }
+        };
+        let factor = if op.factor == 0.0 { 1.0 } else { op.factor };
+        let pairs = chosen.iter().zip(weights);
+        let route: Vec<f32> =
+            pairs.flat_map(|(expert, weight)| [*expert as f32, weight * factor]).collect();
+        self.set(token, op.output, &route);
+    }
+
+    /// Where the largest numbers are, the largest first; notes how near the next one is.
+    fn largest(&mut self, numbers: &[f32], count: usize, token: usize) -> Vec<usize> {
+        let mut order = order(numbers);
+        if let Some(next) = order.get(count) {
+            let margin = numbers[order[count - 1]] - numbers[*next];
             self.margins[token] = self.margins[token].min(margin);
         }
-        let pairs = order.iter().zip(softmax(&best));
-        let route: Vec<f32> = pairs.flat_map(|(expert, share)| [*expert as f32, share]).collect();
-        self.set(token, op.output, &route);
+        order.truncate(count);
+        order
     }
 
     pub(super) fn experts(&mut self, op: Experts, layer: u32, token: usize) {
@@ -34,4 +70,11 @@ impl Naive<'_> {
             self.change(token, op.output, |i, sum| sum + share * y[i]);
         }
     }
+}
+
+/// The numbers from the largest on.
+fn order(numbers: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..numbers.len()).collect();
+    order.sort_by(|a, b| numbers[*b].total_cmp(&numbers[*a]));
+    order
 }
