@@ -53,6 +53,13 @@ pub fn erf(x: f32) -> f32 {
     libm::erff(x)
 }
 
+/// ln(1 + exp(x)).
+#[must_use]
+pub fn softplus(x: f32) -> f32 {
+    let above = if x > 0.0 { x } else { 0.0 };
+    above + libm::log1pf(exp(-libm::fabsf(x)))
+}
+
 /// The hyperbolic tangent, within 2e-7 of it.
 #[must_use]
 pub fn tanh(x: f32) -> f32 {

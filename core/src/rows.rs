@@ -37,14 +37,27 @@ impl TaskRows<'_> {
     }
 }
 
-/// A pointer that tasks on other cores may use.
-struct Shared(*mut f32);
-// SAFETY: only `TaskRows` dereferences it, on rows that are its own.
+/// An output that tasks on other cores may use.
+struct Shared {
+    values: *mut f32,
+    len: usize,
+    stride: usize,
+}
+// SAFETY: only `TaskRows` dereferences the pointer, on rows that are its own.
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    fn get(&self) -> *mut f32 {
-        self.0
+    fn of(output: &mut ColumnsMut<'_>) -> Self {
+        let (len, stride) = (output.values.len(), output.stride);
+        Self { values: output.values.as_mut_ptr(), len, stride }
+    }
+
+    /// The rows of one task. `Parallel` runs each index at most once, so the pieces are disjoint.
+    fn piece(&self, rows: &Range<usize>, index: usize, per_task: usize) -> TaskRows<'_> {
+        let start = rows.start.saturating_add(index.saturating_mul(per_task)).min(rows.end);
+        let rows = start..start.saturating_add(per_task).min(rows.end);
+        let Self { values, len, stride } = *self;
+        TaskRows { values, len, stride, rows, lifetime: PhantomData }
     }
 }
 
@@ -58,13 +71,25 @@ pub(crate) fn share_rows(
     task: &(dyn Fn(TaskRows<'_>) + Sync),
 ) {
     let per_task = rows_per_task.max(1);
-    let (stride, len) = (output.stride, output.values.len());
-    let shared = Shared(output.values.as_mut_ptr());
+    let shared = Shared::of(output);
     parallel.run(rows.len().div_ceil(per_task), &|index| {
-        // `Parallel` runs each index at most once, so the pieces are disjoint.
-        let start = rows.start.saturating_add(index.saturating_mul(per_task)).min(rows.end);
-        let rows = start..start.saturating_add(per_task).min(rows.end);
-        task(TaskRows { values: shared.get(), len, stride, rows, lifetime: PhantomData });
+        task(shared.piece(&rows, index, per_task));
+    });
+}
+
+/// As [`share_rows`] of all rows of two outputs, which tasks have pieces of together: as many rows of each
+/// as `rows_per_task` says.
+pub(crate) fn share_rows_of_both(
+    parallel: &dyn Parallel,
+    (a, b): (&mut ColumnsMut<'_>, &mut ColumnsMut<'_>),
+    rows_per_task: [usize; 2],
+    task: &(dyn Fn([TaskRows<'_>; 2]) + Sync),
+) {
+    let [rows_a, rows_b] = [0..a.width, 0..b.width];
+    let [per_task_a, per_task_b] = rows_per_task.map(|rows| rows.max(1));
+    let (a, b) = (Shared::of(a), Shared::of(b));
+    parallel.run(rows_a.len().div_ceil(per_task_a), &|index| {
+        task([a.piece(&rows_a, index, per_task_a), b.piece(&rows_b, index, per_task_b)]);
     });
 }
 

@@ -5,8 +5,8 @@ use omex_core::arena::Plan;
 use omex_core::image::{Extent, HEADER_BYTES, ImageHeader, MAGIC, VERSION};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Constant, Conv2d, Correction,
-    Delta, Embed, Experts, Gated, Index, Linear, Mask, Norm, NormKind, Op, Pairing, Rotary, Route,
-    Scale, Select, ShortConv, SoftCap, Softmax, Store, Weights,
+    Decay, Delta, Embed, Experts, Gated, Index, Linear, LinearAttention, Mask, Norm, NormKind, Op,
+    Pairing, Rotary, Route, Scale, Select, ShortConv, SoftCap, Softmax, Store, Weights,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PART_BYTES,
@@ -298,7 +298,8 @@ fn examples() -> Vec<Op> {
         Scale { value: a, factor: 1.0 }.into(),
         SoftCap { value: a, cap: 1.0 }.into(),
         Select { input: a, output: b }.into(),
-        ShortConv { state: weight, weight, input: a, output: b, taps: 3 }.into(),
+        ShortConv { state: weight, weight, bias: Some(weight), input: a, output: b, taps: 3 }
+            .into(),
         Conv2d {
             weight,
             input: a,
@@ -359,6 +360,20 @@ fn examples() -> Vec<Op> {
         }
         .into(),
         Constant { weight, output: a }.into(),
+        Decay { a_log: weight, dt_bias: weight, dt: a, decay: b, least: 0.0, most: 1.0 }.into(),
+        LinearAttention {
+            state: weight,
+            skip: Some(weight),
+            query: a,
+            key: b,
+            value: c,
+            decay: a,
+            rate: b,
+            output: c,
+            groups: 2,
+            delta: true,
+        }
+        .into(),
     ]
 }
 

@@ -30,8 +30,15 @@ fn with_config(model: &Path, config: &str) -> tempfile::TempDir {
     folder
 }
 
+/// The same for gated DeltaNets, whose float32 noise in the reference is that large.
+const RECURRENT: f32 = 3e-4;
+
 /// Compares prompt and greedy text with the reference, for each of these configurations.
 fn equals_the_reference(model: &Path, configs: &[&str]) {
+    equals_the_reference_within(model, configs, TOLERANCE);
+}
+
+fn equals_the_reference_within(model: &Path, configs: &[&str], tolerance: f32) {
     let reference = json(&model.join("ref.json"));
     let prompt = numbers(&reference["input_ids"]);
     let greedy = numbers(&reference["greedy_ids"]);
@@ -47,7 +54,7 @@ fn equals_the_reference(model: &Path, configs: &[&str]) {
         let greedily = worst_error(&rows, &read_npy(&model.join("logits_with_greedy.npy")).rows);
         println!("{what}: largest relative error {worst:.2e}, greedily {greedily:.2e}");
         assert_eq!(ids, greedy, "{what}: greedy tokens");
-        assert!(worst <= TOLERANCE && greedily <= TOLERANCE, "{what}: {worst:e}, {greedily:e}");
+        assert!(worst <= tolerance && greedily <= tolerance, "{what}: {worst:e}, {greedily:e}");
     }
 }
 
@@ -144,6 +151,16 @@ fn lfm2_also_as_published() {
 }
 
 #[test]
+fn qwen3_5_with_gated_delta_nets() {
+    equals_the_reference_within(&require_shared!("golden/qwen3_5_text"), &BOTH, RECURRENT);
+}
+
+#[test]
+fn granites_with_state_space_models() {
+    equals_the_reference(&require_shared!("golden/granitehybrid_dense"), &BOTH);
+}
+
+#[test]
 fn mixtral() {
     equals_the_reference(&require_shared!("golden/mixtral"), &BOTH);
 }
@@ -180,6 +197,8 @@ fn images_and_streamed_weights_give_the_same_bits() {
         "stablelm",
         "phi3",
         "gpt_neox",
+        "qwen3_5_text",
+        "granitehybrid_dense",
     ] {
         let model = require_shared!(&format!("golden/{name}"));
         let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);

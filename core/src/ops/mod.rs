@@ -15,12 +15,14 @@ mod average_pool;
 mod constant;
 mod conv2d;
 mod correction;
+mod decay;
 mod delta;
 mod distances;
 mod embed;
 mod experts;
 mod gated;
 mod linear;
+mod linear_attention;
 mod norm;
 mod rotary;
 mod route;
@@ -40,12 +42,14 @@ pub use average_pool::AveragePool;
 pub use constant::Constant;
 pub use conv2d::Conv2d;
 pub use correction::Correction;
+pub use decay::Decay;
 pub use delta::Delta;
 pub use distances::DISTANCES;
 pub use embed::{Embed, Index};
 pub use experts::Experts;
 pub use gated::Gated;
 pub use linear::Linear;
+pub use linear_attention::LinearAttention;
 pub use norm::{Norm, NormKind};
 pub use rotary::{Pairing, Rotary};
 pub use route::{Route, Weights};
@@ -89,6 +93,8 @@ macro_rules! for_each_op {
             21 Experts "float",
             22 Delta "float",
             23 Constant "float",
+            24 Decay "float",
+            25 LinearAttention "float",
         }
     };
 }

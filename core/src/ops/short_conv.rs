@@ -1,17 +1,17 @@
 //! Short causal convolutions (LFM2, Mamba).
 
 use super::{Form, Numbers, Operation, operands};
-use crate::columns::Columns;
-use crate::engine::player::{Player, stream};
+use crate::engine::player::{Combine, Player, stream};
 use crate::error::{Fault, RunError};
 use crate::pass::Run;
 use crate::program::{Check, Program};
 use crate::quant::Format;
 use crate::state::State;
 use serde::{Deserialize, Serialize};
+use zerocopy::FromBytes;
 
-/// `output` at a position = Σ over taps t of `weight[t]` · `input` at t - (taps - 1) positions from it,
-/// elementwise. The state holds the inputs of the last taps - 1 positions, oldest first.
+/// `output` at a position = `bias` + Σ over taps t of `weight[t]` · `input` at t - (taps - 1) positions from
+/// it, elementwise. The state holds the inputs of the last taps - 1 positions, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(
@@ -24,6 +24,9 @@ pub struct ShortConv<F: Form = Numbers> {
     pub state: F::Name,
     /// Vector [taps · width], tap after tap.
     pub weight: F::Name,
+    /// Vector [width], added at last.
+    #[serde(default)]
+    pub bias: Option<F::Name>,
     /// What is convolved.
     pub input: F::Value,
     /// The result, apart from the input.
@@ -32,7 +35,9 @@ pub struct ShortConv<F: Form = Numbers> {
     pub taps: u32,
 }
 
-operands!(ShortConv { state state, weight weight, read input, write output; taps });
+operands!(ShortConv {
+    state state, weight weight, maybe_weight bias, read input, write output; taps
+});
 
 impl Operation for ShortConv {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
@@ -45,7 +50,8 @@ impl Operation for ShortConv {
         check.tensors(self.weight, |t| {
             t.format == Format::Vector
                 && u64::from(t.columns) == u64::from(self.taps) * u64::from(width)
-        })
+        })?;
+        self.bias.map_or(Ok(()), |bias| check.vector(bias, width))
     }
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
@@ -56,7 +62,16 @@ impl Operation for ShortConv {
             self.convolve(player, layer, index, &run)?;
             self.keep(player, index, &run)?;
         }
-        Ok(())
+        match self.bias {
+            Some(bias) => player.with_vector(
+                bias,
+                layer,
+                self.output,
+                self.input.width as usize,
+                Combine::Add,
+            ),
+            None => Ok(()),
+        }
     }
 
     fn multiply_adds(&self, _: &Program<'_>, _: u32) -> (u64, u64) {
@@ -79,24 +94,32 @@ impl ShortConv {
         let ([input], mut output) =
             memory.split(program, inputs.counts(), [self.input], self.output)?;
         let (_, past) = states.get(program, plan, index, run.sequence, 0..0)?;
+        let past = <[f32]>::mut_from_bytes(past).map_err(|_| RunError::Program)?;
         if run.position == 0 {
-            past.fill(0);
+            past.fill(0.0);
         }
-        let past = past.as_chunks::<4>().0;
+        let past = &*past;
         run.columns.clone().for_each(|c| output.column(c).fill(0.0));
         let mut weights = stream(pages, carry, &tensor);
         let mut done = 0;
         while let Some(bytes) = weights.next_units()? {
-            for weight in bytes.as_chunks::<4>().0 {
-                let (tap, i) = (done / width, done % width);
-                let weight = f32::from_le_bytes(*weight);
+            let (mut weights, _) = bytes.as_chunks::<4>();
+            while !weights.is_empty() {
+                let (tap, first) = (done / width, done % width);
+                let (of_tap, rest) = weights.split_at(weights.len().min(width - first));
                 for c in run.columns.clone() {
-                    let x = source(input, past, run, c + tap, before, i);
-                    if let Some(y) = output.column(c).get_mut(i) {
-                        *y += weight * x;
+                    let x = match source(run, c + tap, before) {
+                        Source::Column(column) => input.column(column).get(first..),
+                        Source::Past(row) => past.get(row * width + first..),
+                    };
+                    let y = output.column(c).get_mut(first..).unwrap_or_default();
+                    let pairs = y.iter_mut().zip(x.unwrap_or_default());
+                    for ((y, x), weight) in pairs.zip(of_tap) {
+                        *y += f32::from_le_bytes(*weight) * x;
                     }
                 }
-                done += 1;
+                done += of_tap.len();
+                weights = rest;
             }
         }
         Ok(())
@@ -108,12 +131,17 @@ impl ShortConv {
         let Player { memory, program, plan, states, .. } = player;
         let input = memory.read(program, self.input)?;
         let (_, past) = states.get(program, plan, index, run.sequence, 0..0)?;
-        let past = past.as_chunks_mut::<4>().0;
+        let past = <[f32]>::mut_from_bytes(past).map_err(|_| RunError::Program)?;
         for row in 0..before {
-            for i in 0..width {
-                let x = source(input, past, run, run.columns.end + row, before, i);
-                if let Some(kept) = past.get_mut(row * width + i) {
-                    *kept = x.to_le_bytes();
+            // A row is made from itself or a later one, which still holds what it held.
+            match source(run, run.columns.end + row, before) {
+                Source::Column(column) => {
+                    let kept = past.get_mut(row * width..).unwrap_or_default();
+                    kept.iter_mut().zip(input.column(column)).for_each(|(kept, x)| *kept = *x);
+                }
+                Source::Past(from) => {
+                    let end = past.len().min((from + 1) * width);
+                    past.copy_within((from * width).min(end)..end, row * width);
                 }
             }
         }
@@ -121,20 +149,18 @@ impl ShortConv {
     }
 }
 
-/// Element `i` of the input `before` columns before column `at`: of this pass, or of those before it.
-fn source(
-    input: Columns<'_>,
-    past: &[[u8; 4]],
-    run: &Run,
-    at: usize,
-    before: usize,
-    i: usize,
-) -> f32 {
+/// Where an input lies.
+enum Source {
+    /// In this column of the pass.
+    Column(usize),
+    /// In this row of the state.
+    Past(usize),
+}
+
+/// Where the input `before` columns before column `at` lies.
+fn source(run: &Run, at: usize, before: usize) -> Source {
     match at.checked_sub(before).filter(|column| *column >= run.columns.start) {
-        Some(column) => input.column(column).get(i).copied().unwrap_or_default(),
-        None => {
-            let row = at.saturating_sub(run.columns.start);
-            past.get(row * input.width + i).map_or(0.0, |x| f32::from_le_bytes(*x))
-        }
+        Some(column) => Source::Column(column),
+        None => Source::Past(at.saturating_sub(run.columns.start)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::lanes::{KvNumber, Lanes};
 use super::tiles::{for_tiles, groups_of};
-use super::{Kernels, KvHead, LANES, Query, Scaling, attend};
+use super::{Kernels, KvHead, LANES, Query, Scaling, Step, attend, recur};
 use crate::quant::{
     FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
@@ -38,6 +38,8 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         },
         // SAFETY: as above.
         attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
+        // SAFETY: as above.
+        recur: |state, step, out| unsafe { recur(state, step, out) },
         crc32c,
     }
 }
@@ -334,6 +336,12 @@ impl Lanes for Ymm {
     }
 
     #[inline(always)]
+    unsafe fn product(self, by: Self) -> Self {
+        // SAFETY: as in `splat`.
+        Self(unsafe { _mm256_mul_ps(self.0, by.0) })
+    }
+
+    #[inline(always)]
     unsafe fn halves(x: &[u16; LANES]) -> Self {
         // SAFETY: `x` is 16 bytes.
         Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) })
@@ -357,4 +365,10 @@ fn attend<T: KvNumber>(
 ) {
     // SAFETY: AVX2 and F16C are there.
     unsafe { attend::attend::<Ymm, T>(head, places, scale, queries) };
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn recur(state: &mut [[f32; LANES]], step: &Step<'_>, out: &mut [f32]) {
+    // SAFETY: AVX2 and F16C are there.
+    unsafe { recur::recur::<Ymm>(state, step, out) };
 }

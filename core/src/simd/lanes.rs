@@ -13,6 +13,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn store(self, x: &mut [f32; LANES]);
     /// `self + a * b`, rounded twice.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// `self * by`.
+    unsafe fn product(self, by: Self) -> Self;
     /// 16-bit floats.
     unsafe fn halves(x: &[u16; LANES]) -> Self;
     /// Signed bytes.
@@ -84,6 +86,12 @@ impl Lanes for [f32; LANES] {
     #[inline(always)]
     unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
         self.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += a * b);
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn product(mut self, by: Self) -> Self {
+        self.iter_mut().zip(by).for_each(|(x, by)| *x *= by);
         self
     }
 

@@ -13,6 +13,7 @@ mod lanes;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub mod neon;
 mod portable;
+mod recur;
 #[cfg(any(
     target_arch = "x86_64",
     all(target_arch = "aarch64", target_endian = "little"),
@@ -26,6 +27,7 @@ use crate::quant::{FloatGroup, PANEL, QuantizedGroup};
 pub use attend::{ATTENDED_AT_ONCE, Attend, KvHead, MAX_QUERIES, Query, Scaling, Softmax};
 pub use lanes::LANES;
 pub use portable::PORTABLE;
+pub use recur::{Recur, Step};
 
 /// Adds the dot products of panels with activations to running sums, for `columns` tokens, at most
 /// [`MAX_COLUMNS`].
@@ -59,6 +61,8 @@ pub struct Kernels {
     pub attend_single: Attend<f32>,
     /// Attention over a cache of signed bytes.
     pub attend_int8: Attend<i8>,
+    /// A step of a linear attention.
+    pub recur: Recur,
     /// Continues a CRC-32C (Castagnoli) over `bytes`, of any length; the first call starts from 0.
     pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
 }

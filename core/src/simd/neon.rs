@@ -5,7 +5,7 @@
 
 use super::lanes::{KvNumber, Lanes};
 use super::tiles::{for_tiles, groups_of};
-use super::{Kernels, KvHead, LANES, Query, Scaling, attend};
+use super::{Kernels, KvHead, LANES, Query, Scaling, Step, attend, recur};
 use crate::quant::{
     FloatGroup, GROUP, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
@@ -42,6 +42,8 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         },
         // SAFETY: as above.
         attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
+        // SAFETY: as above.
+        recur: |state, step, out| unsafe { recur(state, step, out) },
         crc32c,
     }
 }
@@ -482,6 +484,13 @@ impl Lanes for Eight {
     }
 
     #[inline(always)]
+    unsafe fn product(self, by: Self) -> Self {
+        let ([first, last], [a, b]) = (self.0, by.0);
+        // SAFETY: as in `splat`.
+        Self(unsafe { [vmulq_f32(first, a), vmulq_f32(last, b)] })
+    }
+
+    #[inline(always)]
     unsafe fn halves(x: &[u16; LANES]) -> Self {
         // SAFETY: `x` is 16 bytes.
         Self(unsafe { widen(vld1q_u8(x.as_ptr().cast())) })
@@ -507,4 +516,10 @@ fn attend<T: KvNumber>(
 ) {
     // SAFETY: NEON is there.
     unsafe { attend::attend::<Eight, T>(head, places, scale, queries) };
+}
+
+#[target_feature(enable = "neon")]
+fn recur(state: &mut [[f32; LANES]], step: &Step<'_>, out: &mut [f32]) {
+    // SAFETY: NEON is there.
+    unsafe { recur::recur::<Eight>(state, step, out) };
 }

@@ -1,6 +1,7 @@
 //! The inner loops in plain Rust: what every other table must equal, bit for bit.
 
 use super::attend::attend_singly;
+use super::recur::recur;
 use super::{Kernels, LANES};
 use crate::quant::{Format, float16, float32, int4, int8, quantize_group};
 use crate::state::kv::KvFormat;
@@ -26,6 +27,12 @@ pub static PORTABLE: Kernels = Kernels {
     // SAFETY: as above.
     attend_int8: |head, places, scale, queries| unsafe {
         attend_singly::<[f32; LANES], _>(head, places, scale, queries);
+    },
+    // SAFETY: as above.
+    recur: |state, step, out| unsafe {
+        if cfg!(feature = "float") {
+            recur::<[f32; LANES]>(state, step, out);
+        }
     },
     crc32c,
 };

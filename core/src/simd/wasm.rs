@@ -2,6 +2,7 @@
 
 use super::attend::attend;
 use super::lanes::Lanes;
+use super::recur::recur;
 use super::tiles::{for_tiles, groups_of};
 use super::{Kernels, LANES, PORTABLE};
 use crate::quant::{FloatGroup, GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8};
@@ -36,6 +37,8 @@ pub static KERNELS: Kernels = Kernels {
     attend_int8: |head, places, scale, queries| unsafe {
         attend::<Eight, _>(head, places, scale, queries);
     },
+    // SAFETY: as above.
+    recur: |state, step, out| unsafe { recur::<Eight>(state, step, out) },
     ..PORTABLE
 };
 
@@ -270,6 +273,12 @@ impl Lanes for Eight {
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         let ([first, last], [a, b], [c, d]) = (self.0, a.0, b.0);
         Self([f32x4_add(first, f32x4_mul(a, c)), f32x4_add(last, f32x4_mul(b, d))])
+    }
+
+    #[inline(always)]
+    unsafe fn product(self, by: Self) -> Self {
+        let ([first, last], [a, b]) = (self.0, by.0);
+        Self([f32x4_mul(first, a), f32x4_mul(last, b)])
     }
 
     #[inline(always)]

@@ -106,12 +106,13 @@ pub enum Order {
     Plain,
     /// For a RoPE that turns neighbours: within each head of this width, the halves' rows alternate.
     Interleaved(u32),
-    /// The rows of each of so many heads, of this width, together: its query's, its key's, its value's.
+    /// The rows of each of so many heads together, in parts of these widths: its query's, its key's, its
+    /// value's, ...
     ByHead {
         /// Number of heads.
         heads: u32,
-        /// Width of a head.
-        width: u32,
+        /// Rows of each part; 0 for no part.
+        parts: [u32; 4],
     },
     /// Rows are stored as columns.
     Transposed,
@@ -127,9 +128,17 @@ impl Source {
     pub fn stored_row(&self, row: u32) -> u32 {
         match self.order {
             Order::Plain | Order::Transposed => row,
-            Order::ByHead { heads, width } => {
-                let (part, row) = (row / (heads * width), row % (heads * width));
-                (3 * (row / width) + part) * width + row % width
+            Order::ByHead { heads, parts } => {
+                let (mut row, mut before) = (row, 0);
+                for width in parts {
+                    if row < heads * width {
+                        let of_head = parts.iter().sum::<u32>();
+                        return row / width * of_head + before + row % width;
+                    }
+                    row -= heads * width;
+                    before += width;
+                }
+                row
             }
             Order::Interleaved(width) => {
                 let (within, half) = (row % width, width / 2);
@@ -282,9 +291,12 @@ mod tests {
 
     #[test]
     fn rows_by_head_are_found_among_those_of_the_head() {
-        let order = Order::ByHead { heads: 2, width: 2 };
+        let order = Order::ByHead { heads: 2, parts: [2, 2, 2, 0] };
         let source = Source { tensor: "qkv".into(), shape: [12, 1], order, plus: 0.0 };
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
+        let source = Source { order: Order::ByHead { heads: 2, parts: [1, 3, 0, 2] }, ..source };
+        let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
+        assert_eq!(stored, [0, 6, 1, 2, 3, 7, 8, 9, 4, 5, 10, 11]);
     }
 }

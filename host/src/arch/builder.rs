@@ -4,11 +4,12 @@
 use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
 use crate::graph::{FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, Constant, Embed, Experts, Gated, Index, Linear,
-    Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, Select, ShortConv, SoftCap, Store,
-    Weights,
+    Activate, Activation, Add, Angles, Attend, Constant, Decay, Embed, Experts, Gated, Index,
+    Linear, LinearAttention, Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, Select,
+    ShortConv, SoftCap, Store, Weights,
 };
 use omex_core::program::Per;
+use omex_core::simd::LANES;
 use std::collections::BTreeMap;
 use std::mem;
 
@@ -317,14 +318,78 @@ impl Builder {
         name: &str,
         from: Stored<'_>,
         taps: u32,
-        [input, output]: [&str; 2],
+        [input, output]: [&ValueRef; 2],
     ) {
-        let (input, output) = (all(input), all(output));
+        let (input, output) = (input.clone(), output.clone());
         let width = self.width(&input);
         let state = self.floats("conv", (taps - 1) * width);
+        let bias = self.bias(name, from, width);
         let from = Stored { order: Order::Transposed, ..from };
         let weight = self.plan(name, Role::Vector, from, [taps, width]);
-        self.push(ShortConv { state, weight, input, output, taps });
+        self.push(ShortConv { state, weight, bias, input, output, taps });
+    }
+
+    /// Vectors [heads] by which so long time steps become what is left of states.
+    pub(super) fn decay(
+        &mut self,
+        [a_log, dt_bias]: [&str; 2],
+        dt: &ValueRef,
+        [least, most]: [f32; 2],
+        decay: &str,
+    ) {
+        let heads = self.width(dt);
+        let mut vector =
+            |name: &str, from: &str| self.plan_whole(name, Role::Vector, stored(from), [1, heads]);
+        let a_log = vector("memory.a_log", a_log);
+        let dt_bias = vector("memory.dt_bias", dt_bias);
+        self.push(Decay { a_log, dt_bias, dt: dt.clone(), decay: all(decay), least, most });
+    }
+
+    /// Attention to what the matrices of heads hold. `skip` is the name of a vector [heads].
+    pub(super) fn linear_attention(
+        &mut self,
+        groups: u32,
+        delta: bool,
+        skip: Option<&str>,
+        [query, key, value, decay, rate]: [&ValueRef; 5],
+        output: &str,
+    ) {
+        let heads = self.width(decay);
+        let keys = self.width(key) / groups;
+        let values = (self.width(value) / heads).next_multiple_of(LANES as u32);
+        let state = self.floats("memory", heads * keys * values);
+        let skip =
+            skip.map(|from| self.plan_whole("memory.skip", Role::Vector, stored(from), [1, heads]));
+        let [query, key, value, decay, rate] =
+            [query, key, value, decay, rate].map(ValueRef::clone);
+        let output = all(output);
+        self.push(LinearAttention {
+            state,
+            skip,
+            query,
+            key,
+            value,
+            decay,
+            rate,
+            output,
+            groups,
+            delta,
+        });
+    }
+
+    /// Pieces of a value, of this width, at this length each; `epsilon` is added to the sum of their squares.
+    pub(super) fn unit_norm(
+        &mut self,
+        name: &str,
+        value: &ValueRef,
+        group: u32,
+        [length, epsilon]: [f32; 2],
+    ) {
+        let factors = vec![length / (group as f32).sqrt(); group as usize];
+        let weight = self.plan_computed(name, factors);
+        let (input, output) = (value.clone(), value.clone());
+        let epsilon = epsilon / group as f32;
+        self.push(Norm { weight, bias: None, input, output, epsilon, kind: NormKind::Rms, group });
     }
 
     /// Stores keys and values, and attends to them.
@@ -417,8 +482,8 @@ impl Builder {
     }
 
     /// The activation of a value, in place.
-    pub(super) fn activate(&mut self, activation: Activation, value: &str) {
-        self.push(Activate { activation, value: all(value) });
+    pub(super) fn activate(&mut self, activation: Activation, value: &ValueRef) {
+        self.push(Activate { activation, value: value.clone() });
     }
 
     /// `output` += `input`.
@@ -515,6 +580,16 @@ impl Builder {
         plan.map(|from| self.plan_part(&name, Role::Vector, "bias", from, [1, columns]))
     }
 
+    /// Plans numbers that follow from the hyperparameters.
+    fn plan_computed(&mut self, name: &str, numbers: Vec<f32>) -> String {
+        let plan = |name: String, _| {
+            let columns = numbers.len() as u32;
+            let data = Data::Computed(numbers.clone());
+            TensorPlan { name, role: Role::Vector, rows: 1, columns, data }
+        };
+        self.place_plan(name, Role::Vector, plan)
+    }
+
     /// Plans stored matrices of one shape as one, one below the other.
     fn stack(&mut self, name: &str, from: Vec<String>, shape: [u32; 2]) -> String {
         let [rows, columns] = shape;
@@ -545,9 +620,15 @@ impl Builder {
         from: Stored<'_>,
         shape: [u32; 2],
     ) -> String {
+        let whole = format!("{}.{part}", from.name);
+        self.plan_whole(name, role, Stored { name: &whole, ..from }, shape)
+    }
+
+    /// Plans the tensor of this very name.
+    fn plan_whole(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
         let Stored { order, plus, .. } = from;
         let plan = |name: String, place: String| {
-            let tensor = format!("{place}{}.{part}", from.name);
+            let tensor = format!("{place}{}", from.name);
             let data = Data::Stored(vec![Source { tensor, shape, order, plus }]);
             let [rows, columns] =
                 if role == Role::Vector { [1, shape[0] * shape[1]] } else { shape };

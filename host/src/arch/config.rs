@@ -200,7 +200,16 @@ impl<'a> Config<'a> {
         layers: u32,
         supported: &[&str],
     ) -> Result<Option<Vec<String>>> {
-        let name = "layer_types";
+        self.kinds("layer_types", layers, supported)
+    }
+
+    /// The same by another name.
+    pub(super) fn kinds(
+        &self,
+        name: &str,
+        layers: u32,
+        supported: &[&str],
+    ) -> Result<Option<Vec<String>>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let kinds = value.as_array().filter(|kinds| kinds.len() == layers as usize);
         let kinds = kinds.ok_or_else(|| {

@@ -374,10 +374,20 @@ impl Decoder {
         activation: Activation,
         gate_up: Stored<'_>,
     ) {
+        self.joint_gate(graph, activation, gate_up);
+        graph.linear_onto("feed_forward.down", stored("mlp.down_proj"), "gated", "residual");
+    }
+
+    /// The gate of the feed-forward layer, into `gated`, by one matrix.
+    pub(super) fn joint_gate(
+        &self,
+        graph: &mut Builder,
+        activation: Activation,
+        gate_up: Stored<'_>,
+    ) {
         let [gated, plain] = self.gate_up();
         graph.linear("feed_forward.gate_up", gate_up, self.input, &all("gate_up"));
         graph.gated(activation, [&gated, &plain], "gated");
-        graph.linear_onto("feed_forward.down", stored("mlp.down_proj"), "gated", "residual");
     }
 
     /// What the gate and the up matrix make.
@@ -394,7 +404,7 @@ impl Decoder {
         [up, down]: [Stored<'_>; 2],
     ) {
         graph.linear("feed_forward.up", up, self.input, &all("wide"));
-        graph.activate(activation, "wide");
+        graph.activate(activation, &all("wide"));
         graph.linear_onto("feed_forward.down", down, "wide", "residual");
     }
 

@@ -152,7 +152,7 @@ impl Encoder {
         graph.linear_onto("attention.output", biased(attention[3]), "attended", "hidden");
         graph.norm("attention_norm", biased(attention_norm), norm, hidden);
         graph.linear("feed_forward.up", biased("intermediate.dense"), "hidden", &all("wide"));
-        graph.activate(Activation::Gelu, "wide");
+        graph.activate(Activation::Gelu, &all("wide"));
         graph.linear_onto("feed_forward.down", biased("output.dense"), "wide", "hidden");
         graph.norm("feed_forward_norm", biased("output.LayerNorm"), norm, hidden);
     }
@@ -163,7 +163,7 @@ impl Encoder {
         graph.selected_values([("selected", hidden), ("head", hidden), logits]);
         graph.select("hidden", "selected");
         graph.linear("head.transform", biased(dense), "selected", &all("head"));
-        graph.activate(Activation::Gelu, "head");
+        graph.activate(Activation::Gelu, &all("head"));
         graph.norm("head.norm", biased(norm), self.norm, [&all("head"), &all("head")]);
         graph.logits(embedding, None, Some(bias), "head");
     }

@@ -68,7 +68,7 @@ fn layer(graph: &mut Builder, sizes: &Sizes, of: NormOf) {
     graph.linear_onto("attention.output", matrix("attn.c_proj"), "attended", "residual");
     graph.norm("feed_forward_norm", norm("ln_2"), of, [&residual, &normed]);
     graph.linear("feed_forward.up", matrix("mlp.c_fc"), "normed", &all("wide"));
-    graph.activate(Activation::GeluTanh, "wide");
+    graph.activate(Activation::GeluTanh, &all("wide"));
     graph.linear_onto("feed_forward.down", matrix("mlp.c_proj"), "wide", "residual");
 }
 

@@ -44,7 +44,9 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         };
         let feed_forward_norm = ("feed_forward_norm", "post_attention_layernorm");
         norm(graph, "attention_norm", "input_layernorm");
-        let order = Order::ByHead { heads: decoder.sizes.heads, width: decoder.sizes.head_width };
+        let width = decoder.sizes.head_width;
+        let parts = [width, width, width, 0];
+        let order = Order::ByHead { heads: decoder.sizes.heads, parts };
         let qkv = Stored { bias, order, ..stored("attention.query_key_value") };
         graph.linear("attention.qkv", qkv, "normed", &all("qkv"));
         if parallel {

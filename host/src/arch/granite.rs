@@ -10,12 +10,8 @@ use omex_core::ops::Activation;
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let activation = config.activation("hidden_act", Activation::Silu)?;
     let biases = [config.boolean("attention_bias", false)?, config.boolean("mlp_bias", false)?];
-    let number = |name| Ok::<_, crate::Error>(config.positive(name)?.unwrap_or(1.0) as f32);
-    let branch = number("residual_multiplier")?;
     let mut decoder = Decoder::read(config, &LLAMA)?;
-    decoder.embedding_scale = Some(number("embedding_multiplier")?);
-    decoder.score_scale = number("attention_multiplier")?;
-    decoder.logit_scale = Some(1.0 / number("logits_scaling")?);
+    let branch = scale(&mut decoder, config)?;
     let windows = decoder.all_see_all();
     decoder.blueprint("granite", config, &windows, |decoder, graph, window| {
         decoder.norm(graph, "attention_norm", "input_layernorm", ["residual", "normed"]);
@@ -30,8 +26,23 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     })
 }
 
+/// Reads what embedding, scores and logits are multiplied with, and gives what branches are.
+pub(super) fn scale(decoder: &mut Decoder, config: &Config<'_>) -> Result<f32> {
+    let number = |name| Ok::<_, crate::Error>(config.positive(name)?.unwrap_or(1.0) as f32);
+    decoder.embedding_scale = Some(number("embedding_multiplier")?);
+    decoder.score_scale = number("attention_multiplier")?;
+    decoder.logit_scale = Some(1.0 / number("logits_scaling")?);
+    number("residual_multiplier")
+}
+
 /// Adds what a branch ends with to the residual stream, multiplied.
-fn add(graph: &mut Builder, (name, from): (&str, &str), input: &str, bias: bool, factor: f32) {
+pub(super) fn add(
+    graph: &mut Builder,
+    (name, from): (&str, &str),
+    input: &str,
+    bias: bool,
+    factor: f32,
+) {
     // Nothing reads what the branch began with any more.
     graph.linear(name, Stored { bias, ..stored(from) }, input, &all("normed"));
     graph.scale("normed", factor);

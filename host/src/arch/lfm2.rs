@@ -1,7 +1,7 @@
 //! LFM2: short convolutions, and attention in some layers (arXiv:2511.23404).
 
 use super::blueprint::Blueprint;
-use super::builder::{Builder, FREQUENCIES, Stored, stored};
+use super::builder::{Builder, FREQUENCIES, Stored, all, stored};
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA, MAX_WIDTH};
 use super::rope::Rope;
@@ -70,7 +70,7 @@ fn convolution(graph: &mut Builder, hidden: u32, taps: u32, bias: bool) {
     let [b, c, x] = [0, 1, 2].map(|part| ValueRef::rows("bcx", part * hidden, (part + 1) * hidden));
     graph.linear("conv.input", of("conv.in_proj"), "normed", &ValueRef::all("bcx"));
     graph.gated(Activation::Identity, [&b, &x], "bx");
-    graph.short_conv("conv.taps", stored("conv.conv"), taps, ["bx", "convolved"]);
+    graph.short_conv("conv.taps", of("conv.conv"), taps, [&all("bx"), &all("convolved")]);
     graph.gated(Activation::Identity, [&c, &ValueRef::all("convolved")], "bx");
     graph.linear_onto("conv.output", of("conv.out_proj"), "bx", "residual");
 }

@@ -13,12 +13,14 @@ mod builder;
 mod config;
 mod decoder;
 mod encoder;
+mod gated_delta;
 mod gemma2;
 mod gemma3;
 mod gguf;
 mod gpt2;
 mod gpt_neox;
 mod granite;
+mod granite_hybrid;
 mod lfm2;
 mod llama;
 mod llama2c;
@@ -34,6 +36,7 @@ mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
 mod roberta;
 mod rope;
@@ -102,6 +105,13 @@ const ARCHITECTURES: &[Architecture] = &[
         .in_gguf("stablelm"),
     Architecture::new("gpt_neox", &["GPTNeoXForCausalLM"], "gpt_neox.", gpt_neox::blueprint)
         .in_gguf("gptneox"),
+    Architecture::new(
+        "granitemoehybrid",
+        &["GraniteMoeHybridForCausalLM"],
+        "model.",
+        granite_hybrid::blueprint,
+    ),
+    Architecture::new("qwen3_5_text", &["Qwen3_5ForCausalLM"], "model.", qwen3_5::blueprint),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
     Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint)
         .in_gguf("bert"),

@@ -149,7 +149,7 @@ impl ModernBert {
         graph.select("hidden", "selected");
         let from = Stored { bias, ..stored("head.dense") };
         graph.linear("head.transform", from, "selected", &all("head"));
-        graph.activate(Activation::Gelu, "head");
+        graph.activate(Activation::Gelu, &all("head"));
         self.norm(graph, "head.norm", "head.norm", ["head"; 2]);
         graph.logits(EMBEDDING, None, scored.then_some("decoder"), "head");
         Ok(())

@@ -5,9 +5,10 @@ use crate::Result;
 
 /// What such models are called, their classes, and what computes their texts unless `text_config` says
 /// so.
-const MODELS: [(&str, &str, &str); 2] = [
+const MODELS: [(&str, &str, &str); 3] = [
     ("gemma3", "Gemma3ForConditionalGeneration", "gemma3_text"),
     ("mistral3", "Mistral3ForConditionalGeneration", "mistral"),
+    ("qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text"),
 ];
 
 /// How names of tensors begin that only pictures need.
@@ -16,6 +17,8 @@ pub(super) const ASIDE: &[&str] = &[
     "multi_modal_projector.",
     "model.vision_tower.",
     "model.multi_modal_projector.",
+    "model.visual.",
+    "mtp.",
 ];
 
 /// The hyperparameters of the part, if this is such a model.

@@ -3,9 +3,9 @@
 use super::maker::Maker;
 use omex::graph::{Names, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, Constant, Correction, DISTANCES, Delta, Experts,
-    Gated, Linear, Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, ShortConv, SoftCap, Store,
-    Weights,
+    Activate, Activation, Add, Angles, Attend, Constant, Correction, DISTANCES, Decay, Delta,
+    Experts, Gated, Linear, LinearAttention, Mask, Norm, NormKind, Pairing, Rotary, Route, Scale,
+    ShortConv, SoftCap, Store, Weights,
 };
 use omex_core::program::Per;
 use omex_core::quant::{Format, PANEL};
@@ -39,10 +39,11 @@ struct Heads {
 impl Maker<'_> {
     pub(super) fn block(&mut self, residual: &ValueRef, width: u32) {
         for _ in 0..self.random.between(1, 3) {
-            match self.random.below(6) {
+            match self.random.below(7) {
                 0..=2 => self.attention(residual, width),
                 3 => self.mixture(residual, width),
                 4 => self.convolution(residual, width),
+                5 => self.recurrence(residual, width),
                 _ => self.feed_forward(residual, width),
             }
         }
@@ -308,8 +309,62 @@ impl Maker<'_> {
         let state = self.in_layers(&name, ["[", "]"]);
         let weight = self.vector(taps * width, 0.1);
         let output = convolved.clone();
-        self.push(ShortConv::<Names> { state, weight, input, output, taps });
+        let bias = if self.random.chance(2) { Some(self.vector(width, 0.0)) } else { None };
+        self.push(ShortConv::<Names> { state, weight, bias, input, output, taps });
         self.add_to(residual, &convolved, [width, width]);
+    }
+
+    fn recurrence(&mut self, residual: &ValueRef, width: u32) {
+        let [groups, share] = [self.random.between(1, 3), self.random.between(1, 3)];
+        let [keys, values] = [self.random.between(1, 12), self.random.between(1, 40)];
+        let (heads, delta) = (groups * share, self.random.chance(2));
+        let normed = self.normed(residual, width);
+        let mut product = |to| {
+            let value = self.value(to);
+            self.linear(&normed, [width, to], &value, false);
+            value
+        };
+        let [query, key, value] = [groups * keys, groups * keys, heads * values].map(&mut product);
+        let [dt, mut rate] = [heads, heads].map(product);
+        // Longer keys would write more than they find, and the state would grow.
+        self.norm(&key, &key, groups * keys, keys);
+        self.push(Scale::<Names> { value: key.clone(), factor: 0.4 / (keys as f32).sqrt() });
+        let decay = self.decay(&dt, heads);
+        if delta {
+            self.push(Activate::<Names> { activation: Activation::Sigmoid, value: rate.clone() });
+        } else {
+            rate = dt;
+        }
+        let name = self.name("memory");
+        let bytes = 4 * heads * keys * values.next_multiple_of(8);
+        self.graph.states.insert(name.clone(), StateShape::Bytes { count: self.layers, bytes });
+        let state = self.in_layers(&name, ["[", "]"]);
+        let skip = if self.random.chance(2) { Some(self.vector(heads, 0.5)) } else { None };
+        let found = self.value(heads * values);
+        let output = found.clone();
+        self.push(LinearAttention::<Names> {
+            state,
+            skip,
+            query,
+            key,
+            value,
+            decay,
+            rate,
+            output,
+            groups,
+            delta,
+        });
+        self.add_to(residual, &found, [heads * values, width]);
+    }
+
+    /// What is left of so many heads' states after these steps, which are made positive.
+    fn decay(&mut self, dt: &ValueRef, heads: u32) -> ValueRef {
+        let decay = self.value(heads);
+        let (a_log, dt_bias) = (self.vector(heads, 0.0), self.vector(heads, 0.0));
+        let (least, most) = self.random.pick(&[(0.0, 0.0), (0.2, 0.0), (0.3, 0.9)]);
+        let (dt, output) = (dt.clone(), decay.clone());
+        self.push(Decay::<Names> { a_log, dt_bias, dt, decay: output, least, most });
+        decay
     }
 
     /// A product added to the residual stream, at once or by way of some operations.

@@ -5,12 +5,13 @@
 mod attention;
 mod bytes;
 mod experts;
+mod recurrent;
 
 pub(crate) use bytes::NaiveBytes;
 
 use super::script::Token;
 use omex_core::arena::Plan;
-use omex_core::ops::{Activation, Delta, Embed, Index, Linear, Norm, NormKind, Op, ShortConv};
+use omex_core::ops::{Activation, Delta, Embed, Index, Linear, Norm, NormKind, Op};
 use omex_core::program::{PartKind, Parts, PerLayer, Program, Tensor, Value};
 use omex_core::quant::{GROUP, PANEL, dequantize_row, quantize_group};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub(crate) struct Naive<'p> {
     past: BTreeMap<u32, Vec<Pair>>,
     /// The inputs of short convolutions of every token, by state.
     convolved: BTreeMap<u32, Vec<Vec<f32>>>,
+    /// What linear attentions hold, by state and head: for each number of a value what each of a key finds.
+    states: BTreeMap<(u32, usize), Vec<Vec<f32>>>,
     /// By how much the experts that a token is sent to are ahead of the others.
     margins: Vec<f32>,
 }
@@ -44,8 +47,8 @@ impl<'p> Naive<'p> {
         text: &'p [Token],
     ) -> Self {
         let (slots, margins) = (vec![BTreeMap::new(); text.len()], vec![f32::INFINITY; text.len()]);
-        let (past, convolved) = (BTreeMap::new(), BTreeMap::new());
-        Self { program, weights, plan, text, slots, past, convolved, margins }
+        let (past, convolved, states) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { program, weights, plan, text, slots, past, convolved, states, margins }
     }
 
     /// The first output at every token.
@@ -169,6 +172,8 @@ impl<'p> Naive<'p> {
             Op::SoftCap(op) => self.change(token, op.value, |_, x| op.cap * (x / op.cap).tanh()),
             Op::Select(op) => self.set(token, op.output, &self.get(token, op.input)),
             Op::ShortConv(op) => self.short_conv(op, layer, token),
+            Op::Decay(op) => self.decay(op, layer, token),
+            Op::LinearAttention(op) => self.linear_attention(op, layer, token),
             Op::Constant(op) => self.set(token, op.output, &self.vector(op.weight, layer)),
             Op::Route(op) => self.route(op, token),
             Op::Experts(op) => self.experts(op, layer, token),
@@ -219,18 +224,6 @@ impl<'p> Naive<'p> {
             let y = self.product(op.up, layer, &low);
             self.change(token, op.output, |i, x| x + op.scale * y[i]);
         }
-    }
-
-    fn short_conv(&mut self, op: ShortConv, layer: u32, token: usize) {
-        let (weight, taps) = (self.vector(op.weight, layer), op.taps as usize);
-        let inputs = &self.convolved[&op.state.at(layer)];
-        let width = op.input.width as usize;
-        let tap = |t: usize, i: usize| {
-            let input = &inputs[(token + t).checked_sub(taps - 1)?];
-            Some(weight[t * width + i] * input[i])
-        };
-        let y: Vec<f32> = (0..width).map(|i| (0..taps).filter_map(|t| tap(t, i)).sum()).collect();
-        self.set(token, op.output, &y);
     }
 }
 

@@ -1,0 +1,166 @@
+//! Layers of gated DeltaNets (arXiv:2412.06464) and of attention whose output is gated, as Qwen3.5
+//! has them.
+
+use super::blueprint::Order;
+use super::builder::{Builder, NormOf, Stored, all, stored};
+use super::config::Config;
+use super::decoder::{Decoder, MAX_WIDTH};
+use crate::Result;
+use crate::graph::ValueRef;
+use omex_core::ops::{Activation, NormKind};
+
+/// What is added to the squares of queries and keys.
+const UNIT_EPSILON: f32 = 1e-6;
+
+/// The sizes of a DeltaNet.
+pub(super) struct DeltaNet {
+    key_heads: u32,
+    value_heads: u32,
+    /// Width of a head of keys.
+    keys: u32,
+    /// Width of a head of values.
+    values: u32,
+    taps: u32,
+    epsilon: f32,
+}
+
+impl DeltaNet {
+    pub(super) fn read(config: &Config<'_>, epsilon: f32) -> Result<Self> {
+        let most = MAX_WIDTH;
+        let net = Self {
+            key_heads: config.size("linear_num_key_heads", 16, most)?,
+            value_heads: config.size("linear_num_value_heads", 32, most)?,
+            keys: config.size("linear_key_head_dim", 128, most)?,
+            values: config.size("linear_value_head_dim", 128, most)?,
+            taps: config.size("linear_conv_kernel_dim", 4, 64)?,
+            epsilon,
+        };
+        let Self { key_heads, value_heads, keys, values, taps, .. } = net;
+        if !value_heads.is_multiple_of(key_heads) {
+            let expected = format!("a multiple of the {key_heads} key heads");
+            return Err(config.bad("linear_num_value_heads", &value_heads.into(), &expected));
+        }
+        if taps < 2 {
+            return Err(config.bad(
+                "linear_conv_kernel_dim",
+                &taps.into(),
+                "a number from 2 to 64",
+            ));
+        }
+        let state = [value_heads, keys, values.next_multiple_of(8)].map(u64::from);
+        let wide = 2 * u64::from(key_heads) * u64::from(keys)
+            + 2 * u64::from(value_heads) * u64::from(values);
+        let floats = state.into_iter().fold(1, u64::saturating_mul).max(wide);
+        if floats > u64::from(MAX_WIDTH) {
+            let expected = format!("heads whose states are at most {MAX_WIDTH} numbers");
+            return Err(config.bad("linear_value_head_dim", &values.into(), &expected));
+        }
+        Ok(net)
+    }
+
+    /// Width of all keys, and of all values.
+    fn widths(&self) -> [u32; 2] {
+        [self.key_heads * self.keys, self.value_heads * self.values]
+    }
+
+    /// The values that its layers are made of.
+    pub(super) fn declare(&self, graph: &mut Builder) {
+        let ([keys, values], heads) = (self.widths(), self.value_heads);
+        graph.values([
+            ("mixed", 2 * keys + 2 * values),
+            ("convolved", 2 * keys + values),
+            ("rate_step", 2 * heads),
+            ("decay", heads),
+            ("remembered", values),
+            ("normed_memory", values),
+        ]);
+    }
+
+    /// The layer, from `normed`, added to the residual stream.
+    pub(super) fn layer(&self, graph: &mut Builder) {
+        let [keys, values] = self.widths();
+        let (mixed, ends) = (2 * keys + values, [keys, 2 * keys, 2 * keys + values]);
+        let [query, key] = [(0, ends[0]), (ends[0], ends[1])]
+            .map(|(first, end)| ValueRef::rows("convolved", first, end));
+        let value = ValueRef::rows("convolved", ends[1], ends[2]);
+        let gate = ValueRef::rows("mixed", mixed, mixed + values);
+        let heads = self.value_heads;
+        let [rate, step] =
+            [0, heads].map(|first| ValueRef::rows("rate_step", first, first + heads));
+        self.project(graph, [&ValueRef::rows("mixed", 0, mixed), &gate], [&rate, &step]);
+        let conv = stored("linear_attn.conv1d");
+        let input = ValueRef::rows("mixed", 0, mixed);
+        graph.short_conv("memory.taps", conv, self.taps, [&input, &all("convolved")]);
+        graph.activate(Activation::Silu, &all("convolved"));
+        let root = (self.keys as f32).sqrt();
+        let lengths =
+            [("memory.query_length", &query, 1.0 / root), ("memory.key_length", &key, 1.0)];
+        for (name, value, length) in lengths {
+            graph.unit_norm(name, value, self.keys, [length, UNIT_EPSILON]);
+        }
+        graph.activate(Activation::Sigmoid, &rate);
+        let vectors = ["linear_attn.A_log", "linear_attn.dt_bias"];
+        graph.decay(vectors, &step, [0.0, 0.0], "decay");
+        let operands = [&query, &key, &value, &all("decay"), &rate];
+        graph.linear_attention(self.key_heads, true, None, operands, "remembered");
+        let of = NormOf { kind: NormKind::Rms, epsilon: self.epsilon, group: self.values };
+        let remembered = all("remembered");
+        graph.norm("memory.norm", stored("linear_attn.norm"), of, [&remembered, &remembered]);
+        graph.gated(Activation::Silu, [&gate, &remembered], "normed_memory");
+        let output = stored("linear_attn.out_proj");
+        graph.linear_onto("memory.output", output, "normed_memory", "residual");
+    }
+
+    /// Queries, keys and values, gates, rates and steps.
+    fn project(&self, graph: &mut Builder, [mixed, gate]: [&ValueRef; 2], last: [&ValueRef; 2]) {
+        for (name, from, output) in [
+            ("memory.query_key_value", "linear_attn.in_proj_qkv", mixed),
+            ("memory.gate", "linear_attn.in_proj_z", gate),
+            ("memory.rate", "linear_attn.in_proj_b", last[0]),
+            ("memory.step", "linear_attn.in_proj_a", last[1]),
+        ] {
+            graph.linear(name, stored(from), "normed", output);
+        }
+    }
+}
+
+/// Makes room for gates behind the queries.
+pub(super) fn with_gates(decoder: &mut Decoder) {
+    let sizes = decoder.sizes;
+    let [q, kv] = [sizes.heads, sizes.kv_heads].map(|heads| heads * sizes.head_width);
+    decoder.query_key_value = [(0, q), (2 * q, 2 * q + kv), (2 * q + kv, 2 * (q + kv))]
+        .map(|(first, end)| ValueRef::rows("qkv", first, end));
+}
+
+/// Attention whose output is multiplied with gates between 0 and 1, added to the residual stream.
+pub(super) fn attention(decoder: &Decoder, graph: &mut Builder, bias: bool) {
+    let sizes = decoder.sizes;
+    let (queries, width) = (sizes.heads * sizes.head_width, sizes.head_width);
+    let order = Order::ByHead { heads: sizes.heads, parts: [width, width, 0, 0] };
+    let [_, key, value] = &decoder.query_key_value;
+    let both = ValueRef::rows("qkv", 0, 2 * queries);
+    let from = |name| Stored { bias, ..stored(name) };
+    for (name, from, output) in [
+        ("attention.query_gate", Stored { order, ..from("self_attn.q_proj") }, &both),
+        ("attention.key", from("self_attn.k_proj"), key),
+        ("attention.value", from("self_attn.v_proj"), value),
+    ] {
+        graph.linear(name, from, "normed", output);
+    }
+    decoder.head_norms(graph, ["self_attn.q_norm", "self_attn.k_norm"]);
+    decoder.attend(graph, "angles", 0);
+    let gate = ValueRef::rows("qkv", queries, 2 * queries);
+    graph.gated(Activation::Sigmoid, [&gate, &all("attended")], "gated_attention");
+    let output = from("self_attn.o_proj");
+    graph.linear_onto("attention.output", output, "gated_attention", "residual");
+}
+
+/// Which layers attend: as `layer_types` says, or one in so many.
+pub(super) fn attends(config: &Config<'_>, layers: u32) -> Result<Vec<bool>> {
+    let interval = config.size("full_attention_interval", 4, u32::MAX)?;
+    let kinds = config.layer_types(layers, &["linear_attention", "full_attention"])?;
+    Ok(match kinds {
+        Some(kinds) => kinds.iter().map(|kind| kind == "full_attention").collect(),
+        None => (1..=layers).map(|layer| layer.is_multiple_of(interval)).collect(),
+    })
+}
