@@ -143,7 +143,7 @@ fn refusal(path: &Path, format: Option<SourceFormat>) -> String {
 
 #[test]
 fn other_architectures_are_refused_by_name() {
-    for name in ["granitemoehybrid", "gpt_oss"] {
+    for name in ["deepseek_v3", "gpt_oss"] {
         let Some(folder) = shared(&format!("golden/{name}")) else { return };
         let error = refusal(&folder, None);
         assert!(error.contains("model_type") && error.contains(name), "{error}");
