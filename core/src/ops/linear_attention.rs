@@ -56,6 +56,15 @@ operands!(LinearAttention {
     groups, delta
 });
 
+impl LinearAttention {
+    /// Floats of the state of so many heads, each with so many keys and values.
+    #[must_use]
+    pub fn state_floats([heads, keys, values]: [u32; 3]) -> u64 {
+        let shape = [heads, keys, values.next_multiple_of(LANES as u32)];
+        shape.into_iter().map(u64::from).fold(1, u64::saturating_mul)
+    }
+}
+
 /// Numbers of a head.
 #[derive(Clone, Copy)]
 struct Head {
@@ -66,7 +75,7 @@ struct Head {
 impl Head {
     /// Floats of its state.
     fn state(self) -> usize {
-        self.keys.saturating_mul(self.values.next_multiple_of(LANES))
+        LinearAttention::state_floats([1, self.keys as u32, self.values as u32]) as usize
     }
 }
 
@@ -80,7 +89,8 @@ impl Operation for LinearAttention {
         let heads = decay.width;
         check.that(groups > 0 && heads.is_multiple_of(groups))?;
         check.that(key.width.is_multiple_of(groups) && value.width.is_multiple_of(heads))?;
-        let floats = self.head().state() as u64 * u64::from(heads);
+        let Head { keys, values } = self.head();
+        let floats = Self::state_floats([heads, keys as u32, values as u32]);
         let state = |state| matches!(state, State::Bytes(n) if u64::from(n) == 4 * floats);
         check.states(self.state, state)?;
         self.skip.map_or(Ok(()), |skip| check.vector(skip, heads))

@@ -281,7 +281,7 @@ macro_rules! op_enum {
         /// The name of the operation with this code, whether or not this build plays it.
         #[must_use]
         pub fn name(code: u8) -> Option<&'static str> {
-            // One text takes a third of what a match takes of a board's flash.
+            // One text takes less of a board's flash than a match or a table.
             const NAMES: &str = concat!($(stringify!($op), "\n"),*);
             let place = CODES.iter().position(|known| *known == code)?;
             let mut names = NAMES;

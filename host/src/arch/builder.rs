@@ -9,13 +9,15 @@ use omex_core::ops::{
     ShortConv, SoftCap, Store, Weights,
 };
 use omex_core::program::Per;
-use omex_core::simd::LANES;
 use std::collections::BTreeMap;
 use std::mem;
+use std::ops::RangeInclusive;
 
 /// What the graph calls the inverse frequencies of RoPE.
 pub(crate) const FREQUENCIES: &str = "rotary.frequencies";
 const EMBEDDING: &str = "embedding";
+/// How many taps a short convolution may have.
+pub(super) const TAPS: RangeInclusive<u32> = 2..=64;
 
 /// A graph that is being drawn, with the plans of its tensors.
 pub(super) struct Builder {
@@ -355,9 +357,8 @@ impl Builder {
         output: &str,
     ) {
         let heads = self.width(decay);
-        let keys = self.width(key) / groups;
-        let values = (self.width(value) / heads).next_multiple_of(LANES as u32);
-        let state = self.floats("memory", heads * keys * values);
+        let shape = [heads, self.width(key) / groups, self.width(value) / heads];
+        let state = self.floats("memory", LinearAttention::state_floats(shape) as u32);
         let skip =
             skip.map(|from| self.plan_whole("memory.skip", Role::Vector, stored(from), [1, heads]));
         let [query, key, value, decay, rate] =

@@ -9,6 +9,7 @@ use std::{
     borrow::Cow,
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     path::Path,
 };
 
@@ -142,11 +143,22 @@ impl<'a> Config<'a> {
 
     /// A size, which arithmetic may rely on to be from 1 to `max`.
     pub(super) fn size(&self, name: &str, default: u32, max: u32) -> Result<u32> {
+        self.size_within(name, default, 1..=max)
+    }
+
+    /// A size that arithmetic may rely on to be within these bounds.
+    pub(super) fn size_within(
+        &self,
+        name: &str,
+        default: u32,
+        bounds: RangeInclusive<u32>,
+    ) -> Result<u32> {
         let size = self.integer(name)?.unwrap_or(default);
-        if (1..=max).contains(&size) {
+        if bounds.contains(&size) {
             return Ok(size);
         }
-        Err(self.bad(name, &size.into(), &format!("a number from 1 to {max}")))
+        let expected = format!("a number from {} to {}", bounds.start(), bounds.end());
+        Err(self.bad(name, &size.into(), &expected))
     }
 
     /// A size that has several names: that of the first that is there. Others must say the same.

@@ -2,12 +2,12 @@
 //! has them.
 
 use super::blueprint::Order;
-use super::builder::{Builder, NormOf, Stored, all, stored};
+use super::builder::{Builder, NormOf, Stored, TAPS, all, stored};
 use super::config::Config;
 use super::decoder::{Decoder, MAX_WIDTH};
 use crate::Result;
 use crate::graph::ValueRef;
-use omex_core::ops::{Activation, NormKind};
+use omex_core::ops::{Activation, LinearAttention, NormKind};
 
 /// What is added to the squares of queries and keys.
 const UNIT_EPSILON: f32 = 1e-6;
@@ -32,26 +32,18 @@ impl DeltaNet {
             value_heads: config.size("linear_num_value_heads", 32, most)?,
             keys: config.size("linear_key_head_dim", 128, most)?,
             values: config.size("linear_value_head_dim", 128, most)?,
-            taps: config.size("linear_conv_kernel_dim", 4, 64)?,
+            taps: config.size_within("linear_conv_kernel_dim", 4, TAPS)?,
             epsilon,
         };
-        let Self { key_heads, value_heads, keys, values, taps, .. } = net;
+        let Self { key_heads, value_heads, keys, values, .. } = net;
         if !value_heads.is_multiple_of(key_heads) {
             let expected = format!("a multiple of the {key_heads} key heads");
             return Err(config.bad("linear_num_value_heads", &value_heads.into(), &expected));
         }
-        if taps < 2 {
-            return Err(config.bad(
-                "linear_conv_kernel_dim",
-                &taps.into(),
-                "a number from 2 to 64",
-            ));
-        }
-        let state = [value_heads, keys, values.next_multiple_of(8)].map(u64::from);
+        let state = LinearAttention::state_floats([value_heads, keys, values]);
         let wide = 2 * u64::from(key_heads) * u64::from(keys)
             + 2 * u64::from(value_heads) * u64::from(values);
-        let floats = state.into_iter().fold(1, u64::saturating_mul).max(wide);
-        if floats > u64::from(MAX_WIDTH) {
+        if state.max(wide) > u64::from(MAX_WIDTH) {
             let expected = format!("heads whose states are at most {MAX_WIDTH} numbers");
             return Err(config.bad("linear_value_head_dim", &values.into(), &expected));
         }
@@ -87,9 +79,9 @@ impl DeltaNet {
         let heads = self.value_heads;
         let [rate, step] =
             [0, heads].map(|first| ValueRef::rows("rate_step", first, first + heads));
-        self.project(graph, [&ValueRef::rows("mixed", 0, mixed), &gate], [&rate, &step]);
-        let conv = stored("linear_attn.conv1d");
         let input = ValueRef::rows("mixed", 0, mixed);
+        self.project(graph, [&input, &gate], [&rate, &step]);
+        let conv = stored("linear_attn.conv1d");
         graph.short_conv("memory.taps", conv, self.taps, [&input, &all("convolved")]);
         graph.activate(Activation::Silu, &all("convolved"));
         let root = (self.keys as f32).sqrt();

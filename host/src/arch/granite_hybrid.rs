@@ -1,18 +1,15 @@
 //! Granite 4: a Granite most of whose layers are state space models (Mamba-2, arXiv:2405.21060).
 
 use super::blueprint::Blueprint;
-use super::builder::{Builder, FREQUENCIES, NormOf, Stored, all, stored};
+use super::builder::{Builder, FREQUENCIES, NormOf, Stored, TAPS, all, stored};
 use super::config::Config;
-use super::decoder::{Decoder, Defaults, LLAMA, MAX_WIDTH};
+use super::decoder::{Decoder, LLAMA, MAX_WIDTH};
 use super::granite;
 use super::rope::Rope;
 use crate::Result;
 use crate::graph::ValueRef;
-use omex_core::ops::{Activation, NormKind};
+use omex_core::ops::{Activation, LinearAttention, NormKind};
 use serde_json::Value;
-
-/// Those of transformers' `GraniteMoeHybridConfig`; the intermediate size is the experts'.
-const DEFAULTS: Defaults = LLAMA;
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let activation = config.activation("hidden_act", Activation::Silu)?;
@@ -21,7 +18,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         let found = config.get("num_local_experts").unwrap_or(&Value::Null);
         return Err(config.unsupported("num_local_experts", found, "0"));
     }
-    let mut decoder = Decoder::read(config, &DEFAULTS)?;
+    let mut decoder = Decoder::read(config, &LLAMA)?;
     let branch = granite::scale(&mut decoder, config)?;
     decoder.sizes.intermediate = config.size("shared_intermediate_size", 1024, MAX_WIDTH)?;
     let mamba = Mamba::read(config, decoder.sizes.hidden, activation, decoder.whole().epsilon)?;
@@ -30,7 +27,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mut graph = decoder.graph();
     mamba.declare(&mut graph);
     if turned {
-        let rope = Rope::read(config, DEFAULTS.theta)?;
+        let rope = Rope::read(config, LLAMA.theta)?;
         decoder.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
     }
     decoder.embed(&mut graph);
@@ -71,8 +68,6 @@ fn attends(config: &Config<'_>, layers: u32) -> Result<Vec<bool>> {
 /// A state space model.
 struct Mamba {
     heads: u32,
-    /// Groups of heads that share keys and queries.
-    groups: u32,
     /// Width of a key: the state's size.
     keys: u32,
     /// Width of all values.
@@ -97,22 +92,22 @@ impl Mamba {
         let inner = expand.saturating_mul(hidden);
         let mamba = Self {
             heads: config.size("mamba_n_heads", 128, MAX_WIDTH)?,
-            groups: config.size("mamba_n_groups", 1, MAX_WIDTH)?,
             keys: config.size("mamba_d_state", 256, MAX_WIDTH)?,
             inner,
-            taps: config.size("mamba_d_conv", 4, 64)?,
+            taps: config.size_within("mamba_d_conv", 4, TAPS)?,
             conv_bias: config.boolean("mamba_conv_bias", true)?,
             bias: config.boolean("mamba_proj_bias", false)?,
             steps: steps(config)?,
             activation,
             epsilon,
         };
-        let Self { heads, groups, keys, taps, .. } = mamba;
-        if !inner.is_multiple_of(heads) || !heads.is_multiple_of(groups) {
-            let expected = format!("a multiple of {groups} groups, and a divisor of {inner}");
+        let Self { heads, keys, .. } = mamba;
+        if !inner.is_multiple_of(heads) {
+            let expected = format!("a divisor of {inner}");
             return Err(config.bad("mamba_n_heads", &heads.into(), &expected));
         }
         // A norm of each group has weights of its own, which one for all does not.
+        let groups = config.size("mamba_n_groups", 1, MAX_WIDTH)?;
         if groups != 1 {
             return Err(config.unsupported("mamba_n_groups", &groups.into(), "1"));
         }
@@ -121,13 +116,9 @@ impl Mamba {
         if let Some(given) = given.filter(|value| value.as_u64() != Some(width.into())) {
             return Err(config.bad("mamba_d_head", given, &format!("{width}, or \"auto\"")));
         }
-        if taps < 2 {
-            return Err(config.bad("mamba_d_conv", &taps.into(), "a number from 2 to 64"));
-        }
-        let state = [heads, width.next_multiple_of(8), keys].map(u64::from);
-        let most = state.into_iter().fold(1, u64::saturating_mul);
+        let state = LinearAttention::state_floats([heads, keys, width]);
         let wide = 2 * u64::from(inner) + 2 * u64::from(keys) + u64::from(heads);
-        if most.max(wide) > u64::from(MAX_WIDTH) {
+        if state.max(wide) > u64::from(MAX_WIDTH) {
             let expected = format!("a state of at most {MAX_WIDTH} numbers");
             return Err(config.bad("mamba_d_state", &keys.into(), &expected));
         }
@@ -136,7 +127,7 @@ impl Mamba {
 
     /// Width of what is convolved: values, keys and queries.
     fn convolved(&self) -> u32 {
-        self.inner + 2 * self.groups * self.keys
+        self.inner + 2 * self.keys
     }
 
     fn declare(&self, graph: &mut Builder) {
@@ -161,13 +152,13 @@ impl Mamba {
         let conv = from("mamba.conv1d", self.conv_bias);
         graph.short_conv("memory.taps", conv, self.taps, [&input, &all("convolved")]);
         graph.activate(self.activation, &all("convolved"));
-        let keys = self.groups * self.keys;
+        let keys = self.keys;
         let value = ValueRef::rows("convolved", 0, inner);
         let [key, query] =
             [inner, inner + keys].map(|first| ValueRef::rows("convolved", first, first + keys));
         graph.decay(["mamba.A_log", "mamba.dt_bias"], &step, self.steps, "decay");
         let operands = [&query, &key, &value, &all("decay"), &step];
-        graph.linear_attention(self.groups, false, Some("mamba.D"), operands, "remembered");
+        graph.linear_attention(1, false, Some("mamba.D"), operands, "remembered");
         graph.gated(Activation::Silu, [&gate, &all("remembered")], "gated_memory");
         let of = NormOf { kind: NormKind::Rms, epsilon: self.epsilon, group: 0 };
         let gated = all("gated_memory");

@@ -1,7 +1,7 @@
 //! LFM2: short convolutions, and attention in some layers (arXiv:2511.23404).
 
 use super::blueprint::Blueprint;
-use super::builder::{Builder, FREQUENCIES, Stored, all, stored};
+use super::builder::{Builder, FREQUENCIES, Stored, TAPS, all, stored};
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA, MAX_WIDTH};
 use super::rope::Rope;
@@ -31,10 +31,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     decoder.names.norm = "model.embedding_norm";
     decoder.sizes.intermediate = intermediate(config, decoder.sizes.intermediate)?;
     let (hidden, bias) = (decoder.sizes.hidden, config.boolean("conv_bias", false)?);
-    let taps = config.size("conv_L_cache", 3, 64)?;
-    if taps == 1 {
-        return Err(config.bad("conv_L_cache", &taps.into(), "a number from 2 to 64"));
-    }
+    let taps = config.size_within("conv_L_cache", 3, TAPS)?;
     let attends = attends(config, decoder.sizes.layers)?;
     let mut graph = decoder.graph();
     graph.values([("bcx", 3 * hidden), ("bx", hidden), ("convolved", hidden)]);

@@ -1,23 +1,20 @@
 //! Checkpoints of programs that train Llamas as llama2.c does: always a Llama, with Meta's names.
 
 use super::blueprint::Blueprint;
-use super::config::{Config, Names};
-use super::{LLAMA, draw};
+use super::llama2c::Dialect;
 use crate::import::{Container, Fields};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 
-/// Hugging Face's fields, and what `model_args` calls them.
-const FIELDS: [(&str, &str); 8] = [
-    ("hidden_size", "dim"),
-    ("intermediate_size", "hidden_dim"),
-    ("num_hidden_layers", "n_layers"),
-    ("num_attention_heads", "n_heads"),
-    ("num_key_value_heads", "n_kv_heads"),
-    ("vocab_size", "vocab_size"),
-    ("max_position_embeddings", "max_seq_len"),
-    ("rms_norm_eps", "norm_eps"),
-];
+/// What `model_args` and the checkpoint's weights call things.
+const CHECKPOINT: Dialect = Dialect {
+    prefix: "model_args.",
+    fields: &[("max_position_embeddings", "max_seq_len"), ("rms_norm_eps", "norm_eps")],
+    tensors: &TENSORS,
+    layer_tensors: &LAYER_TENSORS,
+    of_layer: |part, layer| format!("layers.{layer}.{part}"),
+    unnamed: ["no name for it in a checkpoint", "convert another export"],
+};
 
 /// Fields that say how the model was trained, or what its tensors' shapes say, too.
 const ASIDE: [&str; 2] = ["multiple_of", "dropout"];
@@ -47,34 +44,18 @@ const LAYER_TENSORS: [(&str, &str); 9] = [
 pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     let arguments = container.config();
     check_fields(container, arguments)?;
-    let mut fields = Fields::new();
-    for (name, theirs) in FIELDS {
-        fields.extend(arguments.get(theirs).map(|value| (name.to_owned(), value.clone())));
-    }
+    let mut fields = CHECKPOINT.fields(arguments);
     // The width of feed-forward layers follows from others by a rule that has changed.
     if fields.get("intermediate_size").is_none_or(Value::is_null)
         && let Some(gate) = container.tensor("layers.0.feed_forward.w1.weight")
     {
         fields.insert("intermediate_size".to_owned(), gate.rows.into());
     }
-    let output = stored_name(OUTPUT).unwrap_or_default();
+    let output = CHECKPOINT.stored_name(OUTPUT).unwrap_or_default();
     let tied =
         container.tensor(&output).is_none() || container.is_same(&output, "tok_embeddings.weight");
     fields.entry("rms_norm_eps").or_insert(json!(1e-5));
-    fields.insert("tie_word_embeddings".to_owned(), tied.into());
-    // As in llama2.c's own files: BOS separated the texts in training.
-    fields.insert("bos_token_id".to_owned(), json!(1));
-    fields.insert("eos_token_id".to_owned(), json!([1, 2]));
-    let names: Names = FIELDS.map(|(name, theirs)| (name, format!("model_args.{theirs}"))).into();
-    let mut config = Config::renamed(container.path(), fields, names);
-    config.interleaved = true;
-    let mut blueprint = draw(&LLAMA, &config)?;
-    blueprint.rename(|name| {
-        stored_name(name).ok_or_else(|| {
-            let (found, expected) = ("no name for it in a checkpoint", "a Llama's tensor");
-            Error::malformed(container.path(), name, found, expected, "convert another export")
-        })
-    })?;
+    let mut blueprint = CHECKPOINT.draw(container, fields, tied)?;
     blueprint.derived.extend(tied.then_some("output.weight"));
     blueprint.derived.extend(["freqs_cos", "freqs_sin", "rope.freqs"]);
     Ok(blueprint)
@@ -82,8 +63,7 @@ pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
 
 /// Refuses fields of other programs' models, and what changes what a Llama computes.
 fn check_fields(container: &dyn Container, arguments: &Fields) -> Result<()> {
-    let known =
-        |name: &str| FIELDS.iter().any(|(_, theirs)| name == *theirs) || ASIDE.contains(&name);
+    let known = |name: &str| CHECKPOINT.names().any(|(_, of)| name == of) || ASIDE.contains(&name);
     let unknown = arguments.keys().find(|name| !known(name));
     let missing = ["dim", "n_layers", "n_heads", "vocab_size", "max_seq_len"];
     let missing = missing.into_iter().find(|name| !arguments.contains_key(*name));
@@ -97,17 +77,4 @@ fn check_fields(container: &dyn Container, arguments: &Fields) -> Result<()> {
                     vocab_size, hidden_dim, multiple_of, norm_eps, max_seq_len, dropout";
     let remedy = "export the model for transformers, and convert that";
     Err(Error::malformed(container.path(), field, found, expected, remedy))
-}
-
-/// What a checkpoint calls a tensor.
-fn stored_name(name: &str) -> Option<String> {
-    let find = |table: &[(&str, &'static str)], name: &str| {
-        table.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours)
-    };
-    match name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
-        Some((layer, part)) => {
-            find(&LAYER_TENSORS, part).map(|part| format!("layers.{layer}.{part}"))
-        }
-        None => find(&TENSORS, name).map(str::to_owned),
-    }
 }

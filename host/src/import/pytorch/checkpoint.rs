@@ -31,9 +31,15 @@ pub(in crate::import) struct Checkpoint {
 
 /// Whether a file begins like a checkpoint of either kind.
 pub(super) fn is_plausible(file: &SourceFile) -> Result<bool> {
+    let start = start_of(file)?;
+    Ok(start.starts_with(&archive::MAGIC) || is_older(&start))
+}
+
+/// What tells the kinds apart.
+fn start_of(file: &SourceFile) -> Result<Vec<u8>> {
     let mut start = vec![0; file.length.min(MAX_START) as usize];
     file.read("the format", 0, &mut start)?;
-    Ok(start.starts_with(&archive::MAGIC) || is_older(&start))
+    Ok(start)
 }
 
 fn is_older(start: &[u8]) -> bool {
@@ -42,8 +48,7 @@ fn is_older(start: &[u8]) -> bool {
 
 impl Checkpoint {
     pub(in crate::import) fn read(file: &SourceFile) -> Result<Self> {
-        let mut start = vec![0; file.length.min(MAX_START) as usize];
-        file.read("the format", 0, &mut start)?;
+        let start = start_of(file)?;
         let checkpoint = if start.starts_with(&archive::MAGIC) {
             Self::of_archive(file)?
         } else if is_older(&start) {
