@@ -5,7 +5,7 @@
 //! word (<https://github.com/ModelCloud/GPTQModel>), AWQ those of 8 rows, the even ones first
 //! (<https://github.com/casper-hansen/AutoAWQ>).
 
-use super::parts::{malformed, part};
+use super::parts::{has, malformed, part};
 use crate::Result;
 use crate::import::encoding::Encoding;
 use crate::import::stored::{StoredModel, StoredTensor};
@@ -40,10 +40,10 @@ pub(super) struct Packed {
     packing: Packing,
     rows: u32,
     columns: u32,
-    /// Names of the integers, the zero points, the scales, and the groups of the columns, if these
-    /// are not in order.
+    /// Names of the integers, the zero points and the scales.
     parts: [String; 3],
-    groups: Option<String>,
+    /// The group of each column, if these are not in order, and the tensor that says so.
+    groups: Option<(Vec<u32>, String)>,
 }
 
 /// What the quantized modules are called.
@@ -81,18 +81,12 @@ impl Packed {
         part(model, &qzeros, &expected, |info| {
             words(info) && (info.rows, info.columns) == (groups, rows.div_ceil(many))
         })?;
-        let in_order = model.tensor(&g_idx).is_none();
-        if !in_order {
-            let expected = format!("the groups (I32) of {columns} columns");
-            part(model, &g_idx, &expected, |info| {
-                words(info) && (info.rows, info.columns) == (1, columns)
-            })?;
-        }
+        let listed = has(model, &g_idx);
+        let groups = listed.then(|| read_groups(model, g_idx.clone(), columns)).transpose()?;
         let parts = [qweight, qzeros, scales];
         parts.iter().try_for_each(|name| turn(model, name))?;
         let mut named = parts.to_vec();
-        named.extend((!in_order).then(|| g_idx.clone()));
-        let groups = (!in_order).then_some(g_idx);
+        named.extend(listed.then_some(g_idx));
         Ok((Self { packing, rows, columns, parts, groups }, named))
     }
 
@@ -122,29 +116,33 @@ impl Packed {
             Order::Rows { .. } => words(model, qweight, row)?,
             Order::Columns => words(model, qweight, row / many)?,
         };
-        let groups = match &self.groups {
-            Some(name) => words(model, name, 0)?,
-            None => {
-                (0..self.columns).map(|at| at / self.packing.group.unwrap_or(u32::MAX)).collect()
-            }
-        };
-        for (column, (x, group)) in out.iter_mut().zip(&groups).enumerate() {
-            let Some((step, zero)) = steps.get(*group as usize).zip(zeros.get(*group as usize))
+        let in_order = self.packing.group.unwrap_or(u32::MAX);
+        for (column, x) in (0..).zip(out) {
+            let listed = self.groups.as_ref();
+            let group = listed.map_or(column / in_order, |(groups, _)| groups[column as usize]);
+            let Some((step, zero)) = steps.get(group as usize).zip(zeros.get(group as usize))
             else {
-                let name = self.groups.as_deref().unwrap_or_default();
+                let name = listed.map_or("", |(_, name)| name);
                 let expected = format!("a group below {}", steps.len());
                 return Err(malformed(model, name, format!("group {group}"), expected));
             };
             let integer = match self.packing.order {
-                Order::Rows { .. } => {
-                    integers[column / many as usize] >> (column as u32 % many * bits)
-                }
-                Order::Columns => integers[column] >> place,
+                Order::Rows { .. } => integers[(column / many) as usize] >> (column % many * bits),
+                Order::Columns => integers[column as usize] >> place,
             };
             *x = step * ((integer & mask) as f32 - *zero as f32);
         }
         Ok(())
     }
+}
+
+/// The group of each of so many columns.
+fn read_groups(model: &StoredModel, name: String, columns: u32) -> Result<(Vec<u32>, String)> {
+    let expected = format!("the groups (I32) of {columns} columns");
+    part(model, &name, &expected, |info| {
+        info.encoding == WORDS && (info.rows, info.columns) == (1, columns)
+    })?;
+    Ok((words(model, &name, 0)?, name))
 }
 
 /// Gives a part the matrix's rows.

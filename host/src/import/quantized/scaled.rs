@@ -22,11 +22,12 @@ pub(super) struct Scaled {
 /// What a scale is for.
 #[derive(Debug)]
 enum Layout {
-    Whole,
-    /// Each row; scales lie in a row, or in a column.
-    Rows {
-        in_column: bool,
-    },
+    /// All rows.
+    Whole(f32),
+    /// Each row; they lie in a row.
+    Row(Vec<f32>),
+    /// Each row; they lie in a column.
+    Column,
     /// Each block with these sides.
     Blocks([u32; 2]),
 }
@@ -62,9 +63,9 @@ impl Scaled {
         });
         let layout = match ((scales.rows, scales.columns), blocks) {
             (_, Some(block)) => Layout::Blocks(block),
-            ((1, 1), _) => Layout::Whole,
-            ((rows, 1), _) if rows == info.rows => Layout::Rows { in_column: true },
-            ((1, rows), _) if rows == info.rows => Layout::Rows { in_column: false },
+            ((1, 1), _) => Layout::Whole(row_of(model, &scale, 0)?[0]),
+            ((rows, 1), _) if rows == info.rows => Layout::Column,
+            ((1, rows), _) if rows == info.rows => Layout::Row(row_of(model, &scale, 0)?),
             _ => {
                 let blocks = match block {
                     Some([rows, columns]) => {
@@ -94,20 +95,24 @@ impl Scaled {
         out: &mut [f32],
     ) -> Result<()> {
         model.read_row(name, row, out)?;
-        let scales = |row: u32| {
-            let columns = model.tensor(&self.scale).map_or(0, |info| info.columns);
-            let mut scales = vec![0.0; columns as usize];
-            model.read_row(&self.scale, row, &mut scales).map(|()| scales)
-        };
-        let (scales, width) = match self.layout {
-            Layout::Whole => (scales(0)?, out.len()),
-            Layout::Rows { in_column: true } => (scales(row)?, out.len()),
-            Layout::Rows { in_column: false } => (vec![scales(0)?[row as usize]], out.len()),
-            Layout::Blocks([rows, columns]) => (scales(row / rows)?, columns as usize),
+        let (scales, width) = match &self.layout {
+            Layout::Whole(scale) => (vec![*scale], out.len()),
+            Layout::Row(scales) => (vec![scales[row as usize]], out.len()),
+            Layout::Column => (row_of(model, &self.scale, row)?, out.len()),
+            Layout::Blocks([rows, columns]) => {
+                (row_of(model, &self.scale, row / rows)?, *columns as usize)
+            }
         };
         for (numbers, scale) in out.chunks_mut(width.max(1)).zip(scales) {
             numbers.iter_mut().for_each(|x| *x *= scale);
         }
         Ok(())
     }
+}
+
+/// A row of scales.
+fn row_of(model: &StoredModel, name: &str, row: u32) -> Result<Vec<f32>> {
+    let columns = model.tensor(name).map_or(0, |info| info.columns);
+    let mut scales = vec![0.0; columns as usize];
+    model.read_row(name, row, &mut scales).map(|()| scales)
 }
