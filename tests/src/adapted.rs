@@ -153,6 +153,7 @@ impl Adding<'_> {
             shape: [matrix.len() as u32, matrix[0].len() as u32],
             format: self.format,
             crc32c: checksum(bytes),
+            error: 0.0,
         };
         self.tensors.push(entry);
     }

@@ -102,8 +102,7 @@ fn models_of_other_programs_are_named_with_the_command_that_converts_them() {
     omex_tests::Synthetic::odd().write_llama2c(&folder.path().join("stories.bin"));
     std::fs::write(folder.path().join("consolidated.00.pth"), b"PK\x03\x04rest").unwrap();
     std::fs::write(folder.path().join("lines.jsonl"), "{\"ids\": [1]}\n").unwrap();
-    let convert =
-        |from: &str, to: &str| format!("omex convert --model-path {from} --output-dir {to}");
+    let convert = |from: &str, to: &str| format!("omex convert {from} --output-dir {to}");
     let whole = convert("'My Llama-3.2'", "'My Llama-3.2.omex'");
     let models = [
         ("My Llama-3.2", "found a Hugging Face folder", &whole[..]),

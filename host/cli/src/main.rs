@@ -27,7 +27,7 @@ struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  omex convert --model-path ./TinyLlama --output-dir tinyllama.omex --quantization int4
+  omex convert ./TinyLlama --quantization int4 --output-dir tinyllama.omex
   omex run tinyllama.omex \"Once upon a time\" --memory 200MB --stats
   omex chat tinyllama.omex --system \"Answer in one sentence.\"
   omex plan tinyllama.omex --memory 64MB

@@ -223,31 +223,33 @@ impl Blueprint {
         }
     }
 
-    /// Checks that a container has the tensors that this model is made of, and no others.
-    pub(super) fn check(&self, container: &dyn Container) -> Result<()> {
+    /// What is wrong with a container that is to have the tensors that this model is made of, and no
+    /// others.
+    pub(super) fn problems(&self, container: &dyn Container) -> Vec<Error> {
         let sources = || self.tensors().flat_map(TensorPlan::sources);
         // Before what is missing: a type says more about what is wrong.
-        sources().try_for_each(|source| check_type(container, source))?;
-        let mut used = BTreeSet::new();
-        for source in sources() {
-            check_source(container, source)?;
-            used.insert(source.tensor.as_str());
-        }
+        let types = sources().map(|source| check_type(container, source));
+        let shapes = sources().map(|source| check_source(container, source));
+        let used: BTreeSet<_> = sources().map(|source| source.tensor.as_str()).collect();
         let known = |name: &str| {
             used.contains(name)
                 || self.derived.iter().any(|end| name.ends_with(end))
                 || self.aside.iter().any(|start| name.starts_with(start))
         };
-        match container.names().iter().find(|name| !known(name)) {
-            Some(name) => Err(Error::malformed(
-                container.tensor_path(name),
-                name.as_str(),
-                format!("a tensor that a {} with these hyperparameters does not have", self.family),
-                "only those that it has: no other biases, no adapters, no other experts",
-                "merge adapters first; other variants of the architecture are not supported",
-            )),
-            None => Ok(()),
-        }
+        let names = container.names();
+        let unknown = names.iter().filter(|name| !known(name));
+        let unknown = unknown.map(|name| self.surplus(container, name));
+        types.chain(shapes).filter_map(Result::err).chain(unknown).collect()
+    }
+
+    fn surplus(&self, container: &dyn Container, name: &str) -> Error {
+        Error::malformed(
+            container.tensor_path(name),
+            name,
+            format!("a tensor that a {} with these hyperparameters does not have", self.family),
+            "only those that it has: no other biases, no adapters, no other experts",
+            "merge adapters first; other variants of the architecture are not supported",
+        )
     }
 }
 

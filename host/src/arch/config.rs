@@ -262,27 +262,33 @@ impl<'a> Config<'a> {
         found.ok_or_else(|| self.unsupported(name, value, &KNOWN.map(|(name, _)| name).join(", ")))
     }
 
-    /// Refuses fields that change what some model computes, unless they have the value that changes
+    /// Refusals of fields that change what some model computes, unless they have the value that changes
     /// nothing, or the architecture has read them.
-    pub(super) fn refuse_unread(&self) -> Result<()> {
-        for (name, neutral) in neutral_values() {
+    pub(super) fn unread(&self) -> Vec<Error> {
+        let neutral = neutral_values().into_iter().filter_map(|(name, neutral)| {
             let same = |value: &Value| match neutral.as_f64() {
                 Some(number) => value.as_f64() == Some(number),
                 None => *value == neutral,
             };
             let read = self.read.borrow().contains(name);
-            if let Some(value) = self.get(name).filter(|value| !read && !same(value)) {
-                return Err(self.unsupported(name, value, &neutral.to_string()));
-            }
-        }
+            let value = self.get(name).filter(|value| !read && !same(value))?;
+            Some(self.unsupported(name, value, &neutral.to_string()))
+        });
+        let mut refused: Vec<_> = neutral.collect();
         let full = |value: &Value| {
             value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "full_attention"))
         };
         let read = self.read.borrow().contains("layer_types");
-        match self.get("layer_types").filter(|value| !read && !full(value)) {
-            Some(value) => Err(self.unsupported("layer_types", value, "only \"full_attention\"")),
-            None => Ok(()),
+        if let Some(value) = self.get("layer_types").filter(|value| !read && !full(value)) {
+            refused.push(self.unsupported("layer_types", value, "only \"full_attention\""));
         }
+        refused
+    }
+
+    /// # Errors
+    /// The first of [`Self::unread`].
+    pub(super) fn refuse_unread(&self) -> Result<()> {
+        self.unread().into_iter().next().map_or(Ok(()), Err)
     }
 
     /// A field that does not hold what it must.

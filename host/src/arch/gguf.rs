@@ -2,7 +2,7 @@
 
 use super::blueprint::Blueprint;
 use super::config::{Config, Names};
-use super::{ARCHITECTURES, draw, unknown};
+use super::{ARCHITECTURES, Architecture, draw, unknown};
 use crate::import::{Container, Fields, TokenizerSource};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -176,13 +176,9 @@ const LAYER_TENSORS: [(&str, &str); 36] = [
 /// The blueprint of a GGUF file.
 pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     let keys = Keys { container, path: container.path() };
-    let name = keys.architecture()?;
-    let architecture = ARCHITECTURES.iter().find(|a| a.gguf == Some(name));
-    let kind = KINDS.iter().find(|kind| kind.name == name);
-    let Some((architecture, kind)) = architecture.zip(kind) else {
-        return Err(unknown(&keys.raw(), "general.architecture", &name.into(), |a| a.gguf));
-    };
-    let mut blueprint = draw(architecture, &keys.config(kind)?)?;
+    let (architecture, kind) = keys.kind()?;
+    let config = keys.config(kind).map_err(|mut problems| problems.swap_remove(0))?;
+    let mut blueprint = draw(architecture, &config)?;
     blueprint.derived.extend([ROPE_FACTORS, LONG_ROPE[0].1, LONG_ROPE[1].1]);
     blueprint.as_converted();
     blueprint.rename(|name| {
@@ -195,6 +191,16 @@ pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     Ok(blueprint)
 }
 
+/// All that is wrong with the metadata of a file whose architecture is known.
+pub(super) fn problems(container: &dyn Container) -> Vec<Error> {
+    let keys = Keys { container, path: container.path() };
+    let Ok((architecture, kind)) = keys.kind() else { return vec![] };
+    match keys.config(kind) {
+        Ok(config) => (architecture.blueprint)(&config).map_or(vec![], |_| config.unread()),
+        Err(problems) => problems,
+    }
+}
+
 /// The metadata of a container.
 struct Keys<'a> {
     container: &'a dyn Container,
@@ -202,6 +208,15 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
+    /// The architecture, and what its files hold.
+    fn kind(&self) -> Result<(&'static Architecture, &'static Kind)> {
+        let name = self.architecture()?;
+        let architecture = ARCHITECTURES.iter().find(|a| a.gguf == Some(name));
+        let kind = KINDS.iter().find(|kind| kind.name == name);
+        let unknown = || unknown(&self.raw(), "general.architecture", &name.into(), |a| a.gguf);
+        architecture.zip(kind).ok_or_else(unknown)
+    }
+
     /// The architecture's name.
     fn architecture(&self) -> Result<&'a str> {
         let key = "general.architecture";
@@ -209,23 +224,23 @@ impl<'a> Keys<'a> {
         Ok(architecture.as_str().unwrap_or_default())
     }
 
-    /// The hyperparameters under Hugging Face's names.
-    fn config(&self, kind: &Kind) -> Result<Config<'a>> {
+    /// The hyperparameters under Hugging Face's names, or all that is wrong with them.
+    fn config(&self, kind: &Kind) -> Result<Config<'a>, Vec<Error>> {
         let metadata = self.container.config();
-        let (mut fields, mut names) = (Fields::new(), Names::new());
+        let (mut fields, mut names, mut problems) = (Fields::new(), Names::new(), vec![]);
         let required = kind.fields.iter().chain([&kind.epsilon]).map(|pair| (pair, true));
         for (&(name, key), required) in required.chain(OPTIONAL.iter().map(|pair| (pair, false))) {
             let key = format!("{}.{key}", kind.name);
             match metadata.get(&key) {
                 Some(value) => _ = fields.insert(name.to_owned(), value.clone()),
-                None if required => return Err(self.missing(&key)),
+                None if required => problems.push(self.missing(&key)),
                 None => {}
             }
             names.insert(name, key);
         }
-        self.add_tokens(&mut fields)?;
-        self.add_scaling(kind.name, &mut fields, &mut names)?;
-        self.add_vocabulary(kind.name, &mut fields)?;
+        problems.extend(self.add_tokens(&mut fields).err());
+        problems.extend(self.add_scaling(kind.name, &mut fields, &mut names).err());
+        problems.extend(self.add_vocabulary(kind.name, &mut fields).err());
         if let Some(name) = kind.bias {
             let biased = |part: &str| self.container.tensor(&format!("blk.0.{part}.bias"));
             let there = biased("attn_q").or(biased("attn_qkv")).is_some();
@@ -234,11 +249,18 @@ impl<'a> Keys<'a> {
         if let Some(segments) = self.container.tensor(&format!("{SEGMENTS}.weight")) {
             fields.insert("type_vocab_size".to_owned(), segments.rows.into());
         }
-        let mut config = Config::renamed(self.path, fields, names);
-        config = self.with_widths(kind, config)?;
-        config.rope_factors = self.rope_factors(ROPE_FACTORS)?;
-        config.interleaved = kind.interleaved;
-        Ok(config)
+        let config = self.with_widths(kind, Config::renamed(self.path, fields, names));
+        match (config, self.rope_factors(ROPE_FACTORS)) {
+            (Ok(mut config), Ok(factors)) if problems.is_empty() => {
+                config.rope_factors = factors;
+                config.interleaved = kind.interleaved;
+                Ok(config)
+            }
+            (config, factors) => {
+                problems.extend(config.err().into_iter().chain(factors.err()));
+                Err(problems)
+            }
+        }
     }
 
     /// The metadata as they are.

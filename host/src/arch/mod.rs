@@ -150,15 +150,53 @@ impl Architecture {
 /// An architecture that is not known, hyperparameters that are wrong or ask for what nothing here
 /// computes, or tensors that are not those that they call for.
 pub fn blueprint(container: &dyn Container) -> Result<Blueprint> {
-    let blueprint = match container.format() {
-        SourceFormat::HuggingFace => hugging_face(container)?,
-        SourceFormat::Gguf => gguf::blueprint(container)?,
-        SourceFormat::Llama2c => llama2c::blueprint(container)?,
-        SourceFormat::Tflite => tflite::blueprint(container)?,
-        SourceFormat::PyTorch => llama2c_checkpoint::blueprint(container)?,
+    let blueprint = drawn(container)?;
+    match blueprint.problems(container).into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(blueprint),
+    }
+}
+
+/// All that keeps [`blueprint`] from giving one, as far as it can be told at once.
+#[must_use]
+pub fn problems(container: &dyn Container) -> Vec<Error> {
+    match drawn(container) {
+        Ok(blueprint) => blueprint.problems(container),
+        Err(first) => {
+            let all = match container.format() {
+                SourceFormat::HuggingFace => {
+                    unread(&Config::new(container.path(), Cow::Borrowed(container.config())))
+                }
+                SourceFormat::Gguf => gguf::problems(container),
+                _ => vec![],
+            };
+            if all.is_empty() { vec![first] } else { all }
+        }
+    }
+}
+
+/// The blueprint of a container, whose tensors are not looked at.
+fn drawn(container: &dyn Container) -> Result<Blueprint> {
+    match container.format() {
+        SourceFormat::HuggingFace => hugging_face(container),
+        SourceFormat::Gguf => gguf::blueprint(container),
+        SourceFormat::Llama2c => llama2c::blueprint(container),
+        SourceFormat::Tflite => tflite::blueprint(container),
+        SourceFormat::PyTorch => llama2c_checkpoint::blueprint(container),
+    }
+}
+
+/// Refusals of what a model asks for that its architecture does not know; none where drawing it fails.
+fn unread(config: &Config<'_>) -> Vec<Error> {
+    let of = |config: &Config<'_>| {
+        let drawn = architecture(config).and_then(|found| (found.blueprint)(config));
+        drawn.map_or(vec![], |_| config.unread())
     };
-    blueprint.check(container)?;
-    Ok(blueprint)
+    match text::part(config) {
+        Ok(None) => of(config),
+        Ok(Some(part)) => config.unread().into_iter().chain(of(&part)).collect(),
+        Err(_) => vec![],
+    }
 }
 
 /// The blueprint of a Hugging Face folder, with the names that its tensors really have.

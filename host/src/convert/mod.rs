@@ -1,13 +1,16 @@
 //! Other programs' models into packages.
 
 mod chat;
+mod check;
 mod embedding;
 mod ends;
+mod found;
 mod fuse;
 mod planned;
 mod range;
 mod rows;
 mod settings;
+mod unrounded;
 mod weights;
 
 use crate::arch::{self, Blueprint};
@@ -23,7 +26,9 @@ use crate::scratch::ScratchFolder;
 use crate::session::{Session, SessionOptions};
 use crate::tokenizer::Spec;
 use crate::{Error, Result, calibrate, input};
+pub use check::{Checked, Comparison, check};
 use ends::end_tokens;
+pub use found::{CONTEXT, Found, Outlook, best_precision, found, outlook};
 use omex_core::quant::Format;
 #[cfg(test)]
 pub(crate) use rows::read_vector;
@@ -224,7 +229,10 @@ type Compensations = BTreeMap<String, Compensation>;
 
 /// Refuses a place that can't take a package: a package that is there is replaced if that is asked
 /// for, an empty folder is filled, and anything else stays.
-fn check_output(output: &Path, force: bool) -> Result<()> {
+///
+/// # Errors
+/// Such a place, with what to do.
+pub fn check_output(output: &Path, force: bool) -> Result<()> {
     let Ok(found) = output.symlink_metadata() else { return Ok(()) };
     if found.is_symlink() {
         return Err(link(output));
@@ -305,6 +313,29 @@ fn metadata(
     layout: &WeightLayout,
 ) -> Metadata {
     let sizes = blueprint.sizes;
+    Metadata {
+        omex_version: OMEX_VERSION.into(),
+        name: name.into(),
+        model_architecture: Architecture {
+            family: blueprint.family.into(),
+            parameters: blueprint.parameters(),
+            quantization: precisions(layout),
+            hidden_size: sizes.hidden,
+            intermediate_size: sizes.intermediate,
+            layers: sizes.layers,
+            heads: sizes.heads,
+            kv_heads: sizes.kv_heads,
+            head_width: sizes.head_width,
+        },
+        source_format: source_format.into(),
+        tokens: TokenIds { bos: blueprint.bos, eos },
+        files: BTreeMap::new(),
+        crc32c: String::new(),
+    }
+}
+
+/// The precisions of the matrices, that of most numbers first.
+fn precisions(layout: &WeightLayout) -> String {
     let tensors: Vec<_> = layout.files.iter().flatten().collect();
     let residuals: BTreeSet<_> =
         tensors.iter().filter(|t| t.plane == 1).map(|t| t.plan.name.as_str()).collect();
@@ -318,23 +349,5 @@ fn metadata(
     let mut precisions: Vec<_> = weights.into_iter().collect();
     precisions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let precisions: Vec<_> = precisions.into_iter().map(|(precision, _)| precision).collect();
-    Metadata {
-        omex_version: OMEX_VERSION.into(),
-        name: name.into(),
-        model_architecture: Architecture {
-            family: blueprint.family.into(),
-            parameters: blueprint.parameters(),
-            quantization: precisions.join("+"),
-            hidden_size: sizes.hidden,
-            intermediate_size: sizes.intermediate,
-            layers: sizes.layers,
-            heads: sizes.heads,
-            kv_heads: sizes.kv_heads,
-            head_width: sizes.head_width,
-        },
-        source_format: source_format.into(),
-        tokens: TokenIds { bos: blueprint.bos, eos },
-        files: BTreeMap::new(),
-        crc32c: String::new(),
-    }
+    precisions.join("+")
 }

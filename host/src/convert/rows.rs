@@ -6,39 +6,103 @@ use crate::Result;
 use crate::arch::{Data, Order, Source, TensorPlan};
 use crate::import::{Container, Encoding};
 use crate::quantize::{Compensation, Group, quantize, write_panel};
+use half::f16;
 use omex_core::quant::{Format, GROUP, PANEL};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Rows that are read before they are quantized together.
 const BATCH: usize = 32 * PANEL;
 
-/// Hands the bytes of a tensor to `put`, some panels at a time, with the number of rows in them.
+/// Hands the bytes of a tensor to `put`, some panels at a time, with the number of rows in them; returns
+/// the relative error of rounding.
 pub(super) fn write_tensor(
     container: &dyn Container,
     tensor: &Planned,
     compensation: Option<&Compensation>,
     put: &mut dyn FnMut(&[u8], u64) -> Result<()>,
-) -> Result<()> {
-    if let Data::Computed(numbers) = &tensor.plan.data {
-        return put(&little_endian(numbers), 1);
+) -> Result<f32> {
+    let exact = match &tensor.plan.data {
+        Data::Computed(numbers) => Some((Cow::Owned(little_endian(numbers)), 1)),
+        Data::Raw(bytes) => Some((Cow::Borrowed(bytes), tensor.plan.rows.into())),
+        Data::Stored(_) if tensor.format == Format::Vector => {
+            Some((Cow::Owned(little_endian(&read_vector(container, &tensor.plan)?)), 1))
+        }
+        Data::Stored(_) => None,
+    };
+    if let Some((bytes, rows)) = exact {
+        put(&bytes, rows)?;
+        return Ok(0.0);
     }
-    if let Data::Raw(bytes) = &tensor.plan.data {
-        return put(bytes, tensor.plan.rows.into());
+    let mut sums = Rounding::default();
+    for first in (0..tensor.plan.rows).step_by(BATCH) {
+        let rows = rows_of(&tensor.plan, first..first.saturating_add(BATCH as u32));
+        let batch = Batch::new(container, &rows, tensor)?;
+        let (bytes, of_rows) = encode(&batch, tensor, compensation)?;
+        of_rows.iter().for_each(|row| sums.add(row));
+        put(&bytes, rows.len() as u64)?;
     }
-    if tensor.format == Format::Vector {
-        return put(&little_endian(&read_vector(container, &tensor.plan)?), 1);
-    }
-    let rows = tensor.plan.sources().iter();
-    let rows: Vec<_> =
-        rows.flat_map(|source| (0..source.shape[0]).map(move |row| (source, row))).collect();
-    for rows in rows.chunks(BATCH) {
-        let batch = Batch::new(container, rows, tensor)?;
-        put(&encode(&batch, tensor, compensation)?, rows.len() as u64)?;
-    }
-    Ok(())
+    Ok(sums.relative())
 }
 
-fn little_endian(numbers: &[f32]) -> Vec<u8> {
+/// Panels of a matrix, as [`write_tensor`] makes them without compensation.
+pub(super) fn panels_of(
+    container: &dyn Container,
+    tensor: &Planned,
+    panels: Range<u64>,
+) -> Result<Vec<u8>> {
+    let row = |panel: u64| u32::try_from(panel * PANEL as u64).unwrap_or(u32::MAX);
+    let rows = rows_of(&tensor.plan, row(panels.start)..row(panels.end));
+    Ok(encode(&Batch::new(container, &rows, tensor)?, tensor, None)?.0)
+}
+
+/// The stored rows that these rows of a matrix are, as far as it has them.
+fn rows_of(plan: &TensorPlan, wanted: Range<u32>) -> Vec<(&Source, u32)> {
+    let mut before = 0;
+    let mut rows = vec![];
+    for source in plan.sources() {
+        let own = |row: u32| row.saturating_sub(before).min(source.shape[0]);
+        rows.extend((own(wanted.start)..own(wanted.end)).map(|row| (source, row)));
+        before += source.shape[0];
+    }
+    rows
+}
+
+/// How far stored numbers are from those of the source: sums of squares.
+#[derive(Clone, Copy, Default)]
+struct Rounding {
+    errors: f64,
+    numbers: f64,
+}
+
+impl Rounding {
+    fn of(numbers: &[f32], stored: &[Group], format: Format) -> Self {
+        let mut sums = Self::default();
+        for (numbers, group) in numbers.chunks(GROUP).zip(stored) {
+            for (x, stored) in numbers.iter().zip(group.values()) {
+                let stored =
+                    if format == Format::F16 { f16::from_f32(stored).to_f32() } else { stored };
+                sums.add(&Self {
+                    errors: f64::from(x - stored).powi(2),
+                    numbers: f64::from(*x).powi(2),
+                });
+            }
+        }
+        sums
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.errors += other.errors;
+        self.numbers += other.numbers;
+    }
+
+    /// The error as a part of the numbers, root mean square.
+    fn relative(&self) -> f32 {
+        if self.errors == 0.0 { 0.0 } else { (self.errors / self.numbers).sqrt() as f32 }
+    }
+}
+
+pub(super) fn little_endian(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
@@ -140,24 +204,33 @@ impl<'b> Batch<'b> {
         at: usize,
         tensor: &Planned,
         compensation: Option<&Compensation>,
-    ) -> Result<Vec<Group>> {
-        let base = match self.blocks(at)? {
-            Some(groups) => groups,
-            None => quantize_row(self.format, &self.floats(at)?, compensation),
+    ) -> Result<(Vec<Group>, Rounding)> {
+        let (base, floats) = match self.blocks(at)? {
+            Some(groups) => (groups, None),
+            None => {
+                let floats = self.floats(at)?;
+                (quantize_row(self.format, &floats, compensation), Some(floats))
+            }
         };
         let (source, row) = self.rows[at];
         // Making up for errors can push a weight at the edge of the range beyond it.
         let place = (source.tensor.as_str(), source.stored_row(row));
         check_scales(self.container, place, &base, self.format)?;
         if tensor.plane == 0 {
-            return Ok(base);
+            let rounding = floats.map(|floats| Rounding::of(&floats, &base, self.format));
+            return Ok((base, rounding.unwrap_or_default()));
         }
-        let mut errors = self.floats(at)?;
+        let floats = floats.map_or_else(|| self.floats(at), Ok)?;
+        let mut errors = floats.clone();
         for (error, base) in errors.iter_mut().zip(base.iter().flat_map(Group::values)) {
             *error -= base;
         }
         // Rounded plainly: GPTQ of what is so small gains at most 0.03 % of perplexity.
-        Ok(quantize_row(self.format, &errors, None))
+        let residual = quantize_row(self.format, &errors, None);
+        // What both planes together get wrong, as a part of the numbers.
+        let left = Rounding::of(&errors, &residual, self.format);
+        let numbers = floats.iter().map(|x| f64::from(*x).powi(2)).sum();
+        Ok((residual, Rounding { numbers, ..left }))
     }
 }
 
@@ -175,7 +248,7 @@ fn quantize_row(format: Format, floats: &[f32], compensation: Option<&Compensati
 
 /// Blocks of Q8_0 or Q4_0: an f16 scale, then the integers.
 fn ggml_groups(bytes: &[u8], format: Format) -> Vec<Group> {
-    let scale = |block: &[u8]| half::f16::from_le_bytes([block[0], block[1]]);
+    let scale = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]);
     let mut q = [0i8; GROUP];
     match format {
         Format::Int8 => bytes
@@ -198,22 +271,25 @@ fn ggml_groups(bytes: &[u8], format: Format) -> Vec<Group> {
     }
 }
 
-/// Reads rows, quantizes them and lays them into panels, on all cores.
+/// Reads rows, quantizes them and lays them into panels, on all cores; says how each was rounded.
 fn encode(
     batch: &Batch<'_>,
     tensor: &Planned,
     compensation: Option<&Compensation>,
-) -> Result<Vec<u8>> {
+) -> Result<(Vec<u8>, Vec<Rounding>)> {
     let rows: Vec<usize> = (0..batch.rows.len()).collect();
     let panels: Vec<_> = rows.chunks(PANEL).collect();
     let cores = crate::system::cores();
     let encode = |panels: &[&[usize]]| {
-        let mut bytes = vec![];
+        let (mut bytes, mut roundings) = (vec![], vec![]);
         for panel in panels {
-            let groups = panel.iter().map(|row| batch.groups(*row, tensor, compensation));
-            write_panel(tensor.format, &groups.collect::<Result<Vec<_>>>()?, &mut bytes);
+            let rows = panel.iter().map(|row| batch.groups(*row, tensor, compensation));
+            let (groups, of_rows): (Vec<_>, Vec<_>) =
+                rows.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+            write_panel(tensor.format, &groups, &mut bytes);
+            roundings.extend(of_rows);
         }
-        Ok(bytes)
+        Ok((bytes, roundings))
     };
     let share = panels.len().div_ceil(cores).max(1);
     std::thread::scope(|scope| {
@@ -226,7 +302,9 @@ fn encode(
             Ok(thread) => thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)),
             Err(done) => done,
         });
-        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+        let (bytes, roundings): (Vec<_>, Vec<_>) =
+            parts.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        Ok((bytes.concat(), roundings.concat()))
     })
 }
 

@@ -94,7 +94,7 @@ impl WeightLayout {
                 let mut crc = 0;
                 let compensation = compensations.get(&tensor.plan.name);
                 let compensation = compensation.filter(|_| tensor.format == Format::Int4);
-                write_tensor(source, tensor, compensation, &mut |bytes, done| {
+                entry.error = write_tensor(source, tensor, compensation, &mut |bytes, done| {
                     crc = crc32c(crc, bytes);
                     writer.write(bytes).map_err(io)?;
                     rows += done;
@@ -129,6 +129,7 @@ impl WeightLayout {
                     shape: [tensor.plan.rows, tensor.plan.columns],
                     format: precision_of(tensor.format),
                     crc32c: NO_CRC.into(),
+                    error: 0.0,
                 });
             }
             let length = end.next_multiple_of(u64::from(page_size));
@@ -136,6 +137,11 @@ impl WeightLayout {
             index.files.push(FileEntry { name, length, page_crc32c });
         }
         index
+    }
+
+    /// The tensors in the order of the index.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Planned> {
+        self.written().into_iter().flat_map(|file| file.tensors)
     }
 
     /// The files that are written. Experts have files of their own, behind all that is read in order:

@@ -13,7 +13,7 @@ pub(crate) fn unconverted(path: &Path) -> Option<Error> {
     let remedy = match model {
         Some(model) => {
             let (from, to) = (quoted(&model.to_string_lossy()), quoted(&package_of(&model)));
-            format!("convert it first: omex convert --model-path {from} --output-dir {to}")
+            format!("convert it first: omex convert {from} --output-dir {to}")
         }
         None => "get the model as safetensors or GGUF, and convert that (omex convert)".to_owned(),
     };
@@ -70,15 +70,29 @@ fn package_of(model: &Path) -> String {
 }
 
 /// What a model is called: its folder's name, or its file's without the extension, and without the
-/// number if it is a part.
+/// number if it is a part. In a cache of the Hugging Face hub, a folder is called by its revision, and
+/// the model as its repository is.
 #[must_use]
 pub fn model_name(model: &Path) -> String {
-    let path = model.canonicalize().unwrap_or_else(|_| model.to_owned());
-    if let Some(name) = gguf::model_name(&path) {
-        return name.to_owned();
+    let name = if model.is_dir() { folder_name(model) } else { file_name(model) };
+    name.unwrap_or_else(|| "model".to_owned())
+}
+
+fn file_name(file: &Path) -> Option<String> {
+    let without_number = gguf::model_name(file);
+    Some(without_number.or(file.file_stem()?.to_str())?.to_owned())
+}
+
+fn folder_name(folder: &Path) -> Option<String> {
+    let path = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"));
+    let repository = snapshots.and_then(|snapshots| name(snapshots.parent()?));
+    let repository = repository.filter(|name| name.starts_with("models--"));
+    match repository.as_deref().and_then(|name| name.rsplit("--").next()) {
+        Some(repository) => Some(repository.to_owned()),
+        None => name(&path),
     }
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    name.and_then(|name| name.to_str()).unwrap_or("model").to_owned()
 }
 
 /// A word as it is typed into a shell.
@@ -117,5 +131,18 @@ mod tests {
         assert_eq!(model_name(&model.join("w.q8.gguf")), "w.q8");
         assert_eq!(model_name(&model.join("w-q8-00002-of-00010.gguf")), "w-q8");
         assert_eq!(model_name(&model.join("w-2-of-10.gguf")), "w-2-of-10");
+    }
+
+    #[test]
+    fn a_model_in_a_cache_of_the_hub_is_called_as_its_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join("models--org--Llama-3.2-1B");
+        let (snapshot, blob) = (repository.join("snapshots/0a1b"), repository.join("blobs/77"));
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
+        std::fs::write(&blob, "").unwrap();
+        std::os::unix::fs::symlink(&blob, snapshot.join("w.q8.gguf")).unwrap();
+        assert_eq!(model_name(&snapshot), "Llama-3.2-1B");
+        assert_eq!(model_name(&snapshot.join("w.q8.gguf")), "w.q8");
     }
 }

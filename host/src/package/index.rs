@@ -55,6 +55,15 @@ pub struct TensorEntry {
     pub format: Precision,
     /// CRC-32C of the bytes: eight hexadecimal digits.
     pub crc32c: String,
+    /// How far the numbers are from those that the tensor was converted from: the root mean square of
+    /// the differences as a part of that of the numbers. A residual's is that of both planes together.
+    /// Left out where they are the same.
+    #[serde(default, skip_serializing_if = "is_exact")]
+    pub error: f32,
+}
+
+fn is_exact(error: &f32) -> bool {
+    *error == 0.0
 }
 
 fn is_base(plane: &u32) -> bool {

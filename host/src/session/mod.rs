@@ -142,19 +142,22 @@ impl Session {
     /// # Errors
     /// None once the session is open.
     pub fn engine(&mut self) -> Result<Engine<'_>> {
-        let Tables { path, checksums, space, weights, .. } = &self.model.tables;
+        let Tables { path, checksums, space, weights, pages, .. } = &self.model.tables;
         let page_size = u64::from(space.page_size);
         let model = engine::Model {
             program: self.model.program()?,
             plan: self.model.plan.plan,
             end: weights.end,
             checksums,
-            first_checked: (weights.start / page_size) as u32,
+            first_checked: match pages {
+                None => (weights.start / page_size) as u32,
+                Some(_) => u32::MAX,
+            },
         };
         let memory = self.memory.as_mut_bytes();
-        let (kernels, pool, pages) = (self.kernels, &self.pool, &mut self.pages);
+        let (kernels, pool, pager) = (self.kernels, &self.pool, &mut self.pages);
         let states = self.caches.store();
-        let engine = Engine::with_store(model, memory, states, pages, kernels, pool);
+        let engine = Engine::with_store(model, memory, states, pager, kernels, pool);
         let mut engine = engine.map_err(|error| Error::load(path, error))?;
         engine.set_parts(match &self.model.watch {
             Some(watch) => watch.restart(),

@@ -6,7 +6,7 @@ use super::options::SessionOptions;
 use super::pages::Source;
 use crate::compile::Compiled;
 use crate::package::{CONVERT_AGAIN, EmbeddingSettings, Package, WeightIndex, steadily};
-use crate::pager::{MappedPager, PageSource, Space, StreamPager, Tiles, open_reader};
+use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, Tiles, open_reader};
 use crate::plan::{Constraints, Kv, KvSpill, MemoryPlan, ModelSize, Residency, plan, tiles};
 use crate::spill::Spill;
 use crate::states::{Lent, StateMemory};
@@ -36,7 +36,12 @@ pub struct Tables {
     pub(super) weights: std::ops::Range<u64>,
     /// The plan that an image was packed with.
     pub(super) fixed: Option<Plan>,
+    /// What makes the pages, if they are not read from the space's files.
+    pub(super) pages: Option<MakePages>,
 }
+
+/// Makes a reader of pages that are in no file, for each session anew.
+pub(crate) type MakePages = Arc<dyn Fn() -> Box<dyn Reader> + Send + Sync>;
 
 /// How long weights are read to see how fast they stream.
 const STREAMING_TIME: Duration = Duration::from_secs(2);
@@ -88,7 +93,13 @@ impl Tables {
             program: compiled.program,
             tensors: compiled.tensors,
             fixed: None,
+            pages: None,
         }
+    }
+
+    /// The same with pages that are made, and have no checksums.
+    pub(crate) fn with_pages(self, make: MakePages) -> Self {
+        Self { pages: Some(make), ..self }
     }
 
     fn of_image(path: &Path) -> Result<Self> {
@@ -109,6 +120,7 @@ impl Tables {
             checksums: image.checksums,
             tokenizer: image.tokenizer.map(Arc::from),
             embedding: None,
+            pages: None,
         })
     }
 
@@ -238,7 +250,11 @@ impl Tables {
         let depth = ring_tiles as usize;
         tiles.pin(plan.room_to_pin.saturating_add(lent.bytes()));
         // Besides the ring, a pinned tile that is read anew, and what is read out of order.
-        let (reader, source) = open_reader(space, options.pages, depth + 1 + tiles.reads_aside())?;
+        let reads = depth + 1 + tiles.reads_aside();
+        let (reader, source) = match &self.pages {
+            Some(make) => (make(), PageSource::Read),
+            None => open_reader(space, options.pages, reads)?,
+        };
         let pager = StreamPager::new(space, tiles, depth, (plan.room_to_pin, lent), reader)?;
         Ok((Source::Stream(Box::new(pager)), source))
     }
@@ -286,6 +302,14 @@ impl Tables {
             (None, Some(most)) if planned.total > most => self.plan_within(Some(most), options),
             _ => Ok(planned),
         }
+    }
+
+    /// Bytes that running the model takes if no weights stream.
+    ///
+    /// # Errors
+    /// Those of [`Self::plan`].
+    pub fn needed(&self, options: &SessionOptions) -> Result<u64> {
+        self.plan_within(None, options).map(|plan| plan.total)
     }
 
     /// As [`Self::plan`], within these bytes.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  omex convert --model-path kws.tflite --output-dir kws.omex
+  omex convert kws.tflite                                   (writes kws.omex)
   omex infer kws.omex --input spectrogram.npy               (the five largest outputs)
   omex infer kws.omex --input spectrogram.npy -o scores.npy
   omex infer two.omex --input left=a.npy --input right=b.npy --json")]
