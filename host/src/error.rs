@@ -111,6 +111,16 @@ pub enum Error {
     /// A chat template made no prompt.
     #[error(transparent)]
     Chat(#[from] crate::chat::NotRendered),
+    /// A hub that models come from can't be asked, refuses, or says what can't be true.
+    #[error("{url}: {reason}; {remedy}")]
+    Hub {
+        /// What was asked.
+        url: String,
+        /// What came of it.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// The work was cancelled, as by Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -5,7 +5,7 @@
 //! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a
 //! flash image for a board. [`benchmark`] and [`compare`] measure models, [`profile`] the machine, and
 //! [`forecast`] says from that what a plan will cost, and [`layers`] what each layer has in it;
-//! [`trace`] shows what happens in memory while a model runs.
+//! [`trace`] shows what happens in memory while a model runs. With the feature `hub`, models come from a hub.
 //!
 //! To have a model in a program of your own: [`session::OwnedEngine`] and [`generate::generate`], as in
 //! `examples/generate.rs`; for models that take numbers, [`infer::infer`], as in `examples/infer.rs`.
@@ -30,6 +30,8 @@ pub mod export;
 pub mod forecast;
 pub mod generate;
 pub mod graph;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod import;
 pub mod infer;
 pub mod input;

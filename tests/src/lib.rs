@@ -6,6 +6,7 @@
 mod adapted;
 mod checkpoint;
 mod fault;
+pub mod hub;
 mod models;
 mod oracle;
 mod play;

@@ -17,6 +17,7 @@ pub fn omex_binary() -> &'static Path {
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
+        without_package(&mut build);
         build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
         let output = build.output().expect("cargo can be run");
         assert!(output.status.success(), "building the omex command failed");
@@ -25,6 +26,16 @@ pub fn omex_binary() -> &'static Path {
         let mut executables = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from));
         executables.next_back().expect("cargo names the executable")
     })
+}
+
+/// Removes what cargo tells a test of its package: a crate whose build depends on that is built anew.
+fn without_package(cargo: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
 }
 
 /// The `omex` command with these arguments.

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
     "convert",
     "run",
     "batch",
@@ -24,6 +24,8 @@ const COMMANDS: [&str; 15] = [
     "layer-inspect",
     "memory-trace",
     "compare",
+    "pull",
+    "load-model",
 ];
 
 /// A folder with `tiny.omex`, `card.img` and `story.txt`, made by the commands themselves.

@@ -193,6 +193,13 @@ fn table(results: &[(&Step, Result<()>, Duration)]) -> Result<()> {
 fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(arguments).current_dir(root());
+    // A crate whose build depends on what this package is called is built anew.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
     cargo
 }
 

@@ -13,6 +13,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use config::Config;
 use omex::Error;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Run AI models on hardware that is too small for them.
@@ -21,6 +22,9 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "omex", version, after_help = EXAMPLES, arg_required_else_help = false)]
 struct Args {
+    /// Ask no hub: a model by a name there (hf:...) has to be here
+    #[arg(long, global = true)]
+    offline: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -63,6 +67,10 @@ enum Command {
     LayerInspect(cmd::layer_inspect::Args),
     MemoryTrace(cmd::memory_trace::Args),
     Compare(cmd::compare::Args),
+    #[cfg(feature = "hub")]
+    Pull(cmd::pull::Args),
+    #[cfg(feature = "hub")]
+    LoadModel(cmd::load_model::Args),
     #[command(hide = true)]
     Synth(cmd::synth::Args),
 }
@@ -104,8 +112,11 @@ fn parse(mut command: clap::Command, given: Vec<OsString>) -> Result<Args, clap:
 }
 
 impl Args {
-    fn run(&self, config: &Config) -> omex::Result<()> {
+    fn run(mut self, config: &Config) -> omex::Result<()> {
         config.tell();
+        if let Some((model, need)) = self.command.as_mut().and_then(Command::model) {
+            cmd::hub::make_local(model, need, self.offline)?;
+        }
         match &self.command {
             None => cmd::demo::main(),
             Some(Command::Convert(args)) => cmd::convert::main(args),
@@ -126,8 +137,43 @@ impl Args {
             Some(Command::LayerInspect(args)) => cmd::layer_inspect::main(args),
             Some(Command::MemoryTrace(args)) => cmd::memory_trace::main(args),
             Some(Command::Compare(args)) => cmd::compare::main(args),
+            #[cfg(feature = "hub")]
+            Some(Command::Pull(args)) => cmd::pull::main(args, self.offline),
+            #[cfg(feature = "hub")]
+            Some(Command::LoadModel(args)) => cmd::load_model::main(args, self.offline),
             Some(Command::Synth(args)) => cmd::synth::main(args),
         }
+    }
+}
+
+impl Command {
+    /// The model that is about to be opened, which may be the name of one on a hub.
+    fn model(&mut self) -> Option<(&mut PathBuf, cmd::Need)> {
+        use cmd::Need::{Config, Package, Source};
+        let model = match self {
+            Self::Convert(args) => return Some((args.path()?, Source)),
+            Self::Plan(args) => return Some((args.model.path(), Config)),
+            Self::LayerInspect(args) => return Some((args.model.path(), Config)),
+            Self::Chat(args) => args.model.as_mut()?,
+            Self::Profile(args) => args.model.as_mut()?,
+            Self::Run(args) => &mut args.model,
+            Self::Batch(args) => &mut args.model,
+            Self::Validate(args) => &mut args.path,
+            Self::Pack(args) => &mut args.model,
+            Self::Inspect(args) => &mut args.path,
+            Self::Tokenize(args) => &mut args.model,
+            Self::Logits(args) => &mut args.model,
+            Self::Infer(args) => &mut args.model,
+            Self::Embed(args) => &mut args.model,
+            Self::Eval(args) => &mut args.model,
+            Self::Benchmark(args) => &mut args.model,
+            Self::MemoryTrace(args) => &mut args.model,
+            Self::Compare(args) => &mut args.model,
+            Self::Synth(_) => return None,
+            #[cfg(feature = "hub")]
+            Self::Pull(_) | Self::LoadModel(_) => return None,
+        };
+        Some((model, Package))
     }
 }
 
@@ -144,6 +190,7 @@ fn kind(error: &Error) -> Option<&'static str> {
         Error::Page { .. } => "page",
         Error::Kv { .. } => "kv",
         Error::Chat(_) => "chat",
+        Error::Hub { .. } => "hub",
         Error::Interrupted => "interrupted",
         _ => "other",
     })

@@ -26,7 +26,7 @@ Examples:
   echo '{\"prompt\": \"Once upon a time\", \"seed\": 7}' | omex batch stories.omex - -o out.jsonl")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// Prompts, one JSON object a line; - reads standard input
     prompts: PathBuf,
     /// The file to append to

@@ -20,7 +20,7 @@ Examples:
   omex benchmark tinyllama.omex --memory 200MB --runs 3 --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     #[command(flatten)]
     work: WorkArgs,
     #[command(flatten)]

@@ -21,7 +21,7 @@ Examples:
   omex compare tinyllama.omex --llama-bench llama.cpp/build/bin/llama-bench --decode-at 0")]
 pub(crate) struct Args {
     /// A package
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// A Python with llama-cpp-python [default: that of $VIRTUAL_ENV, or python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,

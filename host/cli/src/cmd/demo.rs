@@ -90,7 +90,7 @@ fn convert_model(package: &Path) -> Result<()> {
         let file = source.join(name);
         std::fs::write(&file, content).map_err(|e| Error::io(&file, "write", e))?;
     }
-    convert::convert_plainly(&source, package)
+    convert::convert_plainly(&source, package, None)
 }
 
 /// What to try next.

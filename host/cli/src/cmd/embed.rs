@@ -23,7 +23,7 @@ Examples:
   omex embed e5.omex --prompt query --data questions.jsonl -o questions.npy")]
 pub(crate) struct Args {
     /// A package of an encoder, or its flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// Texts
     texts: Vec<String>,
     /// A text a line; of a file that ends in .jsonl, a string or an object with \"text\" a line; -

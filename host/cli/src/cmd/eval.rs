@@ -22,7 +22,7 @@ Examples:
   omex eval stories.omex --data story.txt --context 512 --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// A file of text; - reads standard input
     #[arg(long, value_name = "TEXTFILE")]
     data: PathBuf,

@@ -18,7 +18,7 @@ Examples:
   omex infer two.omex --input left=a.npy --input right=b.npy --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// An array in NumPy's format; NAME= where the model has several inputs
     #[arg(long = "input", value_name = "[NAME=]FILE.npy", required = true)]
     inputs: Vec<String>,

@@ -17,7 +17,7 @@ Examples:
   omex inspect card.img --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Print one JSON object
     #[arg(long)]
     json: bool,

@@ -25,7 +25,7 @@ Examples:
   omex layer-inspect config.json --quantization int4 --memory 4GB")]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(crate) model: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]

@@ -22,7 +22,7 @@ Examples:
   omex logits minilm.omex --ids 101,1996,4937,102,0,0 --mask 1,1,1,1,0,0 --hidden --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// Token ids
     #[arg(long, value_name = "1,2,3", value_parser = parse_ids, required = true)]
     ids: ::std::vec::Vec<u32>,

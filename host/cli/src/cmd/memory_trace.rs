@@ -27,7 +27,7 @@ Examples:
   omex memory-trace stories.omex \"The cat\" --pages read --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// What the text begins with; - reads it from standard input
     #[arg(default_value = "")]
     prompt: String,

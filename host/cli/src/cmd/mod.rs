@@ -9,15 +9,24 @@ pub(crate) mod demo;
 mod draft;
 pub(crate) mod embed;
 pub(crate) mod eval;
+#[cfg(feature = "hub")]
+pub(crate) mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "no_hub.rs"]
+pub(crate) mod hub;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod layer_inspect;
+#[cfg(feature = "hub")]
+pub(crate) mod load_model;
 pub(crate) mod logits;
 pub(crate) mod memory_trace;
 mod model;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod profile;
+#[cfg(feature = "hub")]
+pub(crate) mod pull;
 pub(crate) mod run;
 mod sampling;
 mod storage;
@@ -33,6 +42,17 @@ use omex::plan::{Kv, RunPrecision};
 use omex::session::{Model, Session, SessionOptions, Tables};
 use omex::{Error, Result};
 use std::path::Path;
+
+/// What of a model a command needs.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Need {
+    /// Something to run.
+    Package,
+    /// Something to convert.
+    Source,
+    /// Something to plan.
+    Config,
+}
 
 /// How a model is to be run: shared by the commands that run one.
 #[derive(Args, Clone, Debug)]

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 
 /// The model: shared by the commands that plan.
 #[derive(clap::Args)]
-pub(super) struct ModelArgs {
-    /// A package, a flash image, or the config.json of a Hugging Face model that is to be converted
+pub(crate) struct ModelArgs {
+    /// A package, a flash image, the config.json of a Hugging Face model that is to be converted, or
+    /// hf:ORGANISATION/NAME, of which that is got
     model: PathBuf,
     /// Precision to plan a config.json for [default: int8]
     #[arg(long, value_name = "f32|f16|int8|int4|int4+4", value_parser = parse_quantization)]
@@ -19,6 +20,11 @@ pub(super) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// Where the model lies.
+    pub(crate) fn path(&mut self) -> &mut PathBuf {
+        &mut self.model
+    }
+
     /// The tables of a package or an image, or of the package that a Hugging Face model will become.
     pub(super) fn tables(&self) -> Result<Tables> {
         let (model, quantization) = (self.model.as_path(), self.quantization);

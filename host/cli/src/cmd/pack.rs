@@ -15,7 +15,7 @@ Examples:
   omex pack stories.omex --ram 256K --reserve 32K --page-size 4096 -o card.img --json")]
 pub(crate) struct Args {
     /// A package
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// Memory of the board (K is 1024 bytes)
     #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
     ram: u64,

@@ -29,7 +29,7 @@ Examples:
     (after omex profile --json > pi.json on that device)")]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(crate) model: ModelArgs,
     /// A device whose memory is the budget; how fast it is, only its own profile tells
     #[arg(long, value_name = "NAME", value_enum, conflicts_with = "memory")]
     device: Option<Device>,
@@ -47,7 +47,7 @@ pub(crate) struct Args {
 
 /// Devices by name. The operating system keeps a part of the memory.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Device {
+pub(super) enum Device {
     /// 512 MB
     #[value(name = "raspberry-pi-zero", aliases = ["raspberry-pi-zero-2"])]
     RaspberryPiZero,
@@ -61,7 +61,7 @@ enum Device {
 
 impl Device {
     /// Three quarters of the memory: the rest is the system's.
-    fn budget(self) -> u64 {
+    pub(super) fn budget(self) -> u64 {
         let memory: u64 = match self {
             Self::RaspberryPiZero => 512 << 20,
             Self::RaspberryPi4 => 4 << 30,
@@ -145,7 +145,7 @@ fn text(shown: &Output, budget: Option<u64>) -> String {
     text
 }
 
-fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
+pub(super) fn table(plan: &MemoryPlan, budget: Option<u64>) -> String {
     let planes = if plan.precision == RunPrecision::Base { ", base planes" } else { "" };
     let weights = match plan.residency {
         Residency::Mapped => format!("weights{planes}, mapped"),

@@ -23,7 +23,7 @@ Examples:
   omex profile --refresh")]
 pub(crate) struct Args {
     /// A package, or a flash image, to forecast the speed of
-    model: Option<PathBuf>,
+    pub(crate) model: Option<PathBuf>,
     /// Measure again
     #[arg(long)]
     refresh: bool,

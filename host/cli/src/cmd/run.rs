@@ -31,8 +31,8 @@ Examples:
   omex run qwen.omex --chat \"Who was Ada Lovelace?\" --set enable_thinking=false
   omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
 pub(crate) struct Args {
-    /// A package, or a flash image
-    model: PathBuf,
+    /// A package, a flash image, or hf:ORGANISATION/NAME: a model of a hub, got and converted on first use
+    pub(crate) model: PathBuf,
     /// What the text begins with; - reads it from standard input
     #[arg(default_value = "")]
     prompt: String,

@@ -16,7 +16,7 @@ Examples:
   omex tokenize stories.omex --ids 1,403,407 --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// The text; - reads it from standard input
     #[arg(required_unless_present = "ids", default_value = "", hide_default_value = true)]
     text: String,

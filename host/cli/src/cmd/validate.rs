@@ -17,7 +17,7 @@ Examples:
   omex validate tinyllama.omex --renew-checksums")]
 pub(crate) struct Args {
     /// A package, or a flash image
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Compute the checksums of a package's JSON files and tokenizer anew, where they were changed
     /// on purpose
     #[arg(long)]

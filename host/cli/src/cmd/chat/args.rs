@@ -23,7 +23,7 @@ a message of many lines. Ctrl-C stops an answer. Commands:
 pub(crate) struct Args {
     /// A package
     #[arg(required_unless_present = "template")]
-    pub(super) model: Option<PathBuf>,
+    pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     pub(super) template: TemplateArgs,
     /// Print the prompt that the template makes of --messages, and run nothing

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "huggingface|gguf|pytorch|llama2c|tflite")]
     source_format: Option<SourceFormat>,
     /// A Hugging Face folder, a GGUF file (or one of its parts), a PyTorch checkpoint, a llama2.c file,
-    /// or a TensorFlow Lite file
+    /// a TensorFlow Lite file, or hf:ORGANISATION/NAME: a model of a hub (see omex pull)
     ///
     /// A checkpoint (.pt, .pth, .bin) needs the model's config.json beside it, unless it holds its
     /// hyperparameters itself
@@ -128,6 +128,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 impl Args {
+    /// Where the model lies.
+    pub(crate) fn path(&mut self) -> Option<&mut PathBuf> {
+        self.model.as_mut().or(self.model_path.as_mut())
+    }
+
     fn source_path(&self) -> &Path {
         self.model.as_deref().or(self.model_path.as_deref()).unwrap_or(Path::new(""))
     }
@@ -219,14 +224,18 @@ impl Args {
     }
 }
 
-/// Converts a model with the defaults, for `omex` without a command.
-pub(crate) fn convert_plainly(model: &Path, output: &Path) -> Result<(), Error> {
+/// Converts a model with the defaults but for the precision, in place of a package that is there.
+pub(super) fn convert_plainly(
+    model: &Path,
+    output: &Path,
+    quantization: Option<Quantization>,
+) -> Result<(), Error> {
     let args = Args {
         source_format: None,
         model: Some(model.to_owned()),
         model_path: None,
         output_dir: None,
-        quantization: None,
+        quantization,
         tokenizer: None,
         no_tokenizer: false,
         calibration: None,
@@ -236,5 +245,6 @@ pub(crate) fn convert_plainly(model: &Path, output: &Path) -> Result<(), Error> 
         no_check: true,
         json: false,
     };
-    args.convert_to(&*args.open()?, None, output).map(|_| ())
+    let precision = quantization.map(|(precision, _)| precision);
+    args.convert_to(&*args.open()?, precision, output).map(|_| ())
 }
