@@ -7,12 +7,17 @@ use crate::arch::{Data, Order, Source, TensorPlan};
 use crate::import::{Container, Encoding};
 use crate::quantize::{Compensation, Group, quantize, write_panel};
 use half::f16;
-use omex_core::quant::{Format, GROUP, PANEL};
+use omex_core::quant::{FloatGroup, Format, GROUP, PANEL};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Rows that are read before they are quantized together.
-const BATCH: usize = 32 * PANEL;
+/// Numbers that are read and encoded together: about as many as are written at once.
+const BATCH: u32 = 2 << 20;
+
+/// Rows with about [`BATCH`] numbers, in whole panels.
+fn rows_at_once(columns: u32) -> u32 {
+    (BATCH / columns.max(1)).next_multiple_of(PANEL as u32).max(PANEL as u32)
+}
 
 /// Hands the bytes of a tensor to `put`, some panels at a time, with the number of rows in them; returns
 /// the relative error of rounding.
@@ -34,15 +39,45 @@ pub(super) fn write_tensor(
         put(&bytes, rows)?;
         return Ok(0.0);
     }
-    let mut sums = Rounding::default();
-    for first in (0..tensor.plan.rows).step_by(BATCH) {
-        let rows = rows_of(&tensor.plan, first..first.saturating_add(BATCH as u32));
+    let step = rows_at_once(tensor.plan.columns);
+    let encoded = |first: u32| {
+        let rows = rows_of(&tensor.plan, first..first.saturating_add(step));
         let batch = Batch::new(container, &rows, tensor)?;
-        let (bytes, of_rows) = encode(&batch, tensor, compensation)?;
+        Ok((encode(&batch, tensor, compensation)?, rows.len() as u64))
+    };
+    let mut sums = Rounding::default();
+    let mut take = |((bytes, of_rows), rows): ((Vec<u8>, Vec<Rounding>), u64)| {
         of_rows.iter().for_each(|row| sums.add(row));
-        put(&bytes, rows.len() as u64)?;
-    }
+        put(&bytes, rows)
+    };
+    one_ahead((0..tensor.plan.rows).step_by(step as usize), &encoded, &mut take)?;
     Ok(sums.relative())
+}
+
+/// Makes something of each item, and hands it on in order while the next one is made.
+fn one_ahead<T: Send>(
+    items: impl Iterator<Item = u32>,
+    make: &(impl Fn(u32) -> Result<T> + Sync),
+    take: &mut impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let start = |item| {
+            let started = std::thread::Builder::new().spawn_scoped(scope, move || make(item));
+            started.map_err(|_| item)
+        };
+        let finish = |started: Result<std::thread::ScopedJoinHandle<'_, _>, _>| match started {
+            Ok(thread) => thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)),
+            // Where no thread can be started, it is made here.
+            Err(item) => make(item),
+        };
+        let mut ahead = None;
+        for item in items {
+            if let Some(made) = ahead.replace(start(item)) {
+                take(finish(made)?)?;
+            }
+        }
+        ahead.map_or(Ok(()), |last| take(finish(last)?))
+    })
 }
 
 /// Panels of a matrix, as [`write_tensor`] makes them without compensation.
@@ -79,14 +114,16 @@ impl Rounding {
     fn of(numbers: &[f32], stored: &[Group], format: Format) -> Self {
         let mut sums = Self::default();
         for (numbers, group) in numbers.chunks(GROUP).zip(stored) {
-            for (x, stored) in numbers.iter().zip(group.values()) {
-                let stored =
-                    if format == Format::F16 { f16::from_f32(stored).to_f32() } else { stored };
-                sums.add(&Self {
-                    errors: f64::from(x - stored).powi(2),
-                    numbers: f64::from(*x).powi(2),
-                });
+            let (mut x, mut y) = ([0.0; GROUP], [0.0; GROUP]);
+            x[..numbers.len()].copy_from_slice(numbers);
+            y[..numbers.len()].copy_from_slice(&group.values()[..numbers.len()]);
+            if format == Format::F16 {
+                y = y.map(|stored| f16::from_f32(stored).to_f32());
             }
+            for (error, x) in y.iter_mut().zip(&x) {
+                *error -= x;
+            }
+            sums.add(&Self { errors: squares(&y), numbers: squares(&x) });
         }
         sums
     }
@@ -100,6 +137,15 @@ impl Rounding {
     fn relative(&self) -> f32 {
         if self.errors == 0.0 { 0.0 } else { (self.errors / self.numbers).sqrt() as f32 }
     }
+}
+
+/// The sum of squares, which in 32 bits could be too large or too small for a float.
+fn squares(x: &FloatGroup) -> f64 {
+    let mut lanes = [0.0; 4];
+    for x in x.as_chunks::<4>().0 {
+        lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane += f64::from(*x) * f64::from(*x));
+    }
+    lanes.iter().sum()
 }
 
 pub(super) fn little_endian(numbers: &[f32]) -> Vec<u8> {
@@ -311,8 +357,25 @@ fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::arch::blueprint;
     use crate::synth::RandomModel;
+
+    #[test]
+    fn what_is_made_ahead_is_taken_in_order_until_something_fails() {
+        let make = |item| match item {
+            6 => Err(Error::Interrupted),
+            _ => Ok(item),
+        };
+        let mut taken = vec![];
+        let mut take = |item| {
+            taken.push(item);
+            Ok(())
+        };
+        one_ahead(0..5, &make, &mut take).unwrap();
+        assert!(matches!(one_ahead(5..9, &make, &mut take), Err(Error::Interrupted)));
+        assert_eq!(taken, [0, 1, 2, 3, 4, 5]);
+    }
 
     #[test]
     fn tensors_that_are_stored_transposed_are_read_by_columns_batch_for_batch() {
@@ -325,11 +388,10 @@ mod tests {
         let blueprint = blueprint(&model).unwrap();
         let plan = blueprint.tensors().find(|plan| plan.name == "layers.0.feed_forward.up");
         let tensor = Planned { plan: plan.unwrap().clone(), format: Format::F32, plane: 0 };
-        assert!(tensor.plan.rows as usize > BATCH);
         let source = &tensor.plan.sources()[0];
         let rows: Vec<_> = (0..tensor.plan.rows).map(|row| (source, row)).collect();
         let mut stored = vec![0.0; tensor.plan.rows as usize];
-        for (number, rows) in rows.chunks(BATCH).enumerate() {
+        for (number, rows) in rows.chunks(3 * PANEL).enumerate() {
             let batch = Batch::new(&model, rows, &tensor).unwrap();
             for column in [0, 79] {
                 model.read_row(&source.tensor, column, &mut stored).unwrap();

@@ -1,7 +1,8 @@
 //! How files store numbers.
 
 use super::blocks;
-use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 /// Values in a block of most formats.
 const BLOCK: u32 = 32;
@@ -115,18 +116,21 @@ impl Encoding {
             out.len().is_multiple_of(values) && bytes.len() == out.len() / values * block_bytes
         );
         let decode = self.decoder();
-        let blocks = bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(values));
+        // Numbers that are stored one by one are decoded together.
+        let at_once = if values == 1 { out.len().max(1) } else { 1 };
+        let blocks = bytes.chunks_exact(block_bytes * at_once);
+        let blocks = blocks.zip(out.chunks_exact_mut(values * at_once));
         blocks.for_each(|(block, values)| decode(block, values));
     }
 
-    /// What turns a block into its values.
+    /// What turns a block into its values, or numbers that are stored one by one.
     fn decoder(self) -> fn(&[u8], &mut [f32]) {
         match self {
-            Encoding::F32 => |b, v| v[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            Encoding::F16 => |b, v| v[0] = blocks::half(b, 0),
-            Encoding::Bf16 => |b, v| v[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            Encoding::F8E4m3 => |b, v| v[0] = f8_e4m3(b[0]),
-            Encoding::F8E5m2 => |b, v| v[0] = blocks::half(&[0, b[0]], 0),
+            Encoding::F32 => |b, v| one_by_one(b, v, f32::from_le_bytes),
+            Encoding::F16 => halves,
+            Encoding::Bf16 => |b, v| one_by_one(b, v, |b| bf16::from_le_bytes(b).to_f32()),
+            Encoding::F8E4m3 => |b, v| one_by_one(b, v, |[b]| f8_e4m3(b)),
+            Encoding::F8E5m2 => |b, v| one_by_one(b, v, |[b]| blocks::half(&[0, b], 0)),
             Encoding::Q8_0 => blocks::q8_0,
             Encoding::Q4_0 => blocks::q4_0,
             Encoding::Q4_1 => blocks::q4_1,
@@ -145,6 +149,23 @@ impl Encoding {
     }
 }
 
+fn one_by_one<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
+    for (bytes, x) in bytes.as_chunks().0.iter().zip(out) {
+        *x = decode(*bytes);
+    }
+}
+
+/// 16-bit floats, several at once where the processor can.
+fn halves(bytes: &[u8], out: &mut [f32]) {
+    let mut halves = [f16::ZERO; BLOCK as usize];
+    for (bytes, out) in bytes.chunks(2 * halves.len()).zip(out.chunks_mut(BLOCK as usize)) {
+        let halves = &mut halves[..out.len()];
+        let stored = halves.iter_mut().zip(bytes.as_chunks().0);
+        stored.for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
+        halves.convert_to_f32_slice(out);
+    }
+}
+
 /// The number that 8 bits stand for: sign, 4 bits of exponent, 3 of mantissa.
 fn f8_e4m3(bits: u8) -> f32 {
     let (exponent, mantissa) = (bits >> 3 & 15, f32::from(bits & 7));
@@ -160,7 +181,6 @@ fn f8_e4m3(bits: u8) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::f16;
 
     #[test]
     fn row_lengths() {

@@ -54,7 +54,10 @@ impl Group {
     pub fn values(&self) -> FloatGroup {
         match self {
             Self::Floats(x) => *x,
-            Self::Integers(scale, q) => q.map(|q| f32::from(q) * scale.to_f32()),
+            Self::Integers(scale, q) => {
+                let scale = scale.to_f32();
+                q.map(|q| f32::from(q) * scale)
+            }
         }
     }
 }
@@ -84,45 +87,75 @@ fn int4_scale(x: &FloatGroup) -> f16 {
 /// Tries scales around the one that the largest value asks for. For each, the values are rounded,
 /// the scale is fitted to the rounded ones by least squares, and they are rounded again.
 fn best_scale(x: &FloatGroup, low: i8, high: i8, ranges: &[f32]) -> Group {
-    let largest = x.iter().copied().fold(0.0, |a: f32, b| if b.abs() > a.abs() { b } else { a });
-    let mut best = (f32::INFINITY, f16::ZERO, [0; GROUP]);
+    let largest = largest(x);
     if !largest.is_finite() {
         return Group::Integers(f16::NAN, [0; GROUP]);
     }
+    // Both signs where the range reaches further on one side; elsewhere the other sign's is a mirror image.
+    let levels = [low, high].map(f32::from);
+    let levels = if low == -high { &levels[..1] } else { &levels };
+    let mut best = (f32::INFINITY, f16::ZERO, [0.0; GROUP]);
+    let mut consider = |scale: f16, q: FloatGroup| {
+        let error = squared_error(x, scale, &q);
+        if error < best.0 {
+            best = (error, scale, q);
+        }
+    };
     for range in ranges {
-        // Both signs: the range of int4 reaches one step further on the negative side.
-        for level in [f32::from(low), f32::from(high)] {
+        for level in levels {
             let start = f16::from_f32(largest * range / level);
-            let fitted = fit(x, &round(x, start, low, high)).unwrap_or(start);
-            for scale in [start, fitted] {
-                let q = round(x, scale, low, high);
-                let error = squared_error(x, scale, &q);
-                if error < best.0 {
-                    best = (error, scale, q);
-                }
+            let q = round(x, start, low, high);
+            consider(start, q);
+            if let Some(fitted) = fit(x, &q).filter(|fitted| *fitted != start) {
+                consider(fitted, round(x, fitted, low, high));
             }
         }
     }
-    Group::Integers(best.1, best.2)
+    Group::Integers(best.1, best.2.map(|q| q as i8))
 }
 
-fn round(x: &FloatGroup, scale: f16, low: i8, high: i8) -> [i8; GROUP] {
+/// The first value of the largest magnitude.
+fn largest(x: &FloatGroup) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for x in x.as_chunks::<LANES>().0 {
+        lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane = lane.max(x.abs()));
+    }
+    let most = lanes.into_iter().fold(0.0, f32::max);
+    x.iter().copied().find(|x| x.abs() == most).unwrap_or(most)
+}
+
+/// Values in units of the scale, as whole numbers within the limits.
+fn round(x: &FloatGroup, scale: f16, low: i8, high: i8) -> FloatGroup {
     let scale = scale.to_f32();
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     let limits = (f32::from(low), f32::from(high));
-    x.map(|v| (v * inverse).round_ties_even().clamp(limits.0, limits.1) as i8)
+    // Floats around this one are whole numbers, so that adding it rounds, ties to even. The method
+    // for that is a call of a library where no instruction set can be assumed.
+    const WHOLE: f32 = 1.5 * (1u32 << 23) as f32;
+    x.map(|v| (v * inverse).clamp(limits.0, limits.1) + WHOLE - WHOLE)
 }
 
-fn fit(x: &FloatGroup, q: &[i8; GROUP]) -> Option<f16> {
-    let pairs = || x.iter().zip(q.iter().map(|q| f32::from(*q)));
-    let squares: f32 = pairs().map(|(_, q)| q * q).sum();
-    let products: f32 = pairs().map(|(x, q)| x * q).sum();
-    (squares > 0.0).then(|| f16::from_f32(products / squares))
+fn fit(x: &FloatGroup, q: &FloatGroup) -> Option<f16> {
+    let squares = sum(q, q, |q, _| q * q);
+    (squares > 0.0).then(|| f16::from_f32(sum(x, q, |x, q| x * q) / squares))
 }
 
-fn squared_error(x: &FloatGroup, scale: f16, q: &[i8; GROUP]) -> f32 {
+fn squared_error(x: &FloatGroup, scale: f16, q: &FloatGroup) -> f32 {
     let scale = scale.to_f32();
-    x.iter().zip(q).map(|(x, q)| (x - f32::from(*q) * scale).powi(2)).sum()
+    sum(x, q, |x, q| (x - q * scale) * (x - q * scale))
+}
+
+/// Sums that do not wait for one another.
+const LANES: usize = 8;
+
+fn sum(a: &FloatGroup, b: &FloatGroup, term: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += term(*a, *b);
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// Lays up to [`PANEL`] rows of groups into the blocks of one panel, appended to `out`. The groups
