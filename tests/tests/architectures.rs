@@ -156,6 +156,11 @@ fn qwen3_5_with_gated_delta_nets() {
 }
 
 #[test]
+fn qwen3_next_with_experts() {
+    equals_the_reference_within(&require_shared!("golden/qwen3_next"), &BOTH, RECURRENT);
+}
+
+#[test]
 fn granites_with_state_space_models() {
     equals_the_reference(&require_shared!("golden/granitehybrid_dense"), &BOTH);
 }
@@ -199,6 +204,7 @@ fn images_and_streamed_weights_give_the_same_bits() {
         "gpt_neox",
         "qwen3_5_text",
         "granitehybrid_dense",
+        "qwen3_next",
     ] {
         let model = require_shared!(&format!("golden/{name}"));
         let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);

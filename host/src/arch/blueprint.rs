@@ -93,10 +93,23 @@ pub struct Source {
     pub tensor: String,
     /// Rows and columns that it gives.
     pub shape: [u32; 2],
+    /// Which of its rows these are; none for all.
+    pub slice: Option<Slice>,
     /// The order in which they are stored.
     pub order: Order,
+    /// Rows are stored as columns.
+    pub transposed: bool,
     /// What is added to each number.
     pub plus: f32,
+}
+
+/// Some of the rows of a stored tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The first of them.
+    pub first: u32,
+    /// How many rows the tensor has.
+    pub of: u32,
 }
 
 /// The order in which a tensor's rows, or a vector's numbers, are stored.
@@ -114,20 +127,18 @@ pub enum Order {
         /// Rows of each part; 0 for no part.
         parts: [u32; 4],
     },
-    /// Rows are stored as columns.
-    Transposed,
 }
 
 impl Source {
-    /// Where the row, or a vector's number, that is used as number `row` is stored, unless the
-    /// tensor is stored transposed.
+    /// Where the row, or a vector's number, that is used as number `row` is stored among those that are
+    /// read here. Of a tensor that is stored transposed, it is a column.
     ///
     /// Programs here turn row `i` of a head with row `i + width / 2`, llama2.c and GGUF's Llamas row
     /// `2 * i` with row `2 * i + 1`.
     #[must_use]
     pub fn stored_row(&self, row: u32) -> u32 {
         match self.order {
-            Order::Plain | Order::Transposed => row,
+            Order::Plain => row,
             Order::ByHead { heads, parts } => {
                 let (mut row, mut before) = (row, 0);
                 for width in parts {
@@ -148,11 +159,24 @@ impl Source {
         }
     }
 
+    /// The first row of the stored tensor that is read.
+    #[must_use]
+    pub fn first_row(&self) -> u32 {
+        self.slice.map_or(0, |slice| slice.first)
+    }
+
+    /// Rows and columns of the stored tensor that are read.
+    #[must_use]
+    pub fn read_shape(&self) -> [u32; 2] {
+        let [rows, columns] = self.shape;
+        if self.transposed { [columns, rows] } else { [rows, columns] }
+    }
+
     /// Rows and columns that the stored tensor must have.
     #[must_use]
     pub fn stored_shape(&self) -> [u32; 2] {
-        let [rows, columns] = self.shape;
-        if self.order == Order::Transposed { [columns, rows] } else { [rows, columns] }
+        let [rows, columns] = self.read_shape();
+        [self.slice.map_or(rows, |slice| slice.of), columns]
     }
 }
 
@@ -216,6 +240,7 @@ impl Blueprint {
             let Data::Stored(sources) = &mut plan.data else { continue };
             for source in sources {
                 source.plus = 0.0;
+                source.transposed = false;
                 if !matches!(source.order, Order::Interleaved(_)) {
                     source.order = Order::Plain;
                 }
@@ -283,10 +308,15 @@ fn check_type(container: &dyn Container, source: &Source) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn plain(shape: [u32; 2], order: Order) -> Source {
+        let tensor = "q".into();
+        Source { tensor, shape, slice: None, order, transposed: false, plus: 0.0 }
+    }
+
     #[test]
     fn interleaved_rows_are_found_within_their_head() {
         let order = Order::Interleaved(6);
-        let source = Source { tensor: "q".into(), shape: [12, 1], order, plus: 0.0 };
+        let source = plain([12, 1], order);
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
     }
@@ -294,7 +324,7 @@ mod tests {
     #[test]
     fn rows_by_head_are_found_among_those_of_the_head() {
         let order = Order::ByHead { heads: 2, parts: [2, 2, 2, 0] };
-        let source = Source { tensor: "qkv".into(), shape: [12, 1], order, plus: 0.0 };
+        let source = plain([12, 1], order);
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
         let source = Source { order: Order::ByHead { heads: 2, parts: [1, 3, 0, 2] }, ..source };

@@ -1,7 +1,7 @@
 //! Graphs node by node. Each operation that names a tensor plans it, too: its role follows from the
 //! operation, its shape from the values.
 
-use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
+use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
 use crate::graph::{FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, Constant, Decay, Embed, Experts, Gated, Index,
@@ -79,7 +79,11 @@ impl Series {
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'n> {
     pub(super) name: &'n str,
+    /// Which rows; none for all.
+    pub(super) slice: Option<Slice>,
     pub(super) order: Order,
+    /// Rows are stored as columns.
+    pub(super) transposed: bool,
     pub(super) bias: bool,
     /// What is added to weights; not to biases.
     pub(super) plus: f32,
@@ -87,7 +91,8 @@ pub(super) struct Stored<'n> {
 
 /// A stored weight without a bias.
 pub(super) fn stored(name: &str) -> Stored<'_> {
-    Stored { name, order: Order::Plain, bias: false, plus: 0.0 }
+    let (slice, order) = (None, Order::Plain);
+    Stored { name, slice, order, transposed: false, bias: false, plus: 0.0 }
 }
 
 /// What a norm does besides.
@@ -171,14 +176,15 @@ impl Builder {
     ) {
         self.prefix = prefix;
         self.layers.resize_with(kinds.len(), Vec::new);
-        let period = period(kinds);
-        let times = kinds.len() / period.max(1);
+        let (first, period) = repetition(kinds);
+        let times = (kinds.len() - first) / period.max(1);
+        self.block(kinds, 0..first, 1, &mut layer);
         let outside = mem::take(&mut self.nodes);
-        self.block(kinds, 0..period, times, &mut layer);
+        self.block(kinds, first..first + period, times, &mut layer);
         let block = mem::replace(&mut self.nodes, outside);
         self.graph.subgraphs.insert("block".into(), block);
         self.nodes.push(Node::Repeat { subgraph: "block".into(), layers: times as u32 });
-        self.block(kinds, times * period..kinds.len(), 1, &mut layer);
+        self.block(kinds, first + times * period..kinds.len(), 1, &mut layer);
     }
 
     /// Draws these layers, which come again so many times.
@@ -326,7 +332,7 @@ impl Builder {
         let width = self.width(&input);
         let state = self.floats("conv", (taps - 1) * width);
         let bias = self.bias(name, from, width);
-        let from = Stored { order: Order::Transposed, ..from };
+        let from = Stored { transposed: true, ..from };
         let weight = self.plan(name, Role::Vector, from, [taps, width]);
         self.push(ShortConv { state, weight, bias, input, output, taps });
     }
@@ -575,8 +581,7 @@ impl Builder {
 
     fn bias(&mut self, name: &str, from: Stored<'_>, columns: u32) -> Option<String> {
         // A bias has an order of rows, but no columns to be transposed with.
-        let order = if from.order == Order::Transposed { Order::Plain } else { from.order };
-        let plan = from.bias.then_some(Stored { plus: 0.0, order, ..from });
+        let plan = from.bias.then_some(Stored { plus: 0.0, transposed: false, ..from });
         let name = format!("{name}_bias");
         plan.map(|from| self.plan_part(&name, Role::Vector, "bias", from, [1, columns]))
     }
@@ -598,7 +603,9 @@ impl Builder {
             let source = |from: &String| Source {
                 tensor: format!("{place}{from}.weight"),
                 shape,
+                slice: None,
                 order: Order::Plain,
+                transposed: false,
                 plus: 0.0,
             };
             let data = Data::Stored(from.iter().map(source).collect());
@@ -627,10 +634,10 @@ impl Builder {
 
     /// Plans the tensor of this very name.
     fn plan_whole(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
-        let Stored { order, plus, .. } = from;
+        let Stored { slice, order, transposed, plus, .. } = from;
         let plan = |name: String, place: String| {
             let tensor = format!("{place}{}", from.name);
-            let data = Data::Stored(vec![Source { tensor, shape, order, plus }]);
+            let data = Data::Stored(vec![Source { tensor, shape, slice, order, transposed, plus }]);
             let [rows, columns] =
                 if role == Role::Vector { [1, shape[0] * shape[1]] } else { shape };
             TensorPlan { name, role, rows, columns, data }
@@ -664,6 +671,18 @@ impl Builder {
     }
 }
 
+/// The most layers before those that come again.
+const MOST_BEFORE: usize = 8;
+
+/// The first layer, and how many of them from there on, that come again until the end: so that the
+/// fewest are drawn.
+fn repetition<K: PartialEq>(kinds: &[K]) -> (usize, usize) {
+    let drawn =
+        |(first, period): &(usize, usize)| first + period + (kinds.len() - first) % period.max(&1);
+    let all = 0..kinds.len().min(MOST_BEFORE + 1).max(1);
+    all.map(|first| (first, period(&kinds[first..]))).min_by_key(drawn).unwrap_or_default()
+}
+
 /// After how many layers the kinds come again, all of them at least twice; or else all layers.
 fn period<K: PartialEq>(kinds: &[K]) -> usize {
     let repeats = |period: &usize| {
@@ -684,6 +703,9 @@ mod tests {
         assert_eq!(period(&[1, 1, 2, 1, 1, 2, 1]), 3);
         assert_eq!(period(&[1, 1, 2, 1]), 4);
         assert_eq!(period::<u32>(&[]), 0);
+        assert_eq!(repetition(&[1, 1, 2, 2, 2]), (2, 1));
+        assert_eq!(repetition(&[1, 1, 2, 1, 1, 2, 1]), (0, 3));
+        assert_eq!(repetition::<u32>(&[]), (0, 0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What encoders after BERT have in common: embeddings of tokens and positions, and blocks with norms
 //! behind what they normalize.
 
-use super::blueprint::{Blueprint, Order, Sizes};
+use super::blueprint::{Blueprint, Sizes};
 use super::builder::{Attending, Builder, NormOf, Stored, all, stored};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
@@ -100,7 +100,7 @@ impl Encoder {
         self.embed(&mut graph);
         if self.distances {
             let name = format!("{base}.encoder.relative_attention_bias");
-            let from = Stored { order: Order::Transposed, ..stored(&name) };
+            let from = Stored { transposed: true, ..stored(&name) };
             let shape = [self.sizes.heads, DISTANCES as u32];
             graph.constant("attention.distances", from, shape, "distances");
         }

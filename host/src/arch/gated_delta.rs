@@ -22,6 +22,8 @@ pub(super) struct DeltaNet {
     values: u32,
     taps: u32,
     epsilon: f32,
+    /// Queries, keys, values and gates are one stored matrix, by heads of keys, and so are rates and steps.
+    pub(super) joint: bool,
 }
 
 impl DeltaNet {
@@ -34,6 +36,7 @@ impl DeltaNet {
             values: config.size("linear_value_head_dim", 128, most)?,
             taps: config.size_within("linear_conv_kernel_dim", 4, TAPS)?,
             epsilon,
+            joint: false,
         };
         let Self { key_heads, value_heads, keys, values, .. } = net;
         if !value_heads.is_multiple_of(key_heads) {
@@ -80,7 +83,10 @@ impl DeltaNet {
         let [rate, step] =
             [0, heads].map(|first| ValueRef::rows("rate_step", first, first + heads));
         let input = ValueRef::rows("mixed", 0, mixed);
-        self.project(graph, [&input, &gate], [&rate, &step]);
+        match self.joint {
+            true => self.project_jointly(graph),
+            false => self.project(graph, [&input, &gate], [&rate, &step]),
+        }
         let conv = stored("linear_attn.conv1d");
         graph.short_conv("memory.taps", conv, self.taps, [&input, &all("convolved")]);
         graph.activate(Activation::Silu, &all("convolved"));
@@ -112,6 +118,25 @@ impl DeltaNet {
             ("memory.step", "linear_attn.in_proj_a", last[1]),
         ] {
             graph.linear(name, stored(from), "normed", output);
+        }
+    }
+
+    /// The same, by two matrices.
+    fn project_jointly(&self, graph: &mut Builder) {
+        let Self { key_heads: heads, value_heads, keys, values, .. } = *self;
+        let values_of = value_heads / heads;
+        let wide = values_of * values;
+        for (name, from, parts, output) in [
+            ("memory.projected", "linear_attn.in_proj_qkvz", [keys, keys, wide, wide], "mixed"),
+            (
+                "memory.rate_step",
+                "linear_attn.in_proj_ba",
+                [values_of, values_of, 0, 0],
+                "rate_step",
+            ),
+        ] {
+            let from = Stored { order: Order::ByHead { heads, parts }, ..stored(from) };
+            graph.linear(name, from, "normed", &all(output));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! GPT-2: LayerNorm, learned positions, matrices stored transposed.
 
-use super::blueprint::{Blueprint, Order, Sizes};
+use super::blueprint::{Blueprint, Sizes};
 use super::builder::{Builder, NormOf, Stored, all, stored};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_VOCABULARY, read_tokens};
@@ -77,5 +77,5 @@ fn norm(name: &str) -> Stored<'_> {
 }
 
 fn matrix(name: &str) -> Stored<'_> {
-    Stored { bias: true, order: Order::Transposed, ..stored(name) }
+    Stored { bias: true, transposed: true, ..stored(name) }
 }

@@ -4,6 +4,7 @@ use super::builder::{Builder, Routing, all, stored};
 use super::config::Config;
 use super::decoder::MAX_WIDTH as MAX_SIZE;
 use crate::Result;
+use crate::graph::ValueRef;
 use omex_core::ops::{Activation, Weights};
 use omex_core::program::MAX_WIDTH;
 use omex_core::quant::PANEL;
@@ -91,6 +92,45 @@ pub(super) fn sparse_layers(config: &Config<'_>, layers: u32) -> Result<Vec<bool
     Ok((0..layers)
         .map(|layer| (layer + 1).is_multiple_of(step) && !dense.contains(&layer))
         .collect())
+}
+
+/// A feed-forward layer that every token of `normed` meets beside the experts.
+pub(super) struct SharedExpert<'n> {
+    pub(super) activation: Activation,
+    pub(super) wide: u32,
+    /// What its tensors are called: the gate, the up and the down matrix.
+    pub(super) names: [&'n str; 3],
+    /// A matrix of one row: its sigmoid is what the result is multiplied with.
+    pub(super) score: Option<&'n str>,
+}
+
+impl SharedExpert<'_> {
+    /// The layer, added to the residual stream.
+    pub(super) fn draw(&self, graph: &mut Builder) {
+        let Self { activation, wide, names, score } = *self;
+        if let Some(score) = score {
+            return self.draw_scored(graph, score);
+        }
+        graph.values([("shared_gate_up", 2 * wide), ("shared_gated", wide)]);
+        let [gated, plain] =
+            [0, wide].map(|first| ValueRef::rows("shared_gate_up", first, first + wide));
+        graph.linear("shared_expert.gate", stored(names[0]), "normed", &gated);
+        graph.linear("shared_expert.up", stored(names[1]), "normed", &plain);
+        graph.gated(activation, [&gated, &plain], "shared_gated");
+        graph.linear_onto("shared_expert.down", stored(names[2]), "shared_gated", "residual");
+    }
+
+    /// The layer as the only expert that tokens can be sent to: its weight is the score's sigmoid.
+    fn draw_scored(&self, graph: &mut Builder, score: &str) {
+        graph.values([("shared_score", 1), ("shared_route", 2)]);
+        graph.linear("shared_expert.score", stored(score), "normed", &all("shared_score"));
+        graph.activate(Activation::Sigmoid, &all("shared_score"));
+        let routing = Routing { weights: Weights::Scores, ..Routing::default() };
+        graph.route("shared_score", routing, "shared_route");
+        let values = ["normed", "shared_route", "residual"];
+        let stored = [self.names.map(str::to_owned)];
+        graph.experts("shared_expert", self.activation, self.wide, &stored, values);
+    }
 }
 
 /// Refuses matrices that do not lie one below the other in whole panels, or in one tensor: those of so

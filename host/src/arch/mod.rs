@@ -38,6 +38,7 @@ mod qwen2;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_moe;
+mod qwen3_next;
 mod roberta;
 mod rope;
 mod smollm3;
@@ -48,7 +49,7 @@ mod tests;
 mod text;
 mod tflite;
 
-pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Source, TensorPlan};
+pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
 pub(crate) use builder::FREQUENCIES;
 
 use crate::import::{Container, Fields, SourceFormat};
@@ -85,6 +86,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
     Architecture::new("qwen3_moe", &["Qwen3MoeForCausalLM"], "model.", qwen3_moe::blueprint),
+    Architecture::new("qwen3_next", &["Qwen3NextForCausalLM"], "model.", qwen3_next::blueprint),
     Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)
         .in_gguf("gemma2"),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint)

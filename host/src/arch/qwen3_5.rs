@@ -10,7 +10,7 @@ use crate::Result;
 use omex_core::ops::Activation;
 
 /// Those of transformers' `Qwen3_5TextConfig`.
-const DEFAULTS: Defaults = Defaults {
+pub(super) const DEFAULTS: Defaults = Defaults {
     hidden_size: 4096,
     intermediate_size: 12288,
     heads: 16,

@@ -3,7 +3,7 @@
 use super::planned::Planned;
 use super::range::{check_scales, read_row};
 use crate::Result;
-use crate::arch::{Data, Order, Source, TensorPlan};
+use crate::arch::{Data, Source, TensorPlan};
 use crate::import::{Container, Encoding};
 use crate::quantize::{Compensation, Group, quantize, write_panel};
 use half::f16;
@@ -156,14 +156,14 @@ pub(super) fn little_endian(numbers: &[f32]) -> Vec<u8> {
 pub(crate) fn read_vector(container: &dyn Container, plan: &TensorPlan) -> Result<Vec<f32>> {
     let mut numbers = vec![];
     for source in plan.sources() {
-        let [rows, columns] = source.stored_shape().map(|side| side as usize);
+        let [rows, columns] = source.read_shape().map(|side| side as usize);
         let mut stored = vec![0.0; rows * columns];
-        for (row, out) in (0..).zip(stored.chunks_mut(columns.max(1))) {
+        for (row, out) in (source.first_row()..).zip(stored.chunks_mut(columns.max(1))) {
             read_row(container, (&source.tensor, row), Format::Vector, out)?;
         }
-        let at = |number: usize| match source.order {
-            Order::Transposed => number % rows * columns + number / rows,
-            _ => source.stored_row(number as u32) as usize,
+        let at = |number: usize| match source.transposed {
+            true => number % rows * columns + number / rows,
+            false => source.stored_row(number as u32) as usize,
         };
         numbers.extend((0..stored.len()).map(|number| stored[at(number)] + source.plus));
     }
@@ -192,9 +192,9 @@ impl<'b> Batch<'b> {
         let mut start = 0;
         for of_one in rows.chunk_by(|(a, _), (b, _)| std::ptr::eq(*a, *b)) {
             if let Some((source, first)) = of_one.first()
-                && source.order == Order::Transposed
+                && source.transposed
             {
-                batch.turn(source, *first as usize, start..start + of_one.len())?;
+                batch.turn(source, *first, start..start + of_one.len())?;
             }
             start += of_one.len();
         }
@@ -202,15 +202,16 @@ impl<'b> Batch<'b> {
     }
 
     /// Reads a tensor once for all of its rows that are in the batch at `places`.
-    fn turn(&mut self, source: &Source, first: usize, places: Range<usize>) -> Result<()> {
-        let [stored_rows, stored_columns] = source.stored_shape();
+    fn turn(&mut self, source: &Source, first: u32, places: Range<usize>) -> Result<()> {
+        let [stored_rows, stored_columns] = source.read_shape();
         let turned = &mut self.turned[places];
         turned.iter_mut().for_each(|row| row.resize(self.columns, 0.0));
         let mut stored = vec![0.0; stored_columns as usize];
         for column in 0..stored_rows {
-            read_row(self.container, (&source.tensor, column), self.format, &mut stored)?;
-            for (row, x) in turned.iter_mut().zip(&stored[first..]) {
-                row[column as usize] = *x;
+            let place = (source.tensor.as_str(), source.first_row() + column);
+            read_row(self.container, place, self.format, &mut stored)?;
+            for (number, row) in (first..).zip(turned.iter_mut()) {
+                row[column as usize] = stored[source.stored_row(number) as usize];
             }
         }
         Ok(())
@@ -219,11 +220,11 @@ impl<'b> Batch<'b> {
     /// A row as floats.
     fn floats(&self, at: usize) -> Result<Vec<f32>> {
         let (source, row) = self.rows[at];
-        if source.order == Order::Transposed {
+        if source.transposed {
             return Ok(self.turned[at].clone());
         }
         let mut floats = vec![0.0; self.columns];
-        let place = (source.tensor.as_str(), source.stored_row(row));
+        let place = (source.tensor.as_str(), source.first_row() + source.stored_row(row));
         read_row(self.container, place, self.format, &mut floats)?;
         Ok(floats)
     }
@@ -236,11 +237,12 @@ impl<'b> Batch<'b> {
             (encoding, self.format),
             (Some(Encoding::Q8_0), Format::Int8) | (Some(Encoding::Q4_0), Format::Int4)
         );
-        if !same || source.order == Order::Transposed {
+        if !same || source.transposed {
             return Ok(None);
         }
         let mut bytes = vec![];
-        self.container.read_row_bytes(&source.tensor, source.stored_row(row), &mut bytes)?;
+        let stored = source.first_row() + source.stored_row(row);
+        self.container.read_row_bytes(&source.tensor, stored, &mut bytes)?;
         Ok(Some(ggml_groups(&bytes, self.format)))
     }
 
@@ -260,7 +262,7 @@ impl<'b> Batch<'b> {
         };
         let (source, row) = self.rows[at];
         // Making up for errors can push a weight at the edge of the range beyond it.
-        let place = (source.tensor.as_str(), source.stored_row(row));
+        let place = (source.tensor.as_str(), source.first_row() + source.stored_row(row));
         check_scales(self.container, place, &base, self.format)?;
         if tensor.plane == 0 {
             let rounding = floats.map(|floats| Rounding::of(&floats, &base, self.format));
