@@ -102,7 +102,7 @@ fn operations_by_position_take_all_tokens() {
             pairing: Pairing::Halves,
             mask: Mask::Causal,
             reach: 0,
-            distances: None,
+            head_scores: None,
             cap: 0.0,
         };
         [Op::from(store), attend.into()]
@@ -133,7 +133,7 @@ fn a_window_is_for_what_goes_before_a_token() {
     let attend = |mask| {
         let store = Store { state, key: value(0), value: value(0) };
         let (query, output, pairing) = (value(0), value(1), Pairing::Halves);
-        let (reach, distances) = (0, None);
+        let (reach, head_scores) = (0, None);
         let attend = Attend {
             state,
             query,
@@ -143,7 +143,7 @@ fn a_window_is_for_what_goes_before_a_token() {
             pairing,
             mask,
             reach,
-            distances,
+            head_scores,
             cap: 0.0,
         };
         [store.into(), attend.into()]

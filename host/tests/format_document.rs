@@ -288,14 +288,14 @@ fn examples() -> Vec<Op> {
             pairing: Pairing::Halves,
             mask: Mask::Causal,
             reach: 0,
-            distances: None,
+            head_scores: None,
             cap: 0.0,
         }
         .into(),
         Gated { activation: Activation::Silu, gate: a, up: b, output: c }.into(),
         Activate { activation: Activation::Gelu, value: a }.into(),
         Add { input: a, output: b }.into(),
-        Scale { value: a, factor: 1.0 }.into(),
+        Scale { value: a, factor: 1.0, by: None }.into(),
         SoftCap { value: a, cap: 1.0 }.into(),
         Select { input: a, output: b }.into(),
         ShortConv { state: weight, weight, bias: Some(weight), input: a, output: b, taps: 3 }
@@ -332,6 +332,7 @@ fn examples() -> Vec<Op> {
             bias: Some(c),
             groups: 4,
             kept_groups: 2,
+            factors: None,
         }
         .into(),
         Experts {
@@ -345,6 +346,10 @@ fn examples() -> Vec<Op> {
             wide: a,
             gated: b,
             output: c,
+            gate_up_bias: None,
+            down_bias: None,
+            limit: 0.0,
+            up_plus: 0.0,
         }
         .into(),
         Delta {

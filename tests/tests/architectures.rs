@@ -100,6 +100,13 @@ fn gemma3() {
 }
 
 #[test]
+fn gemma4_with_keys_that_layers_share_and_with_experts() {
+    for name in ["gemma4_text", "gemma4_e", "gemma4_moe"] {
+        equals_the_reference(&require_shared!(&format!("golden/{name}")), &BOTH);
+    }
+}
+
+#[test]
 fn gpt2() {
     equals_the_reference(&require_shared!("golden/gpt2"), &BOTH);
 }
@@ -161,8 +168,27 @@ fn qwen3_next_with_experts() {
 }
 
 #[test]
+fn gpt_oss_with_learned_scores_and_limited_gates() {
+    for name in ["gpt_oss", "gpt_oss_clamp"] {
+        equals_the_reference(&require_shared!(&format!("golden/{name}")), &BOTH);
+    }
+}
+
+#[test]
+fn deepseek_v3_with_latent_attention() {
+    for name in ["deepseek_v3", "deepseek_v3_yarn"] {
+        equals_the_reference(&require_shared!(&format!("golden/{name}")), &BOTH);
+    }
+}
+
+#[test]
 fn granites_with_state_space_models() {
     equals_the_reference(&require_shared!("golden/granitehybrid_dense"), &BOTH);
+}
+
+#[test]
+fn granites_with_state_space_models_and_experts() {
+    equals_the_reference(&require_shared!("golden/granitemoehybrid"), &BOTH);
 }
 
 #[test]
@@ -205,6 +231,11 @@ fn images_and_streamed_weights_give_the_same_bits() {
         "qwen3_5_text",
         "granitehybrid_dense",
         "qwen3_next",
+        "granitemoehybrid",
+        "gpt_oss",
+        "gemma4_e",
+        "gemma4_moe",
+        "deepseek_v3",
     ] {
         let model = require_shared!(&format!("golden/{name}"));
         let prompt: Vec<u32> = numbers(&json(&model.join("ref.json"))["input_ids"]);
@@ -660,6 +691,17 @@ fn masks_and_frequencies_that_early_pythias_stored_change_nothing() {
 }
 
 #[test]
+fn what_guesses_several_tokens_at_once_changes_nothing() {
+    for (golden, name) in
+        [("deepseek_v3", "model.layers.3.eh_proj.weight"), ("qwen3_next", "mtp.fc.weight")]
+    {
+        let model = require_shared!(&format!("golden/{golden}"));
+        let more: [(&str, &str, &[usize], usize); 1] = [(name, "F32", &[2, 2], 16)];
+        become_one(&model, renamed(&model, str::to_owned, &more).path());
+    }
+}
+
+#[test]
 fn the_text_part_of_a_model_that_sees_pictures_is_the_model_by_itself() {
     let new = |name: &str| match name.strip_prefix("model.") {
         Some(bare) => format!("model.language_model.{bare}"),
@@ -669,7 +711,9 @@ fn the_text_part_of_a_model_that_sees_pictures_is_the_model_by_itself() {
         ("vision_tower.w.weight", "F32", &[2, 2], 16),
         ("model.multi_modal_projector.w", "F32", &[2], 8),
     ];
-    for (golden, kind) in [("mistral_sw", "Mistral3"), ("gemma3_text", "Gemma3")] {
+    for (golden, kind) in
+        [("mistral_sw", "Mistral3"), ("gemma3_text", "Gemma3"), ("gemma4_e", "Gemma4")]
+    {
         let model = require_shared!(&format!("golden/{golden}"));
         for config in BOTH {
             let old = renamed(&model, |name| format!("language_model.{name}"), &more);

@@ -7,13 +7,14 @@ use omex_hal::Parallel;
 use serde::{Deserialize, Serialize};
 
 /// An activation function. They are only ever appended: their order is the encoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// x.
     Identity,
     /// x / (1 + exp(-x)), also called swish.
+    #[default]
     Silu,
     /// x (1 + erf(x / √2)) / 2 (arXiv:1606.08415).
     Gelu,
@@ -25,6 +26,8 @@ pub enum Activation {
     Tanh,
     /// 1 / (1 + exp(-x)).
     Sigmoid,
+    /// x / (1 + exp(-1.702 x)) (arXiv:1606.08415).
+    QuickGelu,
 }
 
 impl Activation {
@@ -67,6 +70,7 @@ pub(super) fn elementwise(
         Activation::Relu => apply(|x| if x > 0.0 { x } else { 0.0 }, inputs, output, parallel),
         Activation::Tanh => apply(tanh, inputs, output, parallel),
         Activation::Sigmoid => apply(|x| 1.0 / (1.0 + exp(-x)), inputs, output, parallel),
+        Activation::QuickGelu => apply(|x| x / (1.0 + exp(-1.702 * x)), inputs, output, parallel),
     }
 }
 

@@ -58,10 +58,12 @@ pub struct Attend<F: Form = Numbers> {
     /// With a full mask, how many positions on either side of its own; 0 for all.
     #[serde(default)]
     pub reach: u32,
-    /// With a full mask, what is added to the scores of keys by how far away they are: `[heads of the
-    /// query][32]`, once a pass (T5, arXiv:1910.10683; see `core/src/ops/distances.rs`).
+    /// Scores that were learned, once a pass. With a full mask `[heads of the query][32]`, what is added to
+    /// the scores of keys by how far away they are (T5, arXiv:1910.10683; see `core/src/ops/distances.rs`);
+    /// with a causal one `[heads of the query]`, a score more in each softmax, which has no value
+    /// (gpt-oss, arXiv:2508.10925).
     #[serde(default)]
-    pub distances: Option<F::Value>,
+    pub head_scores: Option<F::Value>,
     /// What scores stay below once they are multiplied: cap · tanh(score / cap) (Gemma 2,
     /// arXiv:2408.00118); 0 for no bound.
     #[serde(default)]
@@ -69,7 +71,7 @@ pub struct Attend<F: Form = Numbers> {
 }
 
 operands!(Attend {
-    state state, read query, maybe_read angles, maybe_read distances, write output;
+    state state, read query, maybe_read angles, maybe_read head_scores, write output;
     scale, pairing, mask, reach, cap
 });
 
@@ -82,7 +84,7 @@ impl Operation for Attend {
         let rotated = self.angles.map_or(0, |angles| angles.width);
         check.that(rotated.is_multiple_of(4))?;
         self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
-        if self.reach > 0 || self.distances.is_some() {
+        if self.reach > 0 || self.head_scores.is_some() {
             self.check_near(check)?;
         }
         check.states(self.state, |state| match state {
@@ -101,10 +103,10 @@ impl Operation for Attend {
         let pending = player.pending.take().filter(|stored| stored.state == index);
         let Player { memory, program, plan, inputs, states, kernels, parallel, .. } = player;
         let (key, value) = pending.map_or((self.query, self.query), |new| (new.key, new.value));
-        let added = self.distances.filter(|_| cfg!(feature = "float"));
-        let [angles, distances] = [self.angles, added].map(|x| x.unwrap_or(self.query));
-        let reads = [self.query, angles, distances, key, value];
-        let ([query, angles, distances, key, value], mut output) =
+        let added = self.head_scores.filter(|_| cfg!(feature = "float"));
+        let [angles, scores] = [self.angles, added].map(|x| x.unwrap_or(self.query));
+        let reads = [self.query, angles, scores, key, value];
+        let ([query, angles, scores, key, value], mut output) =
             memory.split(program, inputs.counts(), reads, self.output)?;
         let mut next = 0;
         while let Some(run) = inputs.run(next) {
@@ -128,7 +130,7 @@ impl Operation for Attend {
                 window,
                 mask: self.mask,
                 reach: if cfg!(feature = "float") { self.reach as usize } else { 0 },
-                distances: added.map(|_| distances.column(0)),
+                head_scores: added.map(|_| scores.column(0)),
             };
             if full && pending.is_none() {
                 return Err(RunError::Position(run.position));
@@ -161,17 +163,16 @@ impl Operation for Attend {
 }
 
 impl Attend {
-    /// Checks what says how near keys are, and what that adds.
+    /// Checks what says how near keys are, and scores that were learned.
     fn check_near(&self, check: &Check<'_>) -> Result<(), Fault> {
-        check.that(cfg!(feature = "float") && self.mask == Mask::Full)?;
-        let Some(distances) = self.distances.filter(|_| cfg!(feature = "float")) else {
+        check.that(cfg!(feature = "float") && (self.mask == Mask::Full || self.reach == 0))?;
+        let Some(scores) = self.head_scores.filter(|_| cfg!(feature = "float")) else {
             return Ok(());
         };
-        check.that(check.value(distances)? == (Per::Pass, Dtype::F32))?;
+        check.that(check.value(scores)? == (Per::Pass, Dtype::F32))?;
+        let of_head = if self.mask == Mask::Full { DISTANCES as u32 } else { 1 };
         check.states(self.state, |state| match state {
-            State::Kv { width, .. } => {
-                distances.width == self.query.width / width.max(1) * DISTANCES as u32
-            }
+            State::Kv { width, .. } => scores.width == self.query.width / width.max(1) * of_head,
             State::Bytes(_) => false,
         })
     }
@@ -214,8 +215,8 @@ struct Attention<'i> {
     window: Window,
     mask: Mask,
     reach: usize,
-    /// What is added to scores, `[heads][DISTANCES]`.
-    distances: Option<&'i [f32]>,
+    /// Scores that were learned: `[heads][DISTANCES]`, or with a causal mask `[heads]`.
+    head_scores: Option<&'i [f32]>,
 }
 
 impl Attention<'_> {
@@ -268,10 +269,11 @@ impl Attention<'_> {
                 for (query, out) in queries.by_ref().zip(outs.by_ref()).take(count) {
                     out.fill(0.0);
                     // There is room: `count` is at most `MAX_QUERIES`.
-                    let _ = tile.push(Query { query, out, softmax: Softmax::EMPTY });
+                    let softmax = self.first(head + tile.len());
+                    let _ = tile.push(Query { query, out, softmax });
                 }
                 let kv_head = head / group;
-                if self.reach > 0 || self.distances.is_some() {
+                if self.is_near() {
                     let own = batch.position_of(c) as usize;
                     self.see_near(shown, [head, kv_head], own, position as usize + 1, &mut tile);
                 } else {
@@ -291,6 +293,20 @@ impl Attention<'_> {
         }
     }
 
+    /// True if what a token sees depends on how far away it is.
+    fn is_near(&self) -> bool {
+        let full = cfg!(feature = "float") && self.mask == Mask::Full;
+        full && (self.reach > 0 || self.head_scores.is_some())
+    }
+
+    /// The softmax of a query head that has seen nothing yet, but what was learned.
+    fn first(&self, head: usize) -> Softmax {
+        let causal = cfg!(feature = "float") && self.mask == Mask::Causal;
+        let learned = self.head_scores.filter(|_| causal);
+        let score = learned.and_then(|scores| scores.get(head));
+        score.map_or(Softmax::EMPTY, |score| Softmax::of(*score))
+    }
+
     /// Shows queries at position `own`, the first of them of this head, what is near enough before
     /// `end`, with what distances add to scores.
     fn see_near(
@@ -301,12 +317,9 @@ impl Attention<'_> {
         end: usize,
         queries: &mut [Query<'_>],
     ) {
-        if !cfg!(feature = "float") {
-            return;
-        }
         let reach = if self.reach == 0 { end } else { self.reach };
         let (first, end) = (own.saturating_sub(reach), own.saturating_add(reach + 1).min(end));
-        let Some(distances) = self.distances else {
+        let Some(scores) = self.head_scores else {
             return shown.to(queries, kv_head, first..end);
         };
         for (class, places) in classes(own, end) {
@@ -316,7 +329,7 @@ impl Attention<'_> {
             }
             let added = |query: usize| {
                 let at = (head + query) * DISTANCES + class;
-                distances.get(at).copied().unwrap_or_default()
+                scores.get(at).copied().unwrap_or_default()
             };
             // A number added to all scores is one taken from those before.
             for (i, query) in queries.iter_mut().enumerate() {

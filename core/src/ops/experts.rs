@@ -6,12 +6,13 @@ use super::route::check_choice;
 use super::{Activation, Form, Numbers, Operation, Reads, operands};
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
-use crate::program::{Check, PerLayer, Program, Tensor, Value};
+use crate::program::{Check, Dtype, Per, PerLayer, Program, Tensor, Value};
 use crate::quant::PANEL;
 use serde::{Deserialize, Serialize};
 
-/// `output` += Σ over a token's experts e of weight(e) · `down[e]` × (activation(gate) · up), where
-/// gate and up are the halves of `gate_up[e]` × `input`.
+/// `output` += Σ over a token's experts e of weight(e) · (`down[e]` × gated + `down_bias[e]`), where gated is
+/// activation(gate) · (up + `up_plus`), and gate and up are the halves of
+/// `gate_up[e]` × `input` + `gate_up_bias[e]`, within `limit`.
 ///
 /// Experts are added in ascending order, so that a token's sum does not depend on the others in the
 /// pass. Of an expert that no token is sent to nothing is read.
@@ -44,11 +45,24 @@ pub struct Experts<F: Form = Numbers> {
     pub gated: F::Value,
     /// What is added to.
     pub output: F::Value,
+    /// [experts · 2 · wide], once a pass.
+    #[serde(default)]
+    pub gate_up_bias: Option<F::Value>,
+    /// [experts · output width], once a pass.
+    #[serde(default)]
+    pub down_bias: Option<F::Value>,
+    /// What gates are at most, and what they multiply is at most, with either sign (gpt-oss,
+    /// arXiv:2508.10925); 0 for no limit.
+    #[serde(default)]
+    pub limit: f32,
+    /// What is added to what gates multiply.
+    #[serde(default)]
+    pub up_plus: f32,
 }
 
 operands!(Experts {
     weight gate_up, weight down, read input, read route, write gathered, write wide, write gated,
-    update output; experts, activation
+    update output, maybe_read gate_up_bias, maybe_read down_bias; experts, activation, limit, up_plus
 });
 
 impl Operation for Experts {
@@ -66,7 +80,15 @@ impl Operation for Experts {
         check.that(whole(wide.width) && whole(output.width))?;
         let rows = |rows: u32| self.experts.checked_mul(rows).ok_or(Fault::Shape);
         check.matrix(self.gate_up, rows(wide.width)?, input.width)?;
-        check.matrix(self.down, rows(output.width)?, gated.width)
+        check.matrix(self.down, rows(output.width)?, gated.width)?;
+        check.that(self.limit.is_finite() && self.limit >= 0.0 && self.up_plus.is_finite())?;
+        let biases = [(self.gate_up_bias, wide.width), (self.down_bias, output.width)];
+        for (bias, width) in biases {
+            let Some(bias) = bias else { continue };
+            check.that(check.value(bias)? == (Per::Pass, Dtype::F32))?;
+            check.equal(bias.width, rows(width)?)?;
+        }
+        Ok(())
     }
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
@@ -146,6 +168,8 @@ impl Experts {
         let Self { gathered, wide, gated, .. } = *self;
         let matrix = self.rows_of(player, self.gate_up, layer, expert)?;
         multiply(player, &matrix, [gathered, wide], Some(columns), false)?;
+        self.add_bias(player, self.gate_up_bias, wide, expert, columns)?;
+        self.limit(player, columns)?;
         let half = wide.width / 2;
         let gate = Value { width: half, ..wide };
         let up = Value { first: wide.first.saturating_add(half), ..gate };
@@ -154,7 +178,45 @@ impl Experts {
         output.count = columns;
         elementwise(self.activation, Some((gate, up)), &mut output, parallel);
         let matrix = self.rows_of(player, self.down, layer, expert)?;
-        multiply(player, &matrix, [gated, gathered], Some(columns), false)
+        multiply(player, &matrix, [gated, gathered], Some(columns), false)?;
+        self.add_bias(player, self.down_bias, gathered, expert, columns)
+    }
+
+    /// Adds an expert's part of a bias to the first columns of a value.
+    fn add_bias(
+        &self,
+        player: &mut Player<'_>,
+        bias: Option<Value>,
+        value: Value,
+        expert: u32,
+        columns: usize,
+    ) -> Result<(), RunError> {
+        let Some(bias) = bias else { return Ok(()) };
+        let first = bias.first.saturating_add(expert.saturating_mul(value.width));
+        let bias = Value { first, width: value.width, ..bias };
+        let ([bias], mut value) = player.values([bias], value)?;
+        for column in 0..columns.min(value.count) {
+            let sums = value.column(column).iter_mut().zip(bias.column(0));
+            sums.for_each(|(sum, x)| *sum += x);
+        }
+        Ok(())
+    }
+
+    /// Keeps the first columns of gates and of what they multiply within the limit.
+    fn limit(&self, player: &mut Player<'_>, columns: usize) -> Result<(), RunError> {
+        let Self { wide, limit, up_plus, .. } = *self;
+        if limit == 0.0 && up_plus == 0.0 {
+            return Ok(());
+        }
+        let limit = if limit == 0.0 { f32::INFINITY } else { limit };
+        let ([], mut both) = player.values([], wide)?;
+        for column in 0..columns.min(both.count) {
+            let both = both.column(column);
+            let (gate, up) = both.split_at_mut(both.len() / 2);
+            gate.iter_mut().for_each(|x| *x = at_most(*x, limit));
+            up.iter_mut().for_each(|x| *x = -at_most(-at_most(*x, limit), limit) + up_plus);
+        }
+        Ok(())
     }
 
     /// Adds an expert's results to the columns that they belong to.
@@ -185,6 +247,11 @@ impl Experts {
         let before = part.bytes().saturating_mul(u64::from(expert));
         Ok(Tensor { address: all.address.saturating_add(before), ..part })
     }
+}
+
+/// What is not a number stays so.
+fn at_most(x: f32, limit: f32) -> f32 {
+    if x > limit { limit } else { x }
 }
 
 /// An expert's weight in a token's route, if it is there.

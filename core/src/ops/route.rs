@@ -57,10 +57,13 @@ pub struct Route<F: Form = Numbers> {
     /// the largest sums (DeepSeek-V3).
     #[serde(default)]
     pub kept_groups: u32,
+    /// A number for each expert, once a pass, that its weight is multiplied with.
+    #[serde(default)]
+    pub factors: Option<F::Value>,
 }
 
 operands!(Route {
-    read input, write output, maybe_read bias; weights, factor, groups, kept_groups
+    read input, write output, maybe_read bias, maybe_read factors; weights, factor, groups, kept_groups
 });
 
 impl Operation for Route {
@@ -70,9 +73,9 @@ impl Operation for Route {
         check.that(self.input.width <= MAX_WIDTH)?;
         check.that(self.factor.is_finite())?;
         check_choice(check, self.output.width, self.input.width)?;
-        if let Some(bias) = self.bias {
-            check.that(check.value(bias)? == (Per::Pass, Dtype::F32))?;
-            check.equal(bias.width, self.input.width)?;
+        for of_experts in [self.bias, self.factors].into_iter().flatten() {
+            check.that(check.value(of_experts)? == (Per::Pass, Dtype::F32))?;
+            check.equal(of_experts.width, self.input.width)?;
         }
         if self.groups == 0 {
             return check.equal(self.kept_groups, 0);
@@ -85,14 +88,19 @@ impl Operation for Route {
     }
 
     fn play(&self, player: &mut Player<'_>, _: u32) -> Result<(), RunError> {
-        let bias = self.bias.unwrap_or(self.input);
-        let ([input, bias], mut output) = player.values([self.input, bias], self.output)?;
+        let [bias, factors] = [self.bias, self.factors].map(|value| value.unwrap_or(self.input));
+        let ([input, bias, factors], mut output) =
+            player.values([self.input, bias, factors], self.output)?;
         let bias = self.bias.map_or(&[][..], |_| bias.column(0));
+        let factors = self.factors.map_or(&[][..], |_| factors.column(0));
         for column in 0..output.count {
             let scores = Choice { scores: input.column(column), bias };
             let chosen = output.column(column).as_chunks_mut::<2>().0;
             scores.choose(self.groups(&scores), chosen);
             scores.weigh(self.weights, if self.factor == 0.0 { 1.0 } else { self.factor }, chosen);
+            for [number, weight] in chosen {
+                *weight *= factors.get(*number as usize).unwrap_or(&1.0);
+            }
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub const MAX_WIDTH: u32 = 1 << 24;
 /// The most states, and the most layers of a repetition.
 pub const MAX_LAYERS: u32 = 1 << 12;
 /// The widest head of an attention.
-pub const MAX_HEAD_WIDTH: u32 = 256;
+pub const MAX_HEAD_WIDTH: u32 = if cfg!(feature = "float") { 1024 } else { 256 };
 /// The most tokens that end a text.
 pub const MAX_STOP_TOKENS: usize = 64;
 

@@ -52,6 +52,13 @@ impl Softmax {
     /// Nothing was seen.
     pub const EMPTY: Self = Self { largest: f32::NEG_INFINITY, totals: [0.0; LANES] };
 
+    /// One score was seen.
+    pub(crate) fn of(score: f32) -> Self {
+        let mut totals = [0.0; LANES];
+        totals[0] = 1.0;
+        Self { largest: score, totals }
+    }
+
     /// Raises all scores that were seen.
     pub(crate) fn raise(&mut self, by: f32) {
         self.largest += by;

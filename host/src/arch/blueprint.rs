@@ -24,7 +24,7 @@ pub struct Blueprint {
     /// How names of stored tensors end that the hyperparameters determine, and nothing reads.
     pub derived: Vec<&'static str>,
     /// How names of stored tensors begin that belong to parts of the model that are left aside.
-    pub aside: &'static [&'static str],
+    pub aside: Vec<String>,
 }
 
 /// A model's sizes, as far as it has them.
@@ -130,6 +130,18 @@ pub enum Order {
 }
 
 impl Source {
+    /// All rows of a tensor, in their order.
+    pub(super) fn whole(tensor: impl Into<String>, shape: [u32; 2]) -> Self {
+        let (tensor, order) = (tensor.into(), Order::Plain);
+        Self { tensor, shape, slice: None, order, transposed: false, plus: 0.0 }
+    }
+
+    /// One of so many parts of a tensor that lie one below the other and are of one shape.
+    pub(super) fn one_of(self, number: u32, parts: u32) -> Self {
+        let rows = self.read_shape()[0];
+        Self { slice: Some(Slice { first: number * rows, of: parts * rows }), ..self }
+    }
+
     /// Where the row, or a vector's number, that is used as number `row` is stored among those that are
     /// read here. Of a tensor that is stored transposed, it is a column.
     ///
@@ -259,7 +271,7 @@ impl Blueprint {
         let known = |name: &str| {
             used.contains(name)
                 || self.derived.iter().any(|end| name.ends_with(end))
-                || self.aside.iter().any(|start| name.starts_with(start))
+                || self.aside.iter().any(|start| name.starts_with(start.as_str()))
         };
         let names = container.names();
         let unknown = names.iter().filter(|name| !known(name));
@@ -308,15 +320,10 @@ fn check_type(container: &dyn Container, source: &Source) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn plain(shape: [u32; 2], order: Order) -> Source {
-        let tensor = "q".into();
-        Source { tensor, shape, slice: None, order, transposed: false, plus: 0.0 }
-    }
-
     #[test]
     fn interleaved_rows_are_found_within_their_head() {
         let order = Order::Interleaved(6);
-        let source = plain([12, 1], order);
+        let source = Source { order, ..Source::whole("q", [12, 1]) };
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
     }
@@ -324,7 +331,7 @@ mod tests {
     #[test]
     fn rows_by_head_are_found_among_those_of_the_head() {
         let order = Order::ByHead { heads: 2, parts: [2, 2, 2, 0] };
-        let source = plain([12, 1], order);
+        let source = Source { order, ..Source::whole("q", [12, 1]) };
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
         let source = Source { order: Order::ByHead { heads: 2, parts: [1, 3, 0, 2] }, ..source };

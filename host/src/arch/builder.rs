@@ -34,6 +34,8 @@ pub(super) struct Builder {
     tail: Vec<TensorPlan>,
     /// The first layer of the kind that has states of a name.
     owners: BTreeMap<String, usize>,
+    /// No layers are taken as one that comes again.
+    pub(super) unrolled: bool,
 }
 
 /// Where in a model nodes are being drawn.
@@ -114,10 +116,29 @@ pub(super) struct Attending<'n> {
     pub(super) mask: Mask,
     /// With a full mask, positions that are seen on either side; 0 for all.
     pub(super) reach: u32,
-    /// What distances add to scores.
-    pub(super) distances: Option<&'n str>,
+    /// Scores that were learned.
+    pub(super) head_scores: Option<&'n str>,
     /// What scores stay below; 0 for no bound.
     pub(super) cap: f32,
+}
+
+/// Experts, with what they are stored as: sources whose names are those in their layer.
+#[derive(Clone, Default)]
+pub(super) struct ExpertsOf {
+    pub(super) experts: u32,
+    /// Width of one.
+    pub(super) wide: u32,
+    pub(super) activation: Activation,
+    /// Of each expert the gate's rows, then those of what it multiplies.
+    pub(super) gate_up: Vec<Source>,
+    pub(super) down: Vec<Source>,
+    /// None of both for no biases.
+    pub(super) gate_up_bias: Vec<Source>,
+    pub(super) down_bias: Vec<Source>,
+    /// What gates, and what they multiply, stay within; 0 for no limit.
+    pub(super) limit: f32,
+    /// What is added to what gates multiply.
+    pub(super) up_plus: f32,
 }
 
 /// How tokens are sent to experts.
@@ -130,6 +151,8 @@ pub(super) struct Routing {
     pub(super) bias: Option<&'static str>,
     /// In how many groups experts lie, and of how many a token's are chosen; 0 for no groups.
     pub(super) groups: [u32; 2],
+    /// What weights are multiplied with besides, a value of a pass.
+    pub(super) factors: Option<&'static str>,
 }
 
 /// Some values of the graph, by name.
@@ -143,7 +166,8 @@ impl Builder {
         let graph = Graph { format: FORMAT, vocab_size, context_length, ..Graph::default() };
         let (nodes, place, prefix) = (vec![], Place::Outside, "");
         let (head, layers, tail) = (vec![], vec![], vec![]);
-        Self { graph, nodes, place, prefix, head, layers, tail, owners: BTreeMap::new() }
+        let (owners, unrolled) = (BTreeMap::new(), false);
+        Self { graph, nodes, place, prefix, head, layers, tail, owners, unrolled }
     }
 
     /// Lets texts be no longer than this.
@@ -176,7 +200,7 @@ impl Builder {
     ) {
         self.prefix = prefix;
         self.layers.resize_with(kinds.len(), Vec::new);
-        let (first, period) = repetition(kinds);
+        let (first, period) = if self.unrolled { (0, kinds.len()) } else { repetition(kinds) };
         let times = (kinds.len() - first) / period.max(1);
         self.block(kinds, 0..first, 1, &mut layer);
         let outside = mem::take(&mut self.nodes);
@@ -185,6 +209,14 @@ impl Builder {
         self.graph.subgraphs.insert("block".into(), block);
         self.nodes.push(Node::Repeat { subgraph: "block".into(), layers: times as u32 });
         self.block(kinds, first + times * period..kinds.len(), 1, &mut layer);
+    }
+
+    /// The number of the layer that is drawn, or of the first of those that are drawn at once.
+    pub(super) fn layer(&self) -> u32 {
+        match self.place {
+            Place::Outside => 0,
+            Place::Layers { number, .. } => number.first as u32,
+        }
     }
 
     /// Draws these layers, which come again so many times.
@@ -257,6 +289,15 @@ impl Builder {
         self.push(Constant { weight, output: all(output) });
     }
 
+    /// The same, of numbers of several tensors.
+    pub(super) fn constants(&mut self, name: &str, from: &[Source], output: &str) -> ValueRef {
+        let width = from.iter().map(|source| source.shape[0] * source.shape[1]).sum();
+        self.declare([(output, width)], Per::Pass);
+        let (weight, output) = (self.stack(name, Role::Vector, from), all(output));
+        self.push(Constant { weight, output: output.clone() });
+        output
+    }
+
     /// A norm of `input` into `output`, which may be the same.
     pub(super) fn norm(&mut self, name: &str, from: Stored<'_>, of: NormOf, io: [&ValueRef; 2]) {
         let [input, output] = io.map(Clone::clone);
@@ -267,25 +308,53 @@ impl Builder {
         self.push(Norm { weight, bias, input, output, epsilon, kind, group });
     }
 
+    /// The same, with weights of this very name.
+    pub(super) fn named_norm(&mut self, name: &str, from: &str, of: NormOf, io: [&ValueRef; 2]) {
+        let [input, output] = io.map(Clone::clone);
+        let weight = self.plan_whole(name, Role::Vector, stored(from), [1, self.width(&input)]);
+        let NormOf { kind, epsilon, group } = of;
+        self.push(Norm { weight, bias: None, input, output, epsilon, kind, group });
+    }
+
+    /// The same, without weights.
+    pub(super) fn plain_norm(&mut self, name: &str, of: NormOf, io: [&ValueRef; 2]) {
+        let [input, output] = io.map(Clone::clone);
+        let columns = if of.group == 0 { self.width(&input) } else { of.group };
+        let weight = self.plan_computed(name, vec![1.0; columns as usize]);
+        let NormOf { kind, epsilon, group } = of;
+        self.push(Norm { weight, bias: None, input, output, epsilon, kind, group });
+    }
+
     /// A matrix times activations.
     pub(super) fn linear(&mut self, name: &str, from: Stored<'_>, input: &str, output: &ValueRef) {
-        self.product(name, from, input, output, false);
+        self.product(name, from, &all(input), output, false);
     }
 
     /// The same, added to what the output holds.
     pub(super) fn linear_onto(&mut self, name: &str, from: Stored<'_>, input: &str, output: &str) {
-        self.product(name, from, input, &all(output), true);
+        self.product(name, from, &all(input), &all(output), true);
+    }
+
+    /// The same, of some numbers of a value.
+    pub(super) fn linear_of(
+        &mut self,
+        name: &str,
+        from: Stored<'_>,
+        input: &ValueRef,
+        output: &ValueRef,
+    ) {
+        self.product(name, from, input, output, false);
     }
 
     fn product(
         &mut self,
         name: &str,
         from: Stored<'_>,
-        input: &str,
+        input: &ValueRef,
         output: &ValueRef,
         accumulate: bool,
     ) {
-        let (input, output) = (all(input), output.clone());
+        let (input, output) = (input.clone(), output.clone());
         let shape = [self.width(&output), self.width(&input)];
         let bias = self.bias(name, from, shape[0]);
         let weight = self.plan(name, Role::Matrix, from, shape);
@@ -420,9 +489,20 @@ impl Builder {
         of: Attending<'_>,
         output: &str,
     ) {
-        let Attending { angles, scale, mask, reach, distances, cap } = of;
         let (key, value) = (key.clone(), value.clone());
         self.push(Store { state: state.to_owned(), key, value });
+        self.attend(state, query, of, output);
+    }
+
+    /// Attends to what a cache holds already.
+    pub(super) fn attend(
+        &mut self,
+        state: &str,
+        query: &ValueRef,
+        of: Attending<'_>,
+        output: &str,
+    ) {
+        let Attending { angles, scale, mask, reach, head_scores, cap } = of;
         self.push(Attend {
             state: state.to_owned(),
             query: query.clone(),
@@ -432,7 +512,7 @@ impl Builder {
             pairing: Pairing::Halves,
             mask,
             reach,
-            distances: distances.map(all),
+            head_scores: head_scores.map(all),
             cap,
         });
     }
@@ -450,32 +530,37 @@ impl Builder {
 
     /// Sends tokens to those of the experts that score highest.
     pub(super) fn route(&mut self, scores: &str, of: Routing, output: &str) {
-        let Routing { weights, factor, bias, groups: [groups, kept_groups] } = of;
-        let (input, output, bias) = (all(scores), all(output), bias.map(all));
-        self.push(Route { input, output, weights, factor, bias, groups, kept_groups });
+        let Routing { weights, factor, bias, groups: [groups, kept_groups], factors } = of;
+        let (input, output) = (all(scores), all(output));
+        let [bias, factors] = [bias, factors].map(|value| value.map(all));
+        self.push(Route { input, output, weights, factor, bias, groups, kept_groups, factors });
     }
 
     /// What the experts that `route` names make of `input`, added to `output`. Tensors and values get
-    /// names that begin with `name`; an expert's matrices are called as `stored` says, its gate, its up
-    /// and its down matrix.
+    /// names that begin with `name`.
     pub(super) fn experts(
         &mut self,
         name: &str,
-        activation: Activation,
-        wide: u32,
-        stored: &[[String; 3]],
+        of: &ExpertsOf,
         [input, route, output]: [&str; 3],
     ) {
         let [input, route, output] = [input, route, output].map(all);
-        let (hidden, experts) = (self.width(&input), stored.len() as u32);
+        let ExpertsOf { experts, wide, activation, limit, up_plus, .. } = *of;
+        let hidden = self.width(&input);
         let widths = [("gathered", hidden), ("gate_up", 2 * wide), ("gated", wide)];
         let [gathered, gate_up, gated] =
             widths.map(|(value, width)| self.declared(&format!("{name}_{value}"), width));
-        let gates = stored.iter().flat_map(|[gate, up, _]| [gate.clone(), up.clone()]).collect();
-        let downs = stored.iter().map(|[_, _, down]| down.clone()).collect();
+        let [gate_up_bias, down_bias] =
+            [("gate_up_bias", &of.gate_up_bias), ("down_bias", &of.down_bias)].map(
+                |(part, from)| {
+                    let output = format!("{name}_{part}");
+                    let stored = (!from.is_empty()).then_some(from);
+                    stored.map(|from| self.constants(&format!("{name}.{part}"), from, &output))
+                },
+            );
         let op = Experts {
-            gate_up: self.stack(&format!("{name}.gate_up"), gates, [wide, hidden]),
-            down: self.stack(&format!("{name}.down"), downs, [hidden, wide]),
+            gate_up: self.stack(&format!("{name}.gate_up"), Role::Experts, &of.gate_up),
+            down: self.stack(&format!("{name}.down"), Role::Experts, &of.down),
             experts,
             activation,
             input,
@@ -484,6 +569,10 @@ impl Builder {
             wide: gate_up,
             gated,
             output,
+            gate_up_bias,
+            down_bias,
+            limit,
+            up_plus,
         };
         self.push(op);
     }
@@ -500,7 +589,12 @@ impl Builder {
 
     /// `value` *= `factor`.
     pub(super) fn scale(&mut self, value: &str, factor: f32) {
-        self.push(Scale { value: all(value), factor });
+        self.push(Scale { value: all(value), factor, by: None });
+    }
+
+    /// `value` *= `by`, a value of a pass.
+    pub(super) fn scale_by(&mut self, value: &str, by: &str) {
+        self.push(Scale { value: all(value), factor: 1.0, by: Some(all(by)) });
     }
 
     /// `value` = `cap` · tanh(`value` / `cap`).
@@ -564,7 +658,7 @@ impl Builder {
         if let Some(first) = files.first_mut() {
             first.splice(..0, self.head);
         }
-        Blueprint { family, sizes, graph, files, bos, eos, derived, aside: &[] }
+        Blueprint { family, sizes, graph, files, bos, eos, derived, aside: vec![] }
     }
 
     /// Floats a token of a value.
@@ -596,23 +690,21 @@ impl Builder {
         self.place_plan(name, Role::Vector, plan)
     }
 
-    /// Plans stored matrices of one shape as one, one below the other.
-    fn stack(&mut self, name: &str, from: Vec<String>, shape: [u32; 2]) -> String {
-        let [rows, columns] = shape;
+    /// Plans stored tensors, which are called so in their layer, as one: matrices one below the other.
+    fn stack(&mut self, name: &str, role: Role, from: &[Source]) -> String {
         let plan = |name: String, place: String| {
-            let source = |from: &String| Source {
-                tensor: format!("{place}{from}.weight"),
-                shape,
-                slice: None,
-                order: Order::Plain,
-                transposed: false,
-                plus: 0.0,
+            let source = |source: &Source| {
+                let tensor = format!("{place}{}", source.tensor);
+                Source { tensor, ..source.clone() }
             };
+            let rows = from.iter().map(|source| source.shape[0]).sum::<u32>();
+            let columns = from.first().map_or(0, |source| source.shape[1]);
+            let [rows, columns] =
+                if role == Role::Vector { [1, rows * columns] } else { [rows, columns] };
             let data = Data::Stored(from.iter().map(source).collect());
-            let rows = rows * from.len() as u32;
-            TensorPlan { name, role: Role::Experts, rows, columns, data }
+            TensorPlan { name, role, rows, columns, data }
         };
-        self.place_plan(name, Role::Experts, plan)
+        self.place_plan(name, role, plan)
     }
 
     fn plan(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
@@ -679,7 +771,7 @@ const MOST_BEFORE: usize = 8;
 fn repetition<K: PartialEq>(kinds: &[K]) -> (usize, usize) {
     let drawn =
         |(first, period): &(usize, usize)| first + period + (kinds.len() - first) % period.max(&1);
-    let all = 0..kinds.len().min(MOST_BEFORE + 1).max(1);
+    let all = 0..kinds.len().clamp(1, MOST_BEFORE + 1);
     all.map(|first| (first, period(&kinds[first..]))).min_by_key(drawn).unwrap_or_default()
 }
 

@@ -248,7 +248,8 @@ impl<'a> Config<'a> {
 
     /// An activation function by transformers' name; absent, it is the default.
     pub(super) fn activation(&self, name: &str, default: Activation) -> Result<Activation> {
-        const KNOWN: [(&str, Activation); 7] = [
+        const KNOWN: [(&str, Activation); 8] = [
+            ("quick_gelu", Activation::QuickGelu),
             ("silu", Activation::Silu),
             ("swish", Activation::Silu),
             ("gelu", Activation::Gelu),

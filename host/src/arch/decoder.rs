@@ -57,6 +57,7 @@ pub(super) const LLAMA: Defaults = Defaults {
 
 /// The hyperparameters of a decoder, with RMSNorm, RoPE on whole heads and the names of a Llama unless
 /// its architecture says otherwise.
+#[derive(Clone)]
 pub(super) struct Decoder {
     pub(super) sizes: Sizes,
     pub(super) vocab_size: u32,
@@ -72,6 +73,8 @@ pub(super) struct Decoder {
     pub(super) score_scale: f32,
     /// What scores stay below; 0 for no bound.
     pub(super) score_cap: f32,
+    /// A value of scores that were learned for each head.
+    pub(super) head_scores: Option<&'static str>,
     /// The order in which rows of queries and keys are stored.
     order: Order,
     /// What logits are multiplied with.
@@ -89,6 +92,8 @@ pub(super) struct Decoder {
     pub(super) names: Names,
     /// Where queries, keys and values lie, side by side.
     pub(super) query_key_value: [ValueRef; 3],
+    /// What attention gives.
+    pub(super) attended: &'static str,
 }
 
 /// What stored tensors outside of layers are called.
@@ -123,6 +128,7 @@ impl Decoder {
             embedding_scale: None,
             score_scale: 1.0 / (sizes.head_width as f32).sqrt(),
             score_cap: 0.0,
+            head_scores: None,
             order: match config.interleaved {
                 true => Order::Interleaved(sizes.head_width),
                 false => Order::Plain,
@@ -143,6 +149,7 @@ impl Decoder {
             },
             query_key_value: [(0, q), (q, q + kv), (q + kv, q + 2 * kv)]
                 .map(|(first, end)| ValueRef::rows("qkv", first, end)),
+            attended: "attended",
         })
     }
 
@@ -227,7 +234,7 @@ impl Decoder {
     pub(super) fn angles(
         &self,
         graph: &mut Builder,
-        [name, frequencies]: [&str; 2],
+        names: [&str; 2],
         rope: &Rope,
         config: &Config<'_>,
     ) -> Result<()> {
@@ -238,6 +245,18 @@ impl Decoder {
             let expected = "a part of a head that is a number of pairs";
             return Err(config.bad("partial_rotary_factor", &part.into(), expected));
         }
+        self.angles_of(graph, names, rope, width, config)
+    }
+
+    /// Angles of a RoPE on so many numbers of each head.
+    pub(super) fn angles_of(
+        &self,
+        graph: &mut Builder,
+        [name, frequencies]: [&str; 2],
+        rope: &Rope,
+        width: u32,
+        config: &Config<'_>,
+    ) -> Result<()> {
         let values = rope.frequencies(width, config)?;
         graph.limit_context(rope.context());
         let scale = rope.attention_factor() as f32;
@@ -333,18 +352,14 @@ impl Decoder {
     pub(super) fn attend_by(&self, graph: &mut Builder, angles: Option<&str>, window: u32) {
         let [query, key, value] = &self.query_key_value;
         let Sizes { kv_heads, head_width: width, .. } = self.sizes;
-        // Layers of each kind have a cache of their own.
-        let cache = match (angles, window) {
-            (Some(_), 0) => "kv",
-            (Some(_), _) => "kv_window",
-            (None, 0) => "kv_unturned",
-            (None, _) => "kv_window_unturned",
-        };
-        let state = graph.cache(cache, kv_heads, width, window);
-        let operands = [query, key, value];
-        let (scale, cap) = (self.score_scale, self.score_cap);
-        let of = Attending { angles, scale, cap, ..Attending::default() };
-        graph.attention_of(&state, operands, of, "attended");
+        let state = graph.cache(cache(angles.is_some(), window), kv_heads, width, window);
+        graph.attention_of(&state, [query, key, value], self.attending(angles), self.attended);
+    }
+
+    /// What its attention looks at, and how, where queries are turned by these angles.
+    pub(super) fn attending<'n>(&self, angles: Option<&'n str>) -> Attending<'n> {
+        let (scale, cap, head_scores) = (self.score_scale, self.score_cap, self.head_scores);
+        Attending { angles, scale, cap, head_scores, ..Attending::default() }
     }
 
     /// The usual attention, added to the residual stream.
@@ -413,6 +428,16 @@ impl Decoder {
         let from = |name| Stored { bias, ..stored(name) };
         self.gate(graph, activation, [from("mlp.gate_proj"), from("mlp.up_proj")]);
         graph.linear_onto("feed_forward.down", from("mlp.down_proj"), "gated", "residual");
+    }
+}
+
+/// What the cache of a kind of layers is called: those that turn keys, and see so many positions.
+pub(super) fn cache(turned: bool, window: u32) -> &'static str {
+    match (turned, window) {
+        (true, 0) => "kv",
+        (true, _) => "kv_window",
+        (false, 0) => "kv_unturned",
+        (false, _) => "kv_window_unturned",
     }
 }
 

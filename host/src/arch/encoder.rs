@@ -145,7 +145,7 @@ impl Encoder {
         let attending = Attending {
             scale: 1.0 / (sizes.head_width as f32).sqrt(),
             mask: Mask::Full,
-            distances: self.distances.then_some("distances"),
+            head_scores: self.distances.then_some("distances"),
             ..Attending::default()
         };
         graph.attention_of(&state, [query, key, value], attending, "attended");

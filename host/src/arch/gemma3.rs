@@ -88,15 +88,24 @@ pub(super) fn layer(
 /// The RoPE of global layers and that of local ones.
 fn ropes(config: &Config<'_>) -> Result<[Rope; 2]> {
     let local = config.number("rope_local_base_freq")?.unwrap_or(1e4);
-    match config.object("rope_parameters", "rope_parameters.")? {
-        Some(both) => {
-            let of = |name, prefix, theta| match both.object(name, prefix)? {
-                Some(rope) => Rope::of(&rope, config, theta),
-                None => Err(both.missing(name, "an object")),
-            };
-            let global = of("full_attention", "rope_parameters.full_attention.", DEFAULTS.theta)?;
-            Ok([global, of("sliding_attention", "rope_parameters.sliding_attention.", local)?])
-        }
+    match ropes_of_kinds(config, [DEFAULTS.theta, local])? {
+        Some(ropes) => Ok(ropes),
         None => Ok([Rope::read(config, DEFAULTS.theta)?, Rope::plain(local)]),
     }
+}
+
+/// Both as transformers 5 writes them, with these bases where they have none.
+pub(super) fn ropes_of_kinds(
+    config: &Config<'_>,
+    [global, local]: [f64; 2],
+) -> Result<Option<[Rope; 2]>> {
+    let Some(both) = config.object("rope_parameters", "rope_parameters.")? else {
+        return Ok(None);
+    };
+    let of = |name, prefix, theta| match both.object(name, prefix)? {
+        Some(rope) => Rope::of(&rope, config, theta),
+        None => Err(both.missing(name, "an object")),
+    };
+    let global = of("full_attention", "rope_parameters.full_attention.", global)?;
+    Ok(Some([global, of("sliding_attention", "rope_parameters.sliding_attention.", local)?]))
 }

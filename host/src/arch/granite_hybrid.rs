@@ -1,26 +1,32 @@
 //! Granite 4: a Granite most of whose layers are state space models (Mamba-2, arXiv:2405.21060).
 
 use super::blueprint::Blueprint;
-use super::builder::{Builder, FREQUENCIES, NormOf, Stored, TAPS, all, stored};
+use super::builder::{Builder, FREQUENCIES, NormOf, Routing, Stored, TAPS, all, stored};
 use super::config::Config;
 use super::decoder::{Decoder, LLAMA, MAX_WIDTH};
 use super::granite;
+use super::mixture::{Mixture, Names, Stacks};
 use super::rope::Rope;
 use crate::Result;
 use crate::graph::ValueRef;
 use omex_core::ops::{Activation, LinearAttention, NormKind};
 use serde_json::Value;
 
+const NAMES: Names = Names {
+    router: "block_sparse_moe.router.layer",
+    experts: Stacks::Together([
+        "block_sparse_moe.input_linear.weight",
+        "block_sparse_moe.output_linear.weight",
+    ]),
+};
+
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let activation = config.activation("hidden_act", Activation::Silu)?;
     let bias = config.boolean("attention_bias", false)?;
-    if config.integer("num_local_experts")?.unwrap_or(8) != 0 {
-        let found = config.get("num_local_experts").unwrap_or(&Value::Null);
-        return Err(config.unsupported("num_local_experts", found, "0"));
-    }
     let mut decoder = Decoder::read(config, &LLAMA)?;
     let branch = granite::scale(&mut decoder, config)?;
     decoder.sizes.intermediate = config.size("shared_intermediate_size", 1024, MAX_WIDTH)?;
+    let mixture = mixture(config, &decoder, activation, branch)?;
     let mamba = Mamba::read(config, decoder.sizes.hidden, activation, decoder.whole().epsilon)?;
     let attends = attends(config, decoder.sizes.layers)?;
     let turned = config.one_of("position_embedding_type", &["nope", "rope"])? == Some("rope");
@@ -48,11 +54,32 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         }
         let into = ["residual", "normed"];
         decoder.norm(graph, "feed_forward_norm", "post_attention_layernorm", into);
+        if let Some(mixture) = &mixture {
+            mixture.draw(graph);
+        }
         decoder.joint_gate(graph, activation, stored("shared_mlp.input_linear"));
         let down = ("feed_forward.down", "shared_mlp.output_linear");
         granite::add(graph, down, "gated", false, branch);
     });
     Ok(decoder.finish("granite_hybrid", graph))
+}
+
+/// Its experts, if it has some, scaled as other branches are.
+fn mixture(
+    config: &Config<'_>,
+    decoder: &Decoder,
+    activation: Activation,
+    branch: f32,
+) -> Result<Option<Mixture>> {
+    let experts = config.integer("num_local_experts")?.unwrap_or(8);
+    let wide = ("intermediate_size", 1024);
+    if experts == 0 {
+        return Ok(None);
+    }
+    let counts = ["num_local_experts"];
+    let mixture = Mixture::read(config, &counts, [8, 2], wide, decoder.sizes.hidden)?;
+    let routing = Routing { factor: branch, ..mixture.routing };
+    Ok(Some(Mixture { activation, routing, names: NAMES, ..mixture }))
 }
 
 /// Which layers attend.

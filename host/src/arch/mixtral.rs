@@ -3,7 +3,7 @@
 use super::blueprint::Blueprint;
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA};
-use super::mixture::{Mixture, Names};
+use super::mixture::{Mixture, Names, Stacks};
 use crate::Result;
 
 /// Those of transformers' `MixtralConfig`.
@@ -18,7 +18,7 @@ const DEFAULTS: Defaults = Defaults {
 
 const NAMES: Names = Names {
     router: "block_sparse_moe.gate",
-    experts: ("block_sparse_moe.experts", ["w1", "w3", "w2"]),
+    experts: Stacks::Apart("block_sparse_moe.experts", ["w1", "w3", "w2"]),
 };
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {

@@ -1,6 +1,7 @@
 //! Mixtures of experts: feed-forward layers of which each token meets some.
 
-use super::builder::{Builder, Routing, all, stored};
+use super::blueprint::Source;
+use super::builder::{Builder, ExpertsOf, Routing, Stored, all, stored};
 use super::config::Config;
 use super::decoder::MAX_WIDTH as MAX_SIZE;
 use crate::Result;
@@ -22,19 +23,32 @@ pub(super) struct Mixture {
     pub(super) activation: Activation,
     pub(super) routing: Routing,
     pub(super) names: Names,
+    /// Width of what they read.
+    pub(super) hidden: u32,
 }
 
 /// What a mixture's tensors are called in a layer.
 #[derive(Clone, Copy)]
 pub(super) struct Names {
     pub(super) router: &'static str,
-    /// The experts, and of each its gate, and its up and its down matrix.
-    pub(super) experts: (&'static str, [&'static str; 3]),
+    pub(super) experts: Stacks,
+}
+
+/// How experts are stored.
+#[derive(Clone, Copy)]
+pub(super) enum Stacks {
+    /// Each in tensors of its own: what their names begin with, and of each its gate, its up and its down
+    /// matrix.
+    Apart(&'static str, [&'static str; 3]),
+    /// All in two tensors: of each the rows of its gate and those of its up matrix, and its down matrix.
+    Together([&'static str; 2]),
 }
 
 /// Those of most.
-pub(super) const NAMES: Names =
-    Names { router: "mlp.gate", experts: ("mlp.experts", ["gate_proj", "up_proj", "down_proj"]) };
+pub(super) const NAMES: Names = Names {
+    router: "mlp.gate",
+    experts: Stacks::Apart("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
+};
 
 impl Mixture {
     /// Reads how many experts there are, in one of these fields, and how many of them a token is sent
@@ -46,8 +60,20 @@ impl Mixture {
         (wide, width): (&str, u32),
         hidden: u32,
     ) -> Result<Self> {
+        let names = (counts, "num_experts_per_tok");
+        Self::read_as(config, names, [experts, chosen], (wide, width), hidden)
+    }
+
+    /// The same, where another field says how many experts a token is sent to.
+    pub(super) fn read_as(
+        config: &Config<'_>,
+        (counts, per_token): (&[&str], &str),
+        [experts, chosen]: [u32; 2],
+        (wide, width): (&str, u32),
+        hidden: u32,
+    ) -> Result<Self> {
         let experts = config.count(counts, experts, MOST[0])?;
-        let chosen = config.size("num_experts_per_tok", chosen, MOST[1].min(experts))?;
+        let chosen = config.size(per_token, chosen, MOST[1].min(experts))?;
         let width = config.size(wide, width, MAX_SIZE)?;
         check_rows(config, ("hidden_size", hidden), 1, experts)?;
         check_rows(config, (wide, width), 2, experts)?;
@@ -59,6 +85,7 @@ impl Mixture {
             activation: Activation::Silu,
             routing,
             names: NAMES,
+            hidden,
         })
     }
 
@@ -73,15 +100,45 @@ impl Mixture {
 
     /// The experts that each token of `normed` is sent to, added to the residual stream.
     pub(super) fn draw(&self, graph: &mut Builder) {
-        let Self { experts, chosen, wide, activation, .. } = *self;
-        graph.values([("scores", experts), ("route", 2 * chosen)]);
-        graph.linear("router", stored(self.names.router), "normed", &all("scores"));
+        self.scores(graph, stored(self.names.router), "normed");
         graph.route("scores", self.routing, "route");
-        let (of, parts) = self.names.experts;
-        let stored: Vec<_> =
-            (0..experts).map(|number| parts.map(|part| format!("{of}.{number}.{part}"))).collect();
-        graph.experts("experts", activation, wide, &stored, ["normed", "route", "residual"]);
+        graph.experts("experts", &self.stored(), ["normed", "route", "residual"]);
     }
+
+    /// A score for each expert.
+    pub(super) fn scores(&self, graph: &mut Builder, router: Stored<'_>, input: &str) {
+        graph.values([("scores", self.experts), ("route", 2 * self.chosen)]);
+        graph.linear("router", router, input, &all("scores"));
+    }
+
+    /// The experts as they are stored.
+    pub(super) fn stored(&self) -> ExpertsOf {
+        let Self { experts, wide, hidden, activation, .. } = *self;
+        let (gate_up, down) = match self.names.experts {
+            Stacks::Apart(of, parts) => {
+                let names = |number| parts.map(|part| format!("{of}.{number}.{part}"));
+                apart((0..experts).map(names), [hidden, wide])
+            }
+            Stacks::Together([gate_up, down]) => (
+                vec![Source::whole(gate_up, [2 * experts * wide, hidden])],
+                vec![Source::whole(down, [experts * hidden, wide])],
+            ),
+        };
+        ExpertsOf { experts, wide, activation, gate_up, down, ..ExpertsOf::default() }
+    }
+}
+
+/// Gates and up matrices, and down matrices, of experts that are called so.
+fn apart(
+    names: impl Iterator<Item = [String; 3]>,
+    [hidden, wide]: [u32; 2],
+) -> (Vec<Source>, Vec<Source>) {
+    let (mut gate_up, mut downs) = (vec![], vec![]);
+    for [gate, up, down] in names.map(|parts| parts.map(|part| format!("{part}.weight"))) {
+        gate_up.extend([gate, up].map(|name| Source::whole(name, [wide, hidden])));
+        downs.push(Source::whole(down, [hidden, wide]));
+    }
+    (gate_up, downs)
 }
 
 /// Which layers have experts, by transformers' fields: every `decoder_sparse_step`-th but those in
@@ -128,8 +185,12 @@ impl SharedExpert<'_> {
         let routing = Routing { weights: Weights::Scores, ..Routing::default() };
         graph.route("shared_score", routing, "shared_route");
         let values = ["normed", "shared_route", "residual"];
-        let stored = [self.names.map(str::to_owned)];
-        graph.experts("shared_expert", self.activation, self.wide, &stored, values);
+        let Self { activation, wide, names, .. } = *self;
+        let names = [names.map(str::to_owned)].into_iter();
+        let (gate_up, down) = apart(names, [graph.width(&all("normed")), wide]);
+        let experts = 1;
+        let of = ExpertsOf { experts, wide, activation, gate_up, down, ..ExpertsOf::default() };
+        graph.experts("shared_expert", &of, values);
     }
 }
 

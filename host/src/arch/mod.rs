@@ -12,13 +12,16 @@ mod blueprint;
 mod builder;
 mod config;
 mod decoder;
+mod deepseek_v3;
 mod encoder;
 mod gated_delta;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod gguf;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
 mod granite_hybrid;
 mod lfm2;
@@ -87,10 +90,13 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
     Architecture::new("qwen3_moe", &["Qwen3MoeForCausalLM"], "model.", qwen3_moe::blueprint),
     Architecture::new("qwen3_next", &["Qwen3NextForCausalLM"], "model.", qwen3_next::blueprint),
+    Architecture::new("gpt_oss", &["GptOssForCausalLM"], "model.", gpt_oss::blueprint),
+    Architecture::new("deepseek_v3", &["DeepseekV3ForCausalLM"], "model.", deepseek_v3::blueprint),
     Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)
         .in_gguf("gemma2"),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint)
         .in_gguf("gemma3"),
+    Architecture::new("gemma4_text", &["Gemma4ForCausalLM"], "model.", gemma4::blueprint),
     Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint)
         .in_gguf("gpt2"),
     Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint)
@@ -240,7 +246,8 @@ fn draw_text(config: &Config<'_>) -> Result<(&'static Architecture, Blueprint)> 
     config.refuse_unread()?;
     let architecture = architecture(&part)?;
     let blueprint = draw(architecture, &part)?;
-    Ok((architecture, Blueprint { aside: text::ASIDE, ..blueprint }))
+    let aside = text::ASIDE.map(str::to_owned).to_vec();
+    Ok((architecture, Blueprint { aside, ..blueprint }))
 }
 
 /// Draws the blueprint of an architecture, and refuses what it did not ask for.

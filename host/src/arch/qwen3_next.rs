@@ -67,5 +67,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
             false => decoder.feed_forward(graph, Activation::Silu, false),
         }
     });
-    Ok(decoder.finish("qwen3_next", graph))
+    // What guesses several tokens at once is not needed for one after another.
+    let aside = vec!["mtp.".to_owned()];
+    Ok(Blueprint { aside, ..decoder.finish("qwen3_next", graph) })
 }

@@ -39,7 +39,11 @@ enum Scaling {
         truncate: bool,
         /// What queries and keys are multiplied with.
         attention_factor: f64,
+        /// `mscale_all_dim`; 0 if the file doesn't say it.
+        score_mscale: f64,
     },
+    /// Each is divided by the factor, and only this part of all is not 0 (Gemma 4).
+    Proportional { part: f64, factor: f64 },
     /// Each is divided by its own factor.
     Factors(Vec<f64>),
     /// So are those of LongRoPE (arXiv:2402.13753) in texts up to the original context; beyond it, other
@@ -70,11 +74,19 @@ impl Rope {
         Self { theta, part: None, scaling: Scaling::Default }
     }
 
+    /// Frequencies of this base, of which only this part of all is not 0.
+    pub(super) fn proportional(theta: f64, part: f64) -> Self {
+        Self { theta, part: None, scaling: Scaling::Proportional { part, factor: 1.0 } }
+    }
+
     /// The parameters in an object, and those that the hyperparameters have in common.
     pub(super) fn of(rope: &Config<'_>, config: &Config<'_>, theta: f64) -> Result<Self> {
         let given = |name| Ok::<_, Error>(rope.number(name)?.or(config.number(name)?));
-        let (given, part) = (given("rope_theta")?, given(PART)?);
+        let (given, mut part) = (given("rope_theta")?, given(PART)?);
         let mut scaling = Scaling::read(rope, config)?;
+        if let Scaling::Proportional { part: of_all, .. } = &mut scaling {
+            *of_all = part.take().unwrap_or(1.0);
+        }
         if let Some(factors) = &config.rope_factors {
             let scale = match scaling {
                 Scaling::Linear { factor } => factor,
@@ -108,6 +120,9 @@ impl Rope {
         let frequency = |pair: u32| {
             let plain = libm::pow(self.theta, -f64::from(2 * pair) / f64::from(width));
             let frequency = self.stretch(plain, pair, width) as f32;
+            if self.stays(pair, width) {
+                return Ok(0.0);
+            }
             if frequency.is_finite() && frequency > 0.0 {
                 return Ok(frequency);
             }
@@ -122,11 +137,29 @@ impl Rope {
         (0..width / 2).map(frequency).collect()
     }
 
+    /// True for a pair that is not turned.
+    fn stays(&self, pair: u32, width: u32) -> bool {
+        match self.scaling {
+            Scaling::Proportional { part, .. } => pair >= (part * f64::from(width) / 2.0) as u32,
+            _ => false,
+        }
+    }
+
     /// What queries and keys are multiplied with.
     pub(super) fn attention_factor(&self) -> f64 {
         match self.scaling {
             Scaling::Yarn { attention_factor, .. } | Scaling::Long { attention_factor, .. } => {
                 attention_factor
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// What scores are multiplied with besides, as DeepSeek does.
+    pub(super) fn score_factor(&self) -> f64 {
+        match self.scaling {
+            Scaling::Yarn { factor, score_mscale, .. } if score_mscale != 0.0 => {
+                yarn_mscale(factor, score_mscale).powi(2)
             }
             _ => 1.0,
         }
@@ -140,7 +173,7 @@ impl Rope {
     fn stretch(&self, frequency: f64, pair: u32, width: u32) -> f64 {
         match &self.scaling {
             Scaling::Default => frequency,
-            Scaling::Linear { factor } => frequency / factor,
+            Scaling::Linear { factor } | Scaling::Proportional { factor, .. } => frequency / factor,
             Scaling::Factors(factors) | Scaling::Long { factors, .. } => {
                 frequency / factors.get(pair as usize).unwrap_or(&f64::NAN)
             }
@@ -193,6 +226,10 @@ impl Scaling {
             Some("dynamic") => rope.required_number("factor").map(|_| Scaling::Default)?,
             Some("longrope" | "su") => Self::long(rope, config)?,
             Some("linear") => Scaling::Linear { factor: rope.required_number("factor")? },
+            Some("proportional") => {
+                let factor = rope.positive("factor")?.unwrap_or(1.0);
+                Scaling::Proportional { part: 1.0, factor }
+            }
             Some("llama3") => Scaling::Llama3 {
                 factor: rope.required_number("factor")?,
                 low_freq_factor: rope.required_number("low_freq_factor")?,
@@ -208,6 +245,7 @@ impl Scaling {
                     original: original()?,
                     truncate: rope.boolean("truncate", true)?,
                     attention_factor: yarn_attention_factor(rope, factor)?,
+                    score_mscale: rope.number("mscale_all_dim")?.unwrap_or(0.0),
                 }
             }
             _ => {
@@ -215,7 +253,7 @@ impl Scaling {
                 return Err(rope.unsupported(
                     "rope_type",
                     found,
-                    "default, linear, dynamic, llama3, yarn or longrope",
+                    "default, linear, dynamic, llama3, yarn, longrope or proportional",
                 ));
             }
         })
@@ -243,9 +281,13 @@ impl Scaling {
     }
 }
 
+fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::log(factor) + 1.0 }
+}
+
 /// What YaRN multiplies queries and keys with.
 fn yarn_attention_factor(rope: &Config<'_>, factor: f64) -> Result<f64> {
-    let of = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::log(factor) + 1.0 };
+    let of = |mscale| yarn_mscale(factor, mscale);
     let given = (rope.number("mscale")?, rope.number("mscale_all_dim")?);
     Ok(match (rope.number("attention_factor")?, given) {
         (Some(attention_factor), _) => attention_factor,

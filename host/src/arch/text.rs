@@ -5,19 +5,23 @@ use crate::Result;
 
 /// What such models are called, their classes, and what computes their texts unless `text_config` says
 /// so.
-const MODELS: [(&str, &str, &str); 3] = [
+const MODELS: [(&str, &str, &str); 4] = [
     ("gemma3", "Gemma3ForConditionalGeneration", "gemma3_text"),
+    ("gemma4", "Gemma4ForConditionalGeneration", "gemma4_text"),
     ("mistral3", "Mistral3ForConditionalGeneration", "mistral"),
     ("qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text"),
 ];
 
 /// How names of tensors begin that only pictures need.
-pub(super) const ASIDE: &[&str] = &[
+pub(super) const ASIDE: [&str; 9] = [
     "vision_tower.",
     "multi_modal_projector.",
     "model.vision_tower.",
     "model.multi_modal_projector.",
     "model.visual.",
+    "model.audio_tower.",
+    "model.embed_vision.",
+    "model.embed_audio.",
     "mtp.",
 ];
 

@@ -386,7 +386,7 @@ impl<'m> Drawing<'m> {
             bos: None,
             eos: vec![],
             derived: vec![],
-            aside: &[],
+            aside: vec![],
         })
     }
 }

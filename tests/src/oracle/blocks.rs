@@ -15,7 +15,7 @@ pub(super) const ADAPTERS: [&str; 2] = ["poet", "lawyer"];
 pub(super) const LASTING: &str = "lasting";
 /// Large enough that a norm of few, nearly equal numbers does not blow up what rounding left of them.
 const EPSILON: f32 = 0.02;
-const ACTIVATIONS: [Activation; 7] = [
+const ACTIVATIONS: [Activation; 8] = [
     Activation::Identity,
     Activation::Silu,
     Activation::Gelu,
@@ -23,6 +23,7 @@ const ACTIVATIONS: [Activation; 7] = [
     Activation::Relu,
     Activation::Tanh,
     Activation::Sigmoid,
+    Activation::QuickGelu,
 ];
 
 /// Queries, keys and values on their way into an attention.
@@ -133,7 +134,7 @@ impl Maker<'_> {
         let state = self.in_layers(&name, ["[", "]"]);
         let attended = self.value(kv * group * head);
         let Heads { query, key, value, .. } = heads;
-        let (reach, distances) = self.nearness(mask, kv * group);
+        let (reach, head_scores) = self.nearness(mask, kv * group);
         self.push(Store::<Names> { state: state.clone(), key, value });
         let (scale, output) = (1.0 / (head as f32).sqrt(), attended.clone());
         let attend = Attend::<Names> {
@@ -145,7 +146,7 @@ impl Maker<'_> {
             pairing,
             mask,
             reach,
-            distances,
+            head_scores,
             cap: self.random.pick(&[0.0, 0.0, 1.5]),
         };
         self.push(attend.clone());
@@ -165,10 +166,11 @@ impl Maker<'_> {
         self.add_to(residual, &output, [wide, width]);
     }
 
-    /// How far a full mask lets tokens see, and what distances add to the scores of so many heads.
+    /// How far a full mask lets tokens see, and what was learned for the scores of so many heads.
     fn nearness(&mut self, mask: Mask, heads: u32) -> (u32, Option<ValueRef>) {
         if mask == Mask::Causal {
-            return (0, None);
+            let scores = if self.random.chance(3) { Some(self.constant(heads)) } else { None };
+            return (0, scores);
         }
         let reach = if self.random.chance(2) { self.random.between(1, 12) } else { 0 };
         if self.random.chance(2) {
@@ -251,6 +253,11 @@ impl Maker<'_> {
         let down = self.tensor(format, experts * inner, half, 0.0, 0);
         let (gathered, wide, gated) = (self.value(inner), self.value(2 * half), self.value(half));
         let (activation, output) = (self.random.pick(&ACTIVATIONS), sum.clone());
+        let biased = self.random.chance(2);
+        let [gate_up_bias, down_bias] = [experts * 2 * half, experts * inner]
+            .map(|width| if biased { Some(self.constant(width)) } else { None });
+        let limit = self.random.pick(&[0.0, 0.5]);
+        let up_plus = self.random.pick(&[0.0, 1.0]);
         self.push(Experts::<Names> {
             gate_up,
             down,
@@ -262,6 +269,10 @@ impl Maker<'_> {
             wide,
             gated,
             output,
+            gate_up_bias,
+            down_bias,
+            limit,
+            up_plus,
         });
         self.add_to(residual, &sum, [inner, width]);
     }
@@ -288,7 +299,17 @@ impl Maker<'_> {
         let bias = if self.random.chance(2) { Some(self.constant(experts)) } else { None };
         let factor = self.random.pick(&[0.0, 1.5]);
         let route = output.clone();
-        self.push(Route::<Names> { input, output, weights, factor, bias, groups, kept_groups });
+        let factors = if self.random.chance(3) { Some(self.constant(experts)) } else { None };
+        self.push(Route::<Names> {
+            input,
+            output,
+            weights,
+            factor,
+            bias,
+            groups,
+            kept_groups,
+            factors,
+        });
         route
     }
 
@@ -328,7 +349,11 @@ impl Maker<'_> {
         let [dt, mut rate] = [heads, heads].map(product);
         // Longer keys would write more than they find, and the state would grow.
         self.norm(&key, &key, groups * keys, keys);
-        self.push(Scale::<Names> { value: key.clone(), factor: 0.4 / (keys as f32).sqrt() });
+        self.push(Scale::<Names> {
+            value: key.clone(),
+            factor: 0.4 / (keys as f32).sqrt(),
+            by: None,
+        });
         let decay = self.decay(&dt, heads);
         if delta {
             self.push(Activate::<Names> { activation: Activation::Sigmoid, value: rate.clone() });
@@ -375,7 +400,8 @@ impl Maker<'_> {
         let more = self.value(shape[1]);
         self.linear(input, shape, &more, false);
         if self.random.chance(2) {
-            self.push(Scale::<Names> { value: more.clone(), factor: 0.7 });
+            let by = if self.random.chance(2) { Some(self.constant(1)) } else { None };
+            self.push(Scale::<Names> { value: more.clone(), factor: 0.7, by });
         }
         if self.random.chance(2) {
             self.push(SoftCap::<Names> { value: more.clone(), cap: 3.0 });

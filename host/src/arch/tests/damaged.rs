@@ -431,7 +431,7 @@ fn configurations_that_are_not_supported_are_refused() {
         (r#""layer_types":["sliding_attention"]"#, "layer_types"),
         (r#""architectures":["LlamaForSequenceClassification"]"#, "architectures"),
         (r#""partial_rotary_factor":0.5"#, "partial_rotary_factor"),
-        (r#""rope_scaling":{"type":"proportional","factor":2}"#, "proportional"),
+        (r#""rope_scaling":{"type":"ntk","factor":2}"#, "ntk"),
         (r#""rope_scaling":{"type":"yarn"}"#, "rope_scaling.factor"),
         (
             r#""rope_scaling":{"type":"yarn","factor":2,"attention_factor":1e200}"#,

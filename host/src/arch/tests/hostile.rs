@@ -41,7 +41,7 @@ fn small(model_type: &str) -> Map<String, Value> {
             "logits_scaling": 2.0,
         }),
         "granitemoehybrid" => json!({
-            "num_local_experts": 0, "shared_intermediate_size": 16, "mamba_n_heads": 4,
+            "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 16, "mamba_n_heads": 4,
             "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_d_conv": 4, "mamba_expand": 2,
             "mamba_d_head": "auto", "mamba_conv_bias": true, "mamba_proj_bias": true,
             "time_step_limit": [0.01, 2.0], "position_embedding_type": "rope",
@@ -52,6 +52,37 @@ fn small(model_type: &str) -> Map<String, Value> {
             "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
             "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
             "full_attention_interval": 2, "partial_rotary_factor": 0.5,
+        }),
+        "qwen3_next" => json!({
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
+            "full_attention_interval": 2, "partial_rotary_factor": 0.5,
+            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+            "shared_expert_intermediate_size": 8, "decoder_sparse_step": 1,
+            "mlp_only_layers": [1], "norm_topk_prob": true,
+        }),
+        "gpt_oss" => json!({
+            "num_local_experts": 4, "num_experts_per_tok": 2, "swiglu_limit": 7.0,
+            "swiglu_alpha": 1.702, "attention_bias": true,
+        }),
+        "deepseek_v3" => json!({
+            "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+            "v_head_dim": 8, "rope_interleave": true, "n_routed_experts": 4,
+            "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+            "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+            "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+        }),
+        "gemma4_text" => json!({
+            "global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": true,
+            "num_kv_shared_layers": 0, "use_double_wide_mlp": true, "enable_moe_block": true,
+            "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 8,
+            "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": 11,
+            "rope_scaling": {}, "rope_parameters": {
+                "sliding_attention": { "rope_type": "default", "rope_theta": 1e4 },
+                "full_attention": {
+                    "rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25,
+                },
+            },
         }),
         "smollm3" => json!({ "no_rope_layers": [1, 0, 1], "no_rope_layer_interval": 2 }),
         "starcoder2" => json!({ "norm_epsilon": 1e-6, "use_bias": true }),

@@ -78,7 +78,11 @@ impl Naive<'_> {
         }
         let near = |at: &usize| op.reach == 0 || at.abs_diff(token) <= op.reach as usize;
         let seen: Vec<_> = seen.into_iter().filter(near).collect();
-        let distances = op.distances.map(|value| self.get(token, value));
+        let learned = op.head_scores.map(|value| self.get(token, value));
+        let (distances, joining) = match op.mask {
+            Mask::Full => (learned, None),
+            Mask::Causal => (None, learned),
+        };
         let group = all.len() / (heads as usize * width);
         let mut out = vec![];
         for head in 0..all.len() / width {
@@ -92,7 +96,8 @@ impl Naive<'_> {
                 let capped = op.cap * (score / op.cap).tanh();
                 (if op.cap == 0.0 { score } else { capped }) + added
             };
-            let scores: Vec<f32> = seen.iter().map(score).collect();
+            let mut scores: Vec<f32> = seen.iter().map(score).collect();
+            scores.extend(joining.as_ref().map(|scores| scores[head]));
             let weights = softmax(&scores);
             out.extend((shared..shared + width).map(|i| {
                 let values = seen.iter().map(|at| past[*at][1][i]);

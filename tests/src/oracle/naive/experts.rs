@@ -41,8 +41,10 @@ impl Naive<'_> {
         };
         let factor = if op.factor == 0.0 { 1.0 } else { op.factor };
         let pairs = chosen.iter().zip(weights);
+        let factors = op.factors.map(|factors| self.get(token, factors));
+        let of = |expert: usize| factors.as_ref().map_or(factor, |all| all[expert] * factor);
         let route: Vec<f32> =
-            pairs.flat_map(|(expert, weight)| [*expert as f32, weight * factor]).collect();
+            pairs.flat_map(|(expert, weight)| [*expert as f32, weight * of(*expert)]).collect();
         self.set(token, op.output, &route);
     }
 
@@ -63,10 +65,22 @@ impl Naive<'_> {
         for pair in self.get(token, op.route).chunks(2) {
             let (expert, share) = (pair[0] as usize, pair[1]);
             let rows = expert * wide..(expert + 1) * wide;
-            let both = self.rows(op.gate_up, layer, rows, &x);
-            let (gate, up) = both.split_at(wide / 2);
+            let mut both = self.rows(op.gate_up, layer, rows.clone(), &x);
+            if let Some(bias) = op.gate_up_bias {
+                both.iter_mut().zip(&self.get(token, bias)[rows]).for_each(|(x, b)| *x += b);
+            }
+            let (gate, up) = both.split_at_mut(wide / 2);
+            if op.limit > 0.0 {
+                gate.iter_mut().for_each(|x| *x = x.min(op.limit));
+                up.iter_mut().for_each(|x| *x = x.clamp(-op.limit, op.limit));
+            }
+            up.iter_mut().for_each(|x| *x += op.up_plus);
             let hidden = gated(op.activation, gate, up);
-            let y = self.rows(op.down, layer, expert * inner..(expert + 1) * inner, &hidden);
+            let rows = expert * inner..(expert + 1) * inner;
+            let mut y = self.rows(op.down, layer, rows.clone(), &hidden);
+            if let Some(bias) = op.down_bias {
+                y.iter_mut().zip(&self.get(token, bias)[rows]).for_each(|(x, b)| *x += b);
+            }
             self.change(token, op.output, |i, sum| sum + share * y[i]);
         }
     }

@@ -168,7 +168,10 @@ impl<'p> Naive<'p> {
             }
             Op::Activate(op) => self.change(token, op.value, |_, x| activate(op.activation, x)),
             Op::Add(op) => self.put(token, op.output, &self.get(token, op.input), true),
-            Op::Scale(op) => self.change(token, op.value, |_, x| x * op.factor),
+            Op::Scale(op) => {
+                let by = op.by.map_or(1.0, |by| self.get(token, by)[0]);
+                self.change(token, op.value, |_, x| x * op.factor * by);
+            }
             Op::SoftCap(op) => self.change(token, op.value, |_, x| op.cap * (x / op.cap).tanh()),
             Op::Select(op) => self.set(token, op.output, &self.get(token, op.input)),
             Op::ShortConv(op) => self.short_conv(op, layer, token),
@@ -260,6 +263,7 @@ fn activate(activation: Activation, x: f32) -> f32 {
         }
         Activation::Relu => x.max(0.0),
         Activation::Tanh => x.tanh(),
+        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
     }
 }

@@ -1,0 +1,93 @@
+//! gpt-oss: experts with biases whose gates are limited, and a learned score in each softmax
+//! (arXiv:2508.10925).
+
+use super::blueprint::{Blueprint, Order, Source};
+use super::builder::{Builder, ExpertsOf, Stored, stored};
+use super::config::Config;
+use super::decoder::{Decoder, Defaults, LLAMA};
+use super::mixture::Mixture;
+use crate::Result;
+use omex_core::ops::Activation;
+use serde_json::Value;
+
+/// Those of transformers' `GptOssConfig`.
+const DEFAULTS: Defaults = Defaults {
+    hidden_size: 2880,
+    intermediate_size: 2880,
+    layers: 36,
+    heads: 64,
+    kv_heads: Some(8),
+    head_width: Some(64),
+    vocab_size: 201_088,
+    context_length: 131_072,
+    epsilon: ("rms_norm_eps", 1e-5),
+    theta: 150_000.0,
+    bos: None,
+    eos: None,
+    ..LLAMA
+};
+
+pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
+    config.one_of("hidden_act", &["silu"])?;
+    let bias = config.boolean("attention_bias", true)?;
+    let mut decoder = Decoder::read(config, &DEFAULTS)?;
+    decoder.head_scores = Some("sinks");
+    let wide = ("intermediate_size", DEFAULTS.intermediate_size);
+    let counts = ["num_local_experts", "num_experts"];
+    let mixture = Mixture::read(config, &counts, [128, 4], wide, decoder.sizes.hidden)?;
+    let experts = experts(&mixture, config)?;
+    let windows = decoder.windows(config, Some(128), |layer| layer.is_multiple_of(2))?;
+    decoder.blueprint("gpt_oss", config, &windows, |decoder, graph, window| {
+        decoder.norm(graph, "attention_norm", "input_layernorm", ["residual", "normed"]);
+        decoder.project(graph, bias);
+        let scores = Source::whole("self_attn.sinks", [1, decoder.sizes.heads]);
+        graph.constants("attention.sinks", &[scores], "sinks");
+        decoder.attention(graph, window, bias);
+        let into = ["residual", "normed"];
+        decoder.norm(graph, "feed_forward_norm", "post_attention_layernorm", into);
+        feed_forward(&mixture, &experts, graph);
+    })
+}
+
+fn feed_forward(mixture: &Mixture, experts: &ExpertsOf, graph: &mut Builder) {
+    mixture.scores(graph, Stored { bias: true, ..stored("mlp.router") }, "normed");
+    graph.route("scores", mixture.routing, "route");
+    graph.experts("experts", experts, ["normed", "route", "residual"]);
+}
+
+/// The experts as they are stored: all in one tensor, transposed unless they are quantized. Rows of gates
+/// and of what they multiply alternate.
+fn experts(mixture: &Mixture, config: &Config<'_>) -> Result<ExpertsOf> {
+    let Mixture { experts, wide, hidden, .. } = *mixture;
+    let alpha = config.number("swiglu_alpha")?.unwrap_or(1.702);
+    if alpha != 1.702 {
+        return Err(config.unsupported("swiglu_alpha", &Value::from(alpha), "1.702"));
+    }
+    let limit = config.positive("swiglu_limit")?.unwrap_or(7.0) as f32;
+    let end = match config.get("quantization_config") {
+        Some(_) => "_blocks",
+        None => "",
+    };
+    let transposed = end.is_empty();
+    let order = Order::ByHead { heads: wide, parts: [1, 1, 0, 0] };
+    let each = |part: &str, shape: [u32; 2], order: Order, transposed: bool| {
+        let of = move |number| {
+            let source = Source::whole(format!("mlp.experts.{part}"), shape);
+            Source { order, transposed, ..source }.one_of(number, experts)
+        };
+        (0..experts).map(of).collect::<Vec<_>>()
+    };
+    let gate_up = format!("gate_up_proj{end}");
+    let down = format!("down_proj{end}");
+    Ok(ExpertsOf {
+        experts,
+        wide,
+        activation: Activation::QuickGelu,
+        gate_up: each(&gate_up, [2 * wide, hidden], order, transposed),
+        down: each(&down, [hidden, wide], Order::Plain, transposed),
+        gate_up_bias: each("gate_up_proj_bias", [1, 2 * wide], order, false),
+        down_bias: vec![Source::whole("mlp.experts.down_proj_bias", [experts, hidden])],
+        limit,
+        up_plus: 1.0,
+    })
+}
