@@ -79,6 +79,14 @@ impl<'g, 'a> Generation<'g, 'a> {
         Ok(draft.len())
     }
 
+    /// The logits, `[vocab_size]`, that the next token will be chosen from, to be changed by whoever
+    /// knows more of it; `None` before the pass that computes them.
+    pub fn next_logits(&mut self) -> Option<&mut [f32]> {
+        let Next::Choose(column) = self.next else { return None };
+        let place = self.engine.inputs().selected().position(|c| c == column)?;
+        Some(self.engine.logits_mut(place))
+    }
+
     /// The next token (decode); `None` once the model has ended the text.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 prompt: &model.encode(&text)?,
                 max_tokens: 100,
                 sampling: Sampling { temperature: 0.8, seed: 7, ..Sampling::GREEDY },
+                mask: None,
                 // Another thread may hold a clone of it, to end the text.
                 cancel: Cancel::default(),
             };

@@ -3,6 +3,7 @@
 use crate::cancel::Cancel;
 use crate::draft::{Counts, Drafting};
 pub use crate::event::{Event, Listener};
+use crate::mask::Mask;
 use crate::saved_session::SavedSession;
 use crate::session::{Model, holds_only_keys};
 use crate::{Error, Result};
@@ -24,6 +25,8 @@ pub struct Request<'r> {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Among which.
+    pub mask: Option<&'r mut dyn Mask>,
     /// Ends the text between two passes. Within one, the model's own ends it.
     pub cancel: Cancel,
 }
@@ -72,7 +75,9 @@ pub fn generate(
     drafting.begin(&ids, held, columns, made.prefill.1)?;
     listener(Event::Prompt)?;
     let (start, before) = (Instant::now(), bytes_read(model));
-    let writing = Writing { model, cancel: &request.cancel, most: prompt + request.max_tokens };
+    let (cancel, most) = (&request.cancel, prompt + request.max_tokens);
+    let mask = request.mask.as_deref_mut();
+    let mut writing = Writing { model, cancel, most, mask };
     let written = writing.run(&mut generation, &mut drafting, &mut text, &mut ids, listener);
     made.reduced_passes = written.reduced_passes;
     // What is told of the text may fail, and the text is saved all the same.
@@ -101,7 +106,7 @@ pub fn generate_behind(
     model: &Model,
     engine: &mut Engine<'_>,
     held: &[u32],
-    request: &Request<'_>,
+    mut request: Request<'_>,
     listener: Listener<'_>,
 ) -> Result<()> {
     let failed = model.failure();
@@ -123,17 +128,19 @@ pub fn generate_behind(
     drafting.begin(prompt, kept, columns, Duration::ZERO)?;
     listener(Event::Prompt)?;
     let mut ids = prompt.to_vec();
-    let writing = Writing { model, cancel: &request.cancel, most: ids.len() + request.max_tokens };
+    let (cancel, most) = (&request.cancel, ids.len() + request.max_tokens);
+    let mut writing = Writing { model, cancel, most, mask: request.mask.as_deref_mut() };
     writing.run(&mut generation, &mut drafting, &mut text, &mut ids, listener).stopped?;
     listener(Event::End { text: text.finish() })
 }
 
 /// How a text is gone on with.
-struct Writing<'w> {
+struct Writing<'w, 'm> {
     model: &'w Model,
     cancel: &'w Cancel,
     /// Tokens of the whole text at most.
     most: usize,
+    mask: Option<&'w mut (dyn Mask + 'm)>,
 }
 
 /// What came of it.
@@ -143,10 +150,14 @@ struct Written {
     reduced_passes: u64,
 }
 
-impl Writing<'_> {
+impl Writing<'_, '_> {
+    fn has_ended(&self) -> bool {
+        self.mask.as_ref().is_some_and(|mask| mask.has_ended())
+    }
+
     /// Goes on behind a prompt until the model ends the text, it is long enough, or something stops it.
     fn run(
-        &self,
+        &mut self,
         generation: &mut Generation<'_, '_>,
         drafting: &mut Drafting<'_>,
         text: &mut Text<'_>,
@@ -155,14 +166,15 @@ impl Writing<'_> {
     ) -> Written {
         let failed = self.model.failure();
         let mut written = Written { stopped: Ok(()), pass_failed: false, reduced_passes: 0 };
-        while ids.len() < self.most && written.stopped.is_ok() {
+        while ids.len() < self.most && written.stopped.is_ok() && !self.has_ended() {
             // The session's engine plays what its watch says.
             if let Some(watch) = self.model.pressure_watch() {
                 written.reduced_passes += u64::from(!watch.ask());
             }
+            let (left, mask) = (self.most - ids.len(), &mut self.mask);
             let next = drafting
-                .run(generation, ids, self.most - ids.len(), listener, &failed)
-                .and_then(|()| generation.next_token().map_err(&failed));
+                .run(generation, ids, left, mask.as_deref_mut(), listener, &failed)
+                .and_then(|()| next_token(generation, mask.as_deref_mut(), &failed));
             let id = match next {
                 Ok(Some(id)) => id,
                 Ok(None) => break,
@@ -177,6 +189,25 @@ impl Writing<'_> {
         }
         written
     }
+}
+
+/// The next token, among those that a mask leaves; `None` once the text has ended.
+fn next_token(
+    generation: &mut Generation<'_, '_>,
+    mask: Option<&mut (dyn Mask + '_)>,
+    failed: &dyn Fn(RunError) -> Error,
+) -> Result<Option<u32>> {
+    let Some(mask) = mask else { return generation.next_token().map_err(failed) };
+    if let Some(logits) = generation.next_logits()
+        && !mask.apply(logits)?
+    {
+        return Ok(None);
+    }
+    let token = generation.next_token().map_err(failed)?;
+    if let Some(token) = token {
+        mask.accept(token)?;
+    }
+    Ok(token)
 }
 
 /// Bytes of weights and of KV caches that were read from storage so far.

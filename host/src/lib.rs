@@ -18,6 +18,8 @@ pub mod cancel;
 pub mod chat;
 pub mod compare;
 pub mod compile;
+#[cfg(feature = "constrain")]
+pub mod constrain;
 pub mod convert;
 pub mod dispatch;
 pub mod draft;
@@ -36,6 +38,7 @@ pub mod import;
 pub mod infer;
 pub mod input;
 pub mod layers;
+pub mod mask;
 pub mod memory;
 pub mod npy;
 pub mod pack;

@@ -19,7 +19,14 @@ const WARM: Sampling =
     Sampling { temperature: 1.0, top_k: 40, seed: 3, repetition_penalty: 1.2, ..Sampling::GREEDY };
 
 fn request(prompt: &[u32], max_tokens: usize) -> Request<'_> {
-    Request { saved: None, prompt, max_tokens, sampling: WARM, cancel: Cancel::default() }
+    Request {
+        saved: None,
+        prompt,
+        max_tokens,
+        sampling: WARM,
+        mask: None,
+        cancel: Cancel::default(),
+    }
 }
 
 fn plainly(

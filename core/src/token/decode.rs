@@ -26,6 +26,27 @@ pub struct Decoder {
     show_special: bool,
 }
 
+/// As [`super::Tokenizer::piece`].
+pub(super) fn piece<S: TableSource>(
+    tables: &mut Tables<S>,
+    id: u32,
+    emit: &mut impl FnMut(&[u8]),
+) -> Result<Option<bool>, DecodeError> {
+    if id >= tables.header.vocabulary {
+        return Ok(None);
+    }
+    let piece = tables.piece(id)?.ok_or(DecodeError::Corrupt)?;
+    let (mut offset, mut left) = (piece.offset, piece.length as usize);
+    while left > 0 {
+        let mut buffer = [0; CHUNK];
+        let (chunk, _) = buffer.split_at_mut(left.min(CHUNK));
+        tables.read(offset, chunk)?;
+        emit(chunk);
+        (offset, left) = (offset.saturating_add(CHUNK as u32), left - chunk.len());
+    }
+    Ok(Some(piece.special))
+}
+
 impl Decoder {
     /// The start of a text, which has no space before its first word. Special tokens are written out if
     /// `show_special`, and left out if not. What follows a prompt is no start of a text:

@@ -167,6 +167,19 @@ impl<S: TableSource> Tokenizer<S> {
         })
     }
 
+    /// Gives the bytes of a token's own text to `emit`, a few at a time, whatever text it stands in.
+    /// Returns whether it is a special token; `None` outside the vocabulary.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn piece(
+        &mut self,
+        id: u32,
+        emit: &mut impl FnMut(&[u8]),
+    ) -> Result<Option<bool>, DecodeError> {
+        decode::piece(&mut self.tables, id, emit)
+    }
+
     /// A decoder for what follows `ids`, the prompt of a text that is under way: its first word keeps the space before
     /// it, and a character that the prompt began is completed.
     ///

@@ -11,6 +11,7 @@ pub use width::{Pass, Width};
 
 use crate::Result;
 use crate::event::{Event, Listener};
+use crate::mask::Mask;
 use crate::pager::Progress;
 use crate::session::Model;
 use omex_core::draft::Drafted;
@@ -82,8 +83,8 @@ impl<'d> Drafting<'d> {
         Ok(())
     }
 
-    /// Runs the pass that the next token of a text needs, if it needs one, with a draft, and tells it. Of the
-    /// text, prompt included, at most `left` tokens are still wanted.
+    /// Runs the pass that the next token of a text needs, if it needs one, with a draft of what a mask
+    /// leaves, and tells it. Of the text, prompt included, at most `left` tokens are still wanted.
     ///
     /// # Errors
     /// Those of the passes, and the listener's.
@@ -92,6 +93,7 @@ impl<'d> Drafting<'d> {
         generation: &mut Generation<'_, '_>,
         text: &[u32],
         left: usize,
+        mask: Option<&mut (dyn Mask + '_)>,
         listener: Listener<'_>,
         failed: impl Fn(RunError) -> crate::Error,
     ) -> Result<()> {
@@ -106,6 +108,9 @@ impl<'d> Drafting<'d> {
         let most = self.width.next(behind).min(left.saturating_sub(1));
         if let Some(drafter) = self.drafter.as_mut().filter(|_| most > 0) {
             drafter.propose(text, most, &mut self.draft)?;
+        }
+        if let Some(mask) = mask {
+            mask.prune(&mut self.draft)?;
         }
         let (drafting, began) = (start.elapsed(), Instant::now());
         let drafted = generation.run(&self.draft).map_err(failed)?;

@@ -143,7 +143,7 @@ impl Tables {
         Tokenizer::open(tables).map_err(|error| self.bad_tokenizer(&error))
     }
 
-    pub(super) fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
+    pub(crate) fn bad_tokenizer(&self, error: &dyn std::fmt::Display) -> Error {
         let (found, expected) = (error.to_string(), "a compiled tokenizer");
         Error::malformed(&self.path, "tokenizer", found, expected, CONVERT_AGAIN)
     }

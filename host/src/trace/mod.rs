@@ -71,6 +71,7 @@ pub fn trace(
         prompt,
         max_tokens,
         sampling: Sampling::GREEDY,
+        mask: None,
         cancel: session.cancel().clone(),
     };
     let generated = generate_and_note(session, request, &recorder)?;

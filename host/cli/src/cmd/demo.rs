@@ -42,7 +42,8 @@ pub(crate) fn main() -> Result<()> {
     let ids = session.encode(PROMPT)?;
     let sampling = Sampling::GREEDY;
     let cancel = signals::cancel();
-    let request = Request { saved: None, prompt: &ids, max_tokens: 256, sampling, cancel };
+    let request =
+        Request { saved: None, prompt: &ids, max_tokens: 256, sampling, mask: None, cancel };
     output::text(PROMPT)?;
     let plain = Drafting::new(None, 0, &session);
     let generated = run(&mut session, request, plain, start, &mut output::text)?;

@@ -4,6 +4,11 @@ pub(crate) mod batch;
 pub(crate) mod benchmark;
 pub(crate) mod chat;
 pub(crate) mod compare;
+#[cfg(feature = "constrain")]
+mod constrain;
+#[cfg(not(feature = "constrain"))]
+#[path = "no_constrain.rs"]
+mod constrain;
 pub(crate) mod convert;
 pub(crate) mod demo;
 mod draft;

@@ -1,6 +1,7 @@
 //! `omex run`.
 
 use super::chat::prompt::TemplateArgs;
+use super::constrain::{self, RuleArgs};
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
 use super::text::{self, TextArgs, kept_bytes};
@@ -8,6 +9,7 @@ use super::{RunArgs, parse_ids};
 use crate::{bytes, output, signals, standard_input};
 use omex::draft::{Counts, Drafting};
 use omex::generate::{Event, Generated, Request, generate};
+use omex::mask::Mask;
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 use omex::saved_session::SavedSession;
@@ -28,6 +30,8 @@ Examples:
   echo \"Long ago\" | omex run stories.omex - --max-tokens 100 --json
   omex run llama.omex \"Who was Ada Lovelace?\" --session ada.session
   omex run llama.omex \" And Charles Babbage?\" --session ada.session (goes on from there)
+  omex run qwen.omex --chat \"Invent a person.\" --json-schema person.json
+  omex run qwen.omex \"Is the sky blue? Answer:\" --regex \" (yes|no)\"
   omex run qwen.omex --chat \"Who was Ada Lovelace?\" --set enable_thinking=false
   omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
 pub(crate) struct Args {
@@ -55,6 +59,8 @@ pub(crate) struct Args {
     text: TextArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    rule: RuleArgs,
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
@@ -115,7 +121,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         None if args.chat => args.text.encode(asked.memory, &tables, &prompt, false)?,
         None => args.text.encode(asked.memory, &tables, &prompt, !goes_on)?,
     };
-    let texts = kept_bytes(&prompt, &ids);
+    let mut constraint = args.rule.open(&tables)?;
+    let of_rule = constraint.as_ref().map_or(0, |constraint| constraint.bytes());
+    let texts = kept_bytes(&prompt, &ids) + of_rule;
     let models = args.draft.open(asked, &args.model, tables, texts)?;
     let Models { model: mut session, mut draft } = models;
     let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
@@ -128,17 +136,20 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         prompt: &ids,
         max_tokens: args.max_tokens as usize,
         sampling: args.sampling.sampling(),
+        mask: constraint.as_mut().map(|constraint| constraint as &mut dyn Mask),
         cancel: signals::cancel(),
     };
     if args.json {
         let mut output = run(&mut session, request, drafting, start, &mut |_| Ok(()))?;
         output.stats.planned_bytes += of_draft;
+        constrain::tell_of(&mut constraint);
         return output::json(&output);
     }
     output::text(if args.chat { "" } else { &prompt })?;
     let result = run(&mut session, request, drafting, start, &mut output::text);
     output::text("\n")?;
     let mut output = result?;
+    constrain::tell_of(&mut constraint);
     output.stats.planned_bytes += of_draft;
     if args.stats {
         output.stats.print();

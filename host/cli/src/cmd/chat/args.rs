@@ -2,6 +2,7 @@
 
 use super::prompt::TemplateArgs;
 use crate::cmd::RunArgs;
+use crate::cmd::constrain::RuleArgs;
 use crate::cmd::sampling::SamplingArgs;
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ Examples:
   omex chat qwen.omex --system \"You answer in one sentence.\"
   echo \"Name a bird.\" | omex chat qwen.omex
   omex chat qwen.omex --set enable_thinking=false --temperature 0.7 --stats
+  omex chat qwen.omex --json-schema person.json (each answer is such a value)
   omex chat qwen.omex --render --messages talk.json --tools tools.json
   omex chat --template chat_template.jinja --render --messages talk.json --date 2026-07-04
 
@@ -51,6 +53,8 @@ pub(crate) struct Args {
     pub(super) stats: bool,
     #[command(flatten)]
     pub(super) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(super) rule: RuleArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }

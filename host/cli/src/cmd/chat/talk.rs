@@ -5,10 +5,12 @@ use super::args::Args;
 use super::history::History;
 use super::lines::{Lines, stopped_by_user};
 use super::prompt::Chat;
+use crate::cmd::constrain::{self, Constraint};
 use crate::{output, signals};
 use omex::cancel::Cancel;
 use omex::generate::{Event, Request, generate_behind};
-use omex::session::{Model, Session};
+use omex::mask::Mask;
+use omex::session::{Model, Session, SessionOptions, Tables};
 use omex::{Error, Result};
 use omex_core::engine::Engine;
 use omex_core::token::EncodeOptions;
@@ -26,6 +28,7 @@ struct Talk<'t, 'e> {
     history: History,
     cancel: Cancel,
     stats: Option<Stats>,
+    constraint: Option<Constraint>,
     /// Each moves the random numbers.
     retries: u64,
 }
@@ -48,7 +51,11 @@ enum Next {
 
 pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
     let chat = args.template.open(Some(path))?;
-    let mut session: Session = args.run.open(path, 1)?;
+    let tables = Tables::open(path)?;
+    let constraint = args.rule.open(&tables)?;
+    let texts = constraint.as_ref().map_or(0, |constraint| constraint.bytes());
+    let options = SessionOptions { texts, ..args.run.options(1) };
+    let mut session: Session = args.run.open_with(tables, &options)?;
     let model = session.model();
     let history = match &args.messages {
         Some(file) => History::load(file)?,
@@ -66,6 +73,7 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
         history,
         cancel,
         stats,
+        constraint,
         retries: 0,
     };
     if lines.terminal {
@@ -185,13 +193,16 @@ impl Talk<'_, '_> {
         let room = context.saturating_sub(ids.len());
         let mut sampling = self.args.sampling.sampling();
         sampling.seed = sampling.seed.wrapping_add(self.retries);
+        self.constraint.as_mut().map_or(Ok(()), Constraint::restart)?;
         let request = Request {
             saved: None,
             prompt: ids,
             max_tokens: room.min(self.args.max_tokens as usize),
             sampling,
+            mask: self.constraint.as_mut().map(|constraint| constraint as &mut dyn Mask),
             cancel: self.cancel.clone(),
         };
+        let most = request.max_tokens;
         let (mut text, mut run) = (ids.to_vec(), 0);
         let (start, mut prefill) = (Instant::now(), Duration::ZERO);
         let tell = &mut |event: Event<'_>| match event {
@@ -209,14 +220,15 @@ impl Talk<'_, '_> {
             }
             Event::End { text } => shown.push(text),
         };
-        let result = generate_behind(self.model, self.engine, &self.held, &request, tell);
+        let result = generate_behind(self.model, self.engine, &self.held, request, tell);
         let tokens = text.len() - ids.len();
         text.truncate(self.engine.position() as usize);
         self.held = text;
         let decode = start.elapsed().saturating_sub(prefill);
         self.stats = Some(Stats { prompt: ids.len(), run, tokens, prefill, decode });
         result?;
-        if tokens == request.max_tokens {
+        constrain::tell_of(&mut self.constraint);
+        if tokens == most {
             let why = if tokens == room { "the context is full" } else { "--max-tokens" };
             output::note(&format!("\nnote: the answer is cut off after {tokens} tokens: {why}"));
         }
