@@ -26,6 +26,7 @@ fn options(hub: &Hub, folder: &Path) -> Options {
         endpoint: hub.address().to_owned(),
         token: Some("hf_secret".into()),
         cache: folder.join("hub"),
+        certificates: None,
         offline: false,
         patience: Patience { attempts: 3, silence: Duration::from_millis(500) },
         cancel: Cancel::default(),
@@ -34,7 +35,7 @@ fn options(hub: &Hub, folder: &Path) -> Options {
 
 /// Gets a model, as a library.
 fn fetch(options: &Options, name: &str) -> Result<PathBuf> {
-    Client::new(options.clone()).find(&name.parse()?)?.fetch(&mut |_| {})
+    Client::new(options.clone())?.find(&name.parse()?)?.fetch(&mut |_| {})
 }
 
 fn repository(folder: &Path) -> PathBuf {
@@ -78,7 +79,12 @@ fn a_model_lies_as_hugging_faces_programs_keep_it_and_only_the_hub_sees_the_toke
         std::fs::read(shipped_model().join("README.md")).unwrap()
     );
     assert!(!hub.seen().iter().any(|seen| seen.by_store));
-    let old = Client::new(options).find(&"org/old".parse().unwrap()).unwrap().commit().to_owned();
+    let old = Client::new(options)
+        .unwrap()
+        .find(&"org/old".parse().unwrap())
+        .unwrap()
+        .commit()
+        .to_owned();
     assert_eq!(old, COMMIT);
 }
 
@@ -166,6 +172,11 @@ fn refusals_say_what_to_do_and_passing_ones_are_tried_again() {
         assert!(expected.iter().all(|said| error.contains(said)), "{error}");
         assert!(error.contains("/api/models/org/tiny"), "{error}");
     }
+    let file = folder.path().join("none.pem");
+    std::fs::write(&file, "none").unwrap();
+    let certificates = Some(file);
+    let error = fetch(&Options { certificates, ..with_token.clone() }, REPOSITORY).unwrap_err();
+    assert!(error.to_string().contains("none.pem: the file: found no certificate"), "{error}");
     let round = (302, "Location: /api/models/org/tiny/revision/main\r\n");
     hub.refuse(&[round; 9]);
     let error = fetch(&with_token, REPOSITORY).unwrap_err().to_string();
@@ -213,7 +224,7 @@ fn offline_what_is_in_the_cache_has_to_do() {
     let offline = Options { offline: true, ..online.clone() };
     let error = fetch(&offline, REPOSITORY).unwrap_err().to_string();
     assert!(error.contains("not in the cache") && error.contains("without --offline"), "{error}");
-    Client::new(online.clone()).find(&REPOSITORY.parse().unwrap()).unwrap();
+    Client::new(online.clone()).unwrap().find(&REPOSITORY.parse().unwrap()).unwrap();
     let error = fetch(&offline, REPOSITORY).unwrap_err().to_string();
     assert!(error.contains("not all of it is in the cache"), "{error}");
     let path = fetch(&online, REPOSITORY).unwrap();
@@ -264,7 +275,9 @@ fn at(hub: &Hub, folder: &Path, args: &[&str]) -> Command {
     let mut command = omex(args);
     command.env("HF_ENDPOINT", hub.address()).env("HF_HUB_CACHE", folder.join("hub"));
     command.env("XDG_CACHE_HOME", folder).env("NO_PROXY", "127.0.0.1").current_dir(folder);
-    ["HF_HOME", "HF_TOKEN", "HF_HUB_OFFLINE"].iter().for_each(|name| _ = command.env_remove(name));
+    ["HF_HOME", "HF_TOKEN", "HF_HUB_OFFLINE", "SSL_CERT_FILE"]
+        .iter()
+        .for_each(|name| _ = command.env_remove(name));
     command
 }
 
@@ -286,6 +299,8 @@ fn a_model_is_planned_got_and_run_by_its_name() {
     // From now on, nobody is asked.
     let again = here(&["run", "hf:org/tiny", "Once", "--max-tokens", "8", "--offline"]);
     assert_eq!((&again.out, again.err.as_str()), (&text.out, ""), "{again:?}");
+    let drafted = ["run", "hf:org/tiny", "Once", "--max-tokens", "8", "--draft", "hf:org/tiny"];
+    assert_eq!(here(&drafted).out, text.out);
     assert!(here(&["inspect", "hf:org/tiny"]).out.contains("tiny"));
     assert!(hub.seen().is_empty());
     let pulled = json_of(&here(&["pull", "hf:org/tiny", "--offline", "--json"]));

@@ -114,7 +114,7 @@ fn parse(mut command: clap::Command, given: Vec<OsString>) -> Result<Args, clap:
 impl Args {
     fn run(mut self, config: &Config) -> omex::Result<()> {
         config.tell();
-        if let Some((model, need)) = self.command.as_mut().and_then(Command::model) {
+        for (model, need) in self.command.as_mut().map(Command::models).unwrap_or_default() {
             cmd::hub::make_local(model, need, self.offline)?;
         }
         match &self.command {
@@ -147,16 +147,22 @@ impl Args {
 }
 
 impl Command {
-    /// The model that is about to be opened, which may be the name of one on a hub.
-    fn model(&mut self) -> Option<(&mut PathBuf, cmd::Need)> {
+    /// The models that are about to be opened, which may be names of some on a hub.
+    fn models(&mut self) -> Vec<(&mut PathBuf, cmd::Need)> {
         use cmd::Need::{Config, Package, Source};
+        let package = |model: Option<_>| model.map(|model| (model, Package)).into_iter().collect();
         let model = match self {
-            Self::Convert(args) => return Some((args.path()?, Source)),
-            Self::Plan(args) => return Some((args.model.path(), Config)),
-            Self::LayerInspect(args) => return Some((args.model.path(), Config)),
-            Self::Chat(args) => args.model.as_mut()?,
-            Self::Profile(args) => args.model.as_mut()?,
-            Self::Run(args) => &mut args.model,
+            Self::Convert(args) => {
+                return args.path().map(|path| (path, Source)).into_iter().collect();
+            }
+            Self::Plan(args) => return vec![(args.model.path(), Config)],
+            Self::LayerInspect(args) => return vec![(args.model.path(), Config)],
+            Self::Run(args) => {
+                let draft = args.draft.model().map(|draft| (draft, Package));
+                return draft.into_iter().chain([(&mut args.model, Package)]).collect();
+            }
+            Self::Chat(args) => return package(args.model.as_mut()),
+            Self::Profile(args) => return package(args.model.as_mut()),
             Self::Batch(args) => &mut args.model,
             Self::Validate(args) => &mut args.path,
             Self::Pack(args) => &mut args.model,
@@ -169,11 +175,11 @@ impl Command {
             Self::Benchmark(args) => &mut args.model,
             Self::MemoryTrace(args) => &mut args.model,
             Self::Compare(args) => &mut args.model,
-            Self::Synth(_) => return None,
+            Self::Synth(_) => return vec![],
             #[cfg(feature = "hub")]
-            Self::Pull(_) | Self::LoadModel(_) => return None,
+            Self::Pull(_) | Self::LoadModel(_) => return vec![],
         };
-        Some((model, Package))
+        package(Some(model))
     }
 }
 

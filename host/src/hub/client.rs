@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::http::{HeaderMap, Uri};
+use ureq::tls::TlsConfig;
 
 /// Bytes that arrive at once.
 const PIECE: usize = 128 << 10;
@@ -81,12 +82,14 @@ impl Client {
     pub(super) fn new(
         endpoint: String,
         token: Option<String>,
+        tls: TlsConfig,
         patience: Patience,
         cancel: Cancel,
     ) -> Self {
         let silence = Some(patience.silence);
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            .tls_config(tls)
             // Who may see the token is decided here.
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -153,7 +156,7 @@ impl Client {
         started.map_err(|e| Failure::Passing(format!("no thread could be started: {e}"), None))?;
         let (cancel, none) = (self.cancel.clone(), HeaderMap::new());
         let mut answer = Answer { status: 0, first: none.clone(), last: none, body, cancel };
-        match answer.receive()? {
+        match answer.receive().map_err(|failure| untrusted(url, failure))? {
             Message::Head(status, headers) => (answer.status, answer.last) = (status, *headers),
             _ => return Err(Failure::Passing("the connection was closed".into(), None)),
         }
@@ -299,6 +302,18 @@ pub(super) fn hub_error(url: &str, reason: String, remedy: &str) -> Error {
     // Signed addresses carry secrets behind the question mark.
     let url = url.split('?').next().unwrap_or(url).to_owned();
     Error::Hub { url: printable(url), reason: printable(reason), remedy: remedy.to_owned() }
+}
+
+/// A certificate that nobody vouches for is the same the next time.
+fn untrusted(url: &str, failure: Failure) -> Failure {
+    match failure {
+        Failure::Passing(reason, _) if reason.contains("certificate") => {
+            let remedy = "check the clock; where a network looks into its traffic, set SSL_CERT_FILE to \
+                          its certificates";
+            Failure::Final(hub_error(url, reason, remedy))
+        }
+        failure => failure,
+    }
 }
 
 fn refused(url: &str, reason: String) -> Error {

@@ -9,6 +9,7 @@ mod client;
 mod download;
 mod listing;
 mod name;
+mod trust;
 
 pub use client::Patience;
 pub use listing::File;
@@ -33,6 +34,8 @@ pub struct Options {
     pub token: Option<String>,
     /// The folder that holds all repositories.
     pub cache: PathBuf,
+    /// Certificates that are trusted instead of Mozilla's list, in PEM.
+    pub certificates: Option<PathBuf>,
     /// Ask nobody: what is in the cache has to do.
     pub offline: bool,
     /// How much is borne with.
@@ -42,8 +45,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// As `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE` say, and the token
-    /// that Hugging Face's own programs were logged in with.
+    /// As `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` and `SSL_CERT_FILE` say,
+    /// and the token that Hugging Face's own programs were logged in with.
     ///
     /// # Errors
     /// A variable that holds no such thing, or no folder for the cache.
@@ -66,8 +69,9 @@ impl Options {
         }
         let off = variable("HF_HUB_OFFLINE").map(|value| value.to_lowercase());
         let offline = matches!(off.as_deref(), Some("1" | "true" | "yes" | "on"));
+        let certificates = variable("SSL_CERT_FILE").map(PathBuf::from);
         let patience = Patience::default();
-        Ok(Self { endpoint, token, cache, offline, patience, cancel })
+        Ok(Self { endpoint, token, cache, certificates, offline, patience, cancel })
     }
 }
 
@@ -100,10 +104,13 @@ pub struct Progress<'p> {
 
 impl Hub {
     /// A hub to ask.
-    #[must_use]
-    pub fn new(options: Options) -> Self {
-        let Options { endpoint, token, cache, offline, patience, cancel } = options;
-        Self { client: Client::new(endpoint, token, patience, cancel), cache, offline }
+    ///
+    /// # Errors
+    /// Certificates that can't be read.
+    pub fn new(options: Options) -> Result<Self> {
+        let Options { endpoint, token, cache, certificates, offline, patience, cancel } = options;
+        let tls = trust::trusting(certificates.as_deref().filter(|_| !offline))?;
+        Ok(Self { client: Client::new(endpoint, token, tls, patience, cancel), cache, offline })
     }
 
     /// The commit of a model that was got before.

@@ -55,6 +55,14 @@ pub(crate) struct Models {
 }
 
 impl DraftArgs {
+    /// The model that drafts, if one does.
+    pub(crate) fn model(&mut self) -> Option<&mut PathBuf> {
+        match &mut self.draft {
+            Source::Model(path) => Some(path),
+            Source::None | Source::LookUp => None,
+        }
+    }
+
     /// Opens the draft's model beside the one that is at `path`; the memory is for both, and for
     /// texts of so many bytes.
     pub(crate) fn open(

@@ -36,7 +36,7 @@ pub(super) fn parse_name(text: &str) -> Result<Name, String> {
 pub(super) fn open(offline: bool) -> Result<Hub> {
     let mut options = Options::of_environment(signals::cancel())?;
     options.offline |= offline;
-    Ok(Hub::new(options))
+    Hub::new(options)
 }
 
 /// Puts what a command needs in the place of a name on a hub, got and converted where that was not done

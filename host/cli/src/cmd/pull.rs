@@ -23,7 +23,8 @@ Examples:
   omex run hf:Qwen/Qwen3-0.6B \"Once upon a time\" (gets and converts what is not here)
 
 HF_ENDPOINT names another hub, HF_TOKEN who asks, HF_HUB_CACHE and HF_HOME where models lie.
-HF_HUB_OFFLINE=1 is --offline.")]
+HF_HUB_OFFLINE=1 is --offline. SSL_CERT_FILE names certificates to trust instead of Mozilla's, and
+HTTPS_PROXY, ALL_PROXY and NO_PROXY a way out of a network.")]
 pub(crate) struct Args {
     /// ORGANISATION/NAME, perhaps with @REVISION, perhaps with :FILE or a part of a GGUF file's name
     #[arg(value_name = "REPO[@REVISION][:FILE]", value_parser = hub::parse_name)]

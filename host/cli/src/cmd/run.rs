@@ -64,7 +64,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
-    draft: DraftArgs,
+    pub(crate) draft: DraftArgs,
     /// Print times and memory to standard error
     #[arg(long)]
     stats: bool,
