@@ -2,7 +2,9 @@
 
 use omex::import::{Container, Encoding, open};
 use omex::quantize::Precision;
-use omex_tests::{Converted, Random, json, shipped_model};
+use omex_tests::{
+    Converted, Random, Setting, convert_from, json, logits, require_shared, shipped_model,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -255,6 +257,105 @@ fn floats_of_eight_bits_are_scaled_as_a_whole_by_rows_and_by_blocks() {
     let plain = model(&Value::Null, &[weight()]).unwrap();
     assert_eq!(plain.tensor("x.weight").unwrap().encoding, Encoding::F8E4m3);
     assert_eq!(rows(&*plain, "x.weight")[0][0], e4m3(bits[0]));
+}
+
+/// Random matrices of MXFP4 as gpt-oss stores them, with what they stand for by the table of the OCP
+/// Microscaling Formats: numbers and exponents.
+fn microscaled(sides: [usize; 3], seed: u64) -> ([Vec<u8>; 2], Vec<f32>) {
+    let table = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let mut random = Random(seed);
+    let blocks = sides.iter().product::<usize>();
+    let numbers: Vec<u8> = (0..blocks * 16).map(|_| random.below(256) as u8).collect();
+    let exponents: Vec<u8> = (0..blocks).map(|_| 120 + random.below(6) as u8).collect();
+    let number = |at: usize| {
+        let nibble = numbers[at / 2] >> (4 * (at % 2)) & 15;
+        let sign = if nibble > 7 { -1.0 } else { 1.0 };
+        sign * table[usize::from(nibble & 7)] * 2f32.powi(i32::from(exponents[at / 32]) - 127)
+    };
+    let floats = (0..blocks * 32).map(number).collect();
+    ([numbers, exponents], floats)
+}
+
+#[test]
+fn floats_of_four_bits_are_decoded_block_by_block() {
+    let ([numbers, exponents], floats) = microscaled([2, 3, 2], 5);
+    let settings = json!({ "quant_method": "mxfp4" });
+    let stored = |sides: [usize; 4]| {
+        let numbers = tensor("x_blocks", "U8", &sides, numbers.clone());
+        model(&settings, &[numbers, tensor("x_scales", "U8", &[2, 3, 2], exponents.clone())])
+    };
+    let found = stored([2, 3, 2, 16]).unwrap();
+    assert_eq!(found.names(), ["x_blocks"]);
+    assert_eq!(rows(&*found, "x_blocks").concat(), floats);
+    let said = stored([2, 3, 4, 8]).unwrap_err();
+    assert!(said.contains("x_blocks: found") && said.contains("16 bytes for each"), "{said}");
+    let alone = model(&settings, &[tensor("x_blocks", "U8", &[1, 16], numbers[..16].to_vec())]);
+    let said = alone.unwrap_err();
+    assert!(said.contains("x_scales: found no tensor"), "{said}");
+}
+
+#[test]
+fn experts_of_four_bits_are_kept_exactly_in_int8() {
+    let golden = require_shared!("golden/gpt_oss");
+    let plain = open(&golden, None).unwrap();
+    let (experts, width) = (4, 64);
+    let [blocks, floats] = [true, false].map(|quantized| {
+        let mut stored = vec![];
+        for name in plain.names() {
+            let seed = name.bytes().map(u64::from).sum();
+            let rows_of = if name.ends_with("gate_up_proj") { 2 * width } else { width };
+            if !name.ends_with("_proj") {
+                let info = plain.tensor(&name).unwrap();
+                let numbers = rows(&*plain, &name).concat();
+                let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+                let sides = [info.rows as usize, info.columns as usize];
+                let vector = info.rows == 1;
+                stored.push(tensor(&name, "F32", if vector { &sides[1..] } else { &sides }, bytes));
+                continue;
+            }
+            let ([numbers, exponents], floats) = microscaled([experts, rows_of, 2], seed);
+            if quantized {
+                let sides = [experts, rows_of, 2];
+                stored.push(tensor(&format!("{name}_scales"), "U8", &sides, exponents));
+                let sides = [experts, rows_of, 2, 16];
+                stored.push(tensor(&format!("{name}_blocks"), "U8", &sides, numbers));
+            } else {
+                let at = |expert: usize, column: usize, row: usize| {
+                    floats[(expert * rows_of + row) * width + column].to_le_bytes()
+                };
+                let turned = (0..experts).flat_map(|expert| {
+                    (0..width)
+                        .flat_map(move |column| (0..rows_of).map(move |row| (expert, column, row)))
+                });
+                let bytes = turned.flat_map(|(expert, column, row)| at(expert, column, row));
+                let sides = [experts, width, rows_of];
+                stored.push(tensor(&name, "F32", &sides, bytes.collect()));
+            }
+        }
+        let mut config = json(&golden.join("config.json"));
+        if quantized {
+            config["quantization_config"] = json!({ "quant_method": "mxfp4" });
+        }
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &config, &stored);
+        folder
+    });
+    let prompt = [1, 5, 9, 200, 31];
+    let [exact, same] = [&blocks, &floats].map(|folder| {
+        let package = convert_from(folder.path(), Some(Precision::F32));
+        logits(&package.path, &prompt, &Setting::default())
+    });
+    assert!(exact == same);
+    let [exact, rounded] = [&blocks, &floats].map(|folder| {
+        let package = convert_from(folder.path(), Some(Precision::Int8));
+        let index = json(&package.path.join("weights/quantization.json"));
+        let of_experts = |tensor: &&Value| tensor["name"].as_str().unwrap().contains("experts.");
+        let tensors = index["tensors"].as_array().unwrap().iter().filter(of_experts);
+        let matrices = tensors.filter(|tensor| tensor["format"] == "int8");
+        matrices.map(|tensor| tensor["error"].as_f64().unwrap_or_default()).collect::<Vec<_>>()
+    });
+    assert_eq!(exact, [0.0; 4]);
+    assert!(rounded.iter().all(|error| *error > 0.0), "{rounded:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::planned::Planned;
 use super::range::{check_scales, read_row};
 use crate::Result;
 use crate::arch::{Data, Source, TensorPlan};
-use crate::import::{Container, Encoding};
+use crate::import::{Container, Encoding, FP4};
 use crate::quantize::{Compensation, Group, quantize, write_panel};
 use half::f16;
 use omex_core::quant::{FloatGroup, Format, GROUP, PANEL};
@@ -235,7 +235,8 @@ impl<'b> Batch<'b> {
         let encoding = self.container.tensor(&source.tensor).map(|info| info.encoding);
         let same = matches!(
             (encoding, self.format),
-            (Some(Encoding::Q8_0), Format::Int8) | (Some(Encoding::Q4_0), Format::Int4)
+            (Some(Encoding::Q8_0 | Encoding::Mxfp4), Format::Int8)
+                | (Some(Encoding::Q4_0), Format::Int4)
         );
         if !same || source.transposed {
             return Ok(None);
@@ -243,7 +244,10 @@ impl<'b> Batch<'b> {
         let mut bytes = vec![];
         let stored = source.first_row() + source.stored_row(row);
         self.container.read_row_bytes(&source.tensor, stored, &mut bytes)?;
-        Ok(Some(ggml_groups(&bytes, self.format)))
+        Ok(match encoding {
+            Some(Encoding::Mxfp4) => mxfp4_groups(&bytes),
+            _ => Some(ggml_groups(&bytes, self.format)),
+        })
     }
 
     /// A row of the plane that is asked for.
@@ -317,6 +321,23 @@ fn ggml_groups(bytes: &[u8], format: Format) -> Vec<Group> {
             })
             .collect(),
     }
+}
+
+/// Blocks of MXFP4 as integers, which they are but for their exponents: none where a half has not one of
+/// these.
+fn mxfp4_groups(bytes: &[u8]) -> Option<Vec<Group>> {
+    let group = |block: &[u8]| {
+        // Integers are the numbers doubled.
+        let exponent = i32::from(block[0]) - 128;
+        let scale = (-24..=15).contains(&exponent).then(|| f16::from_f64(2f64.powi(exponent)))?;
+        let mut q = [0i8; GROUP];
+        let (low, high) = q.split_at_mut(GROUP / 2);
+        for ((low, high), b) in low.iter_mut().zip(high).zip(&block[1..]) {
+            (*low, *high) = (FP4[usize::from(b & 15)], FP4[usize::from(b >> 4)]);
+        }
+        Some(Group::Integers(scale, q))
+    };
+    bytes.chunks_exact(1 + GROUP / 2).map(group).collect()
 }
 
 /// Reads rows, quantizes them and lays them into panels, on all cores; says how each was rounded.

@@ -9,7 +9,7 @@ use half::f16;
 /// The values that IQ4_NL's and IQ4_XS's nibbles stand for.
 const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 /// The values that MXFP4's nibbles stand for, doubled.
-const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(crate) const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// The half float at a byte.
 pub(super) fn half(block: &[u8], at: usize) -> f32 {

@@ -25,6 +25,7 @@ use crate::{Error, Result};
 use source_file::SourceFile;
 use std::path::Path;
 
+pub(crate) use blocks::FP4;
 pub use container::{
     Container, Fields, SourceFormat, TensorInfo, TokenizerSource, UnknownSourceFormat,
 };

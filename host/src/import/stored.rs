@@ -126,6 +126,11 @@ impl StoredTensor {
         Some(Self { info, row_bytes, layout, ..self.clone() })
     }
 
+    /// Offset of the first byte of a packed tensor.
+    pub(super) fn packed_at(&self) -> Option<u64> {
+        (self.layout == Layout::Packed).then_some(self.offset)
+    }
+
     /// Offset of the first byte behind a packed tensor.
     pub(super) fn end(&self) -> u64 {
         self.offset + u64::from(self.info.rows) * self.row_bytes

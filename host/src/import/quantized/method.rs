@@ -8,8 +8,6 @@ use std::path::Path;
 
 /// The field of `config.json`.
 pub(super) const FIELD: &str = "quantization_config";
-/// Methods whose matrices architectures read as they are.
-const OF_ARCHITECTURES: [&str; 1] = ["mxfp4"];
 /// The most columns that share a scale.
 const MAX_GROUP: u32 = 1 << 20;
 
@@ -20,6 +18,8 @@ pub(super) enum Method {
     Packed(Packing),
     /// Floats of 8 bits with scales, each for a block with these sides, where the field says so.
     Scaled(Option<[u32; 2]>),
+    /// Floats of 4 bits in blocks with an exponent.
+    Microscaled,
 }
 
 /// The method of a model, if it is quantized by one that is decoded here.
@@ -29,7 +29,7 @@ pub(super) fn of(path: &Path, config: &Fields) -> Result<Option<Method>> {
     let settings = Settings { path, fields: field.as_object().unwrap_or(&empty) };
     let method = settings.get("quant_method").and_then(Value::as_str);
     Ok(Some(match method {
-        Some(known) if OF_ARCHITECTURES.contains(&known) => return Ok(None),
+        Some("mxfp4") => Method::Microscaled,
         Some("fp8") => Method::Scaled(settings.block(settings.get("weight_block_size"))?),
         Some("compressed-tensors") => settings.compressed_tensors()?,
         Some("gptq") => Method::Packed(settings.gptq()?),

@@ -2,6 +2,7 @@
 //! a matrix as several tensors.
 
 mod method;
+mod microscaled;
 mod packed;
 mod parts;
 mod scaled;
@@ -11,14 +12,14 @@ use super::container::{Container, Fields, SourceFormat, TensorInfo, TokenizerSou
 use super::encoding::Encoding;
 use crate::{Error, Result};
 use method::Method;
+use microscaled::Microscaled;
 use packed::Packed;
 use parts::{has, malformed};
 use scaled::Scaled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The model with its quantized matrices decoded, or as it is where none are quantized, or where its
-/// architecture knows them.
+/// The model with its quantized matrices decoded, or as it is where none are quantized.
 ///
 /// # Errors
 /// A method that is not known, or tensors that are not those that it calls for.
@@ -34,6 +35,13 @@ pub(super) fn decoded(mut model: StoredModel) -> Result<Box<dyn Container>> {
                 parts.extend(named);
             }
         }
+        Method::Microscaled => {
+            for name in microscaled::names(&model) {
+                let (matrix, named) = Microscaled::new(&mut model, &name)?;
+                matrices.insert(name, Matrix::Microscaled(matrix));
+                parts.extend(named);
+            }
+        }
         Method::Scaled(block) => {
             for name in scaled::names(&model) {
                 let (matrix, named) = Scaled::new(&model, &name, block)?;
@@ -46,7 +54,10 @@ pub(super) fn decoded(mut model: StoredModel) -> Result<Box<dyn Container>> {
         let (found, expected) = ("floats beside quantized numbers", "one of both");
         return Err(malformed(&model, name, found, expected));
     }
-    model.config.remove(method::FIELD);
+    // Who reads blocks as they are has to know of them.
+    if method != Method::Microscaled {
+        model.config.remove(method::FIELD);
+    }
     Ok(Box::new(Decoded { model, matrices, parts }))
 }
 
@@ -55,6 +66,7 @@ pub(super) fn decoded(mut model: StoredModel) -> Result<Box<dyn Container>> {
 enum Matrix {
     Packed(Packed),
     Scaled(Scaled),
+    Microscaled(Microscaled),
 }
 
 /// A model some of whose matrices are quantized.
@@ -96,6 +108,10 @@ impl Container for Decoded {
         let [rows, columns] = match self.matrices.get(name) {
             Some(Matrix::Packed(matrix)) => matrix.shape(),
             Some(Matrix::Scaled(matrix)) => matrix.shape(),
+            Some(Matrix::Microscaled(matrix)) => {
+                let [rows, columns] = matrix.shape();
+                return Some(TensorInfo { rows, columns, encoding: Encoding::Mxfp4 });
+            }
             None => return self.model.tensor(name).filter(|_| !self.parts.contains(name)),
         };
         Some(TensorInfo { rows, columns, encoding: Encoding::F32 })
@@ -114,6 +130,7 @@ impl Container for Decoded {
         match matrix {
             Matrix::Packed(matrix) => matrix.read_row(&self.model, row, out),
             Matrix::Scaled(matrix) => matrix.read_row(&self.model, name, row, out),
+            Matrix::Microscaled(matrix) => matrix.read_row(&self.model, name, row, out),
         }
     }
 
@@ -121,6 +138,9 @@ impl Container for Decoded {
         let Some(info) = self.tensor(name).filter(|_| self.matrices.contains_key(name)) else {
             return self.model.read_row_bytes(name, row, out);
         };
+        if let Some(Matrix::Microscaled(matrix)) = self.matrices.get(name) {
+            return matrix.read_row_bytes(&self.model, name, row, out);
+        }
         let mut floats = vec![0.0; info.columns as usize];
         self.read_row(name, row, &mut floats)?;
         out.clear();
