@@ -12,6 +12,7 @@ use omex_tests::{
     require_shared, worst_error,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How far a logit may be off, relative to the largest of its row.
@@ -373,6 +374,9 @@ fn write_gguf(
             if kind == 4 { (value as u32).to_le_bytes() } else { (value as f32).to_le_bytes() };
         key(name, kind, &bytes);
     }
+    if architecture == "gpt-oss" {
+        key("rope.scaling.type", 8, &string("yarn"));
+    }
     for (name, kind, bytes) in more {
         // A boolean is one byte.
         key(name, *kind, if *kind == 7 { &bytes[..1] } else { bytes });
@@ -394,7 +398,11 @@ fn write_gguf(
 }
 
 /// Keys behind the architecture's name, Hugging Face's fields, and types: 4 a u32, 6 an f32.
-const GGUF_KEYS: [(&str, &str, u32); 25] = [
+const GGUF_KEYS: [(&str, &str, u32); 29] = [
+    ("expert_count", "num_local_experts", 4),
+    ("expert_count", "num_experts", 4),
+    ("expert_used_count", "num_experts_per_tok", 4),
+    ("expert_feed_forward_length", "moe_intermediate_size", 4),
     ("embedding_length", "hidden_size", 4),
     ("feed_forward_length", "intermediate_size", 4),
     ("block_count", "num_hidden_layers", 4),
@@ -427,7 +435,7 @@ fn is_half(shape: &[u64], bytes: &[u8]) -> bool {
 }
 
 fn gguf_name(architecture: &str, name: &str) -> String {
-    let behind = matches!(architecture, "gemma2" | "gemma3" | "olmo2");
+    let behind = matches!(architecture, "gemma2" | "gemma3" | "olmo2" | "gpt-oss");
     let pairs = [
         ("post_feedforward_layernorm", "post_ffw_norm"),
         ("pre_feedforward_layernorm", "ffn_norm"),
@@ -475,6 +483,16 @@ fn gguf_name(architecture: &str, name: &str) -> String {
         ("mlp.c_fc", "ffn_up"),
         ("mlp.c_proj", "ffn_down"),
         ("mlp.gate_up_proj", "ffn_up"),
+        ("mlp.experts.gate_proj", "ffn_gate_exps"),
+        ("mlp.experts.up_proj", "ffn_up_exps"),
+        ("mlp.experts.down_proj", "ffn_down_exps"),
+        ("mlp.router", "ffn_gate_inp"),
+        ("mlp.gate.", "ffn_gate_inp."),
+        ("block_sparse_moe.experts.w1", "ffn_gate_exps"),
+        ("block_sparse_moe.experts.w3", "ffn_up_exps"),
+        ("block_sparse_moe.experts.w2", "ffn_down_exps"),
+        ("block_sparse_moe.gate", "ffn_gate_inp"),
+        ("self_attn.sinks", "attn_sinks.weight"),
         ("self_attn.", "attn_"),
         ("mlp.", "ffn_"),
         ("_proj", ""),
@@ -541,6 +559,68 @@ fn write_safetensors(path: &Path, tensors: &[Tensor]) {
     std::fs::write(path, [&length[..], &header, &data].concat()).unwrap();
 }
 
+/// Those of all files of a model.
+fn all_tensors(model: &Path) -> Vec<Tensor> {
+    let files = std::fs::read_dir(model).unwrap().map(|file| file.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
+    files.flat_map(|file| tensors(&file)).collect()
+}
+
+/// Matrices of experts one below the other, in a tensor for all that are one part of an expert; gpt-oss's
+/// turned, and those that alternate apart.
+fn in_stacks(stored: Vec<Tensor>) -> Vec<Tensor> {
+    let mut stacks: BTreeMap<String, Tensor> = BTreeMap::new();
+    let mut expert = |number: usize, name: String, shape: &[u64], bytes: &[u8]| {
+        let stack = stacks.entry(name.clone()).or_insert_with(|| {
+            let shape = [&[0], shape].concat();
+            (name, shape, vec![])
+        });
+        assert_eq!(stack.1[0], number as u64);
+        stack.1[0] += 1;
+        stack.2.extend(bytes);
+    };
+    let mut others = vec![];
+    let mut sorted = stored;
+    let number = |name: &str| name.split('.').rev().find_map(|part| part.parse::<usize>().ok());
+    sorted.sort_by_key(|(name, ..)| number(name));
+    for (name, shape, bytes) in sorted {
+        let Some((before, after)) = name.split_once(".experts.") else {
+            others.push((name, shape, bytes));
+            continue;
+        };
+        if let Some((number, part)) = after.split_once('.') {
+            let name = format!("{before}.experts.{part}");
+            expert(number.parse().unwrap(), name, &shape, &bytes);
+            continue;
+        }
+        let (part, bias) = match after.strip_suffix("_bias") {
+            Some(part) => (part, true),
+            None => (after, false),
+        };
+        let floats = bytes.as_chunks::<4>().0;
+        let (columns, of_one) = (*shape.last().unwrap() as usize, floats.len() / shape[0] as usize);
+        let inner = if bias { 1 } else { shape[1] as usize };
+        for (number, floats) in floats.chunks(of_one).enumerate() {
+            let parts: &[(&str, usize, usize)] = match part {
+                "gate_up_proj" => &[("gate_proj", 0, 2), ("up_proj", 1, 2)],
+                _ => &[(part, 0, 1)],
+            };
+            for (part, first, step) in parts {
+                let rows = (*first..columns).step_by(*step);
+                let turned: Vec<u8> = rows
+                    .flat_map(|row| (0..inner).map(move |column| column * columns + row))
+                    .flat_map(|at| floats[at])
+                    .collect();
+                let end = if bias { "bias" } else { "weight" };
+                let rows = (columns / step) as u64;
+                let shape = if bias { vec![rows] } else { vec![rows, inner as u64] };
+                expert(number, format!("{before}.experts.{part}.{end}"), &shape, &turned);
+            }
+        }
+    }
+    others.into_iter().chain(stacks.into_values()).collect()
+}
+
 /// The same model from a GGUF file becomes the same package.
 fn equals_its_gguf(
     golden: &Path,
@@ -554,10 +634,17 @@ fn equals_its_gguf(
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     // Norms of each head have another shape there.
     let of_heads = |(name, ..): &Tensor| name.contains("layernorm.norms");
-    let mut stored = tensors(&golden.join("model.safetensors"));
+    let mut stored = all_tensors(golden);
     // BERT's head is left out there.
     stored.retain(|tensor| !of_heads(tensor) && !tensor.0.starts_with("cls."));
     write_safetensors(&folder.path().join("model.safetensors"), &stored);
+    for file in std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if name.contains("safetensors") && name != "model.safetensors" {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    let stored = in_stacks(stored);
     let stored: Vec<_> = stored.into_iter().map(|t| converted(architecture, &config, t)).collect();
     let path = folder.path().join("model.gguf");
     write_gguf(architecture, &config, more, &stored, &path);
@@ -589,6 +676,22 @@ fn models_from_gguf_have_the_same_weights() {
             serde_json::json!({ "qk_layernorm": false }),
         ),
         ("gpt_neox", "gptneox", vec![rotated(8), parallel(false)], none()),
+        ("qwen3_moe", "qwen3moe", vec![], none()),
+        ("olmoe", "olmoe", vec![], none()),
+        ("mixtral", "llama", vec![], none()),
+        (
+            "gpt_oss",
+            "gpt-oss",
+            vec![
+                ("rope.scaling.factor", 6, 8f32.to_le_bytes()),
+                ("rope.scaling.original_context_length", 4, 64u32.to_le_bytes()),
+            ],
+            // As llama.cpp's converter wants it.
+            serde_json::json!({ "rope_scaling": {
+                "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64,
+                "truncate": false,
+            } }),
+        ),
         ("gpt2", "gpt2", vec![("feed_forward_length", 4, 256u32.to_le_bytes())], none()),
         (
             "bert",

@@ -29,6 +29,8 @@ pub(super) struct Config<'a> {
     read: RefCell<BTreeSet<String>>,
     /// Queries and keys are stored for a RoPE that turns neighbours instead of halves.
     pub(super) interleaved: bool,
+    /// Gates, up and down matrices of experts lie one below the other in a tensor each.
+    pub(super) stacked: bool,
     /// Factors that divide the RoPE frequencies, where the file stores them as a tensor.
     pub(super) rope_factors: Option<Vec<f64>>,
 }
@@ -37,8 +39,9 @@ impl<'a> Config<'a> {
     /// Fields that have Hugging Face's names.
     pub(super) fn new(file: &'a Path, fields: Cow<'a, Fields>) -> Self {
         let read = RefCell::new(BTreeSet::new());
-        let (interleaved, rope_factors) = (false, None);
-        Self { file, prefix: "", fields, names: Names::new(), read, interleaved, rope_factors }
+        let (interleaved, stacked, rope_factors) = (false, false, None);
+        let (prefix, names) = ("", Names::new());
+        Self { file, prefix, fields, names, read, interleaved, stacked, rope_factors }
     }
 
     /// Fields that were given Hugging Face's names.

@@ -49,10 +49,13 @@ const PLAIN: Kind = Kind {
 const LAYER_NORM: Kind =
     Kind { epsilon: ("layer_norm_eps", "attention.layer_norm_epsilon"), ..PLAIN };
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 18] = [
     Kind { name: "llama", bias: Some("attention_bias"), interleaved: true, ..PLAIN },
     Kind { name: "qwen2", ..PLAIN },
     Kind { name: "qwen3", bias: Some("attention_bias"), ..PLAIN },
+    Kind { name: "qwen3moe", bias: Some("attention_bias"), ..PLAIN },
+    Kind { name: "olmoe", ..PLAIN },
+    Kind { name: "gpt-oss", bias: Some("attention_bias"), norms_behind: true, ..PLAIN },
     Kind { name: "gemma2", norms_behind: true, ..PLAIN },
     Kind { name: "gemma3", norms_behind: true, ..PLAIN },
     Kind { name: "phi3", partial: true, ..PLAIN },
@@ -92,13 +95,15 @@ const GPT2_SIZES: [(&str, &str); 5] = [
 ];
 
 /// Fields that need not be there, with their keys.
-const OPTIONAL: [(&str, &str); 14] = [
+const OPTIONAL: [(&str, &str); 16] = [
     ("num_key_value_heads", "attention.head_count_kv"),
     ("head_dim", "attention.key_length"),
     ("rope_theta", "rope.freq_base"),
     ("rope_local_base_freq", "rope.freq_base_swa"),
     ("sliding_window", "attention.sliding_window"),
     ("num_local_experts", "expert_count"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("moe_intermediate_size", "expert_feed_forward_length"),
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
     ("use_parallel_residual", "use_parallel_residual"),
@@ -134,7 +139,7 @@ const LAYERS: [&str; 4] =
     ["model.layers.", "gpt_neox.layers.", "transformer.h.", "bert.encoder.layer."];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 36] = [
+const LAYER_TENSORS: [(&str, &str); 46] = [
     ("input_layernorm", "attn_norm"),
     ("ln_1", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -147,6 +152,7 @@ const LAYER_TENSORS: [(&str, &str); 36] = [
     ("self_attn.dense", "attn_output"),
     ("attention.dense", "attn_output"),
     ("attn.c_proj", "attn_output"),
+    ("self_attn.sinks", "attn_sinks"),
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
     ("post_attention_layernorm", "ffn_norm"),
@@ -155,6 +161,15 @@ const LAYER_TENSORS: [(&str, &str); 36] = [
     ("ln_2", "ffn_norm"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
+    ("mlp.gate", "ffn_gate_inp"),
+    ("mlp.router", "ffn_gate_inp"),
+    ("mlp.experts.gate_proj", "ffn_gate_exps"),
+    ("mlp.experts.up_proj", "ffn_up_exps"),
+    ("mlp.experts.down_proj", "ffn_down_exps"),
+    ("block_sparse_moe.gate", "ffn_gate_inp"),
+    ("block_sparse_moe.experts.w1", "ffn_gate_exps"),
+    ("block_sparse_moe.experts.w3", "ffn_up_exps"),
+    ("block_sparse_moe.experts.w2", "ffn_down_exps"),
     ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.fc1", "ffn_up"),
     ("mlp.c_fc", "ffn_up"),
@@ -211,7 +226,12 @@ impl<'a> Keys<'a> {
     /// The architecture, and what its files hold.
     fn kind(&self) -> Result<(&'static Architecture, &'static Kind)> {
         let name = self.architecture()?;
-        let architecture = ARCHITECTURES.iter().find(|a| a.gguf == Some(name));
+        let experts = self.raw().integer(&format!("{name}.expert_count"))?.unwrap_or(0);
+        // Mixtrals are Llamas with experts there.
+        let architecture = match (name, experts) {
+            ("llama", 1..) => ARCHITECTURES.iter().find(|a| a.model_type == "mixtral"),
+            _ => ARCHITECTURES.iter().find(|a| a.gguf == Some(name)),
+        };
         let kind = KINDS.iter().find(|kind| kind.name == name);
         let unknown = || unknown(&self.raw(), "general.architecture", &name.into(), |a| a.gguf);
         architecture.zip(kind).ok_or_else(unknown)
@@ -241,6 +261,9 @@ impl<'a> Keys<'a> {
         problems.extend(self.add_tokens(&mut fields).err());
         problems.extend(self.add_scaling(kind.name, &mut fields, &mut names).err());
         problems.extend(self.add_vocabulary(kind.name, &mut fields).err());
+        if kind.name == "qwen3moe" {
+            fields.insert("norm_topk_prob".to_owned(), true.into());
+        }
         if let Some(name) = kind.bias {
             let biased = |part: &str| self.container.tensor(&format!("blk.0.{part}.bias"));
             let there = biased("attn_q").or(biased("attn_qkv")).is_some();
@@ -254,6 +277,7 @@ impl<'a> Keys<'a> {
             (Ok(mut config), Ok(factors)) if problems.is_empty() => {
                 config.rope_factors = factors;
                 config.interleaved = kind.interleaved;
+                config.stacked = true;
                 Ok(config)
             }
             (config, factors) => {
@@ -322,6 +346,7 @@ impl<'a> Keys<'a> {
                 let scaling = json!({
                     "rope_type": "yarn", "factor": factor,
                     "original_max_position_embeddings": original,
+                    "truncate": architecture != "gpt-oss",
                 });
                 fields.insert("rope_scaling".into(), scaling);
                 names.insert("rope_scaling.factor", named("scaling.factor"));
@@ -412,6 +437,9 @@ impl<'a> Keys<'a> {
 
 /// What GGUF calls a tensor.
 fn stored_name(name: &str, kind: &Kind) -> Option<String> {
+    // A vector that is called a weight there.
+    let weight = name.strip_suffix(".sinks").map(|stem| format!("{stem}.sinks.weight"));
+    let name = weight.as_deref().unwrap_or(name);
     let (stem, end) = name.rsplit_once('.')?;
     let Some(rest) = LAYERS.iter().find_map(|layers| stem.strip_prefix(layers)) else {
         let (_, found) = TENSORS.iter().find(|(theirs, _)| *theirs == stem)?;

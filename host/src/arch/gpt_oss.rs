@@ -64,6 +64,17 @@ fn experts(mixture: &Mixture, config: &Config<'_>) -> Result<ExpertsOf> {
         return Err(config.unsupported("swiglu_alpha", &Value::from(alpha), "1.702"));
     }
     let limit = config.positive("swiglu_limit")?.unwrap_or(7.0) as f32;
+    let of = ExpertsOf {
+        experts,
+        wide,
+        activation: Activation::QuickGelu,
+        limit,
+        up_plus: 1.0,
+        ..ExpertsOf::default()
+    };
+    if config.stacked {
+        return Ok(in_stacks(mixture, of));
+    }
     let end = match config.get("quantization_config") {
         Some(_) => "_blocks",
         None => "",
@@ -80,14 +91,25 @@ fn experts(mixture: &Mixture, config: &Config<'_>) -> Result<ExpertsOf> {
     let gate_up = format!("gate_up_proj{end}");
     let down = format!("down_proj{end}");
     Ok(ExpertsOf {
-        experts,
-        wide,
-        activation: Activation::QuickGelu,
         gate_up: each(&gate_up, [2 * wide, hidden], order, transposed),
         down: each(&down, [hidden, wide], Order::Plain, transposed),
         gate_up_bias: each("gate_up_proj_bias", [1, 2 * wide], order, false),
         down_bias: vec![Source::whole("mlp.experts.down_proj_bias", [experts, hidden])],
-        limit,
-        up_plus: 1.0,
+        ..of
     })
+}
+
+/// The same with gates, what they multiply, and down matrices in a tensor each.
+fn in_stacks(mixture: &Mixture, of: ExpertsOf) -> ExpertsOf {
+    let Mixture { experts, wide, hidden, .. } = *mixture;
+    let parts = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("mlp.experts.{part}"));
+    let bias = |part: &String, number| {
+        Source::whole(format!("{part}.bias"), [1, wide]).one_of(number, experts)
+    };
+    let [gate, up, down] = &parts;
+    let biases = (0..experts).flat_map(|number| [bias(gate, number), bias(up, number)]);
+    let gate_up_bias = biases.collect();
+    let down_bias = vec![Source::whole(format!("{down}.bias"), [experts, hidden])];
+    let (gate_up, down) = mixture.in_stacks(parts.map(|part| format!("{part}.weight")));
+    ExpertsOf { gate_up, down, gate_up_bias, down_bias, ..of }
 }

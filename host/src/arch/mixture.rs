@@ -25,6 +25,8 @@ pub(super) struct Mixture {
     pub(super) names: Names,
     /// Width of what they read.
     pub(super) hidden: u32,
+    /// The parts of those that are stored apart lie in a tensor for all.
+    pub(super) stacked: bool,
 }
 
 /// What a mixture's tensors are called in a layer.
@@ -86,6 +88,7 @@ impl Mixture {
             routing,
             names: NAMES,
             hidden,
+            stacked: config.stacked,
         })
     }
 
@@ -111,10 +114,22 @@ impl Mixture {
         graph.linear("router", router, input, &all("scores"));
     }
 
+    /// The rows of each expert's gate and up matrix in two tensors, and the tensor of down matrices.
+    pub(super) fn in_stacks(&self, [gate, up, down]: [String; 3]) -> (Vec<Source>, Vec<Source>) {
+        let Self { experts, wide, hidden, .. } = *self;
+        let one =
+            |name: &String, number| Source::whole(name, [wide, hidden]).one_of(number, experts);
+        let gate_up = (0..experts).flat_map(|number| [one(&gate, number), one(&up, number)]);
+        (gate_up.collect(), vec![Source::whole(down, [experts * hidden, wide])])
+    }
+
     /// The experts as they are stored.
     pub(super) fn stored(&self) -> ExpertsOf {
         let Self { experts, wide, hidden, activation, .. } = *self;
         let (gate_up, down) = match self.names.experts {
+            Stacks::Apart(of, parts) if self.stacked => {
+                self.in_stacks(parts.map(|part| format!("{of}.{part}.weight")))
+            }
             Stacks::Apart(of, parts) => {
                 let names = |number| parts.map(|part| format!("{of}.{number}.{part}"));
                 apart((0..experts).map(names), [hidden, wide])

@@ -88,9 +88,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint),
     Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
-    Architecture::new("qwen3_moe", &["Qwen3MoeForCausalLM"], "model.", qwen3_moe::blueprint),
+    Architecture::new("qwen3_moe", &["Qwen3MoeForCausalLM"], "model.", qwen3_moe::blueprint)
+        .in_gguf("qwen3moe"),
     Architecture::new("qwen3_next", &["Qwen3NextForCausalLM"], "model.", qwen3_next::blueprint),
-    Architecture::new("gpt_oss", &["GptOssForCausalLM"], "model.", gpt_oss::blueprint),
+    Architecture::new("gpt_oss", &["GptOssForCausalLM"], "model.", gpt_oss::blueprint)
+        .in_gguf("gpt-oss"),
     Architecture::new("deepseek_v3", &["DeepseekV3ForCausalLM"], "model.", deepseek_v3::blueprint),
     Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)
         .in_gguf("gemma2"),
@@ -104,7 +106,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("smollm3", &["SmolLM3ForCausalLM"], "model.", smollm3::blueprint)
         .in_gguf("smollm3"),
     Architecture::new("olmo2", &["Olmo2ForCausalLM"], "model.", olmo2::blueprint).in_gguf("olmo2"),
-    Architecture::new("olmoe", &["OlmoeForCausalLM"], "model.", olmoe::blueprint),
+    Architecture::new("olmoe", &["OlmoeForCausalLM"], "model.", olmoe::blueprint).in_gguf("olmoe"),
     Architecture::new("starcoder2", &["Starcoder2ForCausalLM"], "model.", starcoder2::blueprint)
         .in_gguf("starcoder2"),
     Architecture::new("phi", &["PhiForCausalLM"], "model.", phi::blueprint).in_gguf("phi2"),
