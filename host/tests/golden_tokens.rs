@@ -231,6 +231,19 @@ fn what_is_not_supported_is_refused() {
     assert!(message.contains("end_of_word_suffix"), "{message}");
 }
 
+/// Lists of ranks, with what the models' own code adds to them.
+#[test]
+fn tiktoken_ranks() {
+    for (file, reference) in
+        [("llama3/tokenizer.model", "llama3"), ("qwen2/qwen.tiktoken", "qwen2")]
+    {
+        let Some(path) = shared(&format!("models/tokenizers/{file}")) else { return };
+        let spec = Spec::from_model(&path).unwrap();
+        check_texts(&spec, reference);
+        spec.write_package(tempfile::tempdir().unwrap().path()).unwrap();
+    }
+}
+
 /// Added tokens that are sought in normalized text, beside such that are not.
 #[test]
 fn normalized_added_tokens() {

@@ -80,13 +80,35 @@ pub enum PreTokenizer {
     Llama3 = 3,
     /// Qwen2's expression: Llama 3's with every digit alone.
     Qwen2 = 4,
+    /// Qwen3.5's expression: Qwen2's, where marks are letters.
+    Qwen3_5 = 5,
+    /// GPT-4o's expression: capitals begin words.
+    Gpt4o = 6,
+    /// Tekken's, of Mistral: GPT-4o's with every digit alone, and without contractions.
+    Tekken = 7,
+    /// DeepSeek-V3's expressions.
+    DeepSeekV3 = 8,
 }
 
 impl PreTokenizer {
     pub(super) fn new(byte: u8) -> Option<Self> {
-        [Self::None, Self::Gpt2, Self::Gpt2Digits, Self::Llama3, Self::Qwen2]
-            .into_iter()
-            .find(|&k| k as u8 == byte)
+        [
+            Self::None,
+            Self::Gpt2,
+            Self::Gpt2Digits,
+            Self::Llama3,
+            Self::Qwen2,
+            #[cfg(feature = "scanners")]
+            Self::Qwen3_5,
+            #[cfg(feature = "scanners")]
+            Self::Gpt4o,
+            #[cfg(feature = "scanners")]
+            Self::Tekken,
+            #[cfg(feature = "scanners")]
+            Self::DeepSeekV3,
+        ]
+        .into_iter()
+        .find(|&k| k as u8 == byte)
     }
 }
 
@@ -146,6 +168,13 @@ pub mod class {
     pub const LETTER: u32 = 1;
     /// `\p{N}`: for scanners.
     pub const NUMBER: u32 = 2;
+    /// For scanners that tell capitals: may begin a word (`\p{Lu}`, `\p{Lt}`, `\p{Lm}`, `\p{Lo}`, `\p{M}`).
+    pub const CAPITAL: u32 = 1 << 2;
+    /// For scanners that tell capitals: may go on with a word (`\p{Ll}`, `\p{Lm}`, `\p{Lo}`, `\p{M}`).
+    pub const SMALL: u32 = 1 << 3;
+    /// For DeepSeek-V3's scanner: ideographs and kana.
+    pub const IDEOGRAPH: u32 = 1 << 4;
+
     /// Left out of the text.
     pub const REMOVED: u32 = 1 << 2;
     /// A space in the text.

@@ -28,6 +28,8 @@ mod merge;
 mod normal;
 #[cfg(feature = "piece-tries")]
 mod pieces;
+#[cfg(feature = "scanners")]
+mod scanners;
 #[cfg(feature = "piece-tries")]
 mod second;
 mod source;

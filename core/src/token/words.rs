@@ -4,7 +4,8 @@
 //! (`encoder.py` of openai/gpt-2).
 //!
 //! Llama 3's: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
-//! (`tokenizer.py` of meta-llama/llama3); Qwen2's has `\p{N}` for `\p{N}{1,3}`.
+//! (`tokenizer.py` of meta-llama/llama3); Qwen2's has `\p{N}` for `\p{N}{1,3}`. In Qwen3.5's, the section counts marks among
+//! the letters. `scanners` has others.
 //!
 //! Every scanner looks at each character of the word a constant number of times, and at most one further. Positions
 //! are bytes of the text.
@@ -48,14 +49,18 @@ fn byte_class(byte: u8) -> Class {
     CLASSES.get(usize::from(byte)).copied().unwrap_or(Class::Other)
 }
 
-fn is_newline(byte: u8) -> bool {
+pub(super) fn is_newline(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
 impl<S: TableSource> Tables<S> {
     /// The class of the character at `at`, and its length.
     #[inline(always)]
-    fn class_at(&mut self, text: &str, at: usize) -> Result<(Class, usize), SourceError> {
+    pub(super) fn class_at(
+        &mut self,
+        text: &str,
+        at: usize,
+    ) -> Result<(Class, usize), SourceError> {
         match text.as_bytes().get(at).map(|&byte| byte_class(byte)) {
             Some(Class::BeyondAscii) => self.class_beyond_ascii(text, at),
             Some(class) => Ok((class, 1)),
@@ -68,7 +73,7 @@ impl<S: TableSource> Tables<S> {
         let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) else {
             return Ok((Class::End, 0));
         };
-        let class = match self.class(c)? {
+        let class = match self.class(c)? & (class::LETTER | class::NUMBER) {
             class::LETTER => Class::Letter,
             class::NUMBER => Class::Number,
             _ if c.is_whitespace() => Class::Space,
@@ -86,12 +91,28 @@ impl<S: TableSource> Tables<S> {
             PreTokenizer::Gpt2Digits => self.gpt2(text, 1),
             PreTokenizer::Llama3 => self.llama3(text, 3),
             PreTokenizer::Qwen2 => self.llama3(text, 1),
+            #[cfg(feature = "scanners")]
+            PreTokenizer::Qwen3_5 => self.llama3(text, 1),
+            #[cfg(feature = "scanners")]
+            PreTokenizer::Gpt4o => self.gpt4o(text, 3, true),
+            #[cfg(feature = "scanners")]
+            PreTokenizer::Tekken => self.gpt4o(text, 1, false),
+            #[cfg(feature = "scanners")]
+            PreTokenizer::DeepSeekV3 => self.deepseek_v3(text),
+            // Opening refuses them.
+            #[cfg(not(feature = "scanners"))]
+            _ => Ok(text.len()),
         }
     }
 
     /// The end of the run of `class` from `at`.
     #[inline(always)]
-    fn after(&mut self, class: Class, text: &str, mut at: usize) -> Result<usize, SourceError> {
+    pub(super) fn after(
+        &mut self,
+        class: Class,
+        text: &str,
+        mut at: usize,
+    ) -> Result<usize, SourceError> {
         loop {
             let rest = text.as_bytes().get(at..).unwrap_or_default();
             at += rest.iter().take_while(|&&byte| byte_class(byte) == class).count();
@@ -104,7 +125,7 @@ impl<S: TableSource> Tables<S> {
     }
 
     /// The end of the run of numbers from `at`, of at most `limit`.
-    fn after_numbers(
+    pub(super) fn after_numbers(
         &mut self,
         limit: usize,
         text: &str,
@@ -179,14 +200,18 @@ impl<S: TableSource> Tables<S> {
     }
 
     /// `\s*[\r\n]+`: the end of the last newline of the whitespace at the start.
-    fn after_newlines(&mut self, text: &str) -> Result<Option<usize>, SourceError> {
+    pub(super) fn after_newlines(&mut self, text: &str) -> Result<Option<usize>, SourceError> {
         let end = self.after(Class::Space, text, 0)?;
         let spaces = text.as_bytes().get(..end).unwrap_or_default();
         Ok(spaces.iter().rposition(|&byte| is_newline(byte)).map(|last| last + 1))
     }
 
     /// `\s+(?!\S)|\s+`: the whitespace at the start, less its last character if a word follows.
-    fn after_spaces(&mut self, text: &str, digits_end: bool) -> Result<usize, SourceError> {
+    pub(super) fn after_spaces(
+        &mut self,
+        text: &str,
+        digits_end: bool,
+    ) -> Result<usize, SourceError> {
         let end = self.after(Class::Space, text, 0)?;
         let whole = match self.class_at(text, end)?.0 {
             Class::End => true,
@@ -227,7 +252,7 @@ impl<S: TableSource> Tables<S> {
 }
 
 /// The length of `'s`, `'t`, `'re`, `'ve`, `'m`, `'ll` or `'d`, whose apostrophe is the first byte of `text`.
-fn contraction(text: &[u8], any_case: bool) -> Option<usize> {
+pub(super) fn contraction(text: &[u8], any_case: bool) -> Option<usize> {
     let lower = |at: usize| match text.get(at) {
         Some(byte) if any_case => byte.to_ascii_lowercase(),
         Some(byte) => *byte,

@@ -261,7 +261,7 @@ fn tokenizer(
 ) -> Result<Option<Spec>> {
     let from_file = |path: &Path| match path.extension().and_then(|e| e.to_str()) {
         Some("bin") => Spec::from_llama2c(path, vocabulary),
-        Some("model") => Spec::from_sentencepiece(path),
+        Some("model" | "tiktoken") => Spec::from_model(path),
         Some("txt") => Spec::from_vocab_txt(path),
         _ => Spec::from_hf_json(path),
     };
@@ -273,7 +273,7 @@ fn tokenizer(
         (TokenizerChoice::File(path), _) => from_file(path)?,
         (_, Some(TokenizerSource::HuggingFace(path))) => Spec::from_hf_json(path)?,
         (_, Some(TokenizerSource::Vocabulary(path))) => Spec::from_vocab_txt(path)?,
-        (_, Some(TokenizerSource::SentencePiece(path))) => Spec::from_sentencepiece(path)?,
+        (_, Some(TokenizerSource::Model(path))) => Spec::from_model(path)?,
         (_, Some(TokenizerSource::Llama2c(path))) => Spec::from_llama2c(path, vocabulary)?,
         (_, Some(TokenizerSource::Gguf(vocabulary))) => {
             Spec::from_gguf(Path::new("tokenizer.ggml"), vocabulary.clone())?

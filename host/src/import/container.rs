@@ -74,8 +74,8 @@ pub enum TokenizerSource {
     HuggingFace(PathBuf),
     /// BERT's `vocab.txt`.
     Vocabulary(PathBuf),
-    /// SentencePiece's `tokenizer.model`.
-    SentencePiece(PathBuf),
+    /// A `tokenizer.model` of SentencePiece, or tiktoken's ranks.
+    Model(PathBuf),
     /// A `tokenizer.bin`.
     Llama2c(PathBuf),
     /// The metadata of a GGUF file.

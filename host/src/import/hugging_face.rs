@@ -66,14 +66,12 @@ pub fn open(folder: &Path) -> Result<StoredModel> {
 
 /// The tokenizer in a folder.
 pub(super) fn tokenizer(folder: &Path) -> Option<TokenizerSource> {
-    let [json, model, vocabulary] =
-        ["tokenizer.json", "tokenizer.model", "vocab.txt"].map(|name| folder.join(name));
-    match (json.is_file(), model.is_file(), vocabulary.is_file()) {
-        (true, _, _) => Some(TokenizerSource::HuggingFace(json)),
-        (false, true, _) => Some(TokenizerSource::SentencePiece(model)),
-        (false, false, true) => Some(TokenizerSource::Vocabulary(vocabulary)),
-        (false, false, false) => None,
-    }
+    let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    let models = ["tokenizer.model", "tiktoken.model", "qwen.tiktoken"];
+    file("tokenizer.json")
+        .map(TokenizerSource::HuggingFace)
+        .or_else(|| models.into_iter().find_map(file).map(TokenizerSource::Model))
+        .or_else(|| file("vocab.txt").map(TokenizerSource::Vocabulary))
 }
 
 /// Says what to do with a folder in the form in which Meta publishes Llamas.

@@ -6,7 +6,8 @@ use super::{Added, Kind, PreTokenizer, Spec};
 use crate::{Error, Result};
 use omex_core::token::layout::{
     BUCKET, BUCKET_ENTRIES, CHARACTER, HEADER, ID_BITS, MAGIC, MAX_ADDED, MAX_TEMPLATE, NONE,
-    OFFSET_MASK, SECOND_HEADER, SPECIAL, VERSION, added, field, flag, homes, key, second, word_key,
+    OFFSET_MASK, SECOND_HEADER, SPECIAL, VERSION, added, class, field, flag, homes, key, second,
+    word_key,
 };
 use omex_core::token::{EncodeOptions, MIN_SCRATCH, Symbol, Tokenizer};
 use std::borrow::Cow;
@@ -267,10 +268,34 @@ fn bucket_bytes(buckets: &[Vec<Entry>]) -> Vec<u8> {
     table
 }
 
-/// Ranges of letters and numbers beyond ASCII: first character, last character with the class in its high byte.
+/// What the scanner of a tokenizer distinguishes beyond ASCII, as classes of characters.
+fn distinguished(scanner: PreTokenizer) -> &'static [(&'static str, u32)] {
+    use class::{CAPITAL, IDEOGRAPH, LETTER, NUMBER, PUNCTUATION, SMALL};
+    match scanner {
+        PreTokenizer::Qwen3_5 => &[(r"[\p{L}\p{M}]", LETTER), (r"\p{N}", NUMBER)],
+        PreTokenizer::Gpt4o | PreTokenizer::Tekken => &[
+            (r"[\p{Lu}\p{Lt}]", LETTER | CAPITAL),
+            (r"\p{Ll}", LETTER | SMALL),
+            (r"[\p{Lm}\p{Lo}]", LETTER | CAPITAL | SMALL),
+            (r"\p{M}", CAPITAL | SMALL),
+            (r"\p{N}", NUMBER),
+        ],
+        PreTokenizer::DeepSeekV3 => &[
+            (r"[[\p{L}\p{M}]&&[\u4E00-\u9FA5\u3040-\u30FF]]", IDEOGRAPH | LETTER),
+            (r"[[\p{P}\p{S}]&&[\u4E00-\u9FA5\u3040-\u30FF]]", IDEOGRAPH | PUNCTUATION),
+            (r"[[^\p{L}\p{M}\p{P}\p{S}]&&[\u4E00-\u9FA5\u3040-\u30FF]]", IDEOGRAPH),
+            (r"[[\p{L}\p{M}]--[\u4E00-\u9FA5\u3040-\u30FF]]", LETTER),
+            (r"[[\p{P}\p{S}]--[\u4E00-\u9FA5\u3040-\u30FF]]", PUNCTUATION),
+            (r"\p{N}", NUMBER),
+        ],
+        _ => &[(r"\p{L}", LETTER), (r"\p{N}", NUMBER)],
+    }
+}
+
+/// Ranges of characters beyond ASCII: first character, last character with the class in its high byte.
 fn classes(spec: &Spec) -> Result<Vec<u32>> {
     let mut ranges = BTreeMap::new();
-    for (expression, class) in [(r"\p{L}", 1), (r"\p{N}", 2)] {
+    for &(expression, class) in distinguished(spec.pre_tokenizer) {
         let found = characters(spec, expression)?;
         for range in found.ranges().iter().filter(|range| !range.end().is_ascii()) {
             ranges.insert(u32::from(range.start()), u32::from(range.end()) | class << 24);

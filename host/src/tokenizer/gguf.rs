@@ -123,16 +123,23 @@ fn characters(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
 fn bytes(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
     let pre = vocabulary.pre.as_deref();
     let (pre_tokenizer, llama3, nfc) = match pre {
-        Some("gpt-2") => (PreTokenizer::Gpt2, false, 0),
-        Some("smollm") => (PreTokenizer::Gpt2Digits, false, 0),
+        Some("gpt-2" | "phi-2" | "mpt" | "olmo") => (PreTokenizer::Gpt2, false, 0),
+        Some("smollm" | "starcoder" | "refact" | "command-r") => {
+            (PreTokenizer::Gpt2Digits, false, 0)
+        }
         Some("llama-bpe" | "llama3" | "llama-v3") => (PreTokenizer::Llama3, true, 0),
+        Some("dbrx" | "smaug-bpe" | "chatglm-bpe") => (PreTokenizer::Llama3, false, 0),
         Some("qwen2") => (PreTokenizer::Qwen2, false, flag::NFC),
+        Some("qwen35") => (PreTokenizer::Qwen3_5, false, flag::NFC),
+        Some("gpt-4o") => (PreTokenizer::Gpt4o, false, 0),
+        Some("tekken") => (PreTokenizer::Tekken, true, 0),
+        Some("deepseek-v3") => (PreTokenizer::DeepSeekV3, false, 0),
         other => {
             return Err(Error::malformed(
                 origin,
                 "tokenizer.ggml.pre",
                 other.unwrap_or("nothing"),
-                "gpt-2, smollm, llama-bpe or qwen2",
+                "gpt-2, gpt-4o, smollm, llama-bpe, qwen2, qwen35, tekken, deepseek-v3 or another name for one of these",
                 "convert the model again with a current converter, or give its tokenizer.json",
             ));
         }

@@ -17,7 +17,7 @@ pub(super) const EQUAL_RANKS: &str = "omex_equal_rank_runs";
 pub(super) const COLLAPSING: [(&str, &str); 2] = [(r"\A +| +\z", ""), (" {2,}", " ")];
 
 /// Regular expressions that the core has scanners for.
-pub(super) const EXPRESSIONS: [(&str, PreTokenizer); 3] = [
+pub(super) const EXPRESSIONS: [(&str, PreTokenizer); 6] = [
     (
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         PreTokenizer::Gpt2,
@@ -30,6 +30,25 @@ pub(super) const EXPRESSIONS: [(&str, PreTokenizer); 3] = [
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         PreTokenizer::Qwen2,
     ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        PreTokenizer::Qwen3_5,
+    ),
+    (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        PreTokenizer::Gpt4o,
+    ),
+    (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        PreTokenizer::Tekken,
+    ),
+];
+
+/// DeepSeek-V3's expressions, one after the other.
+pub(super) const DEEPSEEK_V3: [&str; 3] = [
+    r"\p{N}{1,3}",
+    "[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+",
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
 ];
 
 #[derive(Deserialize)]
@@ -177,6 +196,16 @@ pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
 fn is_replace(value: &Value, from: &str, to: &str) -> bool {
     value.pointer("/pattern/String").and_then(Value::as_str) == Some(from)
         && text(value, "content") == to
+}
+
+/// The expression that a split makes words of, with what lies between them.
+fn isolates(split: &Value) -> Option<&str> {
+    let isolated = text(split, "behavior") == "Isolated" && !truth(split, "invert", false);
+    split.pointer("/pattern/Regex").and_then(Value::as_str).filter(|_| isolated)
+}
+
+fn is_deepseek_v3(splits: &[&Value]) -> bool {
+    splits.iter().map(|split| isolates(split)).eq(DEEPSEEK_V3.map(Some))
 }
 
 /// Whether parts begin with those that [`COLLAPSING`] says.
@@ -386,6 +415,18 @@ impl Reader<'_> {
             (["Split", "ByteLevel"], [split, part]) if !truth(part, "use_regex", true) => {
                 self.split(split)?
             }
+            (["Split", "Split", "Split", "ByteLevel"], [splits @ .., part])
+                if !truth(part, "use_regex", true) && is_deepseek_v3(splits) =>
+            {
+                PreTokenizer::DeepSeekV3
+            }
+            // Gemma's: no space is left where all are marked.
+            (["Split"], [split])
+                if self.marks_spaces()
+                    && split.pointer("/pattern/String").and_then(Value::as_str) == Some(" ") =>
+            {
+                return Ok((Kind::Characters, PreTokenizer::None, 0));
+            }
             _ => return Err(self.unsupported("pre_tokenizer", types.join(", "), expected)),
         };
         if found
@@ -398,16 +439,18 @@ impl Reader<'_> {
     }
 
     fn split(&self, split: &Value) -> Result<PreTokenizer> {
-        let expression = split.pointer("/pattern/Regex").and_then(Value::as_str).unwrap_or("");
-        let known = EXPRESSIONS.iter().find(|(known, _)| *known == expression);
-        let isolated = text(split, "behavior") == "Isolated" && !truth(split, "invert", false);
-        known.filter(|_| isolated).map(|&(_, scanner)| scanner).ok_or_else(|| {
-            self.unsupported(
-                "pre_tokenizer.pattern",
-                expression,
-                "GPT-2's, Llama 3's or Qwen2's expression, isolated",
-            )
+        let known = EXPRESSIONS.iter().find(|(known, _)| isolates(split) == Some(known));
+        known.map(|&(_, scanner)| scanner).ok_or_else(|| {
+            let found = text(&split["pattern"], "Regex");
+            let expected = "the expression of GPT-2, GPT-4o, Llama 3, Qwen2, Qwen3.5, Tekken or DeepSeek-V3, isolated";
+            self.unsupported("pre_tokenizer.pattern", found, expected)
         })
+    }
+
+    /// Whether the normalizer marks spaces.
+    fn marks_spaces(&self) -> bool {
+        let found = parts(&self.file.normalizer, "normalizers");
+        found.iter().any(|part| type_of(part) == "Replace" && is_replace(part, " ", MARK))
     }
 
     pub(super) fn metaspace(&self, part: &Value) -> Result<u32> {

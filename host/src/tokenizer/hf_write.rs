@@ -1,6 +1,6 @@
 //! Writing Hugging Face's `tokenizer.json` for tokenizers that were read from other formats.
 
-use super::hf::{COLLAPSING, EQUAL_RANKS, EXPRESSIONS, MARK};
+use super::hf::{COLLAPSING, DEEPSEEK_V3, EQUAL_RANKS, EXPRESSIONS, MARK};
 use super::{Kind, PreTokenizer, Spec, byte_level, unigram};
 use omex_core::token::layout::flag;
 use serde_json::{Value, json};
@@ -68,24 +68,22 @@ fn normalizer_json(spec: &Spec) -> Value {
 
 fn pre_tokenizer_json(spec: &Spec) -> Value {
     let byte_level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
-    let two = |first: Value, second: Value| json!({ "type": "Sequence", "pretokenizers": [first, second] });
+    let sequence = |parts: Vec<Value>| json!({ "type": "Sequence", "pretokenizers": parts });
+    let split = |expression: &str| json!({ "type": "Split", "pattern": { "Regex": expression }, "behavior": "Isolated", "invert": false });
     match (spec.kind, spec.pre_tokenizer) {
         (Kind::Characters | Kind::WordPiece | Kind::Unigram, _) => Value::Null,
         (Kind::Bytes, PreTokenizer::None) => byte_level(false),
         (Kind::Bytes, PreTokenizer::Gpt2) => byte_level(true),
         (Kind::Bytes, PreTokenizer::Gpt2Digits) => {
-            two(json!({ "type": "Digits", "individual_digits": true }), byte_level(true))
+            sequence(vec![json!({ "type": "Digits", "individual_digits": true }), byte_level(true)])
         }
         (Kind::Bytes, scanner) => {
-            let expression = EXPRESSIONS
-                .iter()
-                .find(|(_, known)| *known == scanner)
-                .map(|(expression, _)| expression);
-            let pattern = json!({ "Regex": expression });
-            two(
-                json!({ "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false }),
-                byte_level(false),
-            )
+            let known = EXPRESSIONS.iter().filter(|(_, known)| *known == scanner);
+            let mut expressions: Vec<&str> = known.map(|(expression, _)| *expression).collect();
+            if scanner == PreTokenizer::DeepSeekV3 {
+                expressions.extend(DEEPSEEK_V3);
+            }
+            sequence(expressions.into_iter().map(split).chain([byte_level(false)]).collect())
         }
     }
 }

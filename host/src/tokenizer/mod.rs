@@ -1,7 +1,7 @@
 //! Tokenizers as other programs store them, compiled into the tables that the core reads.
 //!
 //! [`Spec`] is a tokenizer as data, whatever file it came from. Readers make one ([`Spec::from_hf_json`],
-//! [`Spec::from_llama2c`], [`Spec::from_gguf`]), [`compile`] turns it into the section that
+//! [`Spec::from_model`], [`Spec::from_llama2c`], [`Spec::from_gguf`]), [`compile`] turns it into the section that
 //! [`omex_core::token::Tokenizer`] opens, and [`Spec::write_package`] stores it in a model package.
 
 mod bert;
@@ -15,9 +15,11 @@ mod hf;
 mod hf_write;
 mod llama2c;
 mod lookup;
+mod nfc;
 mod package;
 mod scores;
 mod sentencepiece;
+mod tiktoken;
 mod unigram;
 mod word_piece;
 
@@ -26,11 +28,11 @@ pub use compile::compile;
 pub use encode::{ENCODING_BYTES, NotEncoded, TEXT_BYTES, doubled, encode, encode_within};
 pub use gguf::GgufVocabulary;
 pub use lookup::{Charsmap, Lookup, Normalizer};
+pub use nfc::nfc;
 pub use omex_core::token::layout::{Kind, PreTokenizer};
 
 use crate::{Error, Result};
 use omex_core::token::layout::CHARACTER;
-use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// A tokenizer, as data.
@@ -100,15 +102,6 @@ pub struct Added {
 /// What to do about a tokenizer that is of another kind than those that are read.
 const WITHOUT_TOKENIZER: &str = "this version reads no such tokenizer: convert with \
                                  --no-tokenizer, and give token ids instead of texts (--ids)";
-
-/// `text` in Unicode's normalization form C, which some tokenizers ask for
-/// ([`omex_core::token::Tokenizer::wants_nfc`]).
-pub fn nfc(text: &str) -> Cow<'_, str> {
-    use unicode_normalization::{UnicodeNormalization, is_nfc};
-    // Nothing combines with a newline, so each line is by itself; most are ASCII.
-    let normal = text.split('\n').all(|line| line.is_ascii() || is_nfc(line));
-    if normal { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
-}
 
 impl Spec {
     /// The id of the token with this text.

@@ -168,8 +168,7 @@ impl Spec {
         let model = Model::read(&file).filter(|model| !model.vocabulary.tokens.is_empty());
         let model = model.ok_or_else(|| {
             let (found, expected) = ("other bytes", "a SentencePiece model");
-            let remedy = "if it is Llama 3's list of ranks (tiktoken), give the tokenizer.json \
-                          of the same model instead; otherwise get the file again";
+            let remedy = "get the file again, or give the tokenizer.json of the same model";
             Error::malformed(path, "protobuf", found, expected, remedy)
         })?;
         supported(path, &model)?;
