@@ -183,6 +183,44 @@ fn run_takes_a_message_for_the_template() {
 }
 
 #[test]
+fn an_answer_is_told_apart_and_calls_of_tools_are_answered() {
+    // The model goes on thinking, since its prompt ends so.
+    let thinking = format!("{TEMPLATE}{{% if add_generation_prompt %}}<think>{{% endif %}}");
+    let folder = model(&[("tokenizer_config.json", json!({"chat_template": thinking}))]);
+    let package = convert(folder.path());
+    let answer =
+        run(omex(["run"]).arg(&package).args(["Once", "--chat", "--json", "--max-tokens", "8"]));
+    let output: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(output["thinking"], output["text"]);
+    assert_eq!((&output["content"], &output["tool_calls"]), (&json!(""), &json!([])));
+    let saved = folder.path().join("saved.json");
+    let lines = format!("Once\n/save {}\n", saved.display());
+    let (shown, notes, code) = talk(&package, &["--max-tokens", "8"], &lines);
+    assert_eq!(code, 0, "{notes}");
+    assert_eq!(shown, format!("<think>{}</think>\n", output["thinking"].as_str().unwrap()));
+    let messages: Value = serde_json::from_str(&std::fs::read_to_string(&saved).unwrap()).unwrap();
+    assert!(messages[1]["content"].as_str().unwrap().starts_with("<think>"), "{messages}");
+    let (_, notes, code) = talk(&package, &[], "/tool 21\n");
+    assert!(code == 2 && notes.contains("no tool"), "{notes}");
+    let call = |id: &str, name: &str| json!({ "id": id, "type": "function", "function": { "name": name, "arguments": {} } });
+    let messages = json!([{ "role": "user", "content": "Hi" }, {
+        "role": "assistant", "content": "", "tool_calls": [call("a", "clock"), call("b", "weather")],
+    }]);
+    let messages = write(folder.path(), "messages.json", &messages);
+    let lines = format!("/tool noon\n/save {}\n/tool sun\n", saved.display());
+    let (_, notes, code) = talk(&package, &["--messages", messages.to_str().unwrap()], &lines);
+    // The second is the last, and this template takes none.
+    assert!(
+        code == 1 && notes.contains("weather waits") && notes.contains("No tools here."),
+        "{notes}"
+    );
+    let messages: Value = serde_json::from_str(&std::fs::read_to_string(&saved).unwrap()).unwrap();
+    let expected =
+        json!({ "role": "tool", "content": "noon", "tool_call_id": "a", "name": "clock" });
+    assert_eq!(messages[2], expected);
+}
+
+#[test]
 fn a_package_without_a_template_says_what_to_do() {
     let folder = model(&[]);
     let package = convert(folder.path());

@@ -1,9 +1,11 @@
-//! Chat templates: programs that come with a model and make its prompt from a conversation.
+//! Chat templates: programs that come with a model and make its prompt from a conversation; and what its answers hold
+//! ([`answer`]).
 //!
 //! They are in the language of Jinja2 as transformers runs it: [`Template::render`] gives its output byte for byte. A template is
 //! read from a file that anybody may have written: what it may do is bounded by the length of what
 //! goes into it.
 
+pub mod answer;
 mod bounds;
 mod dialect;
 mod json;

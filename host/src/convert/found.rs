@@ -117,7 +117,10 @@ fn name(tokenizer: &TokenizerSource) -> &'static str {
     match tokenizer {
         TokenizerSource::HuggingFace(_) => "tokenizer.json",
         TokenizerSource::Vocabulary(_) => "vocab.txt",
-        TokenizerSource::SentencePiece(_) => "tokenizer.model",
+        TokenizerSource::Model(path) if path.extension().is_some_and(|e| e == "tiktoken") => {
+            "qwen.tiktoken"
+        }
+        TokenizerSource::Model(_) => "tokenizer.model",
         TokenizerSource::Llama2c(_) => "tokenizer.bin",
         TokenizerSource::Gguf(_) => "the GGUF file",
     }

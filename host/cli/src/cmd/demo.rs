@@ -46,7 +46,7 @@ pub(crate) fn main() -> Result<()> {
         Request { saved: None, prompt: &ids, max_tokens: 256, sampling, mask: None, cancel };
     output::text(PROMPT)?;
     let plain = Drafting::new(None, 0, &session);
-    let generated = run(&mut session, request, plain, start, &mut output::text)?;
+    let generated = run(&mut session, request, plain, start, &mut |_, text| output::text(text))?;
     output::text("\n")?;
     let omex = command();
     output::note(&format!(

@@ -1,12 +1,14 @@
 //! `omex run`.
 
-use super::chat::prompt::TemplateArgs;
+use super::chat::answer::{Parts, Shown};
+use super::chat::prompt::{Chat, TemplateArgs};
 use super::constrain::{self, RuleArgs};
 use super::draft::{DraftArgs, Models};
 use super::sampling::SamplingArgs;
 use super::text::{self, TextArgs, kept_bytes};
 use super::{RunArgs, parse_ids};
 use crate::{bytes, output, signals, standard_input};
+use omex::chat::answer::Answer;
 use omex::draft::{Counts, Drafting};
 use omex::generate::{Event, Generated, Request, generate};
 use omex::mask::Mask;
@@ -78,6 +80,9 @@ pub(crate) struct Args {
 pub(crate) struct Output {
     pub(crate) ids: Vec<u32>,
     pub(crate) text: String,
+    /// With `--chat`: the text without thoughts and calls, thoughts, and `tool_calls`.
+    #[serde(flatten)]
+    answer: Option<Answer>,
     pub(crate) stats: Stats,
 }
 
@@ -111,7 +116,7 @@ pub(crate) struct Stats {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let asked = &args.run;
-    let prompt = args.prompt()?;
+    let (prompt, chat) = args.prompt()?;
     let start = Instant::now();
     let tables = Tables::open(&args.model)?;
     let goes_on = args.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
@@ -139,14 +144,21 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         mask: constraint.as_mut().map(|constraint| constraint as &mut dyn Mask),
         cancel: signals::cancel(),
     };
+    let model = session.model();
+    let parts = chat.as_ref().map(|chat| Parts::behind(&prompt, chat, &model)).transpose()?;
+    let mut telling = Telling { parts, shown: (!args.json).then(Shown::new) };
+    if !args.json {
+        output::text(if args.chat { "" } else { &prompt })?;
+    }
+    let tell = &mut |id, text: &str| telling.push(id, text);
+    let result = run(&mut session, request, drafting, start, tell);
+    let answer = telling.finish()?;
     if args.json {
-        let mut output = run(&mut session, request, drafting, start, &mut |_| Ok(()))?;
+        let mut output = Output { answer, ..result? };
         output.stats.planned_bytes += of_draft;
         constrain::tell_of(&mut constraint);
         return output::json(&output);
     }
-    output::text(if args.chat { "" } else { &prompt })?;
-    let result = run(&mut session, request, drafting, start, &mut output::text);
     output::text("\n")?;
     let mut output = result?;
     constrain::tell_of(&mut constraint);
@@ -157,31 +169,61 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// How a text is told as it comes: that of a chat in parts, and none that is printed as JSON.
+struct Telling<'m> {
+    parts: Option<Parts<'m>>,
+    shown: Option<Shown>,
+}
+
+impl Telling<'_> {
+    fn push(&mut self, id: Option<u32>, text: &str) -> Result<()> {
+        let parts = match (&mut self.parts, id) {
+            (Some(parts), Some(id)) => parts.push(id, text)?,
+            (Some(parts), None) => parts.reader.push(text),
+            (None, _) if self.shown.is_some() => return output::text(text),
+            (None, _) => return Ok(()),
+        };
+        self.shown.as_mut().map_or(Ok(()), |shown| shown.show(&parts))
+    }
+
+    /// Tells the last of it; gives an answer of a chat.
+    fn finish(&mut self) -> Result<Option<Answer>> {
+        let Some(parts) = &mut self.parts else { return Ok(None) };
+        let last = parts.reader.finish();
+        if let Some(shown) = &mut self.shown {
+            shown.show(&last)?;
+            shown.finish()?;
+        }
+        Ok(Some(parts.reader.answer().clone()))
+    }
+}
+
 impl Args {
-    /// The text to begin with.
-    fn prompt(&self) -> Result<String> {
+    /// The text to begin with, and the template that made it.
+    fn prompt(&self) -> Result<(String, Option<Chat>)> {
         let prompt = match self.prompt.as_str() {
             "-" => standard_input::read(text::longest(self.run.memory))?,
             text => text.to_owned(),
         };
         if self.chat {
-            return self.template.open(Some(&self.model))?.of_text(&prompt);
+            let chat = self.template.open(Some(&self.model))?;
+            return Ok((chat.of_text(&prompt)?, Some(chat)));
         }
         if self.template.given() {
             let unused = "a template, its name, tools, variables and a date are for --chat: add it";
             return Err(Error::Usage(unused.into()));
         }
-        Ok(prompt)
+        Ok((prompt, None))
     }
 }
 
-/// Generates text, hands it to `emit` as it comes, and says what it took since the command began.
+/// Generates text, hands it to `emit` with its tokens as it comes, and says what it took since the command began.
 pub(crate) fn run(
     session: &mut Session,
     request: Request<'_>,
     drafting: Drafting<'_>,
     start: Instant,
-    emit: &mut dyn FnMut(&str) -> Result<()>,
+    emit: &mut dyn FnMut(Option<u32>, &str) -> Result<()>,
 ) -> Result<Output> {
     let model = session.model();
     let mut engine = session.engine()?;
@@ -197,9 +239,10 @@ pub(crate) fn run(
         }
         Event::Token { id, .. } if !model.has_tokenizer() => {
             tokens += 1;
-            emit(&format!("{}{id}", if tokens > 1 { "," } else { "" }))
+            emit(None, &format!("{}{id}", if tokens > 1 { "," } else { "" }))
         }
-        Event::Token { text, .. } | Event::End { text } => emit(text),
+        Event::Token { id, text } => emit(Some(id), text),
+        Event::End { text } => emit(None, text),
     });
     if kept && first_token.is_zero() && generated.is_err() {
         output::note("note: the prompt did not come to its end: the session's file is as it was");
@@ -212,7 +255,7 @@ pub(crate) fn run(
         let forgetting = model.forgetting("text", prompt + generated.ids.len());
         forgetting.into_iter().for_each(|it| output::note(&format!("\nnote: {it}")));
     }
-    Ok(Output { ids: generated.ids, text: generated.text, stats })
+    Ok(Output { ids: generated.ids, text: generated.text, answer: None, stats })
 }
 
 impl Stats {

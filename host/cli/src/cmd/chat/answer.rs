@@ -1,65 +1,82 @@
-//! An answer as it is shown: what the model thinks is dimmed on a terminal.
+//! An answer as it is shown: what the model thinks is dimmed on a terminal, and calls of tools are lines.
 
+use super::prompt::Chat;
 use crate::output;
-use omex::Result;
+use omex::chat::answer::{Part, Reader, ToolCall, is_mark};
+use omex::session::Model;
+use omex::{Error, Result};
+use omex_core::token::{Decoder, Tokenizer};
 use std::io::IsTerminal;
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
-/// What begins and ends thoughts.
-const MARKS: [(&str, &str); 3] =
-    [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|channel>", "<channel|>")];
 
-/// Shows an answer piece by piece.
-pub(super) struct Shown {
+/// Takes an answer apart, token by token.
+pub(crate) struct Parts<'m> {
+    pub(crate) reader: Reader,
+    tokenizer: Tokenizer<&'m [u8]>,
+}
+
+impl<'m> Parts<'m> {
+    /// The answer to a prompt of a chat.
+    pub(crate) fn behind(prompt: &str, chat: &Chat, model: &'m Model) -> Result<Self> {
+        Ok(Self { reader: Reader::behind(prompt, chat.tools()), tokenizer: model.tokenizer()? })
+    }
+
+    /// The parts that a token completes, of which `text` can be read.
+    pub(crate) fn push(&mut self, id: u32, text: &str) -> Result<Vec<Part>> {
+        if !text.is_empty() {
+            return Ok(self.reader.push(text));
+        }
+        let mut special = String::new();
+        let (mut decoder, tell) = (Decoder::new(true), &mut |text: &str| special.push_str(text));
+        let decoded = self.tokenizer.decode(&mut decoder, id, tell);
+        decoded.map_err(|e| Error::Usage(format!("token {id} can't be decoded: {e}")))?;
+        Ok(if is_mark(&special) { self.reader.push(&special) } else { vec![] })
+    }
+}
+
+/// Shows parts of an answer as they come.
+pub(crate) struct Shown {
     dims: bool,
     thinking: bool,
-    text: String,
-    /// Bytes in which no mark can begin any more.
-    searched: usize,
+    /// Whether the last line has ended.
+    at_line: bool,
 }
 
 impl Shown {
-    /// An answer behind this prompt, which may have begun to think.
-    pub(super) fn behind(prompt: &str) -> Self {
-        let begun = |(open, _): &&(&str, &str)| prompt.trim_end().ends_with(open);
-        let text =
-            MARKS.iter().find(begun).map_or_else(String::new, |(open, _)| (*open).to_owned());
+    pub(crate) fn new() -> Self {
         let dims = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { dims, thinking: false, text, searched: 0 }
+        Self { dims, thinking: false, at_line: true }
     }
 
-    /// Shows a piece.
-    pub(super) fn push(&mut self, piece: &str) -> Result<()> {
-        self.text.push_str(piece);
-        let ended = self.note_marks();
-        if !self.dims {
-            return output::text(piece);
+    pub(crate) fn show(&mut self, parts: &[Part]) -> Result<()> {
+        parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => self.write(false, text),
+            Part::Thought(text) => self.write(true, text),
+            Part::Call(call) => self.call(call),
+        })
+    }
+
+    /// Ends a thought that nothing followed.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.write(false, "")
+    }
+
+    fn write(&mut self, thinking: bool, text: &str) -> Result<()> {
+        let (begin, end) = if self.dims { (DIM, PLAIN) } else { ("<think>", "</think>") };
+        let changed = std::mem::replace(&mut self.thinking, thinking) != thinking;
+        let mark = if thinking { begin } else { end };
+        let mark = if changed { mark } else { "" };
+        if let Some(last) = text.chars().last() {
+            self.at_line = last == '\n';
         }
-        let begin = if self.thinking || ended { DIM } else { "" };
-        let end = if self.thinking || ended { PLAIN } else { "" };
-        output::text(&format!("{begin}{piece}{end}"))
+        output::text(&format!("{mark}{text}"))
     }
 
-    /// Whether a thought ended in what is new.
-    fn note_marks(&mut self) -> bool {
-        let before = self.thinking;
-        while let Some((at, thinking)) = self.next_mark() {
-            (self.searched, self.thinking) = (at + 1, thinking);
-        }
-        before && !self.thinking
-    }
-
-    fn next_mark(&self) -> Option<(usize, bool)> {
-        let rest = self.text.get(self.searched..)?;
-        let places = MARKS.iter().flat_map(|(open, close)| [(open, true), (close, false)]);
-        let found =
-            places.filter_map(|(mark, thinks)| Some((self.searched + rest.find(mark)?, thinks)));
-        found.min()
-    }
-
-    /// The answer with the mark that the prompt ended with.
-    pub(super) fn text(self) -> String {
-        self.text
+    fn call(&mut self, call: &ToolCall) -> Result<()> {
+        let arguments = serde_json::to_string(&call.function.arguments).unwrap_or_default();
+        let begin = if self.at_line { "" } else { "\n" };
+        self.write(false, &format!("{begin}tool call: {} {arguments}\n", call.function.name))
     }
 }

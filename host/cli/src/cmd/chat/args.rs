@@ -21,7 +21,8 @@ In a chat, a line is a message; one that ends with \\ goes on in the next, and \
 a message of many lines. Ctrl-C stops an answer. Commands:
   /system TEXT  begin anew with this system message   /retry   answer once more
   /save FILE    write the messages as JSON            /stats   times of the last answer
-  /load FILE    go on with messages from a file       /quit    leave")]
+  /load FILE    go on with messages from a file       /quit    leave
+  /tool RESULT  answer the model's call of a tool (--tools), which then goes on")]
 pub(crate) struct Args {
     /// A package
     #[arg(required_unless_present = "template")]

@@ -55,6 +55,25 @@ impl History {
         self.messages.push(Value::from_pairs([("role", role), ("content", content)]));
     }
 
+    /// Adds a message that is more than its text.
+    pub(super) fn push_message(&mut self, message: Value) {
+        self.messages.push(message);
+    }
+
+    /// The calls of the last answer that no tool has answered yet: identifiers and names.
+    pub(super) fn open_calls(&self) -> Vec<(Value, Value)> {
+        let of_tool = |message: &&Value| role(message).is_some_and(|role| role == "tool");
+        let answered = self.messages.iter().rev().take_while(of_tool).count();
+        let before = self.messages.iter().rev().nth(answered);
+        let calls = before.and_then(|message| message.get_attr("tool_calls").ok());
+        let calls = calls.iter().filter_map(|calls| calls.try_iter().ok()).flatten();
+        let named = |call: Value| {
+            let function = call.get_attr("function").ok()?;
+            Some((call.get_attr("id").ok()?, function.get_attr("name").ok()?))
+        };
+        calls.filter_map(named).skip(answered).collect()
+    }
+
     /// Takes back the last message if it is of this role.
     pub(super) fn pop(&mut self, of: &str) -> bool {
         let is = self.messages.last().and_then(role).is_some_and(|role| role == of);

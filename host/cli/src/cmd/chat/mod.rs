@@ -1,6 +1,6 @@
 //! `omex chat`: which way the arguments lead.
 
-mod answer;
+pub(super) mod answer;
 mod args;
 mod history;
 mod lines;

@@ -116,6 +116,11 @@ pub(super) fn read_json(path: &Path) -> Result<Value> {
 }
 
 impl Chat {
+    /// The tools that the model may call.
+    pub(crate) fn tools(&self) -> &Value {
+        &self.tools
+    }
+
     /// The prompt that the template makes of some messages.
     pub(crate) fn render(&self, messages: Value, add_generation_prompt: bool) -> Result<String> {
         Ok(self.template.render(&Conversation {

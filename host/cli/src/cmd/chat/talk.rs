@@ -1,6 +1,6 @@
 //! A chat: messages come line by line, answers stream.
 
-use super::answer::Shown;
+use super::answer::{Parts, Shown};
 use super::args::Args;
 use super::history::History;
 use super::lines::{Lines, stopped_by_user};
@@ -8,6 +8,7 @@ use super::prompt::Chat;
 use crate::cmd::constrain::{self, Constraint};
 use crate::{output, signals};
 use omex::cancel::Cancel;
+use omex::chat::Value;
 use omex::generate::{Event, Request, generate_behind};
 use omex::mask::Mask;
 use omex::session::{Model, Session, SessionOptions, Tables};
@@ -77,7 +78,7 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
         retries: 0,
     };
     if lines.terminal {
-        output::note("/system, /save, /load, /retry, /stats, /quit; Ctrl-C stops an answer");
+        output::note("/system, /save, /load, /retry, /tool, /stats, /quit; Ctrl-C stops an answer");
     }
     while let Some(message) = lines.message()? {
         match talk.take(&message) {
@@ -105,16 +106,17 @@ impl Talk<'_, '_> {
             ("/system", text) => self.history = History::new(Some(text).filter(|t| !t.is_empty())),
             ("/stats", _) => self.stats.iter().for_each(Stats::print),
             ("/retry", _) => self.retry()?,
+            ("/tool", result) => self.tool(result)?,
             ("/save" | "/load", "") => return Err(Error::Usage(format!("{word} needs a file"))),
             ("/save", file) => self.history.save(file.as_ref())?,
             ("/load", file) => self.history = History::load(file.as_ref())?,
             (command, _) if command.starts_with('/') && !command[1..].contains('/') => {
-                let known = "/system, /save, /load, /retry, /stats and /quit";
+                let known = "/system, /save, /load, /retry, /tool, /stats and /quit";
                 return Err(Error::Usage(format!("{command} is no command: there are {known}")));
             }
             _ => {
                 self.history.push("user", message);
-                self.answer_or_take_back()?;
+                self.answer_or_take_back("user")?;
             }
         }
         Ok(Next::On)
@@ -129,19 +131,42 @@ impl Talk<'_, '_> {
         self.answer()
     }
 
+    /// Answers a call of a tool; once all are answered, the model goes on.
+    fn tool(&mut self, result: &str) -> Result<()> {
+        let open = self.history.open_calls();
+        let Some((id, name)) = open.first().cloned() else {
+            return Err(Error::Usage(
+                "the model has called no tool that waits for an answer".into(),
+            ));
+        };
+        let fields = [("role", Value::from("tool")), ("content", Value::from(result))];
+        let fields = fields.into_iter().chain([("tool_call_id", id), ("name", name)]);
+        self.history.push_message(Value::from_pairs(fields));
+        match open.get(1) {
+            Some((_, next)) => {
+                output::note(&format!("note: {next} waits for an answer, too"));
+                Ok(())
+            }
+            None => self.answer_or_take_back("tool"),
+        }
+    }
+
     /// Answers the last message, which is forgotten if it can't be.
-    fn answer_or_take_back(&mut self) -> Result<()> {
+    fn answer_or_take_back(&mut self, role: &str) -> Result<()> {
         let result = self.answer();
         if result.is_err() {
-            self.history.pop("user");
+            self.history.pop(role);
         }
         result
     }
 
     fn answer(&mut self) -> Result<()> {
         let (prompt, ids) = self.fitting_prompt()?;
-        let mut shown = Shown::behind(&prompt);
-        let result = self.generate(&ids, &mut shown);
+        let mut parts = Parts::behind(&prompt, &self.chat, self.model)?;
+        let mut shown = Shown::new();
+        let result = self.generate(&ids, &mut parts, &mut shown);
+        shown.show(&parts.reader.finish())?;
+        shown.finish()?;
         output::text("\n")?;
         match result {
             Err(Error::Interrupted) => {
@@ -152,7 +177,7 @@ impl Talk<'_, '_> {
             }
             result => result?,
         }
-        self.history.push("assistant", shown.text().trim_end());
+        self.history.push_message(parts.reader.message());
         if self.args.stats {
             self.stats.iter().for_each(Stats::print);
         }
@@ -188,7 +213,7 @@ impl Talk<'_, '_> {
     }
 
     /// Generates an answer, and notes what the engine holds of it.
-    fn generate(&mut self, ids: &[u32], shown: &mut Shown) -> Result<()> {
+    fn generate(&mut self, ids: &[u32], parts: &mut Parts<'_>, shown: &mut Shown) -> Result<()> {
         let context = self.model.plan().context as usize;
         let room = context.saturating_sub(ids.len());
         let mut sampling = self.args.sampling.sampling();
@@ -216,9 +241,9 @@ impl Talk<'_, '_> {
             }
             Event::Token { id, text: piece } => {
                 text.push(id);
-                shown.push(piece)
+                shown.show(&parts.push(id, piece)?)
             }
-            Event::End { text } => shown.push(text),
+            Event::End { text } => shown.show(&parts.reader.push(text)),
         };
         let result = generate_behind(self.model, self.engine, &self.held, request, tell);
         let tokens = text.len() - ids.len();
