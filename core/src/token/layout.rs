@@ -80,12 +80,16 @@ pub enum PreTokenizer {
     Llama3 = 3,
     /// Qwen2's expression: Llama 3's with every digit alone.
     Qwen2 = 4,
+    #[cfg(feature = "scanners")]
     /// Qwen3.5's expression: Qwen2's, where marks are letters.
     Qwen3_5 = 5,
+    #[cfg(feature = "scanners")]
     /// GPT-4o's expression: capitals begin words.
     Gpt4o = 6,
+    #[cfg(feature = "scanners")]
     /// Tekken's, of Mistral: GPT-4o's with every digit alone, and without contractions.
     Tekken = 7,
+    #[cfg(feature = "scanners")]
     /// DeepSeek-V3's expressions.
     DeepSeekV3 = 8,
 }

@@ -73,7 +73,11 @@ impl<S: TableSource> Tables<S> {
         let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) else {
             return Ok((Class::End, 0));
         };
-        let class = match self.class(c)? & (class::LETTER | class::NUMBER) {
+        let class = self.class(c)?;
+        // Sections for other scanners tell more classes apart.
+        #[cfg(feature = "scanners")]
+        let class = class & (class::LETTER | class::NUMBER);
+        let class = match class {
             class::LETTER => Class::Letter,
             class::NUMBER => Class::Number,
             _ if c.is_whitespace() => Class::Space,
@@ -99,9 +103,6 @@ impl<S: TableSource> Tables<S> {
             PreTokenizer::Tekken => self.gpt4o(text, 1, false),
             #[cfg(feature = "scanners")]
             PreTokenizer::DeepSeekV3 => self.deepseek_v3(text),
-            // Opening refuses them.
-            #[cfg(not(feature = "scanners"))]
-            _ => Ok(text.len()),
         }
     }
 
