@@ -1,6 +1,5 @@
 //! What each layer of a model needs as planned, and what it costs on a machine.
 
-use crate::Result;
 use crate::experts;
 use crate::forecast::{Cost, Demand, Forecaster, PROMPT_TOKENS, expert_bytes};
 use crate::pager::Tiles;
@@ -8,6 +7,7 @@ use crate::plan::MemoryPlan;
 use crate::profile::Profile;
 use crate::reads::without_adapters;
 use crate::session::Tables;
+use crate::{Error, Result};
 use omex_core::ops::{Op, Operand, Reads};
 use omex_core::program::{Parts, Program, Record, Records, Tensor};
 use serde::Serialize;
@@ -41,6 +41,28 @@ pub struct Layer {
     pub cost: Option<Cost>,
 }
 
+/// A part of a model whose operations are played one after another.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// What all of it needs.
+    pub needs: Layer,
+    /// The same for blocks of the same operations.
+    pub kind: usize,
+    /// Those that are played.
+    pub operations: Vec<Operation>,
+}
+
+/// An operation in a layer.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// The operation.
+    pub op: Op,
+    /// How often its block was repeated before.
+    pub layer: u32,
+    /// What it needs, by its name.
+    pub needs: Layer,
+}
+
 /// The layers of a model in the order in which a pass plays them. Their bytes and seconds add up to
 /// the plan's and the forecast's.
 ///
@@ -52,15 +74,69 @@ pub fn layers(
     plan: &MemoryPlan,
     threads: usize,
 ) -> Result<Vec<Layer>> {
+    inspect(tables, Some(profile), (plan, threads), |inspector, sections| {
+        sections.iter().map(|section| inspector.layer(section)).collect()
+    })
+}
+
+/// The same with their operations. Without a profile, nothing says how long they take.
+///
+/// # Errors
+/// Those of [`layers`]; more than [`MOST_OPERATIONS`] operations.
+pub fn blocks(
+    tables: &Tables,
+    profile: Option<&Profile>,
+    plan: &MemoryPlan,
+    threads: usize,
+) -> Result<Vec<Block>> {
+    let all: usize = sections(&tables.program()?).iter().map(|section| section.count).sum();
+    if all > MOST_OPERATIONS {
+        let most = MOST_OPERATIONS;
+        return Err(Error::Usage(format!("{all} operations: {most} are shown at most")));
+    }
+    inspect(tables, profile, (plan, threads), |inspector, sections| {
+        sections.iter().map(|section| inspector.block(section)).collect()
+    })
+}
+
+/// The most operations that are shown one by one.
+pub const MOST_OPERATIONS: usize = 100_000;
+
+/// What can be told of each section, and of what a plan has besides them.
+fn inspect<T: From<Layer> + AsRef<Layer>>(
+    tables: &Tables,
+    profile: Option<&Profile>,
+    (plan, threads): (&MemoryPlan, usize),
+    tell: impl FnOnce(&Inspector<'_>, &[Section<'_>]) -> Vec<T>,
+) -> Result<Vec<T>> {
     let (program, tiles) = (tables.program()?, tables.tiles(plan)?);
     let parts = &without_adapters(plan.precision.parts());
     let whole = program.ranges_in_order(parts).map(|range| range.start).collect();
-    let forecaster = Forecaster::new(profile, &program, plan, threads);
+    let forecaster = profile.and_then(|profile| Forecaster::new(profile, &program, plan, threads));
     let threads = forecaster.map_or(1, |on| on.threads(1, PROMPT_TOKENS.min(plan.context)));
     let inspector = Inspector { program: &program, plan, parts, tiles, whole, forecaster, threads };
-    let mut layers: Vec<_> = sections(&program).iter().map(|s| inspector.layer(s)).collect();
-    layers.extend(inspector.padding(&layers));
-    Ok(layers)
+    let mut told = tell(&inspector, &sections(&program));
+    let layers: Vec<_> = told.iter().map(|told| told.as_ref().clone()).collect();
+    told.extend(inspector.padding(&layers).map(T::from));
+    Ok(told)
+}
+
+impl From<Layer> for Block {
+    fn from(needs: Layer) -> Self {
+        Self { needs, kind: usize::MAX, operations: vec![] }
+    }
+}
+
+impl AsRef<Layer> for Block {
+    fn as_ref(&self) -> &Layer {
+        &self.needs
+    }
+}
+
+impl AsRef<Layer> for Layer {
+    fn as_ref(&self) -> &Layer {
+        self
+    }
 }
 
 /// Operations that are played one after another.
@@ -69,6 +145,8 @@ struct Section<'p> {
     records: Records<'p>,
     count: usize,
     layer: u32,
+    /// The same for repetitions of the same operations.
+    kind: usize,
 }
 
 /// Cuts a program where its layers begin and end.
@@ -80,7 +158,7 @@ fn sections<'p>(program: &Program<'p>) -> Vec<Section<'p>> {
         let outside = records.take(left).take_while(single).count();
         if outside > 0 {
             let name = if layers == 0 { "embedding" } else { "head" }.to_owned();
-            sections.push(Section { name, records, count: outside, layer: 0 });
+            sections.push(Section { name, records, count: outside, layer: 0, kind: left });
         }
         records.by_ref().take(outside).for_each(drop);
         left -= outside;
@@ -89,13 +167,18 @@ fn sections<'p>(program: &Program<'p>) -> Vec<Section<'p>> {
         let count = usize::from(count);
         sections.extend((0..times).map(|layer| {
             let name = format!("layer {}", layers + layer);
-            Section { name, records, count, layer }
+            Section { name, records, count, layer, kind: left }
         }));
         records.by_ref().take(count).for_each(drop);
         layers += times;
         left = left.saturating_sub(1 + count);
     }
     sections
+}
+
+/// True if an operation goes through a KV cache.
+fn attends(op: &Op) -> bool {
+    matches!(op, Op::Attend(_))
 }
 
 struct Inspector<'i> {
@@ -117,10 +200,21 @@ impl Inspector<'_> {
             self.count(&op, section.layer, &mut layer);
         }
         let steps = self.played(section).map(|op| (op, section.layer));
-        let attends = |op: &Op| matches!(op, Op::Attend(_));
         let kv_caches = self.played(section).filter(attends).count() as u64;
         layer.cost = self.cost(steps, layer.streamed_bytes, kv_caches);
         layer
+    }
+
+    fn block(&self, section: &Section<'_>) -> Block {
+        let operations = self.played(section).map(|op| {
+            let mut needs = Layer { name: op.name().to_owned(), ..Layer::default() };
+            self.count(&op, section.layer, &mut needs);
+            let step = std::iter::once((op, section.layer));
+            needs.cost = self.cost(step, needs.streamed_bytes, attends(&op).into());
+            Operation { op, layer: section.layer, needs }
+        });
+        let operations = operations.collect();
+        Block { needs: self.layer(section), kind: section.kind, operations }
     }
 
     /// What a plan has besides its layers, if anything.

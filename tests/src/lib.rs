@@ -16,6 +16,7 @@ mod random;
 mod shared;
 mod sources;
 mod synthetic;
+mod xml;
 
 pub use adapted::{Change, Matrix, add_adapter};
 pub use checkpoint::{Checkpointed, archive, checkpoint, older_checkpoint, pickle, state_dict};
@@ -29,3 +30,4 @@ pub use random::Random;
 pub use shared::{Npy, json, numbers, read_npy, shared};
 pub use sources::sources;
 pub use synthetic::Synthetic;
+pub use xml::check_xml;

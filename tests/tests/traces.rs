@@ -1,7 +1,7 @@
 //! What `omex memory-trace` shows is what happened: within the plan, and in agreement with `omex run`.
 
 use omex::plan::PROCESS_BYTES;
-use omex_tests::{convert_from, json_of, run_in, shipped_model};
+use omex_tests::{check_xml, convert_from, json_of, run_in, shipped_model};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -158,30 +158,6 @@ fn a_chrome_trace_has_a_slice_for_each_read_stall_and_pass() {
         let of = events.iter().filter(|event| event["ph"] == "C" && event["name"] == counter);
         assert_eq!(of.count(), trace["samples"].as_array().unwrap().len(), "{counter}");
     }
-}
-
-/// Refuses text that is not well-formed XML, as far as elements, quotes and escapes go.
-fn check_xml(xml: &str) {
-    let mut open = vec![];
-    let mut parts = xml.split('<');
-    assert_eq!(parts.next(), Some(""));
-    for part in parts {
-        let (tag, text) = part.split_once('>').unwrap_or_else(|| panic!("<{part} is not closed"));
-        assert!(!text.contains('>'), "{text}");
-        for escape in text.split('&').skip(1) {
-            assert!(["amp;", "lt;", "gt;"].iter().any(|e| escape.starts_with(e)), "&{escape}");
-        }
-        if let Some(name) = tag.strip_prefix('/') {
-            assert_eq!(open.pop(), Some(name), "{part}");
-            continue;
-        }
-        assert!(tag.matches('"').count().is_multiple_of(2), "{tag}");
-        if !tag.ends_with('/') {
-            open.push(tag.split(' ').next().unwrap());
-        }
-        assert!(!open.is_empty(), "{part} outside of the root");
-    }
-    assert!(open.is_empty(), "{open:?} left open");
 }
 
 #[test]

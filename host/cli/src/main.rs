@@ -65,6 +65,7 @@ enum Command {
     Benchmark(cmd::benchmark::Args),
     Profile(cmd::profile::Args),
     LayerInspect(cmd::layer_inspect::Args),
+    GraphVisualize(cmd::graph_visualize::Args),
     MemoryTrace(cmd::memory_trace::Args),
     Compare(cmd::compare::Args),
     #[cfg(feature = "hub")]
@@ -135,6 +136,7 @@ impl Args {
             Some(Command::Benchmark(args)) => cmd::benchmark::main(args),
             Some(Command::Profile(args)) => cmd::profile::main(args),
             Some(Command::LayerInspect(args)) => cmd::layer_inspect::main(args),
+            Some(Command::GraphVisualize(args)) => cmd::graph_visualize::main(args),
             Some(Command::MemoryTrace(args)) => cmd::memory_trace::main(args),
             Some(Command::Compare(args)) => cmd::compare::main(args),
             #[cfg(feature = "hub")]
@@ -157,6 +159,7 @@ impl Command {
             }
             Self::Plan(args) => return vec![(args.model.path(), Config)],
             Self::LayerInspect(args) => return vec![(args.model.path(), Config)],
+            Self::GraphVisualize(args) => return vec![(args.model.path(), Config)],
             Self::Run(args) => {
                 let draft = args.draft.model().map(|draft| (draft, Package));
                 return draft.into_iter().chain([(&mut args.model, Package)]).collect();

@@ -92,7 +92,13 @@ impl Profile {
     /// Whether a profile of this machine is there without measuring.
     #[must_use]
     pub fn is_kept() -> bool {
-        cache_folder().as_deref().and_then(kept).is_some()
+        Self::of_this_machine_if_kept().is_some()
+    }
+
+    /// The profile of this machine, if it was measured before.
+    #[must_use]
+    pub fn of_this_machine_if_kept() -> Option<Self> {
+        cache_folder().as_deref().and_then(kept)
     }
 
     fn measure(folder: Option<&Path>, cancel: &Cancel) -> Result<Self> {

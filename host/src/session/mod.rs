@@ -100,7 +100,8 @@ impl Session {
                 Caches::Memory(_) => None,
             },
             cancel: options.cancel.clone(),
-            tables,
+            // No run needs names, which take memory.
+            tables: Tables { names: vec![], ..tables },
         });
         Ok(Self { model, memory, caches, pages: Pages { source: pager, cancel }, pool, kernels })
     }

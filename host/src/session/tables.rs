@@ -27,6 +27,8 @@ pub struct Tables {
     pub(super) path: PathBuf,
     pub(super) program: Vec<u8>,
     pub(super) tensors: Vec<u8>,
+    /// Names and planes of the tensors, in the table's order; none of an image.
+    pub(super) names: Vec<(String, u32)>,
     pub(super) checksums: Vec<[u8; 4]>,
     pub(super) tokenizer: Option<Arc<[u8]>>,
     /// How texts become vectors, if the model says so.
@@ -92,9 +94,16 @@ impl Tables {
             weights: 0..index.space(),
             program: compiled.program,
             tensors: compiled.tensors,
+            names: compiled.names,
             fixed: None,
             pages: None,
         }
+    }
+
+    /// The name of a tensor and its plane, if they are known.
+    #[must_use]
+    pub fn tensor_name(&self, number: u32) -> Option<(&str, u32)> {
+        self.names.get(number as usize).map(|(name, plane)| (name.as_str(), *plane))
     }
 
     /// The same with pages that are made, and have no checksums.
@@ -117,6 +126,7 @@ impl Tables {
             fixed: Some(image.header.plan),
             program: image.program,
             tensors: image.tensors,
+            names: vec![],
             checksums: image.checksums,
             tokenizer: image.tokenizer.map(Arc::from),
             embedding: None,

@@ -1,6 +1,7 @@
 //! A trace as a picture: panels over one axis of time. The same samples give the same text.
 
 use super::{Sample, Trace};
+use crate::markup::{escaped, put, text};
 use crate::plan::{PROCESS_BYTES, Residency};
 use std::fmt::Write;
 
@@ -242,15 +243,6 @@ impl Drawing<'_> {
     }
 }
 
-fn put(svg: &mut String, element: &str) {
-    svg.push_str(element);
-    svg.push('\n');
-}
-
-fn text(svg: &mut String, (x, y): (f64, f64), class: &str, text: &str) {
-    put(svg, &format!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>"));
-}
-
 /// A round distance between marks of an axis, about `count` of them, and how many reach `most`.
 fn ticks(most: f64, count: f64) -> (f64, usize) {
     let rough = if most > 0.0 { most / count } else { 1.0 };
@@ -264,21 +256,6 @@ fn ticks(most: f64, count: f64) -> (f64, usize) {
 fn number(value: f64, step: f64) -> String {
     let digits = (-step.log10()).ceil().max(0.0) as usize;
     format!("{value:.digits$}")
-}
-
-/// Text in which nothing is markup, and without the characters that XML has no way to write.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use omex::quantize::Precision;
 use omex::session::Tables;
 use omex::synth::tables_of_config;
 use omex::{Error, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The model: shared by the commands that plan.
 #[derive(clap::Args)]
@@ -23,6 +23,11 @@ impl ModelArgs {
     /// Where the model lies.
     pub(crate) fn path(&mut self) -> &mut PathBuf {
         &mut self.model
+    }
+
+    /// Where the model lies, or what it is called.
+    pub(super) fn given(&self) -> &Path {
+        &self.model
     }
 
     /// The tables of a package or an image, or of the package that a Hugging Face model will become.
