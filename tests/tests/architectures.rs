@@ -108,6 +108,20 @@ fn gemma4_with_keys_that_layers_share_and_with_experts() {
 }
 
 #[test]
+fn layers_that_share_keys_write_on_beyond_their_context() {
+    let model = require_shared!("golden/gemma4_e");
+    let reference = json(&model.join("ref.json"));
+    let [prompt, greedy] = ["input_ids", "greedy_ids"].map(|name| numbers(&reference[name]));
+    let package = convert_from(&model, Some(Precision::F32));
+    let within = 24 - prompt.len() as u32;
+    let setting = Setting { context: Some(24), ..Setting::default() };
+    let (ids, rows) = greedy_logits(&package.path, &prompt, greedy.len(), &setting);
+    assert_eq!(ids[..=within as usize], greedy[..=within as usize]);
+    let streamed = Setting { pages: Some(PageSource::Read), threads: Some(2), ..setting };
+    assert!((ids, rows) == greedy_logits(&package.path, &prompt, greedy.len(), &streamed));
+}
+
+#[test]
 fn gpt2() {
     equals_the_reference(&require_shared!("golden/gpt2"), &BOTH);
 }

@@ -112,7 +112,11 @@ impl Operation for Attend {
         while let Some(run) = inputs.run(next) {
             next = run.columns.end;
             let end = run.position_of(run.columns.end);
-            let full = !window.slides() && end > window.places;
+            let beyond = !window.slides() && end > window.places;
+            // Of one token, an operation before has put in its place what others see, too.
+            let one = run.columns.len() == 1;
+            let stored = cfg!(feature = "float") && beyond && pending.is_none() && one;
+            let full = beyond && !stored;
             // What this run stores is there already, but where it waits for its turn in a full ring.
             let held = if full { run.position } else { end }.min(window.places);
             let (state, bytes) = states.get(program, plan, index, run.sequence, 0..held)?;
@@ -138,7 +142,7 @@ impl Operation for Attend {
             if !full {
                 // Where inputs branch, another run may have stored at the same positions.
                 for c in run.columns.clone() {
-                    if let Some(spare) = inputs.spare() {
+                    if let Some(spare) = inputs.spare().filter(|_| !stored) {
                         cache.copy(spare + c as u32, window.place(run.position_of(c)));
                     }
                 }
