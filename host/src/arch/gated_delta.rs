@@ -1,10 +1,11 @@
 //! Layers of gated DeltaNets (arXiv:2412.06464) and of attention whose output is gated, as Qwen3.5
 //! has them.
 
-use super::blueprint::Order;
-use super::builder::{Builder, NormOf, Stored, TAPS, all, stored};
+use super::blueprint::{Blueprint, Order};
+use super::builder::{Builder, FREQUENCIES, NormOf, Stored, TAPS, all, stored};
 use super::config::Config;
-use super::decoder::{Decoder, MAX_WIDTH};
+use super::decoder::{Decoder, LLAMA, MAX_WIDTH};
+use super::rope::Rope;
 use crate::Result;
 use crate::graph::ValueRef;
 use omex_core::ops::{Activation, LinearAttention, NormKind};
@@ -13,7 +14,7 @@ use omex_core::ops::{Activation, LinearAttention, NormKind};
 const UNIT_EPSILON: f32 = 1e-6;
 
 /// The sizes of a DeltaNet.
-pub(super) struct DeltaNet {
+struct DeltaNet {
     key_heads: u32,
     value_heads: u32,
     /// Width of a head of keys.
@@ -23,11 +24,11 @@ pub(super) struct DeltaNet {
     taps: u32,
     epsilon: f32,
     /// Queries, keys, values and gates are one stored matrix, by heads of keys, and so are rates and steps.
-    pub(super) joint: bool,
+    joint: bool,
 }
 
 impl DeltaNet {
-    pub(super) fn read(config: &Config<'_>, epsilon: f32) -> Result<Self> {
+    fn read(config: &Config<'_>, epsilon: f32) -> Result<Self> {
         let most = MAX_WIDTH;
         let net = Self {
             key_heads: config.size("linear_num_key_heads", 16, most)?,
@@ -59,7 +60,7 @@ impl DeltaNet {
     }
 
     /// The values that its layers are made of.
-    pub(super) fn declare(&self, graph: &mut Builder) {
+    fn declare(&self, graph: &mut Builder) {
         let ([keys, values], heads) = (self.widths(), self.value_heads);
         graph.values([
             ("mixed", 2 * keys + 2 * values),
@@ -72,7 +73,7 @@ impl DeltaNet {
     }
 
     /// The layer, from `normed`, added to the residual stream.
-    pub(super) fn layer(&self, graph: &mut Builder) {
+    fn layer(&self, graph: &mut Builder) {
         let [keys, values] = self.widths();
         let (mixed, ends) = (2 * keys + values, [keys, 2 * keys, 2 * keys + values]);
         let [query, key] = [(0, ends[0]), (ends[0], ends[1])]
@@ -142,7 +143,7 @@ impl DeltaNet {
 }
 
 /// Makes room for gates behind the queries.
-pub(super) fn with_gates(decoder: &mut Decoder) {
+fn with_gates(decoder: &mut Decoder) {
     let sizes = decoder.sizes;
     let [q, kv] = [sizes.heads, sizes.kv_heads].map(|heads| heads * sizes.head_width);
     decoder.query_key_value = [(0, q), (2 * q, 2 * q + kv), (2 * q + kv, 2 * (q + kv))]
@@ -150,7 +151,7 @@ pub(super) fn with_gates(decoder: &mut Decoder) {
 }
 
 /// Attention whose output is multiplied with gates between 0 and 1, added to the residual stream.
-pub(super) fn attention(decoder: &Decoder, graph: &mut Builder, bias: bool) {
+fn attention(decoder: &Decoder, graph: &mut Builder, bias: bool) {
     let sizes = decoder.sizes;
     let (queries, width) = (sizes.heads * sizes.head_width, sizes.head_width);
     let order = Order::ByHead { heads: sizes.heads, parts: [width, width, 0, 0] };
@@ -170,6 +171,40 @@ pub(super) fn attention(decoder: &Decoder, graph: &mut Builder, bias: bool) {
     graph.gated(Activation::Sigmoid, [&gate, &all("attended")], "gated_attention");
     let output = from("self_attn.o_proj");
     graph.linear_onto("attention.output", output, "gated_attention", "residual");
+}
+
+/// The blueprint of a decoder whose layers are DeltaNets, or attend where their kinds say so first, and
+/// have this feed-forward layer behind.
+pub(super) fn blueprint<K: PartialEq>(
+    family: &'static str,
+    config: &Config<'_>,
+    mut decoder: Decoder,
+    kinds: &[(bool, K)],
+    joint: bool,
+    feed_forward: impl Fn(&Decoder, &mut Builder, &K),
+) -> Result<Blueprint> {
+    config.one_of("hidden_act", &["silu"])?;
+    let bias = config.boolean("attention_bias", false)?;
+    let net = DeltaNet { joint, ..DeltaNet::read(config, decoder.whole().epsilon)? };
+    decoder.norm_plus = 1.0;
+    with_gates(&mut decoder);
+    let mut graph = decoder.graph();
+    graph.values([("gated_attention", decoder.sizes.heads * decoder.sizes.head_width)]);
+    net.declare(&mut graph);
+    let rope = Rope::read(config, LLAMA.theta)?;
+    decoder.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
+    decoder.embed(&mut graph);
+    graph.layers(kinds, "model.layers", |graph, (attends, kind)| {
+        let into = ["residual", "normed"];
+        decoder.norm(graph, "attention_norm", "input_layernorm", into);
+        match attends {
+            true => attention(&decoder, graph, bias),
+            false => net.layer(graph),
+        }
+        decoder.norm(graph, "feed_forward_norm", "post_attention_layernorm", into);
+        feed_forward(&decoder, graph, kind);
+    });
+    Ok(decoder.finish(family, graph))
 }
 
 /// Which layers attend: as `layer_types` says, or one in so many.

@@ -1,11 +1,9 @@
 //! Qwen3.5's part that writes texts: gated DeltaNets, and attention in some layers.
 
 use super::blueprint::Blueprint;
-use super::builder::FREQUENCIES;
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA};
-use super::gated_delta::{DeltaNet, attends, attention, with_gates};
-use super::rope::Rope;
+use super::gated_delta::{self, attends};
 use crate::Result;
 use omex_core::ops::Activation;
 
@@ -25,28 +23,10 @@ pub(super) const DEFAULTS: Defaults = Defaults {
 };
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
-    config.one_of("hidden_act", &["silu"])?;
-    let bias = config.boolean("attention_bias", false)?;
-    let mut decoder = Decoder::read(config, &DEFAULTS)?;
-    decoder.norm_plus = 1.0;
-    with_gates(&mut decoder);
-    let net = DeltaNet::read(config, decoder.whole().epsilon)?;
+    let decoder = Decoder::read(config, &DEFAULTS)?;
     let attends = attends(config, decoder.sizes.layers)?;
-    let mut graph = decoder.graph();
-    graph.values([("gated_attention", decoder.sizes.heads * decoder.sizes.head_width)]);
-    net.declare(&mut graph);
-    let rope = Rope::read(config, DEFAULTS.theta)?;
-    decoder.angles(&mut graph, ["angles", FREQUENCIES], &rope, config)?;
-    decoder.embed(&mut graph);
-    graph.layers(&attends, "model.layers", |graph, attends| {
-        decoder.norm(graph, "attention_norm", "input_layernorm", ["residual", "normed"]);
-        match attends {
-            true => attention(&decoder, graph, bias),
-            false => net.layer(graph),
-        }
-        let into = ["residual", "normed"];
-        decoder.norm(graph, "feed_forward_norm", "post_attention_layernorm", into);
+    let kinds: Vec<_> = attends.into_iter().map(|attends| (attends, ())).collect();
+    gated_delta::blueprint("qwen3_5", config, decoder, &kinds, false, |decoder, graph, ()| {
         decoder.feed_forward(graph, Activation::Silu, false);
-    });
-    Ok(decoder.finish("qwen3_5", graph))
+    })
 }
