@@ -10,7 +10,7 @@ use omex_core::draft::Drafted;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 
 /// The longest schema or grammar.
 const MAX_BYTES: u64 = 4 << 20;
@@ -32,6 +32,8 @@ pub struct Constraint {
     name: PathBuf,
     /// Bytes of the tables of tokens, and of a parser.
     bytes: u64,
+    /// The tokens with which the model ends a text.
+    stops: Vec<u32>,
     /// Of a draft, the tokens on the way to the one that is looked at.
     way: Vec<u32>,
 }
@@ -82,9 +84,12 @@ impl Constraint {
     /// A model without a tokenizer; a rule that can't be read, is none, or that nothing keeps to.
     pub fn new(rule: &Rule, tables: &Tables) -> Result<Self> {
         let grammar = rule.read()?;
-        let (vocabulary, bytes) = Vocabulary::of(tables)?.build();
+        let vocabulary = Vocabulary::of(tables)?;
+        let (bytes, stops) = (vocabulary.bytes(), vocabulary.stops.clone());
+        let vocabulary = vocabulary.build();
         let failed = |error: anyhow::Error| rule_error(rule.name(), "the rule", &error.to_string());
-        let mut factory = ParserFactory::new_simple(&vocabulary).map_err(failed)?;
+        let mut factory = ParserFactory::new(&vocabulary, InferenceCapabilities::default(), &[])
+            .map_err(failed)?;
         factory.quiet().limits_mut().verbose_errors = false;
         let compiled = |grammar| factory.create_parser(grammar);
         let parser = compiled(grammar).map_err(|error| match rule {
@@ -97,7 +102,7 @@ impl Constraint {
             _ => failed(error),
         })?;
         let matcher = Matcher::new(Ok(parser));
-        let constraint = Self { matcher, name: rule.name().to_owned(), bytes, way: vec![] };
+        let constraint = Self { matcher, name: rule.name().to_owned(), bytes, stops, way: vec![] };
         constraint.check()?;
         Ok(constraint)
     }
@@ -190,7 +195,10 @@ impl Mask for Constraint {
         if self.has_ended() {
             return Ok(false);
         }
-        let allowed = self.matcher.compute_mask().map_err(|error| self.failed(&error))?;
+        let mut allowed = self.matcher.compute_mask().map_err(|error| self.failed(&error))?;
+        if allowed.is_allowed(logits.len() as u32) {
+            self.stops.iter().for_each(|stop| allowed.allow_token(*stop));
+        }
         let mut any = false;
         for (token, logit) in logits.iter_mut().enumerate() {
             if allowed.is_allowed(token as u32) {
@@ -257,21 +265,24 @@ impl Vocabulary {
         Ok(Self { words, stops })
     }
 
-    /// With a token that ends the text besides those of the model, which may have none.
-    fn build(mut self) -> (TokEnv, u64) {
+    /// Bytes that it takes once it is built, and a parser.
+    fn bytes(&self) -> u64 {
+        let words = self.words.iter().map(|word| WORD_BYTES + word.len() * LETTER_BYTES);
+        (PARSER_BYTES + words.sum::<usize>()) as u64
+    }
+
+    /// With one token more, which stands for all that end a text: a model may have none, or several.
+    fn build(mut self) -> TokEnv {
         let end = self.words.len() as u32;
         self.words.push([&[TokTrie::SPECIAL_TOKEN_MARKER], &b"end"[..]].concat());
-        let ends: Vec<_> = std::iter::once(end).chain(self.stops).collect();
         let info = TokRxInfo::new(self.words.len() as u32, end);
-        let trie = TokTrie::from(&info, &self.words).with_eos_tokens(&ends);
-        let bytes =
-            self.words.iter().map(|word| WORD_BYTES + word.len() * LETTER_BYTES).sum::<usize>();
-        (Arc::new(ApproximateTokEnv::new(trie)), (PARSER_BYTES + bytes) as u64)
+        Arc::new(ApproximateTokEnv::new(TokTrie::from(&info, &self.words)))
     }
 }
 
 /// What the parser of a rule of usual size takes.
 const PARSER_BYTES: usize = 4 << 20;
-/// What a token takes in the tables, and each of its bytes at most: a node of a tree beside itself.
-const WORD_BYTES: usize = 12;
+/// What a token takes in the tables and while they are made, and each of its bytes at most: a node of a
+/// tree beside itself.
+const WORD_BYTES: usize = 72;
 const LETTER_BYTES: usize = 9;

@@ -308,6 +308,11 @@ fn a_model_is_planned_got_and_run_by_its_name() {
     let converted =
         here(&["convert", "--model-path", "hf:org/tiny", "--output-dir", "t.omex", "--offline"]);
     assert_eq!(converted.code, Some(0), "{converted:?}");
+    // Where the hub refuses, what is here has to do.
+    hub.refuse(&[(404, "")]);
+    let converted = here(&["convert", "hf:org/tiny", "--output-dir", "u.omex", "--no-check"]);
+    assert!(converted.code == Some(0), "{converted:?}");
+    assert!(converted.err.contains("the cache is used"), "{converted:?}");
     let unknown = here(&["run", "hf:org/none", "--offline", "--json"]);
     assert!(unknown.code == Some(1) || unknown.code == Some(2), "{unknown:?}");
     assert!(unknown.out.contains("not in the cache"), "{unknown:?}");

@@ -33,6 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   omex convert ./TinyLlama --quantization int4 --output-dir tinyllama.omex
   omex run tinyllama.omex \"Once upon a time\" --memory 200MB --stats
+  omex run hf:Qwen/Qwen3-0.6B \"Once upon a time\"
   omex chat tinyllama.omex --system \"Answer in one sentence.\"
   omex plan tinyllama.omex --memory 64MB
   omex pack stories.omex --ram 64K -o card.img

@@ -125,24 +125,33 @@ impl Hub {
     /// A hub that can't be asked, refuses or says what can't be true; no such model, or several; without
     /// the hub, files that are not in the cache.
     pub fn find(&self, name: &Name) -> Result<Found<'_>> {
+        if self.offline {
+            return self.find_here(name);
+        }
+        let listing = listing::listing(&self.client, name)?;
         let cache = Cache::new(&self.cache, &name.repository);
-        let listing = match self.offline {
-            true => offline(&cache, name)?,
-            false => {
-                let listing = listing::listing(&self.client, name)?;
-                cache.set_commit(&name.revision, &listing.commit)?;
-                listing
-            }
-        };
+        cache.set_commit(&name.revision, &listing.commit)?;
+        self.found(name, cache, listing)
+    }
+
+    /// As [`Hub::find`], in the cache alone.
+    ///
+    /// # Errors
+    /// A model of which not all is in the cache.
+    pub fn find_here(&self, name: &Name) -> Result<Found<'_>> {
+        let cache = Cache::new(&self.cache, &name.repository);
+        let listing = offline(&cache, name)?;
+        self.found(name, cache, listing).map_err(|error| not_all(name, &error))
+    }
+
+    fn found(&self, name: &Name, cache: Cache, listing: Listing) -> Result<Found<'_>> {
         let Listing { commit, files } = listing;
         let mut found = Found { hub: self, cache, name: name.clone(), commit, files: vec![] };
         let shards = match choose::index(&files).filter(|_| name.file.is_none()) {
             Some(index) => Some(found.shards(index)?),
             None => None,
         };
-        let chosen = choose::chosen(&files, name.file.as_deref(), shards, &name.repository);
-        found.files =
-            chosen.map_err(|error| if self.offline { not_all(name, &error) } else { error })?;
+        found.files = choose::chosen(&files, name.file.as_deref(), shards, &name.repository)?;
         if let Some(config) = found.files.iter().find(|file| file.name == "config.json") {
             found.get(config, &mut |_| {})?;
         }

@@ -51,11 +51,11 @@ pub(crate) fn make_local(model: &mut PathBuf, need: Need, offline: bool) -> Resu
         (Some(package), _) => package,
         (None, Need::Package) => got(&hub, &name)?,
         (None, Need::Source) => {
-            let found = hub.find(&name)?;
+            let found = find(&hub, &name)?;
             output::note(&describe(&name, &found));
             fetch(&found)?
         }
-        (None, Need::Config) => hub.find(&name)?.config().ok_or_else(|| {
+        (None, Need::Config) => find(&hub, &name)?.config().ok_or_else(|| {
             let remedy = "get it (omex pull), convert it (omex convert), and plan the package";
             Error::Usage(format!("{name}: has no config.json to plan it by: {remedy}"))
         })?,
@@ -63,8 +63,19 @@ pub(crate) fn make_local(model: &mut PathBuf, need: Need, offline: bool) -> Resu
     Ok(())
 }
 
+/// Finds a model; where the hub does not help, all of one that is here.
+fn find<'h>(hub: &'h Hub, name: &Name) -> Result<Found<'h>> {
+    hub.find(name).or_else(|error| match (&error, hub.find_here(name)) {
+        (Error::Hub { .. }, Ok(found)) => {
+            output::note(&format!("note: {error}; what is in the cache is used"));
+            Ok(found)
+        }
+        _ => Err(error),
+    })
+}
+
 fn got(hub: &Hub, name: &Name) -> Result<PathBuf> {
-    let found = hub.find(name)?;
+    let found = find(hub, name)?;
     output::note(&describe(name, &found));
     let mut quantization = None;
     if let Some(config) = found.config() {
