@@ -100,6 +100,9 @@ fn parse_size(text: &str) -> Result<Size, String> {
         _ => return Err("expected a number of parameters, as 0.6B or 70B".into()),
     };
     let asked = number.parse::<f64>().map_err(|_| format!("\"{number}\" is no number"))? * factor;
+    if asked <= 0.0 {
+        return Err(format!("\"{number}\" is no number of parameters"));
+    }
     let distance = |size: &Size| if size.0 > asked { size.0 / asked } else { asked / size.0 };
     let nearest = SIZES.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
     nearest.filter(|size| distance(size) < 1.4).ok_or_else(|| {
