@@ -34,6 +34,9 @@ def peer(path):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(path)
+    # What files say of batches is not asked for here.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     for line in sys.stdin:
         text = Path(line.rstrip("\n")).read_bytes().decode()
         start = time.perf_counter()
