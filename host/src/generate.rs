@@ -5,7 +5,7 @@ use crate::draft::{Counts, Drafting};
 pub use crate::event::{Event, Listener};
 use crate::mask::Mask;
 use crate::saved_session::SavedSession;
-use crate::session::{Model, holds_only_keys};
+use crate::session::{Model, holds_only_keys, shares_caches};
 use crate::{Error, Result};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
@@ -69,7 +69,7 @@ pub fn generate(
     let only_keys = holds_only_keys(engine.program());
     let start = Instant::now();
     let columns = engine.plan().columns as usize;
-    let prefill = Prefill { columns, cancel: &request.cancel, failed: &failed };
+    let prefill = Prefill { cancel: &request.cancel, failed: &failed };
     let mut generation = prefill.run(engine, sampler, &ids[held..], listener)?;
     let mut made = Generated { prefill: (prompt - held, start.elapsed()), ..Generated::default() };
     drafting.begin(&ids, held, columns, made.prefill.1)?;
@@ -121,7 +121,7 @@ pub fn generate_behind(
     let mut sampler = Sampler::new(request.sampling);
     prompt[..kept].iter().for_each(|token| sampler.observe(*token));
     let columns = engine.plan().columns as usize;
-    let prefill = Prefill { columns, cancel: &request.cancel, failed: &failed };
+    let prefill = Prefill { cancel: &request.cancel, failed: &failed };
     let mut text = Text::behind(model, prompt)?;
     let mut generation = prefill.run(engine, sampler, &prompt[kept..], listener)?;
     let mut drafting = Drafting::new(None, 0, model);
@@ -237,7 +237,6 @@ impl Request<'_> {
 
 /// How the tokens of a prompt are run.
 struct Prefill<'p> {
-    columns: usize,
     cancel: &'p Cancel,
     failed: &'p dyn Fn(RunError) -> Error,
 }
@@ -251,7 +250,8 @@ impl Prefill<'_> {
         listener: Listener<'_>,
     ) -> Result<Generation<'g, 'a>> {
         // All passes but the last here, to be able to stop between them.
-        let last = tokens.len().saturating_sub(1) / self.columns.max(1) * self.columns;
+        let columns = most_columns(engine, tokens.len());
+        let last = tokens.len().saturating_sub(1) / columns * columns;
         let (before, last) = tokens.split_at(last);
         let mut began = Instant::now();
         forward(engine, before, Wanted::Last, self.cancel, self.failed, &mut |_, tokens| {
@@ -282,16 +282,26 @@ pub fn forward(
     failed: &dyn Fn(RunError) -> Error,
     seen: Seen<'_>,
 ) -> Result<()> {
+    let most = most_columns(engine, tokens.len());
     let columns = match wanted {
-        Wanted::Last => engine.plan().columns,
-        Wanted::All => engine.plan().columns.min(engine.plan().logit_columns),
+        Wanted::Last => most,
+        Wanted::All => most.min(engine.plan().logit_columns as usize).max(1),
     };
-    for tokens in tokens.chunks((columns as usize).max(1)) {
+    for tokens in tokens.chunks(columns) {
         engine.forward(tokens, wanted).map_err(failed)?;
         seen(engine, tokens)?;
         cancel.check()?;
     }
     Ok(())
+}
+
+/// How many of so many tokens that follow a pass may take: one where operations share a cache that these are
+/// too many for, since each token is in its place only until the next one comes.
+fn most_columns(engine: &Engine<'_>, tokens: usize) -> usize {
+    let plan = engine.plan();
+    let end = engine.position() as usize + tokens;
+    let beyond = end > plan.kv_capacity as usize && shares_caches(engine.program());
+    if beyond { 1 } else { (plan.columns as usize).max(1) }
 }
 
 /// Text that is decoded as tokens come.

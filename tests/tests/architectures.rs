@@ -1,7 +1,9 @@
 //! Each architecture computes what the reference implementation does, from both styles of config.
 
 use omex::arch::blueprint;
+use omex::cancel::Cancel;
 use omex::convert::{Calibration, ConvertOptions, convert};
+use omex::generate::forward;
 use omex::import::open;
 use omex::pager::PageSource;
 use omex::plan::Kv;
@@ -119,6 +121,15 @@ fn layers_that_share_keys_write_on_beyond_their_context() {
     assert_eq!(ids[..=within as usize], greedy[..=within as usize]);
     let streamed = Setting { pages: Some(PageSource::Read), threads: Some(2), ..setting };
     assert!((ids, rows) == greedy_logits(&package.path, &prompt, greedy.len(), &streamed));
+    // A prompt that is too long goes token by token.
+    let short = Setting { context: Some(12), ..Setting::default() };
+    let singly = Setting { chunks: &[1], ..short };
+    let mut session = short.open(&package.path, 1).unwrap();
+    let mut engine = session.engine().unwrap();
+    let failed = |error| panic!("{error}");
+    let wanted = Wanted::Last;
+    forward(&mut engine, &prompt, wanted, &Cancel::default(), &failed, &mut |_, _| Ok(())).unwrap();
+    assert_eq!(engine.logits(0), logits(&package.path, &prompt, &singly)[prompt.len() - 1]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod tables;
 
 use caches::Caches;
 pub use model::Model;
-pub(crate) use model::holds_only_keys;
+pub(crate) use model::{holds_only_keys, shares_caches};
 pub use options::SessionOptions;
 pub use owned::OwnedEngine;
 use pages::{Pages, Source};

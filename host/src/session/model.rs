@@ -8,7 +8,8 @@ use crate::plan::MemoryPlan;
 use crate::pressure::PressureWatch;
 use crate::{Error, Result};
 use omex_core::error::RunError;
-use omex_core::program::Program;
+use omex_core::ops::Op;
+use omex_core::program::{ALL, Program};
 use omex_core::state::State;
 use omex_core::token::{EncodeOptions, Tokenizer};
 use omex_hal::{PageError, PageErrorKind};
@@ -181,4 +182,17 @@ impl Model {
 /// caches, and no other states.
 pub(crate) fn holds_only_keys(program: &Program<'_>) -> bool {
     program.states().all(|state| matches!(state, State::Kv { .. }))
+}
+
+/// True if some operation attends to what another one has stored for itself.
+pub(crate) fn shares_caches(program: &Program<'_>) -> bool {
+    let mut stored = None;
+    program.steps(ALL).any(|(op, layer)| match op {
+        Op::Store(op) => {
+            stored = Some(op.state.at(layer));
+            false
+        }
+        Op::Attend(op) => stored.take() != Some(op.state.at(layer)),
+        _ => false,
+    })
 }
