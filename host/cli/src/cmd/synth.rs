@@ -16,6 +16,7 @@ use std::path::PathBuf;
 Examples:
   omex synth --shape tinyllama-1.1b --output-dir random-1.1b.omex
   omex synth --shape llama3-70b --quantization int4 --output-dir random-70b.omex
+  omex synth --shape qwen3-30b-a3b --output-dir random-mixture.omex
   omex run random-1.1b.omex --ids 1,2,3 --max-tokens 20 --stats")]
 pub(crate) struct Args {
     /// The model whose shape it gets

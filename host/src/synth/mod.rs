@@ -8,7 +8,6 @@ use crate::quantize::Precision;
 use crate::session::Tables;
 use crate::{Error, Result};
 use half::f16;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,66 +16,33 @@ use std::path::{Path, PathBuf};
 pub struct ModelShape {
     /// The model that it is the shape of.
     pub name: &'static str,
-    hidden_size: u32,
-    intermediate_size: u32,
-    layers: u32,
-    heads: u32,
-    kv_heads: u32,
-    vocab_size: u32,
-    context_length: u32,
-    rope_theta: f64,
-    tied_embeddings: bool,
+    /// What its `config.json` says of shapes.
+    config: &'static str,
+}
+
+macro_rules! shapes {
+    ($($name:literal),+) => {
+        [$(ModelShape {
+            name: $name,
+            config: include_str!(concat!("shapes/", $name, ".json")),
+        }),+]
+    };
 }
 
 /// The shapes that there are. Where a model stretches its RoPE frequencies, they are the plain ones.
-pub const SHAPES: [ModelShape; 7] = [
-    shape("stories", [96, 192, 4, 8, 4, 576, 256], 1e4, true),
-    shape("tinyllama-1.1b", [2048, 5632, 22, 32, 4, 32000, 2048], 1e4, false),
-    shape("llama2-7b", [4096, 11008, 32, 32, 32, 32000, 4096], 1e4, false),
-    shape("llama3-8b", [4096, 14336, 32, 32, 8, 128_256, 8192], 5e5, false),
-    shape("llama3-70b", [8192, 28672, 80, 64, 8, 128_256, 8192], 5e5, false),
-    shape("llama3.2-1b", [2048, 8192, 16, 32, 8, 128_256, 131_072], 5e5, true),
-    shape("llama3.2-3b", [3072, 8192, 28, 24, 8, 128_256, 131_072], 5e5, true),
+pub const SHAPES: [ModelShape; 11] = shapes![
+    "stories",
+    "tinyllama-1.1b",
+    "llama2-7b",
+    "llama3-8b",
+    "llama3-70b",
+    "llama3.2-1b",
+    "llama3.2-3b",
+    "qwen3-0.6b",
+    "qwen3-30b-a3b",
+    "qwen3.5-0.8b",
+    "gemma3-1b"
 ];
-
-const fn shape(name: &'static str, sizes: [u32; 7], rope_theta: f64, tied: bool) -> ModelShape {
-    let [hidden_size, intermediate_size, layers, heads, kv_heads, vocab_size, context_length] =
-        sizes;
-    ModelShape {
-        name,
-        hidden_size,
-        intermediate_size,
-        layers,
-        heads,
-        kv_heads,
-        vocab_size,
-        context_length,
-        rope_theta,
-        tied_embeddings: tied,
-    }
-}
-
-impl ModelShape {
-    /// The hyperparameters, as a `config.json` has them.
-    fn config(&self) -> Fields {
-        let fields = [
-            ("model_type", json!("llama")),
-            ("hidden_size", json!(self.hidden_size)),
-            ("intermediate_size", json!(self.intermediate_size)),
-            ("num_hidden_layers", json!(self.layers)),
-            ("num_attention_heads", json!(self.heads)),
-            ("num_key_value_heads", json!(self.kv_heads)),
-            ("vocab_size", json!(self.vocab_size)),
-            ("max_position_embeddings", json!(self.context_length)),
-            ("rms_norm_eps", json!(1e-5)),
-            ("rope_theta", json!(self.rope_theta)),
-            ("tie_word_embeddings", json!(self.tied_embeddings)),
-            ("bos_token_id", json!(null)),
-            ("eos_token_id", json!(null)),
-        ];
-        fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
-    }
-}
 
 /// A model whose weights come from a hash of their place, stored as no file has to hold them.
 #[derive(Clone, Debug)]
@@ -101,7 +67,9 @@ impl RandomModel {
             Precision::F16 => Encoding::F16,
             Precision::F32 | Precision::Vector | Precision::Channels => Encoding::F32,
         };
-        Self::with(Path::new(shape.name), shape.config(), encoding, seed)
+        let config = serde_json::from_str(shape.config);
+        let config = config.map_err(|e| Error::Usage(format!("the shape {}: {e}", shape.name)))?;
+        Self::with(Path::new(shape.name), config, encoding, seed)
     }
 
     /// A model with the hyperparameters of a `config.json`, and floats for weights.
@@ -115,9 +83,14 @@ impl RandomModel {
     fn with(path: &Path, config: Fields, matrices: Encoding, seed: u64) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for plan in arch::of_config(path, &config)?.tensors() {
-            let encoding = if plan.role == Role::Vector { Encoding::F32 } else { matrices };
             for source in plan.sources() {
                 let [rows, columns] = source.stored_shape();
+                let in_blocks = columns.is_multiple_of(matrices.block_values());
+                let encoding = match plan.role {
+                    Role::Vector => Encoding::F32,
+                    _ if in_blocks => matrices,
+                    _ => Encoding::F32,
+                };
                 let info = TensorInfo { rows, columns, encoding };
                 tensors.insert(source.tensor.clone(), info);
             }
@@ -322,6 +295,20 @@ mod tests {
             // Five standard errors.
             let mean = sum / count * 28672f64.sqrt();
             assert!(mean.abs() < 5.0 / count.sqrt(), "{precision:?}: {mean}");
+        }
+    }
+
+    #[test]
+    fn shapes_have_as_many_parameters_as_their_names_say() {
+        let billions = |shape: &ModelShape| {
+            let model = RandomModel::new(shape, Precision::F16, 0).unwrap();
+            let count = |t: &TensorInfo| f64::from(t.rows) * f64::from(t.columns);
+            model.tensors.values().map(count).sum::<f64>() / 1e9
+        };
+        for shape in &SHAPES[1..] {
+            let named = shape.name.split('-').find_map(|part| part.strip_suffix('b')?.parse().ok());
+            let (named, found): (f64, _) = (named.unwrap(), billions(shape));
+            assert!((0.9..1.25).contains(&(found / named)), "{}: {found} billions", shape.name);
         }
     }
 
