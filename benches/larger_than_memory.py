@@ -6,11 +6,13 @@ time of a token with what the disk allows.
     target/release/omex synth --shape llama3-8b --quantization int4 --output-dir 8b.omex
     sudo python3 benches/larger_than_memory.py 8b.omex --memory 1GiB --memory 2GiB
     sudo python3 benches/larger_than_memory.py 8b.omex --memory 1GiB --gguf 8b.gguf --python VENV/bin/python
+    sudo python3 benches/larger_than_memory.py 30b-a3b.omex --memory 4GB --tokens 40 --draft-acceptance 0.7
 
 A round drops the caches, asks `omex plan`, which reads the package's weights for two seconds without
 computing, runs OMEX, reads again, and runs llama.cpp (mapped, without repacking, which it needs
 memory for) if there is a GGUF file of the same model: `omex compare --gguf` writes one. The disk's
-bandwidth is the mean of the two readings. The cgroup's limit is the budget and 64 MiB.
+bandwidth is the mean of the two readings. The cgroup's limit is the budget and 64 MiB. With
+`--draft-acceptance`, OMEX runs the same text again, of which it guesses so large a part.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -93,6 +96,20 @@ def size(text):
     return int(float(text.removesuffix(unit)) * UNITS[unit])
 
 
+def drafted(args, command, ids, budget):
+    """Seconds a token of the same text, whose tokens are known beforehand."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ids") as known:
+        known.write(",".join(map(str, ids)))
+        known.flush()
+        drop_caches()
+        with_drafts = command[: command.index("--draft")]
+        with_drafts += ["--draft-ids", known.name, "--draft-acceptance", str(args.draft_acceptance)]
+        said, _ = Cgroup(budget + SLACK).run(with_drafts)
+    if said.get("ids") != ids:
+        sys.exit(f"drafts changed the text: {said}")
+    return 1 / said["stats"]["decode_tok_s"]
+
+
 def measure(args, budget):
     """Rounds of one budget."""
     command = [str(OMEX), "run", args.model, "--ids", "1,2,3,4", "--max-tokens", str(args.tokens + 1)]
@@ -113,6 +130,8 @@ def measure(args, budget):
         if streamed:
             row["bandwidth"] = (before["storage_bandwidth"] + after["storage_bandwidth"]) / 2
             row["limit"] = seconds * row["bandwidth"] / streamed
+        if args.draft_acceptance:
+            row["drafted"] = drafted(args, command, said["ids"], budget)
         if args.gguf:
             drop_caches()
             peer = [args.python, "-c", LLAMA_CPP, args.gguf, str(args.context), str(args.peer_tokens)]
@@ -130,6 +149,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--peer-tokens", type=int, default=3)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--draft-acceptance", type=float)
     parser.add_argument("--gguf")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--json", action="store_true")
@@ -138,14 +158,15 @@ def main():
     if args.json:
         print(json.dumps(found))
         return
-    print("budget MiB | s a token | forecast | streamed GB | disk GB/s | times the disk's | peak MiB | llama.cpp s a token | times faster")
+    print("budget MiB | s a token | forecast | streamed GB | disk GB/s | times the disk's | peak MiB | drafts times faster | llama.cpp s a token | times faster")
     for budget, rows in found.items():
         middle = lambda name: statistics.median([row[name] for row in rows if row.get(name) is not None] or [float("nan")])
         ratios = [row["peer"] / row["seconds"] for row in rows if row.get("peer")] or [float("nan")]
+        drafts = [row["seconds"] / row["drafted"] for row in rows if row.get("drafted")] or [float("nan")]
         print(
             f"{budget >> 20:10} | {middle('seconds'):9.3f} | {middle('forecast'):7.2f}x | {middle('streamed') / 1e9:11.2f} | "
             f"{middle('bandwidth') / 1e9:9.2f} | {middle('limit'):16.3f} | {max(row['peak'] for row in rows) >> 20:8} | "
-            f"{middle('peer'):19.3f} | {statistics.median(ratios):.2f}"
+            f"{statistics.median(drafts):19.2f} | {middle('peer'):19.3f} | {statistics.median(ratios):.2f}"
         )
 
 

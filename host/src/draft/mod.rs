@@ -49,7 +49,8 @@ impl<'d> Drafting<'d> {
     /// Drafts of at most `most` tokens for the model of a session; without a drafter there are none.
     #[must_use]
     pub fn new(drafter: Option<Drafter<'d>>, most: usize, model: &Model) -> Self {
-        let width = Width::new(if drafter.is_some() { most } else { 0 });
+        let most = if drafter.is_some() { most } else { 0 };
+        let width = Width::new(most, model.plan().experts.is_some());
         let (progress, counts) = (model.progress(), Counts::default());
         Self { drafter, width, draft: vec![], progress, last: None, counts }
     }

@@ -25,16 +25,19 @@ pub struct Pass {
 /// A pass over a token and `w` drafted ones takes t(w) and yields 1 + p + ... + p^w tokens, where p
 /// is the part of guesses that are right. t(w) is what `w` guesses take, and what the columns take
 /// to compute or the weights to read, whichever is more: where weights stream, columns are free up
-/// to there. The width with the most tokens a second is chosen, of those that, if nothing they guess
-/// is right, leave the time lost below 1 % of the time spent.
+/// to there, unless they choose experts that the others do not. The width with the most tokens a
+/// second is chosen, of those that, if nothing they guess is right, leave the time lost below 1 % of
+/// the time spent.
 pub struct Width {
     most: usize,
     /// Seconds that a pass of one token computes.
     plain: Option<f64>,
     /// Seconds that drafted columns added to that, and these columns.
     added: Sum,
-    /// Seconds that the reads of a pass take; `None` until a pass has waited for them.
+    /// Seconds that the reads of a pass of one token take; `None` until a pass has waited for them.
     reading: Option<f64>,
+    /// Seconds that drafted columns added to that, and these columns, by the part of passes that waited.
+    reading_added: Sum,
     /// Seconds that a guess takes.
     guessing: Option<f64>,
     /// Guesses that were right, and all that were looked at.
@@ -45,14 +48,16 @@ pub struct Width {
 }
 
 impl Width {
-    /// At most `most` tokens a draft.
+    /// At most `most` tokens a draft; `experts` if columns may read what others do not.
     #[must_use]
-    pub fn new(most: usize) -> Self {
+    pub fn new(most: usize, experts: bool) -> Self {
+        let reading_added = if experts { Sum::default() } else { Sum { total: 0.0, count: 1.0 } };
         Self {
             most,
             plain: None,
             added: Sum::default(),
             reading: None,
+            reading_added,
             guessing: None,
             right: Sum { total: 0.5, count: 1.0 },
             spent: 0.0,
@@ -101,9 +106,15 @@ impl Width {
         let Pass { drafted, drafting, running, waiting } = *pass;
         let (seconds, computing) = (drafting + running, running - waiting);
         self.spent += seconds;
-        if waiting > 0.0 {
-            // The more of a pass is waiting, the closer is what reads take to what the pass takes.
-            update(&mut self.reading, running, NEWEST * waiting / running);
+        // The more of a pass is waiting, the closer is what reads take to what the pass takes.
+        let waited = if waiting > 0.0 { waiting / running } else { 0.0 };
+        match self.reading {
+            Some(reading) if drafted > 0 => {
+                let columns = drafted as f64 * waited;
+                self.reading_added.add((running - reading) * waited, columns, NEWEST / 4.0);
+            }
+            _ if waited > 0.0 => update(&mut self.reading, running, NEWEST * waited),
+            _ => {}
         }
         if drafted == 0 {
             // A drafter that found nothing took its time all the same.
@@ -114,9 +125,10 @@ impl Width {
         }
         self.plain_passes = 0;
         self.note_guess(drafting / drafted as f64);
-        self.added.add(computing - self.plain.unwrap_or(computing), drafted, NEWEST / 4.0);
+        let added = computing - self.plain.unwrap_or(computing);
+        self.added.add(added, drafted as f64, NEWEST / 4.0);
         self.lost += seconds - self.time(0).unwrap_or(seconds) * (accepted + 1) as f64;
-        self.right.add(accepted as f64, (accepted + 1).min(drafted), NEWEST / 4.0);
+        self.right.add(accepted as f64, (accepted + 1).min(drafted) as f64, NEWEST / 4.0);
     }
 
     /// Seconds of a draft and its pass.
@@ -126,7 +138,10 @@ impl Width {
         let column = self.added.mean().unwrap_or(plain).max(0.0);
         let computing = plain + column * width as f64;
         let guessing = self.guessing.unwrap_or(0.0) * width as f64;
-        Some(guessing + computing.max(self.reading.unwrap_or(0.0)))
+        let reading = self.reading.unwrap_or(0.0);
+        // Experts of which none were seen yet: as if each column read all again.
+        let column = self.reading_added.mean().unwrap_or(reading).max(0.0);
+        Some(guessing + computing.max(reading + column * width as f64))
     }
 }
 
@@ -139,10 +154,10 @@ struct Sum {
 
 impl Sum {
     /// Adds what `count` measurements sum up to; what was there weighs `1 - newest` to their power.
-    fn add(&mut self, total: f64, count: usize, newest: f64) {
-        let kept = (1.0 - newest).powi(count as i32);
+    fn add(&mut self, total: f64, count: f64, newest: f64) {
+        let kept = (1.0 - newest).powf(count);
         self.total = self.total * kept + total;
-        self.count = self.count * kept + count as f64;
+        self.count = self.count * kept + count;
     }
 
     fn mean(&self) -> Option<f64> {
@@ -167,9 +182,19 @@ mod tests {
         reading: f64,
         right: impl Fn(usize) -> bool,
     ) -> (f64, f64) {
-        let mut width = Width::new(8);
+        simulate_experts(computing, |_| reading, right, false)
+    }
+
+    /// The same, where a pass reads more the wider it is.
+    fn simulate_experts(
+        computing: impl Fn(usize) -> f64,
+        reading: impl Fn(usize) -> f64,
+        right: impl Fn(usize) -> bool,
+        experts: bool,
+    ) -> (f64, f64) {
+        let mut width = Width::new(8, experts);
         let (mut token, mut spent, mut late) = (0, 0.0, (0, 0));
-        let time = |w| computing(w).max(reading);
+        let time = |w| computing(w).max(reading(w));
         while token < 2000 {
             let w = width.next(0);
             let accepted = (0..w).take_while(|guess| right(token + guess)).count();
@@ -196,11 +221,11 @@ mod tests {
     fn drafts_are_as_long_as_reading_hides() {
         // Sixteen columns take as long to compute as the weights to read.
         let plain = Pass { running: 16.0, waiting: 15.0, ..Pass::default() };
-        let mut width = Width::new(20);
+        let mut width = Width::new(20, false);
         width.note(&plain, 0);
         assert_eq!(width.next(0), 15);
         // A pass of a prompt says that a column takes half of that, one that reads did not hide.
-        let mut width = Width::new(40);
+        let mut width = Width::new(40, false);
         width.note_prompt(8, 4.0);
         width.note(&plain, 0);
         assert_eq!(width.next(0), 30);
@@ -210,6 +235,25 @@ mod tests {
         // Guesses are not hidden: none of these is worth its time.
         width.note_guess(20.0);
         assert_eq!(width.next(0), 0);
+    }
+
+    #[test]
+    fn columns_that_read_experts_of_their_own_have_to_pay_for_them() {
+        let computing = |w| 0.1 + 0.01 * w as f64;
+        let simulate = |column: f64, right: fn(usize) -> bool| {
+            simulate_experts(computing, |w| 1.0 + column * w as f64, right, true)
+        };
+        // Columns that choose nearly what the others do.
+        let (lost, tokens) = simulate(0.05, |_| true);
+        assert!(lost < -0.7 && tokens > 8.0, "{lost} {tokens}");
+        // Three of four are right; a column costs a third of a pass.
+        let (lost, tokens) = simulate(0.33, |token| token % 4 != 0);
+        assert!(lost < -0.1 && tokens > 1.5, "{lost} {tokens}");
+        // They cost what they save, or more.
+        for column in [1.0, 1.5] {
+            let (lost, _) = simulate(column, |token| token % 2 == 0);
+            assert!(lost < 0.03, "{column}: {lost}");
+        }
     }
 
     #[test]
