@@ -1,7 +1,7 @@
 //! Ids and text agree with the reference implementations, string by string.
 
 use flate2::read::GzDecoder;
-use omex::tokenizer::{Kind, Spec, compile, nfc};
+use omex::tokenizer::{Kind, Spec, compile, normalized};
 use omex_core::token::{Decoder, EncodeOptions, Symbol, Tokenizer};
 use serde_json::Value;
 use std::fs;
@@ -30,7 +30,7 @@ fn hugging_face(name: &str) -> Option<Spec> {
 }
 
 fn ids(tokenizer: &mut Tokenizer<&[u8]>, text: &str, options: EncodeOptions) -> Vec<u32> {
-    let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
+    let text = normalized(tokenizer, text);
     let mut scratch = vec![Symbol::EMPTY; tokenizer.scratch_for(text.len())];
     let mut ids = Vec::new();
     let encoded = tokenizer.encode(&text, options, &mut scratch, |id| {
@@ -115,6 +115,11 @@ fn check_texts(spec: &Spec, reference: &str) {
 #[test]
 fn gpt2() {
     check_hugging_face("gpt2");
+}
+
+#[test]
+fn clip() {
+    check_hugging_face("clip_base");
 }
 
 #[test]
@@ -227,8 +232,11 @@ fn what_is_not_supported_is_refused() {
     let packed = folder.join("tokenizer.json.gz");
     let mut json = Vec::new();
     GzDecoder::new(fs::File::open(&packed).unwrap()).read_to_end(&mut json).unwrap();
-    let message = Spec::from_hf_bytes(&packed, json).unwrap_err().to_string();
-    assert!(message.contains("end_of_word_suffix"), "{message}");
+    let mut file: Value = serde_json::from_slice(&json).unwrap();
+    file["model"]["end_of_word_suffix"] = "@".into();
+    let message = Spec::from_hf_bytes(&packed, file.to_string().into_bytes()).unwrap_err();
+    let message = message.to_string();
+    assert!(message.contains("end_of_word_suffix: found @, expected </w>"), "{message}");
 }
 
 /// Lists of ranks, with what the models' own code adds to them.

@@ -2,6 +2,8 @@
 
 use super::cache::{CachedWord, Found, Key};
 use super::error::{EncodeError, Full};
+#[cfg(feature = "scanners")]
+use super::layout::PreTokenizer;
 use super::layout::{Kind, MAX_ADDED, added, flag};
 use super::merge::{Symbol, merge};
 use super::source::{SourceError, TableSource};
@@ -358,11 +360,23 @@ impl<'a, S: TableSource, F: FnMut(u32) -> Result<(), Full>> Encoder<'a, S, F> {
     fn words_of_bytes(&mut self, mut text: &str) -> Result<(), EncodeError> {
         while !text.is_empty() {
             let length = self.tables.first_word(text)?;
+            #[cfg(feature = "scanners")]
+            let ended = self.tables.header.pre_tokenizer == PreTokenizer::Clip;
+            #[cfg(feature = "scanners")]
+            if ended && text.starts_with(char::is_whitespace) {
+                text = text.get(length..).ok_or(EncodeError::Corrupt)?;
+                continue;
+            }
             text = self.word(text, length, |encoder, word| {
                 for &byte in word.as_bytes() {
                     encoder.make_room(1)?;
                     let id = encoder.tables.byte(byte)?;
                     encoder.symbol(id)?;
+                }
+                #[cfg(feature = "scanners")]
+                if ended {
+                    encoder.make_room(1)?;
+                    encoder.symbol(Some(encoder.tables.header.unknown))?;
                 }
                 encoder.merge()
             })?;

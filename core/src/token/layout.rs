@@ -92,6 +92,10 @@ pub enum PreTokenizer {
     #[cfg(feature = "scanners")]
     /// DeepSeek-V3's expressions.
     DeepSeekV3 = 8,
+    #[cfg(feature = "scanners")]
+    /// CLIP's expression, for text in lower case: white space is left out, and behind each word stands the unknown
+    /// token, which merges with its last byte.
+    Clip = 9,
 }
 
 impl PreTokenizer {
@@ -110,6 +114,8 @@ impl PreTokenizer {
             Self::Tekken,
             #[cfg(feature = "scanners")]
             Self::DeepSeekV3,
+            #[cfg(feature = "scanners")]
+            Self::Clip,
         ]
         .into_iter()
         .find(|&k| k as u8 == byte)

@@ -98,6 +98,12 @@ impl<S: TableSource> Tokenizer<S> {
         self.tables.header.has(layout::flag::NFC)
     }
 
+    /// Whether each character of a text must be brought into lower case before it is encoded.
+    #[cfg(feature = "scanners")]
+    pub fn wants_lower_case(&self) -> bool {
+        self.tables.header.pre_tokenizer == layout::PreTokenizer::Clip
+    }
+
     /// Symbols that are always enough to encode a text of so many bytes, and no fewer than its ids, those around it
     /// left aside.
     pub fn scratch_for(&self, bytes: usize) -> usize {

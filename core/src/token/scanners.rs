@@ -8,6 +8,9 @@
 //! ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+``
 //! are words, and so is what lies between words (`tokenizer.json` of deepseek-ai/DeepSeek-V3).
 //!
+//! CLIP's: `'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`; what lies between words is left out
+//! (`simple_tokenizer.py` of openai/CLIP, where special tokens, which are found before, are words, too).
+//!
 //! Every scanner looks at each character of the word a constant number of times, and at most two further.
 
 use super::layout::class;
@@ -169,6 +172,17 @@ impl<S: TableSource> Tables<S> {
                 return Ok(if kind == letter && last > 0 { last } else { end });
             }
             (last, end) = (end, end + length);
+        }
+    }
+
+    /// The first word by CLIP's expression, or the white space before it.
+    pub(super) fn clip(&mut self, text: &str) -> Result<usize, SourceError> {
+        let short = contraction(text.as_bytes(), false).filter(|_| text.starts_with('\''));
+        let (class, length) = self.class_at(text, 0)?;
+        match (short, class) {
+            (Some(end), _) => Ok(end),
+            (None, Class::Letter | Class::Other | Class::Space) => self.after(class, text, length),
+            (None, Class::Number | Class::BeyondAscii | Class::End) => Ok(length),
         }
     }
 

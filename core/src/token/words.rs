@@ -103,6 +103,8 @@ impl<S: TableSource> Tables<S> {
             PreTokenizer::Tekken => self.gpt4o(text, 1, false),
             #[cfg(feature = "scanners")]
             PreTokenizer::DeepSeekV3 => self.deepseek_v3(text),
+            #[cfg(feature = "scanners")]
+            PreTokenizer::Clip => self.clip(text),
         }
     }
 

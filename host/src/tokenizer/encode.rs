@@ -4,6 +4,7 @@ use super::nfc;
 use omex_core::token::{
     CachedWord, EncodeError, EncodeOptions, Full, Symbol, TableSource, Tokenizer,
 };
+use std::borrow::Cow;
 
 /// Words that encoding a text keeps: 256 KiB.
 const CACHED_WORDS: usize = 8192;
@@ -38,6 +39,15 @@ pub enum NotEncoded {
     },
 }
 
+/// A text as a tokenizer asks for it: in Unicode's normalization form C, or in lower case.
+pub fn normalized<'t, S: TableSource>(tokenizer: &Tokenizer<S>, text: &'t str) -> Cow<'t, str> {
+    let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
+    match tokenizer.wants_lower_case() {
+        true => text.chars().flat_map(char::to_lowercase).collect(),
+        false => text,
+    }
+}
+
 /// The ids of a text of any length, brought into the form that the tokenizer asks for.
 ///
 /// # Errors
@@ -62,9 +72,9 @@ pub fn encode_within<S: TableSource>(
     most: u64,
 ) -> Result<Vec<u32>, NotEncoded> {
     let length = text.len() as u64;
-    let text = if tokenizer.wants_nfc() { nfc(text) } else { text.into() };
+    let text = normalized(tokenizer, text);
     let enough = tokenizer.scratch_for(text.len());
-    let copied = if matches!(text, std::borrow::Cow::Owned(_)) { text.len() as u64 } else { 0 };
+    let copied = if matches!(text, Cow::Owned(_)) { text.len() as u64 } else { 0 };
     // A text has no more ids than bytes after normalization, but for those around it.
     let needed = length + copied + ids_bytes(enough) + word_bytes(enough);
     let too_much = NotEncoded::Memory { text: length, needed, most };

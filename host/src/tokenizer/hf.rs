@@ -13,6 +13,12 @@ pub(super) const MARK: &str = "\u{2581}";
 /// ByteFallback decoder, whose unknown fields its reader passes over.
 pub(super) const EQUAL_RANKS: &str = "omex_equal_rank_runs";
 
+/// CLIP's: what it matches are words, and what lies between them is left out.
+const CLIP: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// What pieces end with that end a word of CLIP.
+const WORD_END: &str = "</w>";
+
 /// Replacements, in this order, that leave one space of each run, and none around a text.
 pub(super) const COLLAPSING: [(&str, &str); 2] = [(r"\A +| +\z", ""), (" {2,}", " ")];
 
@@ -204,6 +210,11 @@ fn isolates(split: &Value) -> Option<&str> {
     split.pointer("/pattern/Regex").and_then(Value::as_str).filter(|_| isolated)
 }
 
+fn is_clip(split: &Value) -> bool {
+    let removed = text(split, "behavior") == "Removed" && truth(split, "invert", false);
+    removed && split.pointer("/pattern/Regex").and_then(Value::as_str) == Some(CLIP)
+}
+
 fn is_deepseek_v3(splits: &[&Value]) -> bool {
     splits.iter().map(|split| isolates(split)).eq(DEEPSEEK_V3.map(Some))
 }
@@ -259,10 +270,11 @@ impl Reader<'_> {
         if let Vocabulary::Scored(vocabulary) = &file.model.vocab {
             return self.unigram(vocabulary);
         }
-        self.check_bpe()?;
         let ids = self.ids()?;
         let (kind, pre_tokenizer, pre_flags) = self.pre_tokenizer()?;
-        let normalizer = self.normalizer(kind)?;
+        let is_clip = pre_tokenizer == PreTokenizer::Clip;
+        self.check_bpe(if is_clip { WORD_END } else { "" })?;
+        let normalizer = if is_clip { self.clip_normalizer()? } else { self.normalizer(kind)? };
         let flags = pre_flags | normalizer | self.decoder(kind)?;
         let flags = flags | if file.model.fuse_unk { flag::FUSE_UNKNOWN } else { 0 };
         let added = self.added(normalizer)?;
@@ -280,6 +292,12 @@ impl Reader<'_> {
             let known = ids.get(token).copied();
             known.ok_or_else(|| self.damaged("model.unk_token", token, "a token of the vocabulary"))
         });
+        let unknown = unknown.transpose()?;
+        let mut merges = self.merges(ids)?;
+        if is_clip {
+            merges.splice(..0, self.word_ends(ids, unknown)?);
+            merges.iter_mut().zip(0..).for_each(|(merge, rank)| merge.rank = rank);
+        }
         let (before, after) = self.template()?;
         let spec = Spec {
             origin: self.origin.to_owned(),
@@ -287,9 +305,9 @@ impl Reader<'_> {
             pre_tokenizer,
             flags,
             pieces,
-            merges: self.merges(ids)?,
+            merges,
             added,
-            unknown: unknown.transpose()?,
+            unknown,
             byte_fallback: file.model.byte_fallback,
             ignore_merges: file.model.ignore_merges,
             before,
@@ -311,7 +329,7 @@ impl Reader<'_> {
     }
 
     /// Checks that the model is byte-pair encoding as it is supported.
-    fn check_bpe(&self) -> Result<()> {
+    fn check_bpe(&self, word_end: &str) -> Result<()> {
         let model = &self.file.model;
         if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
             let found = model.kind.clone().unwrap_or_default();
@@ -320,18 +338,33 @@ impl Reader<'_> {
         if let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0) {
             return Err(self.unsupported("model.dropout", dropout.to_string(), "none"));
         }
-        for (field, affix) in [
-            ("model.continuing_subword_prefix", &model.continuing_subword_prefix),
-            ("model.end_of_word_suffix", &model.end_of_word_suffix),
+        for (field, affix, expected) in [
+            ("model.continuing_subword_prefix", &model.continuing_subword_prefix, ""),
+            ("model.end_of_word_suffix", &model.end_of_word_suffix, word_end),
         ] {
-            if let Some(affix) = affix.as_deref().filter(|affix| !affix.is_empty()) {
-                return Err(self.unsupported(field, affix, "none"));
+            let affix = affix.as_deref().unwrap_or("");
+            if affix != expected {
+                let expected = if expected.is_empty() { "none" } else { expected };
+                return Err(self.unsupported(field, affix, expected));
             }
         }
         if model.kind.is_none() && model.merges.is_empty() {
             return Err(self.unsupported("model", "no type and no merges", "BPE"));
         }
         Ok(())
+    }
+
+    /// The merges of each last byte of a word and the unknown token behind it, which go before all others.
+    fn word_ends(&self, ids: &BTreeMap<String, u32>, unknown: Option<u32>) -> Result<Vec<Merge>> {
+        let right = unknown.ok_or_else(|| {
+            self.damaged("model.unk_token", "none", "the token that stands behind words")
+        })?;
+        let pairs = ids.iter().filter_map(|(piece, &left)| {
+            let whole = piece.chars().count() == 1;
+            let merged = *ids.get(&format!("{piece}{WORD_END}")).filter(|_| whole)?;
+            Some(Merge { left, right, merged, rank: 0 })
+        });
+        Ok(pairs.collect())
     }
 
     /// The ids of pieces.
@@ -357,6 +390,18 @@ impl Reader<'_> {
 
     fn normalizer(&self, kind: Kind) -> Result<u32> {
         self.spaces(kind, parts(&self.file.normalizer, "normalizers"))
+    }
+
+    /// That of CLIP: white space, which is left out later on, becomes spaces.
+    fn clip_normalizer(&self) -> Result<u32> {
+        let found = parts(&self.file.normalizer, "normalizers");
+        let types: Vec<String> = found.iter().map(|part| type_of(part)).collect();
+        let blanks = found.get(1).and_then(|part| part.pointer("/pattern/Regex"));
+        if types == ["NFC", "Replace", "Lowercase"] && blanks == Some(&Value::from(r"\s+")) {
+            return Ok(flag::NFC);
+        }
+        let expected = r"NFC, Replace \s+ by a space, Lowercase";
+        Err(self.unsupported("normalizer", types.join(", "), expected))
     }
 
     /// The flags that parts of a normalizer ask for, which put, join and mark spaces, or compose characters.
@@ -412,6 +457,7 @@ impl Reader<'_> {
             {
                 PreTokenizer::Gpt2Digits
             }
+            (["Split", "ByteLevel"], [split, _]) if is_clip(split) => PreTokenizer::Clip,
             (["Split", "ByteLevel"], [split, part]) if !truth(part, "use_regex", true) => {
                 self.split(split)?
             }
@@ -581,13 +627,17 @@ impl Reader<'_> {
         Ok((vec![id("cls")?], vec![id("sep")?]))
     }
 
-    /// Added tokens that are sought in the text as it is; there may be no others.
-    pub(super) fn added_as_they_are(&self) -> Result<Vec<Added>> {
+    /// Added tokens that can be sought in the text as it is: those that are, and those that no normalizer changes.
+    pub(super) fn added_as_they_are(&self, lowercase: bool) -> Result<Vec<Added>> {
+        let stays = |c: char| c.is_ascii_graphic() && !(lowercase && c.is_ascii_uppercase());
         let added = self.added(0)?;
-        if let Some(token) = added.iter().find(|token| token.normalized) {
+        let changed = |token: &&Added| token.normalized && !token.content.chars().all(stays);
+        if let Some(token) = added.iter().find(changed) {
             let field = format!("added_tokens, id {}", token.id);
-            let expected = "tokens that are sought in the text as it is (\"normalized\": false)";
-            return Err(self.unsupported(&field, "normalized", expected));
+            let found = format!("{:?}, sought in normalized text", token.content);
+            let expected = "tokens that are sought in the text as it is (\"normalized\": false), \
+                            or that the normalizer leaves as they are";
+            return Err(self.unsupported(&field, found, expected));
         }
         Ok(added)
     }

@@ -25,7 +25,9 @@ mod word_piece;
 
 pub use bert::BertNormalizer;
 pub use compile::compile;
-pub use encode::{ENCODING_BYTES, NotEncoded, TEXT_BYTES, doubled, encode, encode_within};
+pub use encode::{
+    ENCODING_BYTES, NotEncoded, TEXT_BYTES, doubled, encode, encode_within, normalized,
+};
 pub use gguf::GgufVocabulary;
 pub use lookup::{Charsmap, Lookup, Normalizer};
 pub use nfc::nfc;

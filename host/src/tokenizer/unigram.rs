@@ -25,7 +25,7 @@ impl Reader<'_> {
         let flags = flags | self.unigram_words()? | self.decoder(Kind::Unigram)?;
         let flags = flags | flag::FUSE_UNKNOWN | flag::SPACE_MARK;
         let flags = flags | if model.single { flag::SINGLE } else { 0 };
-        let added = self.added_as_they_are()?;
+        let added = self.added_as_they_are(false)?;
         let ids = vocabulary.iter().zip(0..).map(|((piece, _), id)| (piece.as_str(), id));
         let texts = self.texts(ids, &added)?;
         let lowest = vocabulary.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);

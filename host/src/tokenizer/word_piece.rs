@@ -22,7 +22,9 @@ impl Reader<'_> {
         }
         let ids = self.ids()?;
         let normalizer = self.bert_normalizer()?;
-        let added = self.added_as_they_are()?;
+        let lowercase =
+            matches!(normalizer, Normalizer::Bert(BertNormalizer { lowercase: true, .. }));
+        let added = self.added_as_they_are(lowercase)?;
         let unknown = model.unk_token.as_deref().unwrap_or("[UNK]");
         let Some(&unknown) = ids.get(unknown) else {
             return Err(self.damaged("model.unk_token", unknown, "a token of the vocabulary"));
