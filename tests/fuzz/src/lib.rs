@@ -3,6 +3,7 @@
 //! A target that panics has found a fault. `fuzz_targets/` hands these functions to libFuzzer, and
 //! `tests/replay.rs` runs them on the seeds without it.
 
+mod chat;
 mod image;
 mod models;
 mod package;
@@ -10,17 +11,18 @@ mod program;
 pub mod seeds;
 mod tokenizers;
 
+pub use chat::{answer, chat_template};
 pub use image::image;
 pub use models::{gguf, hugging_face, llama2c, pytorch};
 pub use package::package;
 pub use program::program;
-pub use tokenizers::{tokenizer, tokenizer_json};
+pub use tokenizers::{tokenizer, tokenizer_json, tokenizer_model};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("image", image),
     ("tokenizer", tokenizer),
     ("package", package),
@@ -29,6 +31,9 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("llama2c", llama2c),
     ("pytorch", pytorch),
     ("tokenizer_json", tokenizer_json),
+    ("tokenizer_model", tokenizer_model),
+    ("chat_template", chat_template),
+    ("answer", answer),
     ("program", program),
 ];
 

@@ -78,12 +78,69 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("bytes", json(&bytes())),
             ("word_piece", json(&word_piece(r#"{"type":"BertNormalizer","lowercase":true}"#))),
         ],
+        "tokenizer_model" => vec![
+            ("unigram", sentencepiece(1)),
+            ("bpe", sentencepiece(2)),
+            ("ranks", b"IQ== 0\nIg== 1\nISI= 2\n".to_vec()),
+        ],
+        "chat_template" => [
+            "{{ bos_token }}{% for m in messages %}{{ '[' + m['role'] | upper + ']' + m['content'] | trim }}\
+             {% endfor %}{% if add_generation_prompt %}[ASSISTANT]{% endif %}",
+            "{%- set ns = namespace(n=0) -%}{% macro f(x) %}<{{ x.content[:3] | tojson(indent=2) }}>\
+             {% endmacro %}{% for m in messages if loop.index0 is divisibleby(2) %}{% set ns.n = ns.n + 1 %}\
+             {{ f(m) }}{% else %}{{ raise_exception('none') }}{% endfor %}{{ strftime_now('%d %b %Y') }}{{ ns.n }}",
+        ]
+        .iter()
+        .zip(["simple", "dialect"])
+        .map(|(template, name)| {
+            let messages = r#"[{"role":"user","content":" Hi. "},{"role":"assistant","content":"Yes?"}]"#;
+            (name, [template.as_bytes(), b"\0", messages.as_bytes()].concat())
+        })
+        .collect(),
+        "answer" => [
+            ("thought", "<think>", "So.</think>Yes."),
+            ("json", "", "Now: <tool_call>{\"name\": \"f\", \"arguments\": {\"x\": [1, 2]}}</tool_call>"),
+            ("tags", "", "<tool_call><function=f><parameter=x>1</parameter></function></tool_call>"),
+            ("python", "", "<|tool_call_start|>[f(x=1, y='a\\n', z=[True, None])]<|tool_call_end|>"),
+            (
+                "harmony",
+                "<|start|>assistant",
+                "<|channel|>analysis<|message|>So.<|end|><|start|>assistant to=functions.f<|channel|>commentary json\
+                 <|message|>{\"x\": 1}<|call|>",
+            ),
+        ]
+        .map(|(name, prompt, answer)| (name, [prompt, answer].join("\0").into_bytes()))
+        .to_vec(),
         "program" => {
             let choices = |seed: u8| (0..64u8).map(|i| i.wrapping_mul(seed) ^ seed).collect();
             vec![("one", choices(1)), ("three", choices(3)), ("last", choices(255))]
         }
         _ => vec![],
     }
+}
+
+/// A SentencePiece model of this type.
+fn sentencepiece(kind: u8) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let piece = |(text, score, kind): (&str, f32, u8)| {
+        let score = [&[2 << 3 | 5][..], &score.to_le_bytes()].concat();
+        field(1, &[field(1, text.as_bytes()), score, vec![3 << 3, kind]].concat())
+    };
+    let pieces = [
+        ("<unk>", 0.0, 2),
+        ("<s>", 0.0, 3),
+        ("\u{2581}", -2.5, 1),
+        ("\u{2581}he", -3.0, 1),
+        ("h", -6.0, 1),
+        ("e", -6.5, 1),
+        ("he", -3.5, 1),
+        ("l", -5.0, 1),
+        ("o", -5.5, 1),
+        ("<end>", 0.0, 4),
+    ];
+    let trainer = field(2, &[3 << 3, kind]);
+    let normalizer = field(3, &[field(1, b"identity"), vec![3 << 3, 1, 4 << 3, 1]].concat());
+    [pieces.map(piece).concat(), trainer, normalizer].concat()
 }
 
 const TEXT: &str = "hello  wörld's 12\n\n<s>日🙂 ab";

@@ -13,8 +13,20 @@ pub fn tokenizer(data: &[u8]) {
 
 /// A `tokenizer.json`. What compiles also opens, and gives the text back or an error.
 pub fn tokenizer_json(data: &[u8]) {
-    let Ok(spec) = Spec::from_hf_bytes(Path::new("tokenizer.json"), data.to_vec()) else { return };
-    let Ok(section) = compile(&spec) else { return };
+    let spec = Spec::from_hf_bytes(Path::new("tokenizer.json"), data.to_vec());
+    spec.iter().for_each(exercise_spec);
+}
+
+/// A `tokenizer.model`: SentencePiece's, or tiktoken's ranks.
+pub fn tokenizer_model(data: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.model");
+    std::fs::write(&path, data).unwrap();
+    Spec::from_model(&path).iter().for_each(exercise_spec);
+}
+
+fn exercise_spec(spec: &Spec) {
+    let Ok(section) = compile(spec) else { return };
     assert!(Tokenizer::open(section.as_slice()).is_ok());
     exercise(&section, "Hello  wörld's 12345\n\n<s>日本🙂 <|end|>\u{2581}\0");
 }

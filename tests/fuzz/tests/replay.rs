@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 struct Bounded;
 
 /// More than anything needs for inputs of some KB.
-const MAX_ALLOCATION: usize = 256 << 20;
+const MAX_ALLOCATION: usize = 64 << 20;
 
 // SAFETY: the system's allocator, or null, which is allowed.
 unsafe impl GlobalAlloc for Bounded {
