@@ -85,8 +85,8 @@ impl Pass<'_> {
         let heads = attend.query.width / shape.width.max(1);
         let end = self.position.saturating_add(self.columns);
         let seen = |column: u32| match attend.mask {
-            Mask::Causal => (self.position + column + 1).min(visible),
             Mask::Full => end.min(visible),
+            Mask::Causal | Mask::Alibi => (self.position + column + 1).min(visible),
         };
         let block = ATTENDED_AT_ONCE as u64;
         let places = (0..self.columns).map(|c| u64::from(seen(c)).next_multiple_of(block));

@@ -15,6 +15,7 @@ mod process;
 mod random;
 mod shared;
 mod sources;
+mod stored;
 mod synthetic;
 mod xml;
 
@@ -29,5 +30,6 @@ pub use process::{Finished, board, check_memory, json_of, omex, omex_binary, run
 pub use random::Random;
 pub use shared::{Npy, json, numbers, read_npy, shared};
 pub use sources::sources;
+pub use stored::{Tensor, all_tensors, is_half, tensors, write_safetensors};
 pub use synthetic::Synthetic;
 pub use xml::check_xml;

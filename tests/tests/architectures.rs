@@ -10,8 +10,8 @@ use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex_core::engine::Wanted;
 use omex_tests::{
-    Converted, Setting, convert_from, greedy_logits, json, logits, numbers, read_npy,
-    require_shared, worst_error,
+    Converted, Setting, Tensor, all_tensors, convert_from, greedy_logits, is_half, json, logits,
+    numbers, read_npy, require_shared, tensors, worst_error, write_safetensors,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -357,28 +357,6 @@ fn an_encoder_is_rounded_to_int4_without_writing_texts() {
     assert!(error.unwrap_err().to_string().contains("--no-calibration"));
 }
 
-/// The tensors of a safetensors file: names, shapes and bytes.
-fn tensors(path: &Path) -> Vec<(String, Vec<u64>, Vec<u8>)> {
-    let file = std::fs::read(path).unwrap();
-    let length = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
-    let (header, data) = file[8..].split_at(length);
-    let header: Value = serde_json::from_slice(header).unwrap();
-    let entries = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
-    let tensor = |(name, entry): (&String, &Value)| {
-        let [shape, span]: [Vec<u64>; 2] =
-            ["shape", "data_offsets"].map(|field| numbers64(&entry[field]));
-        (name.clone(), shape, data[span[0] as usize..span[1] as usize].to_vec())
-    };
-    entries.map(tensor).collect()
-}
-
-fn numbers64(list: &Value) -> Vec<u64> {
-    list.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
-}
-
-/// A stored tensor: name, shape and bytes, of F32 or BF16.
-type Tensor = (String, Vec<u64>, Vec<u8>);
-
 /// Writes a GGUF file of an architecture as llama.cpp's converter names things.
 fn write_gguf(
     architecture: &str,
@@ -454,10 +432,6 @@ const GGUF_KEYS: [(&str, &str, u32); 29] = [
     ("context_length", "n_positions", 4),
     ("rope.scaling.original_context_length", "original_max_position_embeddings", 4),
 ];
-
-fn is_half(shape: &[u64], bytes: &[u8]) -> bool {
-    bytes.len() as u64 == 2 * shape.iter().product::<u64>()
-}
 
 fn gguf_name(architecture: &str, name: &str) -> String {
     let behind = matches!(architecture, "gemma2" | "gemma3" | "olmo2" | "gpt-oss");
@@ -568,27 +542,6 @@ fn converted(architecture: &str, config: &Value, (name, shape, bytes): Tensor) -
         }
         _ => (name, shape, bytes),
     }
-}
-
-fn write_safetensors(path: &Path, tensors: &[Tensor]) {
-    let (mut header, mut data) = (serde_json::Map::new(), vec![]);
-    for (name, shape, bytes) in tensors {
-        let dtype = if is_half(shape, bytes) { "BF16" } else { "F32" };
-        let span = [data.len(), data.len() + bytes.len()];
-        let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": span });
-        header.insert(name.clone(), entry);
-        data.extend(bytes);
-    }
-    let header = serde_json::to_vec(&header).unwrap();
-    let length = (header.len() as u64).to_le_bytes();
-    std::fs::write(path, [&length[..], &header, &data].concat()).unwrap();
-}
-
-/// Those of all files of a model.
-fn all_tensors(model: &Path) -> Vec<Tensor> {
-    let files = std::fs::read_dir(model).unwrap().map(|file| file.unwrap().path());
-    let files = files.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
-    files.flat_map(|file| tensors(&file)).collect()
 }
 
 /// Matrices of experts one below the other, in a tensor for all that are one part of an expert; gpt-oss's

@@ -26,6 +26,9 @@ pub enum Mask {
     Causal,
     /// All of its text, which one pass runs whole (encoders). The cache has no window.
     Full,
+    /// As with a causal mask, and the score of a key is less by its head's slope for each position seen
+    /// behind it (ALiBi, arXiv:2108.12409).
+    Alibi,
 }
 
 /// `output` = for each query head, the values in a cache weighted by the softmax of the scaled scores of
@@ -61,7 +64,7 @@ pub struct Attend<F: Form = Numbers> {
     /// Scores that were learned, once a pass. With a full mask `[heads of the query][32]`, what is added to
     /// the scores of keys by how far away they are (T5, arXiv:1910.10683; see `core/src/ops/distances.rs`);
     /// with a causal one `[heads of the query]`, a score more in each softmax, which has no value
-    /// (gpt-oss, arXiv:2508.10925).
+    /// (gpt-oss, arXiv:2508.10925); with ALiBi `[heads of the query]`, the slopes.
     #[serde(default)]
     pub head_scores: Option<F::Value>,
     /// What scores stay below once they are multiplied: cap · tanh(score / cap) (Gemma 2,
@@ -84,6 +87,7 @@ impl Operation for Attend {
         let rotated = self.angles.map_or(0, |angles| angles.width);
         check.that(rotated.is_multiple_of(4))?;
         self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
+        check.that(self.mask != Mask::Alibi || self.head_scores.is_some())?;
         if self.reach > 0 || self.head_scores.is_some() {
             self.check_near(check)?;
         }
@@ -91,7 +95,7 @@ impl Operation for Attend {
             State::Kv { heads, width, window } => {
                 self.query.width.is_multiple_of(heads * width)
                     && rotated / 2 <= width
-                    && (window == 0 || self.mask == Mask::Causal)
+                    && (window == 0 || self.mask != Mask::Full)
             }
             State::Bytes(_) => false,
         })
@@ -219,7 +223,7 @@ struct Attention<'i> {
     window: Window,
     mask: Mask,
     reach: usize,
-    /// Scores that were learned: `[heads][DISTANCES]`, or with a causal mask `[heads]`.
+    /// Scores that were learned: with a full mask `[heads][DISTANCES]`, else `[heads]`.
     head_scores: Option<&'i [f32]>,
 }
 
@@ -259,8 +263,8 @@ impl Attention<'_> {
         let first = rows.range().start / width;
         for c in batch.columns.clone() {
             let position = match self.mask {
-                Mask::Causal => batch.position_of(c),
                 Mask::Full => batch.position_of(batch.columns.end.saturating_sub(1)),
+                Mask::Causal | Mask::Alibi => batch.position_of(c),
             };
             let query = self.query.column(c).get(first * width..).unwrap_or_default();
             let mut queries = query.chunks_exact(width);
@@ -280,6 +284,8 @@ impl Attention<'_> {
                 if self.is_near() {
                     let own = batch.position_of(c) as usize;
                     self.see_near(shown, [head, kv_head], own, position as usize + 1, &mut tile);
+                } else if cfg!(feature = "float") && self.mask == Mask::Alibi {
+                    self.see_sloped(shown, [head, kv_head], position, &mut tile);
                 } else {
                     let seen = self.see_sinks(shown, kv_head, position, c, &mut tile);
                     for places in self.window.ranges(position, seen as u32) {
@@ -343,6 +349,22 @@ impl Attention<'_> {
             for (i, query) in queries.iter_mut().enumerate() {
                 query.softmax.raise(added(i));
             }
+        }
+    }
+
+    /// Shows queries, the first of them of this head, one place after another, the oldest first.
+    fn see_sloped(
+        &self,
+        shown: &Shown<'_>,
+        [head, kv_head]: [usize; 2],
+        position: u32,
+        queries: &mut [Query<'_>],
+    ) {
+        let slopes = self.head_scores.and_then(|slopes| slopes.get(head..)).unwrap_or_default();
+        for place in self.window.by_age(position).into_iter().flatten() {
+            // All that was seen is one position further away.
+            queries.iter_mut().zip(slopes).for_each(|(query, slope)| query.softmax.raise(-slope));
+            shown.to(queries, kv_head, place..place + 1);
         }
     }
 

@@ -61,6 +61,17 @@ impl Window {
         }
     }
 
+    /// The places that a query at `position` attends to, those of older positions first.
+    #[must_use]
+    pub fn by_age(&self, position: u32) -> [Range<usize>; 3] {
+        let [first, second] = self.ranges(position, 0);
+        if self.slides() || position < self.places {
+            return [first, second, 0..0];
+        }
+        let (sinks, newest) = (self.sinks as usize, self.place(position) as usize);
+        [0..sinks, newest + 1..first.end, sinks..newest + 1]
+    }
+
     /// How far a query at `position` is turned back before it meets the sinks, so that it sees
     /// them at a distance that the cache's capacity bounds.
     #[must_use]

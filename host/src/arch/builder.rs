@@ -116,7 +116,7 @@ pub(super) struct Attending<'n> {
     pub(super) mask: Mask,
     /// With a full mask, positions that are seen on either side; 0 for all.
     pub(super) reach: u32,
-    /// Scores that were learned.
+    /// Scores that were learned, or slopes.
     pub(super) head_scores: Option<&'n str>,
     /// What scores stay below; 0 for no bound.
     pub(super) cap: f32,
@@ -296,6 +296,13 @@ impl Builder {
         let (weight, output) = (self.stack(name, Role::Vector, from), all(output));
         self.push(Constant { weight, output: output.clone() });
         output
+    }
+
+    /// Numbers that follow from the hyperparameters as a value that a pass has one of.
+    pub(super) fn computed(&mut self, name: &str, numbers: Vec<f32>, output: &str) {
+        self.declare([(output, numbers.len() as u32)], Per::Pass);
+        let (weight, output) = (self.plan_computed(name, numbers), all(output));
+        self.push(Constant { weight, output });
     }
 
     /// A norm of `input` into `output`, which may be the same.

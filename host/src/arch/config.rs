@@ -17,6 +17,17 @@ use std::{
 /// with its name and a dot.
 pub(super) type Names = BTreeMap<&'static str, String>;
 
+/// How the matrices of a layer's experts are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Stacking {
+    /// Each in a tensor of its own.
+    Apart,
+    /// All gates in one tensor, and so up and down matrices.
+    Parts,
+    /// The gate and the up matrix of each in one tensor, and all down matrices in another.
+    Joint,
+}
+
 /// The fields of a JSON object by Hugging Face's names. `null` is the same as no field, except for
 /// tokens.
 pub(super) struct Config<'a> {
@@ -29,8 +40,7 @@ pub(super) struct Config<'a> {
     read: RefCell<BTreeSet<String>>,
     /// Queries and keys are stored for a RoPE that turns neighbours instead of halves.
     pub(super) interleaved: bool,
-    /// Gates, up and down matrices of experts lie one below the other in a tensor each.
-    pub(super) stacked: bool,
+    pub(super) stacking: Stacking,
     /// Factors that divide the RoPE frequencies, where the file stores them as a tensor.
     pub(super) rope_factors: Option<Vec<f64>>,
 }
@@ -39,9 +49,9 @@ impl<'a> Config<'a> {
     /// Fields that have Hugging Face's names.
     pub(super) fn new(file: &'a Path, fields: Cow<'a, Fields>) -> Self {
         let read = RefCell::new(BTreeSet::new());
-        let (interleaved, stacked, rope_factors) = (false, false, None);
+        let (interleaved, stacking, rope_factors) = (false, Stacking::Apart, None);
         let (prefix, names) = ("", Names::new());
-        Self { file, prefix, fields, names, read, interleaved, stacked, rope_factors }
+        Self { file, prefix, fields, names, read, interleaved, stacking, rope_factors }
     }
 
     /// Fields that were given Hugging Face's names.
@@ -83,7 +93,8 @@ impl<'a> Config<'a> {
             None => Ok(None),
             Some(Value::Object(fields)) => {
                 let inner = Config::new(self.file, Cow::Borrowed(fields));
-                Ok(Some(Config { prefix, names: self.names.clone(), ..inner }))
+                let (names, stacking) = (self.names.clone(), self.stacking);
+                Ok(Some(Config { prefix, names, stacking, ..inner }))
             }
             Some(other) => Err(self.bad(name, other, "an object or null")),
         }

@@ -1,7 +1,7 @@
 //! GGUF files: their keys and names of tensors into Hugging Face's.
 
 use super::blueprint::Blueprint;
-use super::config::{Config, Names};
+use super::config::{Config, Names, Stacking};
 use super::{ARCHITECTURES, Architecture, draw, unknown};
 use crate::import::{Container, Fields, TokenizerSource};
 use crate::{Error, Result};
@@ -277,7 +277,7 @@ impl<'a> Keys<'a> {
             (Ok(mut config), Ok(factors)) if problems.is_empty() => {
                 config.rope_factors = factors;
                 config.interleaved = kind.interleaved;
-                config.stacked = true;
+                config.stacking = Stacking::Parts;
                 Ok(config)
             }
             (config, factors) => {

@@ -3,7 +3,7 @@
 
 use super::blueprint::{Blueprint, Order, Source};
 use super::builder::{Builder, ExpertsOf, Stored, stored};
-use super::config::Config;
+use super::config::{Config, Stacking};
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::mixture::Mixture;
 use crate::Result;
@@ -72,7 +72,7 @@ fn experts(mixture: &Mixture, config: &Config<'_>) -> Result<ExpertsOf> {
         up_plus: 1.0,
         ..ExpertsOf::default()
     };
-    if config.stacked {
+    if config.stacking == Stacking::Parts {
         return Ok(in_stacks(mixture, of));
     }
     let end = match config.get("quantization_config") {

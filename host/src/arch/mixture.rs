@@ -2,7 +2,7 @@
 
 use super::blueprint::Source;
 use super::builder::{Builder, ExpertsOf, Routing, Stored, all, stored};
-use super::config::Config;
+use super::config::{Config, Stacking};
 use super::decoder::MAX_WIDTH as MAX_SIZE;
 use crate::Result;
 use crate::graph::ValueRef;
@@ -25,8 +25,7 @@ pub(super) struct Mixture {
     pub(super) names: Names,
     /// Width of what they read.
     pub(super) hidden: u32,
-    /// The parts of those that are stored apart lie in a tensor for all.
-    pub(super) stacked: bool,
+    pub(super) stacking: Stacking,
 }
 
 /// What a mixture's tensors are called in a layer.
@@ -36,11 +35,11 @@ pub(super) struct Names {
     pub(super) experts: Stacks,
 }
 
-/// How experts are stored.
+/// What tensors of experts are called.
 #[derive(Clone, Copy)]
 pub(super) enum Stacks {
-    /// Each in tensors of its own: what their names begin with, and of each its gate, its up and its down
-    /// matrix.
+    /// Each in tensors of its own, unless they are stacked: what their names begin with, and of each its
+    /// gate, its up and its down matrix.
     Apart(&'static str, [&'static str; 3]),
     /// All in two tensors: of each the rows of its gate and those of its up matrix, and its down matrix.
     Together([&'static str; 2]),
@@ -88,7 +87,7 @@ impl Mixture {
             routing,
             names: NAMES,
             hidden,
-            stacked: config.stacked,
+            stacking: config.stacking,
         })
     }
 
@@ -126,18 +125,22 @@ impl Mixture {
     /// The experts as they are stored.
     pub(super) fn stored(&self) -> ExpertsOf {
         let Self { experts, wide, hidden, activation, .. } = *self;
-        let (gate_up, down) = match self.names.experts {
-            Stacks::Apart(of, parts) if self.stacked => {
+        let joint = |gate_up: &str, down: &str| {
+            let gate_up = Source::whole(gate_up, [2 * experts * wide, hidden]);
+            (vec![gate_up], vec![Source::whole(down, [experts * hidden, wide])])
+        };
+        let (gate_up, down) = match (self.names.experts, self.stacking) {
+            (Stacks::Apart(of, parts), Stacking::Parts) => {
                 self.in_stacks(parts.map(|part| format!("{of}.{part}.weight")))
             }
-            Stacks::Apart(of, parts) => {
+            (Stacks::Apart(of, _), Stacking::Joint) => {
+                joint(&format!("{of}.gate_up_proj"), &format!("{of}.down_proj"))
+            }
+            (Stacks::Apart(of, parts), Stacking::Apart) => {
                 let names = |number| parts.map(|part| format!("{of}.{number}.{part}"));
                 apart((0..experts).map(names), [hidden, wide])
             }
-            Stacks::Together([gate_up, down]) => (
-                vec![Source::whole(gate_up, [2 * experts * wide, hidden])],
-                vec![Source::whole(down, [experts * hidden, wide])],
-            ),
+            (Stacks::Together([gate_up, down]), _) => joint(gate_up, down),
         };
         ExpertsOf { experts, wide, activation, gate_up, down, ..ExpertsOf::default() }
     }

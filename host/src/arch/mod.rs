@@ -8,6 +8,7 @@
 //! common in `decoder`, and every operation in `builder`.
 
 mod bert;
+mod bloom;
 mod blueprint;
 mod builder;
 mod config;
@@ -40,6 +41,7 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen3_next;
 mod roberta;
@@ -57,7 +59,7 @@ pub(crate) use builder::FREQUENCIES;
 
 use crate::import::{Container, Fields, SourceFormat};
 use crate::{Error, Result};
-use config::Config;
+use config::{Config, Stacking};
 use serde_json::Value;
 use std::{borrow::Cow, path::Path};
 
@@ -101,6 +103,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("gemma4_text", &["Gemma4ForCausalLM"], "model.", gemma4::blueprint),
     Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint)
         .in_gguf("gpt2"),
+    Architecture::new("bloom", &["BloomForCausalLM"], "transformer.", bloom::blueprint),
     Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint)
         .in_gguf("granite"),
     Architecture::new("smollm3", &["SmolLM3ForCausalLM"], "model.", smollm3::blueprint)
@@ -122,6 +125,12 @@ const ARCHITECTURES: &[Architecture] = &[
         granite_hybrid::blueprint,
     ),
     Architecture::new("qwen3_5_text", &["Qwen3_5ForCausalLM"], "model.", qwen3_5::blueprint),
+    Architecture::new(
+        "qwen3_5_moe_text",
+        &["Qwen3_5MoeForCausalLM"],
+        "model.",
+        qwen3_5_moe::blueprint,
+    ),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
     Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint)
         .in_gguf("bert"),
@@ -174,9 +183,7 @@ pub fn problems(container: &dyn Container) -> Vec<Error> {
         Ok(blueprint) => blueprint.problems(container),
         Err(first) => {
             let all = match container.format() {
-                SourceFormat::HuggingFace => {
-                    unread(&Config::new(container.path(), Cow::Borrowed(container.config())))
-                }
+                SourceFormat::HuggingFace => unread(&config_of(container)),
                 SourceFormat::Gguf => gguf::problems(container),
                 _ => vec![],
             };
@@ -209,10 +216,19 @@ fn unread(config: &Config<'_>) -> Vec<Error> {
     }
 }
 
+/// The hyperparameters of a Hugging Face folder.
+fn config_of(container: &dyn Container) -> Config<'_> {
+    let mut config = Config::new(container.path(), Cow::Borrowed(container.config()));
+    // As transformers 5 holds experts in memory, and some models are published.
+    if container.names().iter().any(|name| name.ends_with(".experts.gate_up_proj")) {
+        config.stacking = Stacking::Joint;
+    }
+    config
+}
+
 /// The blueprint of a Hugging Face folder, with the names that its tensors really have.
 fn hugging_face(container: &dyn Container) -> Result<Blueprint> {
-    let config = Config::new(container.path(), Cow::Borrowed(container.config()));
-    let (architecture, mut blueprint) = draw_text(&config)?;
+    let (architecture, mut blueprint) = draw_text(&config_of(container))?;
     let there = |name: &str| container.tensor(name).is_some();
     blueprint.rename(|name| {
         let bare = name.strip_prefix(architecture.base).unwrap_or(name);

@@ -25,16 +25,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let wide = ("moe_intermediate_size", 512);
     let mixture = Mixture::read(config, &["num_experts"], [512, 10], wide, decoder.sizes.hidden)?
         .with_norm(config, true)?;
-    let shared = SharedExpert {
-        activation: Activation::Silu,
-        wide: config.size("shared_expert_intermediate_size", 512, MAX_WIDTH)?,
-        names: [
-            "mlp.shared_expert.gate_proj",
-            "mlp.shared_expert.up_proj",
-            "mlp.shared_expert.down_proj",
-        ],
-        score: Some("mlp.shared_expert_gate"),
-    };
+    let shared = shared_expert(config)?;
     let attends = attends(config, decoder.sizes.layers)?;
     let sparse = sparse_layers(config, decoder.sizes.layers)?;
     let kinds: Vec<_> = attends.into_iter().zip(sparse).collect();
@@ -49,4 +40,18 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let of = gated_delta::blueprint("qwen3_next", config, decoder, &kinds, true, feed_forward)?;
     // What guesses several tokens at once is not needed for one after another.
     Ok(Blueprint { aside: vec!["mtp.".to_owned()], ..of })
+}
+
+/// The expert that all tokens meet.
+pub(super) fn shared_expert(config: &Config<'_>) -> Result<SharedExpert<'static>> {
+    Ok(SharedExpert {
+        activation: Activation::Silu,
+        wide: config.size("shared_expert_intermediate_size", 512, MAX_WIDTH)?,
+        names: [
+            "mlp.shared_expert.gate_proj",
+            "mlp.shared_expert.up_proj",
+            "mlp.shared_expert.down_proj",
+        ],
+        score: Some("mlp.shared_expert_gate"),
+    })
 }

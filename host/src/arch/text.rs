@@ -5,11 +5,12 @@ use crate::Result;
 
 /// What such models are called, their classes, and what computes their texts unless `text_config` says
 /// so.
-const MODELS: [(&str, &str, &str); 4] = [
+const MODELS: [(&str, &str, &str); 5] = [
     ("gemma3", "Gemma3ForConditionalGeneration", "gemma3_text"),
     ("gemma4", "Gemma4ForConditionalGeneration", "gemma4_text"),
     ("mistral3", "Mistral3ForConditionalGeneration", "mistral"),
     ("qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text"),
+    ("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text"),
 ];
 
 /// How names of tensors begin that only pictures need.

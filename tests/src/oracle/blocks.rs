@@ -124,8 +124,8 @@ impl Maker<'_> {
         let angles = if self.random.chance(4) { None } else { Some(self.angles(&heads, pairing)) };
         let mask = self.random.pick(self.masks);
         let window = match self.random.below(4) {
-            0 | 1 if mask == Mask::Causal => self.random.between(1, 9),
-            2 if mask == Mask::Causal => self.random.between(10, 70),
+            0 | 1 if mask != Mask::Full => self.random.between(1, 9),
+            2 if mask != Mask::Full => self.random.between(10, 70),
             _ => 0,
         };
         let name = self.name("kv");
@@ -168,9 +168,9 @@ impl Maker<'_> {
 
     /// How far a full mask lets tokens see, and what was learned for the scores of so many heads.
     fn nearness(&mut self, mask: Mask, heads: u32) -> (u32, Option<ValueRef>) {
-        if mask == Mask::Causal {
-            let scores = if self.random.chance(3) { Some(self.constant(heads)) } else { None };
-            return (0, scores);
+        if mask != Mask::Full {
+            let learned = mask == Mask::Alibi || self.random.chance(3);
+            return (0, if learned { Some(self.constant(heads)) } else { None });
         }
         let reach = if self.random.chance(2) { self.random.between(1, 12) } else { 0 };
         if self.random.chance(2) {

@@ -43,9 +43,10 @@ pub(super) fn make(choices: &[u8]) -> Setting {
         1 => &[Format::F32, Format::F16],
         _ => &[Format::F32, Format::F16, Format::Int8, Format::Int4],
     };
-    let masks: &[Mask] = match random.below(6) {
+    let masks: &[Mask] = match random.below(7) {
         0 => &[Mask::Full],
         1 => &[Mask::Full, Mask::Causal],
+        2 => &[Mask::Alibi, Mask::Causal],
         _ => &[Mask::Causal],
     };
     let plan = plan(random);

@@ -53,6 +53,13 @@ fn small(model_type: &str) -> Map<String, Value> {
             "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
             "full_attention_interval": 2, "partial_rotary_factor": 0.5,
         }),
+        "qwen3_5_moe_text" => json!({
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
+            "full_attention_interval": 2, "partial_rotary_factor": 0.5,
+            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+            "shared_expert_intermediate_size": 8,
+        }),
         "qwen3_next" => json!({
             "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
             "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,

@@ -143,7 +143,7 @@ fn refusal(path: &Path, format: Option<SourceFormat>) -> String {
 
 #[test]
 fn other_architectures_are_refused_by_name() {
-    for name in ["bloom", "t5"] {
+    for name in ["mamba", "t5"] {
         let fields = serde_json::json!({ "model_type": name });
         let error = of_config(Path::new("config.json"), fields.as_object().unwrap());
         let error = error.unwrap_err().to_string();

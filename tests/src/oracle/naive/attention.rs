@@ -79,10 +79,12 @@ impl Naive<'_> {
         let near = |at: &usize| op.reach == 0 || at.abs_diff(token) <= op.reach as usize;
         let seen: Vec<_> = seen.into_iter().filter(near).collect();
         let learned = op.head_scores.map(|value| self.get(token, value));
-        let (distances, joining) = match op.mask {
-            Mask::Full => (learned, None),
-            Mask::Causal => (None, learned),
+        let (distances, joining, slopes) = match op.mask {
+            Mask::Full => (learned, None, None),
+            Mask::Causal => (None, learned, None),
+            Mask::Alibi => (None, None, learned),
         };
+        let newer = |at: &usize| seen.iter().filter(|other| *other > at).count() as f32;
         let group = all.len() / (heads as usize * width);
         let mut out = vec![];
         for head in 0..all.len() / width {
@@ -90,8 +92,9 @@ impl Naive<'_> {
             let score = |at: &usize| {
                 let query = if *at < self.plan.kv_sinks as usize { &turned } else { &all };
                 let pairs = query[own..own + width].iter().zip(&past[*at][0][shared..]);
+                let sloped = slopes.as_ref().map_or(0.0, |slopes| -slopes[head] * newer(at));
                 let added =
-                    distances.as_ref().map_or(0.0, |d| d[head * DISTANCES + class(token, *at)]);
+                    distances.as_ref().map_or(sloped, |d| d[head * DISTANCES + class(token, *at)]);
                 let score = op.scale * pairs.map(|(q, k)| q * k).sum::<f32>();
                 let capped = op.cap * (score / op.cap).tanh();
                 (if op.cap == 0.0 { score } else { capped }) + added
