@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Compares OMEX with llama.cpp on one model of TinyLlama's shape (1.1 B random weights).
+"""Compares OMEX with llama.cpp on models with random weights, in the shapes that `omex synth` knows.
 
     cargo build --release
     python3 benches/llama_cpp.py                          # installs llama.cpp under target/ (15 min)
     python3 benches/llama_cpp.py --python VENV/bin/python # uses one that has llama_cpp, gguf, numpy
-    python3 benches/llama_cpp.py --format Q8_0 --json
+    python3 benches/llama_cpp.py --shape qwen3-0.6b --shape gemma3-1b --format Q8_0 --json
 
-Writes the model as GGUF, converts it (`omex convert` takes the blocks over as they are), and runs
+Writes a model as GGUF, converts it (`omex convert` takes the blocks over as they are), and runs
 the two programs in turn: decode of 64 tokens behind a prompt of 8, and prefill of 128 tokens. Then
-it compares what they computed: the greedy tokens that both chose, and the prompt's logits.
+it compares what they computed: the greedy tokens that both chose, and the prompt's logits. Where
+`omex convert` doesn't read the architecture from GGUF, OMEX runs other random weights of the same
+shape, and only the times are compared.
 
 Prefill of OMEX is given twice. "cold" is the first pass of a process, which also maps and checks
 every page of the weights. "warm" is what the second 128 of 256 tokens take longer than the first
@@ -28,41 +30,133 @@ import venv
 from pathlib import Path
 
 TARGET = Path(__file__).resolve().parent.parent / "target"
-HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD, VOCAB, CONTEXT = 2048, 5632, 22, 32, 4, 64, 32000, 2048
-EPSILON, SEED = 1e-5, 1
+SHAPES = Path(__file__).resolve().parent.parent / "host/src/synth/shapes"
+ARCHITECTURES = {
+    "llama": "llama",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+    "qwen3_5_text": "qwen35",
+    "gemma3_text": "gemma3",
+}
+SEED = 1
 DECODE, PROMPT, PREFILL = 64, 8, 128
 
 
 def ids(count):
     """A fixed text of random tokens."""
     numbers = random.Random(SEED)
-    return [numbers.randrange(300, VOCAB) for _ in range(count)]
+    return [numbers.randrange(300, 32000) for _ in range(count)]
+
+
+class Shape:
+    """A model's hyperparameters, and the tensors that it has in GGUF."""
+
+    def __init__(self, name):
+        self.name, self.config = name, json.loads((SHAPES / f"{name}.json").read_text())
+        self.architecture = ARCHITECTURES[self["model_type"]]
+        self.hidden, self.heads, self.kv_heads = map(
+            self.__getitem__, ["hidden_size", "num_attention_heads", "num_key_value_heads"]
+        )
+        self.head = self.config.get("head_dim", self.hidden // self.heads)
+        self.layers, self.vocab = self["num_hidden_layers"], self["vocab_size"]
+        self.rotated = int(self.head * self.config.get("partial_rotary_factor", 1))
+
+    def __getitem__(self, field):
+        return self.config[field]
+
+    def attends(self, layer):
+        return (layer + 1) % self.config.get("full_attention_interval", 1) == 0
+
+    def layer(self, layer):
+        """Names and shapes, rows before columns."""
+        hidden, head = self.hidden, self.head
+        yield "attn_norm.weight", [hidden]
+        if self.attends(layer):
+            gates = 2 if self.architecture == "qwen35" else 1
+            yield "attn_q.weight", [gates * self.heads * head, hidden]
+            yield "attn_k.weight", [self.kv_heads * head, hidden]
+            yield "attn_v.weight", [self.kv_heads * head, hidden]
+            yield "attn_output.weight", [hidden, self.heads * head]
+            if self.architecture != "llama":
+                yield "attn_q_norm.weight", [head]
+                yield "attn_k_norm.weight", [head]
+        else:
+            yield from self.delta_net()
+        if self.architecture in ("gemma3", "qwen35"):
+            yield "post_attention_norm.weight", [hidden]
+        if self.architecture != "qwen35":
+            yield "ffn_norm.weight", [hidden]
+        if self.architecture == "gemma3":
+            yield "post_ffw_norm.weight", [hidden]
+        wide, end = self["intermediate_size"], ""
+        experts = []
+        if self.architecture == "qwen3moe":
+            experts, wide, end = [self["num_experts"]], self["moe_intermediate_size"], "_exps"
+            yield "ffn_gate_inp.weight", [*experts, hidden]
+        yield f"ffn_gate{end}.weight", [*experts, wide, hidden]
+        yield f"ffn_up{end}.weight", [*experts, wide, hidden]
+        yield f"ffn_down{end}.weight", [*experts, hidden, wide]
+
+    def delta_net(self):
+        heads, taps = self["linear_num_value_heads"], self["linear_conv_kernel_dim"]
+        keys = self["linear_num_key_heads"] * self["linear_key_head_dim"]
+        values = heads * self["linear_value_head_dim"]
+        yield "attn_qkv.weight", [2 * keys + values, self.hidden]
+        yield "attn_gate.weight", [values, self.hidden]
+        yield "ssm_conv1d.weight", [2 * keys + values, taps]
+        yield "ssm_dt.bias", [heads]
+        yield "ssm_a", [heads]
+        yield "ssm_alpha.weight", [heads, self.hidden]
+        yield "ssm_beta.weight", [heads, self.hidden]
+        yield "ssm_norm.weight", [self["linear_value_head_dim"]]
+        yield "ssm_out.weight", [self.hidden, values]
+
+    def tensors(self):
+        yield "token_embd.weight", [self.vocab, self.hidden]
+        for layer in range(self.layers):
+            for name, shape in self.layer(layer):
+                yield f"blk.{layer}.{name}", shape
+        yield "output_norm.weight", [self.hidden]
+        if not self["tie_word_embeddings"]:
+            yield "output.weight", [self.vocab, self.hidden]
+
+    def add_to(self, writer):
+        """The metadata."""
+        writer.add_name(f"random {self.name}")
+        writer.add_context_length(self["max_position_embeddings"])
+        writer.add_embedding_length(self.hidden)
+        writer.add_block_count(self.layers)
+        writer.add_feed_forward_length(self["intermediate_size"])
+        writer.add_head_count(self.heads)
+        writer.add_head_count_kv(self.kv_heads)
+        writer.add_key_length(self.head)
+        writer.add_value_length(self.head)
+        writer.add_rope_dimension_count(self.rotated)
+        writer.add_rope_freq_base(self["rope_theta"])
+        writer.add_layer_norm_rms_eps(self["rms_norm_eps"])
+        writer.add_vocab_size(self.vocab)
+        if self.architecture == "gemma3":
+            writer.add_sliding_window(self["sliding_window"])
+        if self.architecture == "qwen3moe":
+            writer.add_expert_count(self["num_experts"])
+            writer.add_expert_used_count(self["num_experts_per_tok"])
+            writer.add_expert_feed_forward_length(self["moe_intermediate_size"])
+        if self.architecture == "qwen35":
+            values = self["linear_num_value_heads"] * self["linear_value_head_dim"]
+            writer.add_ssm_conv_kernel(self["linear_conv_kernel_dim"])
+            writer.add_ssm_inner_size(values)
+            writer.add_ssm_state_size(self["linear_key_head_dim"])
+            writer.add_ssm_time_step_rank(self["linear_num_value_heads"])
+            writer.add_ssm_group_count(self["linear_num_key_heads"])
+            writer.add_rope_dimension_sections([11, 11, 10, 0])
+            writer.add_uint32("qwen35.full_attention_interval", self["full_attention_interval"])
 
 
 # Below: run by the interpreter that has llama_cpp, gguf and numpy.
 
 
-def matrices():
-    """Names and shapes (rows, columns) of the matrices."""
-    yield "token_embd", VOCAB, HIDDEN
-    for layer in range(LAYERS):
-        block = f"blk.{layer}"
-        yield f"{block}.attn_q", HEADS * HEAD, HIDDEN
-        yield f"{block}.attn_k", KV_HEADS * HEAD, HIDDEN
-        yield f"{block}.attn_v", KV_HEADS * HEAD, HIDDEN
-        yield f"{block}.attn_output", HIDDEN, HEADS * HEAD
-        yield f"{block}.ffn_gate", FFN, HIDDEN
-        yield f"{block}.ffn_up", FFN, HIDDEN
-        yield f"{block}.ffn_down", HIDDEN, FFN
-    yield "output", VOCAB, HIDDEN
-
-
-def norms():
-    """Names of the norm weights."""
-    yield "output_norm"
-    for layer in range(LAYERS):
-        yield f"blk.{layer}.attn_norm"
-        yield f"blk.{layer}.ffn_norm"
+def is_quantized(shape):
+    return len(shape) > 1 and shape[-1] % 32 == 0 and shape[0] >= 32 or len(shape) == 3
 
 
 def random_blocks(numbers, rows, columns, format):
@@ -83,53 +177,48 @@ def random_blocks(numbers, rows, columns, format):
     return raw.reshape(rows, -1)
 
 
-def write_gguf(path, format):
-    """Writes the model, one matrix in memory at a time."""
+def write_gguf(shape, path, format):
+    """Writes the model, one tensor in memory at a time."""
     import gguf
     import numpy
 
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("random 1.1B")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(FFN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_rope_dimension_count(HEAD)
-    writer.add_layer_norm_rms_eps(EPSILON)
-    writer.add_vocab_size(VOCAB)
+    writer = gguf.GGUFWriter(path, shape.architecture)
+    shape.add_to(writer)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{format}"])
     # No end token, so that every run gives as many tokens as it is asked for.
     special, bytes_ = ["<unk>", "<s>", "</s>"], [f"<0x{byte:02X}>" for byte in range(256)]
-    words = [f"w{i}" for i in range(VOCAB - len(special) - len(bytes_))]
+    words = [f"w{i}" for i in range(shape.vocab - len(special) - len(bytes_))]
     kind = gguf.TokenType
     types = [kind.UNKNOWN, kind.CONTROL, kind.CONTROL] + [kind.BYTE] * 256
     writer.add_tokenizer_model("llama")
     writer.add_token_list(special + bytes_ + words)
-    writer.add_token_scores([-float(i) for i in range(VOCAB)])
+    writer.add_token_scores([-float(i) for i in range(shape.vocab)])
     writer.add_token_types(types + [kind.NORMAL] * len(words))
     writer.add_bos_token_id(1)
 
     quantized, numbers = gguf.GGMLQuantizationType[format], numpy.random.default_rng(SEED)
-    for name in norms():
-        writer.add_tensor_info(f"{name}.weight", [HIDDEN], numpy.dtype("f4"), 4 * HIDDEN)
     block = 18 if format == "Q4_0" else 34
-    for name, rows, columns in matrices():
-        shape = [rows, columns // 32 * block]
-        size = math.prod(shape)
-        writer.add_tensor_info(f"{name}.weight", shape, numpy.dtype("u1"), size, quantized)
+    for name, sides in shape.tensors():
+        if is_quantized(sides):
+            stored = [*sides[:-1], sides[-1] // 32 * block]
+            writer.add_tensor_info(name, stored, numpy.dtype("u1"), math.prod(stored), quantized)
+        else:
+            writer.add_tensor_info(name, sides, numpy.dtype("f4"), 4 * math.prod(sides))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _ in norms():
-        writer.write_tensor_data(numpy.ones(HIDDEN, "f4"))
-    for _, rows, columns in matrices():
-        writer.write_tensor_data(random_blocks(numbers, rows, columns, format))
+    for name, sides in shape.tensors():
+        if is_quantized(sides):
+            writer.write_tensor_data(random_blocks(numbers, math.prod(sides[:-1]), sides[-1], format))
+        elif len(sides) > 1:
+            spread = 1 / math.sqrt(sides[-1])
+            writer.write_tensor_data(numbers.normal(0, spread, sides).astype("f4"))
+        else:
+            writer.write_tensor_data(numpy.full(sides, -1 if name.endswith("ssm_a") else 1, "f4"))
     writer.close()
 
 
-def run_llama_cpp(path, threads):
+def run_llama_cpp(shape, path, threads):
     """Prints what llama.cpp needs for decode and prefill, its tokens, and the prompt's logits."""
     import llama_cpp
     import numpy
@@ -140,7 +229,7 @@ def run_llama_cpp(path, threads):
 
     def logits():
         pointer = llama_cpp.llama_get_logits_ith(model.ctx, -1)
-        return numpy.ctypeslib.as_array(pointer, (VOCAB,))
+        return numpy.ctypeslib.as_array(pointer, (shape.vocab,))
 
     model.eval(ids(PROMPT))
     prompt_logits, tokens = logits().tolist(), []
@@ -216,46 +305,60 @@ def compare_logits(ours, theirs):
     return max(abs(a - b) for a, b in zip(ours, theirs)) / statistics.pstdev(theirs)
 
 
-def compare(args):
-    """Makes the model, runs both programs in turn, and prints what they need."""
+def packaged(args, shape, gguf):
+    """The same model as a package; or one of the same shape, where GGUF of it is not read."""
+    package, said = gguf.with_suffix(".omex"), subprocess.DEVNULL
+    if not package.exists():
+        convert = [args.omex, "convert", "--model-path", gguf, "--output-dir", package]
+        if subprocess.run(convert, stdout=said, stderr=said).returncode:
+            precision = "int4" if args.format == "Q4_0" else "int8"
+            synth = ["synth", "--shape", shape.name, "--quantization", precision, "--output-dir", package]
+            subprocess.run([args.omex, *synth], stdout=said, check=True)
+    return package
+
+
+def is_random(package):
+    return json.loads((package / "metadata.json").read_text())["source_format"] == "random"
+
+
+def compare(args, shape):
+    """Makes the model, runs both programs in turn, and says what they need."""
     # Isolated (-I), since this folder has a file called llama_cpp.
-    helper = [args.python or interpreter(), "-I", __file__]
-    gguf = args.folder / f"random-1.1b-{args.format}.gguf"
-    package = gguf.with_suffix(".omex")
+    helper = [args.python or interpreter(), "-I", __file__, "--shape", shape.name]
+    gguf = args.folder / f"random-{shape.name}-{args.format}.gguf"
     args.folder.mkdir(parents=True, exist_ok=True)
     if not gguf.exists():
         part = gguf.with_suffix(".part")
         command = [*helper, "--format", args.format, "--write", part]
         subprocess.run([str(word) for word in command], check=True)
         part.rename(gguf)
-    if not package.exists():
-        command = [args.omex, "convert", "--model-path", gguf, "--output-dir", package]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    package = packaged(args, shape, gguf)
 
-    report = {"format": args.format, "runs": args.runs, "threads": {}}
+    report = {"shape": shape.name, "format": args.format, "runs": args.runs, "threads": {}}
     for threads in args.threads:
         pairs = []
         for i in range(args.runs):
             theirs = output([*helper, "--llama-cpp", gguf, "--threads", threads])
             pairs.append((run_omex(args.omex, package, threads), theirs))
-            print(f"threads {threads}, run {i + 1} of {args.runs}", file=sys.stderr)
+            print(f"{shape.name}: threads {threads}, run {i + 1} of {args.runs}", file=sys.stderr)
         ours, theirs = (summary(side) for side in zip(*pairs))
         ratios = {
             name: figure["median"] / theirs[name.split()[0]]["median"] for name, figure in ours.items()
         }
         report["threads"][threads] = {"omex": ours, "llama_cpp": theirs, "ratios": ratios}
-    prompt = ",".join(map(str, ids(PROMPT)))
-    logits = output([args.omex, "logits", package, "--ids", prompt, "--json"])["logits"][-1]
-    ours, theirs = pairs[-1]
-    report["same_greedy_tokens"] = agreeing(ours["ids"], theirs["ids"])
-    report["different_tokens"] = len(set(theirs["ids"]))
-    report["logit_difference"] = compare_logits(logits, theirs["logits"])
-    print(json.dumps(report) if args.json else table(report))
+    if not is_random(package):
+        prompt = ",".join(map(str, ids(PROMPT)))
+        logits = output([args.omex, "logits", package, "--ids", prompt, "--json"])["logits"][-1]
+        ours, theirs = pairs[-1]
+        report["same_greedy_tokens"] = agreeing(ours["ids"], theirs["ids"])
+        report["different_tokens"] = len(set(theirs["ids"]))
+        report["logit_difference"] = compare_logits(logits, theirs["logits"])
+    return report
 
 
 def table(report):
     """The report as text."""
-    lines = [f"1.1B {report['format']}, tok/s: median of {report['runs']} runs (least - largest)"]
+    lines = [f"{report['shape']} {report['format']}, tok/s: median of {report['runs']} runs (least - largest)"]
 
     def shown(figure):
         return f"{figure['median']:6.1f} ({figure['min']:5.1f} - {figure['max']:5.1f})"
@@ -265,6 +368,8 @@ def table(report):
         for name, ours in figures["omex"].items():
             theirs = figures["llama_cpp"][name.split()[0]]
             lines.append(f"{name:13} {shown(ours)}  {shown(theirs)}  {figures['ratios'][name]:5.2f}")
+    if "logit_difference" not in report:
+        return "\n".join([*lines, "\nother random weights on either side"])
     lines.append(
         f"\nthe first {report['same_greedy_tokens']} of {DECODE} greedy tokens are the same "
         f"({report['different_tokens']} different ones in all);\nthe prompt's logits differ by "
@@ -279,6 +384,7 @@ def main():
     )
     parser.add_argument("--python", help="an interpreter with llama_cpp, gguf and numpy")
     parser.add_argument("--omex", default=TARGET / "release" / "omex", help="the command to measure")
+    parser.add_argument("--shape", action="append", choices=sorted(path.stem for path in SHAPES.glob("*.json")))
     parser.add_argument("--format", default="Q4_0", choices=["Q4_0", "Q8_0"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=5)
@@ -287,12 +393,15 @@ def main():
     parser.add_argument("--write", help=argparse.SUPPRESS)
     parser.add_argument("--llama-cpp", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    shapes = [Shape(name) for name in args.shape or ["tinyllama-1.1b"]]
     if args.write:
-        write_gguf(args.write, args.format)
+        write_gguf(shapes[0], args.write, args.format)
     elif args.llama_cpp:
-        run_llama_cpp(args.llama_cpp, args.threads[0])
+        run_llama_cpp(shapes[0], args.llama_cpp, args.threads[0])
     else:
-        compare(args)
+        for shape in shapes:
+            report = compare(args, shape)
+            print(json.dumps(report) if args.json else table(report) + "\n")
 
 
 if __name__ == "__main__":
