@@ -28,6 +28,7 @@ pub enum Mask {
     Full,
     /// As with a causal mask, and the score of a key is less by its head's slope for each position seen
     /// behind it (ALiBi, arXiv:2108.12409).
+    #[cfg(feature = "float")]
     Alibi,
 }
 
@@ -87,6 +88,7 @@ impl Operation for Attend {
         let rotated = self.angles.map_or(0, |angles| angles.width);
         check.that(rotated.is_multiple_of(4))?;
         self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
+        #[cfg(feature = "float")]
         check.that(self.mask != Mask::Alibi || self.head_scores.is_some())?;
         if self.reach > 0 || self.head_scores.is_some() {
             self.check_near(check)?;
@@ -264,7 +266,7 @@ impl Attention<'_> {
         for c in batch.columns.clone() {
             let position = match self.mask {
                 Mask::Full => batch.position_of(batch.columns.end.saturating_sub(1)),
-                Mask::Causal | Mask::Alibi => batch.position_of(c),
+                _ => batch.position_of(c),
             };
             let query = self.query.column(c).get(first * width..).unwrap_or_default();
             let mut queries = query.chunks_exact(width);
@@ -284,7 +286,7 @@ impl Attention<'_> {
                 if self.is_near() {
                     let own = batch.position_of(c) as usize;
                     self.see_near(shown, [head, kv_head], own, position as usize + 1, &mut tile);
-                } else if cfg!(feature = "float") && self.mask == Mask::Alibi {
+                } else if self.is_sloped() {
                     self.see_sloped(shown, [head, kv_head], position, &mut tile);
                 } else {
                     let seen = self.see_sinks(shown, kv_head, position, c, &mut tile);
@@ -307,6 +309,15 @@ impl Attention<'_> {
     fn is_near(&self) -> bool {
         let full = cfg!(feature = "float") && self.mask == Mask::Full;
         full && (self.reach > 0 || self.head_scores.is_some())
+    }
+
+    /// True if scores are less the further away keys are.
+    const fn is_sloped(&self) -> bool {
+        match self.mask {
+            Mask::Causal | Mask::Full => false,
+            #[cfg(feature = "float")]
+            Mask::Alibi => true,
+        }
     }
 
     /// The softmax of a query head that has seen nothing yet, but what was learned.

@@ -2,6 +2,11 @@
 
 /// Of the time spent so far, the part that drafts may have lost.
 const MOST_LOST: f64 = 0.01;
+/// What it may lose besides, to find out what drafts are worth: a part of a pass.
+const TRIAL: f64 = 0.5;
+/// What a column reads of experts, as a part of what a pass of one token reads, until one was seen: few
+/// enough to try.
+const NEW_EXPERTS: f64 = 1.0 / 3.0;
 /// What a new measurement weighs in a running mean.
 const NEWEST: f64 = 0.25;
 /// Passes after which drafting is tried again.
@@ -27,7 +32,7 @@ pub struct Pass {
 /// to compute or the weights to read, whichever is more: where weights stream, columns are free up
 /// to there, unless they choose experts that the others do not. The width with the most tokens a
 /// second is chosen, of those that, if nothing they guess is right, leave the time lost below 1 % of
-/// the time spent.
+/// the time spent and half a pass.
 pub struct Width {
     most: usize,
     /// Seconds that a pass of one token computes.
@@ -70,7 +75,7 @@ impl Width {
     #[must_use]
     pub fn next(&self, behind: usize) -> usize {
         let Some(plain) = self.time(0) else { return 0 };
-        let allowed = MOST_LOST * self.spent - self.lost;
+        let allowed = MOST_LOST * self.spent + TRIAL * plain - self.lost;
         let catching_up = self.guessing.unwrap_or(0.0) * behind as f64;
         let time = |width| self.time(width).map(|time| time + catching_up);
         let affordable = |width| time(width).filter(|time| time - plain <= allowed);
@@ -139,8 +144,7 @@ impl Width {
         let computing = plain + column * width as f64;
         let guessing = self.guessing.unwrap_or(0.0) * width as f64;
         let reading = self.reading.unwrap_or(0.0);
-        // Experts of which none were seen yet: as if each column read all again.
-        let column = self.reading_added.mean().unwrap_or(reading).max(0.0);
+        let column = self.reading_added.mean().unwrap_or(NEW_EXPERTS * reading).max(0.0);
         Some(guessing + computing.max(reading + column * width as f64))
     }
 }
@@ -155,7 +159,7 @@ struct Sum {
 impl Sum {
     /// Adds what `count` measurements sum up to; what was there weighs `1 - newest` to their power.
     fn add(&mut self, total: f64, count: f64, newest: f64) {
-        let kept = (1.0 - newest).powf(count);
+        let kept = libm::pow(1.0 - newest, count);
         self.total = self.total * kept + total;
         self.count = self.count * kept + count;
     }
@@ -233,7 +237,7 @@ mod tests {
         width.note_guess(0.1);
         assert_eq!((width.next(0) > 0, width.next(200)), (true, 0));
         // Guesses are not hidden: none of these is worth its time.
-        width.note_guess(20.0);
+        width.note_guess(80.0);
         assert_eq!(width.next(0), 0);
     }
 
