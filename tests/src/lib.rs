@@ -9,6 +9,7 @@ mod fault;
 pub mod hub;
 mod mixed_text;
 mod models;
+pub mod onnx;
 mod oracle;
 mod play;
 mod process;

@@ -235,12 +235,8 @@ impl Blueprint {
     /// # Errors
     /// What `name` says of a tensor that has none.
     pub(super) fn rename(&mut self, name: impl Fn(&str) -> Result<String>) -> Result<()> {
-        for plan in self.files.iter_mut().flatten() {
-            if let Data::Stored(sources) = &mut plan.data {
-                for source in sources {
-                    source.tensor = name(&source.tensor)?;
-                }
-            }
+        for source in self.sources_mut() {
+            source.tensor = name(&source.tensor)?;
         }
         Ok(())
     }
@@ -248,16 +244,22 @@ impl Blueprint {
     /// Takes stored tensors as converters to GGUF leave them: rows in the order of use, and what is to be
     /// added to them added.
     pub(super) fn as_converted(&mut self) {
-        for plan in self.files.iter_mut().flatten() {
-            let Data::Stored(sources) = &mut plan.data else { continue };
-            for source in sources {
-                source.plus = 0.0;
-                source.transposed = false;
-                if !matches!(source.order, Order::Interleaved(_)) {
-                    source.order = Order::Plain;
-                }
+        for source in self.sources_mut() {
+            source.plus = 0.0;
+            source.transposed = false;
+            if !matches!(source.order, Order::Interleaved(_)) {
+                source.order = Order::Plain;
             }
         }
+    }
+
+    /// The stored tensors that it is made of.
+    pub(super) fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        let plans = self.files.iter_mut().flatten();
+        plans.flat_map(|plan| match &mut plan.data {
+            Data::Stored(sources) => sources.as_mut_slice(),
+            Data::Computed(_) | Data::Raw(_) => &mut [],
+        })
     }
 
     /// What is wrong with a container that is to have the tensors that this model is made of, and no

@@ -36,6 +36,7 @@ mod modernbert;
 mod mpnet;
 mod olmo2;
 mod olmoe;
+mod onnx;
 mod phi;
 mod phi3;
 mod qwen2;
@@ -73,6 +74,8 @@ struct Architecture {
     base: &'static str,
     /// `general.architecture` in GGUF files.
     gguf: Option<&'static str>,
+    /// Matrices of its checkpoints have a row for each input.
+    by_inputs: bool,
     blueprint: fn(&Config<'_>) -> Result<Blueprint>,
 }
 
@@ -81,6 +84,7 @@ const LLAMA: Architecture = Architecture {
     classes: &["LlamaForCausalLM"],
     base: "model.",
     gguf: Some("llama"),
+    by_inputs: false,
     blueprint: llama::blueprint,
 };
 
@@ -102,6 +106,7 @@ const ARCHITECTURES: &[Architecture] = &[
         .in_gguf("gemma3"),
     Architecture::new("gemma4_text", &["Gemma4ForCausalLM"], "model.", gemma4::blueprint),
     Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint)
+        .stored_by_inputs()
         .in_gguf("gpt2"),
     Architecture::new("bloom", &["BloomForCausalLM"], "transformer.", bloom::blueprint),
     Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint)
@@ -154,7 +159,12 @@ impl Architecture {
         base: &'static str,
         blueprint: fn(&Config<'_>) -> Result<Blueprint>,
     ) -> Self {
-        Self { model_type, classes, base, gguf: None, blueprint }
+        Self { model_type, classes, base, gguf: None, by_inputs: false, blueprint }
+    }
+
+    /// The same with matrices that have a row for each input.
+    const fn stored_by_inputs(self) -> Self {
+        Self { by_inputs: true, ..self }
     }
 
     /// The same in GGUF files, under this name.
@@ -183,7 +193,7 @@ pub fn problems(container: &dyn Container) -> Vec<Error> {
         Ok(blueprint) => blueprint.problems(container),
         Err(first) => {
             let all = match container.format() {
-                SourceFormat::HuggingFace => unread(&config_of(container)),
+                SourceFormat::HuggingFace | SourceFormat::Onnx => unread(&config_of(container)),
                 SourceFormat::Gguf => gguf::problems(container),
                 _ => vec![],
             };
@@ -195,7 +205,7 @@ pub fn problems(container: &dyn Container) -> Vec<Error> {
 /// The blueprint of a container, whose tensors are not looked at.
 fn drawn(container: &dyn Container) -> Result<Blueprint> {
     match container.format() {
-        SourceFormat::HuggingFace => hugging_face(container),
+        SourceFormat::HuggingFace | SourceFormat::Onnx => hugging_face(container),
         SourceFormat::Gguf => gguf::blueprint(container),
         SourceFormat::Llama2c => llama2c::blueprint(container),
         SourceFormat::Tflite => tflite::blueprint(container),
@@ -229,7 +239,7 @@ fn config_of(container: &dyn Container) -> Config<'_> {
 /// The blueprint of a Hugging Face folder, with the names that its tensors really have.
 fn hugging_face(container: &dyn Container) -> Result<Blueprint> {
     let (architecture, mut blueprint) = draw_text(&config_of(container))?;
-    let there = |name: &str| container.tensor(name).is_some();
+    let exported = onnx::Exported::new(container, &blueprint, architecture.base);
     blueprint.rename(|name| {
         let bare = name.strip_prefix(architecture.base).unwrap_or(name);
         // As TensorFlow's checkpoints called them, which were converted name by name.
@@ -238,11 +248,13 @@ fn hugging_face(container: &dyn Container) -> Result<Blueprint> {
             let stem = stem.or(name.strip_suffix("LayerNorm.bias").map(|stem| (stem, "beta")));
             stem.map(|(stem, part)| format!("{stem}LayerNorm.{part}"))
         };
+        let own = [Some(name.to_owned()), Some(bare.to_owned()), old(name), old(bare)];
         let inner = text::names(name, bare).map(Some);
-        let names = [Some(bare.to_owned()), old(name), old(bare)].into_iter().chain(inner);
-        let found = names.flatten().find(|other| !there(name) && there(other));
+        let usual = own.into_iter().chain(inner).flatten().chain(exported.names(name, bare));
+        let found = usual.into_iter().find_map(|other| container.stored_name(&other));
         Ok(found.unwrap_or_else(|| name.to_owned()))
     })?;
+    exported.take(&mut blueprint, container, architecture.by_inputs);
     Ok(blueprint)
 }
 

@@ -21,7 +21,7 @@ type Texts = BTreeMap<String, String>;
 /// The templates and the tokens that they name; none where the model has no template.
 pub(super) fn chat(source: &dyn Container, spec: Option<&Spec>) -> Result<Option<Chat>> {
     Ok(match source.format() {
-        SourceFormat::HuggingFace => Chat::new(of_folder(source)?, tokens_of_folder(source)?),
+        format if format.has_config() => Chat::new(of_folder(source)?, tokens_of_folder(source)?),
         SourceFormat::Gguf => Chat::new(
             of_gguf(source),
             spec.map(|spec| tokens_of_gguf(source, spec)).unwrap_or_default(),

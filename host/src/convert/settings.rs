@@ -1,6 +1,6 @@
 //! Files of settings that other programs keep beside a model.
 
-use crate::import::{Container, SourceFormat};
+use crate::import::Container;
 use crate::{Error, Result, input};
 use serde::de::DeserializeOwned;
 
@@ -10,7 +10,7 @@ const MAX_SETTINGS: u64 = 16 << 20;
 /// A file of settings beside the model's `config.json`, or in a folder there, if it is there.
 pub(super) fn beside<T: DeserializeOwned>(source: &dyn Container, name: &str) -> Result<Option<T>> {
     let path = source.path().with_file_name(name);
-    if source.format() != SourceFormat::HuggingFace || !path.exists() {
+    if !source.format().has_config() || !path.exists() {
         return Ok(None);
     }
     let bytes = input::read(&path, MAX_SETTINGS)?;

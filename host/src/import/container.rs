@@ -63,6 +63,17 @@ pub trait Container: fmt::Debug + Send + Sync {
         name == other && self.tensor(name).is_some()
     }
 
+    /// The name that a tensor is listed under which the model's program may call otherwise, too.
+    fn stored_name(&self, name: &str) -> Option<String> {
+        self.tensor(name).map(|_| name.to_owned())
+    }
+
+    /// True if a tensor is what the model computes with, and not what its checkpoints have: a matrix with a row for
+    /// each output, factors with all that is added to them.
+    fn is_as_used(&self, _name: &str) -> bool {
+        false
+    }
+
     /// The tokenizer stored with the model, if any.
     fn tokenizer(&self) -> Option<&TokenizerSource>;
 }
@@ -95,17 +106,24 @@ pub enum SourceFormat {
     Tflite,
     /// A checkpoint of PyTorch.
     PyTorch,
+    /// An ONNX file beside a `config.json`.
+    Onnx,
 }
 
 impl SourceFormat {
-    const ALL: [Self; 5] =
-        [Self::HuggingFace, Self::Gguf, Self::Llama2c, Self::Tflite, Self::PyTorch];
+    const ALL: [Self; 6] =
+        [Self::HuggingFace, Self::Gguf, Self::Llama2c, Self::Tflite, Self::PyTorch, Self::Onnx];
+
+    /// True if the hyperparameters are those of a `config.json`, with other settings beside it.
+    pub(crate) fn has_config(self) -> bool {
+        matches!(self, Self::HuggingFace | Self::Onnx)
+    }
 }
 
 /// A name that is no [`SourceFormat`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "source format: found {0:?}, expected huggingface, gguf, llama2c, tflite or pytorch; use one of these names"
+    "source format: found {0:?}, expected huggingface, gguf, llama2c, tflite, pytorch or onnx; use one of these names"
 )]
 pub struct UnknownSourceFormat(String);
 
@@ -117,6 +135,7 @@ impl fmt::Display for SourceFormat {
             SourceFormat::Llama2c => "llama2c",
             SourceFormat::Tflite => "tflite",
             SourceFormat::PyTorch => "pytorch",
+            SourceFormat::Onnx => "onnx",
         })
     }
 }

@@ -57,6 +57,11 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// True for floats that are stored one by one.
+    pub(super) const fn is_float(self) -> bool {
+        self.block_values() == 1 && !matches!(self, Encoding::Other(..))
+    }
+
     /// Values in a block, the smallest unit that can be stored.
     pub const fn block_values(self) -> u32 {
         match self {

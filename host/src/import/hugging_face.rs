@@ -61,7 +61,8 @@ pub fn open(folder: &Path) -> Result<StoredModel> {
     let tokenizer = tokenizer(folder);
     let format = SourceFormat::HuggingFace;
     let tiles = Default::default();
-    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles })
+    let uses = Default::default();
+    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles, uses })
 }
 
 /// The tokenizer in a folder.
@@ -110,6 +111,12 @@ fn read_json<T: DeserializeOwned>(path: &Path, max: u64) -> Result<T> {
             "correct the file, or get it again",
         )
     })
+}
+
+/// True if a folder has weights of a kind that is read from folders.
+pub(super) fn has_weights(folder: &Path) -> Result<bool> {
+    let mut named = [&SAFETENSORS, &PYTORCH].into_iter().flat_map(|kind| [kind.single, kind.index]);
+    Ok(named.any(|name| folder.join(name).exists()) || !list_shards(folder)?.is_empty())
 }
 
 type Weights = (Vec<SourceFile>, BTreeMap<String, StoredTensor>);

@@ -51,6 +51,7 @@ pub fn open(path: &Path) -> Result<StoredModel> {
         tensors,
         tokenizer: tokenizer_beside(path, header.vocab_size.into()),
         tiles: Default::default(),
+        uses: Default::default(),
     })
 }
 

@@ -12,6 +12,7 @@ mod encoding;
 pub mod gguf;
 pub mod hugging_face;
 pub mod llama2c;
+mod onnx;
 mod pytorch;
 pub mod pytorch_model;
 mod quantized;
@@ -50,6 +51,7 @@ pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Contain
         SourceFormat::Llama2c => Box::new(llama2c::open(path)?),
         SourceFormat::Tflite => Box::new(tflite::open(path)?),
         SourceFormat::PyTorch => quantized::decoded(pytorch_model::open(path)?)?,
+        SourceFormat::Onnx => onnx::open(path)?,
     })
 }
 
@@ -66,8 +68,7 @@ fn identifier(file: &SourceFile) -> Result<[u8; 4]> {
 /// A file that cannot be read, or looks like none of them.
 pub fn detect(path: &Path) -> Result<SourceFormat> {
     if path.is_dir() {
-        let only_gguf = !path.join("config.json").exists() && !gguf::in_folder(path)?.is_empty();
-        return Ok(if only_gguf { SourceFormat::Gguf } else { SourceFormat::HuggingFace });
+        return of_folder(path);
     }
     let file = SourceFile::open(path)?;
     let mut magic = [0; 4];
@@ -82,14 +83,27 @@ pub fn detect(path: &Path) -> Result<SourceFormat> {
         Ok(SourceFormat::PyTorch)
     } else if llama2c::is_plausible(&file)? {
         Ok(SourceFormat::Llama2c)
+    } else if path.extension().is_some_and(|e| e == "onnx") || onnx::is_plausible(&file) {
+        Ok(SourceFormat::Onnx)
     } else {
         Err(Error::malformed(
             path,
             "the format",
             format!("bytes {magic:02x?} at the start"),
-            "a Hugging Face folder, a GGUF file or its parts, a PyTorch checkpoint, a llama2.c file or a \
-             TensorFlow Lite file",
+            "a Hugging Face folder, a GGUF file or its parts, a PyTorch checkpoint, a llama2.c file, an ONNX \
+             file or a TensorFlow Lite file",
             "for safetensors, give the folder that holds config.json",
         ))
     }
+}
+
+/// The format of a folder. An ONNX file beside weights of another kind was made of them.
+fn of_folder(folder: &Path) -> Result<SourceFormat> {
+    let has_config = folder.join("config.json").exists();
+    Ok(match () {
+        () if !has_config && !gguf::in_folder(folder)?.is_empty() => SourceFormat::Gguf,
+        () if hugging_face::has_weights(folder)? => SourceFormat::HuggingFace,
+        () if !onnx::in_folder(folder).is_empty() => SourceFormat::Onnx,
+        () => SourceFormat::HuggingFace,
+    })
 }

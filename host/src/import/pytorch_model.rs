@@ -23,7 +23,8 @@ pub fn open(path: &Path) -> Result<StoredModel> {
     checkpoint.add_weights(&files, &mut tensors)?;
     let tokenizer = tokenizer(&path, &config);
     let tiles = Default::default();
-    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles })
+    let uses = Default::default();
+    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles, uses })
 }
 
 /// The hyperparameters, the file that holds them, and whose names they and the tensors have.

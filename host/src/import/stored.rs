@@ -7,7 +7,7 @@ use super::encoding::Encoding;
 use super::source_file::SourceFile;
 use crate::{Error, Result};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -215,6 +215,25 @@ pub struct StoredModel {
     pub(super) tokenizer: Option<TokenizerSource>,
     /// Rows that were read of tensors that are stored by columns.
     pub(super) tiles: Tiles,
+    pub(super) uses: Uses,
+}
+
+/// What a stored graph says of tensors.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    /// Further names, and the tensors' own.
+    pub(super) aliases: BTreeMap<String, String>,
+    /// Tensors that are stored as the graph uses them, see [`Container::is_as_used`].
+    pub(super) as_used: BTreeSet<String>,
+    /// Tensors that may be asked for, but need not be.
+    pub(super) unlisted: BTreeSet<String>,
+}
+
+impl Uses {
+    /// A tensor's own name.
+    pub(super) fn canonical<'n>(&'n self, name: &'n str) -> &'n str {
+        self.aliases.get(name).map_or(name, String::as_str)
+    }
 }
 
 impl StoredModel {
@@ -248,7 +267,8 @@ impl Container for StoredModel {
     }
 
     fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
+        let listed = self.tensors.keys().filter(|name| !self.uses.unlisted.contains(*name));
+        listed.cloned().collect()
     }
 
     fn tensor_path(&self, name: &str) -> &Path {
@@ -289,6 +309,15 @@ impl Container for StoredModel {
             (a.file, a.offset, a.info, &a.layout) == (b.file, b.offset, b.info, &b.layout)
         };
         self.tensors.get(name).zip(self.tensors.get(other)).is_some_and(|(a, b)| same(a, b))
+    }
+
+    fn stored_name(&self, name: &str) -> Option<String> {
+        let name = self.uses.canonical(name);
+        self.tensors.contains_key(name).then(|| name.to_owned())
+    }
+
+    fn is_as_used(&self, name: &str) -> bool {
+        self.uses.as_used.contains(name)
     }
 
     fn tokenizer(&self) -> Option<&TokenizerSource> {

@@ -59,6 +59,7 @@ fn in_file(file: &Path) -> Option<(&'static str, Option<PathBuf>)> {
         SourceFormat::Tflite => "a TensorFlow Lite file",
         SourceFormat::Llama2c => "a llama2.c file",
         SourceFormat::PyTorch => "a PyTorch checkpoint",
+        SourceFormat::Onnx => "an ONNX file",
         SourceFormat::HuggingFace => return None,
     };
     Some((what, Some(file.to_owned())))

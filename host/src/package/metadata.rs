@@ -12,7 +12,7 @@ pub struct Metadata {
     pub name: String,
     /// What kind of model it is.
     pub model_architecture: Architecture,
-    /// Format that it was converted from: `huggingface`, `gguf`, `llama2c`, `tflite` or `pytorch`; `random` weights came from nowhere.
+    /// Format that it was converted from: `huggingface`, `gguf`, `llama2c`, `tflite`, `pytorch` or `onnx`; `random` weights came from nowhere.
     pub source_format: String,
     /// Tokens with a meaning of their own.
     pub tokens: TokenIds,

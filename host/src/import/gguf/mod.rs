@@ -59,8 +59,8 @@ fn into_model(parts: Vec<Gguf>) -> Result<StoredModel> {
         let expected = announced.unwrap_or_default().to_string();
         return Err(files[0].malformed("split.tensors.count", found, expected, remedy));
     }
-    let (format, tiles) = (SourceFormat::Gguf, Default::default());
-    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles })
+    let (format, tiles, uses) = (SourceFormat::Gguf, Default::default(), Default::default());
+    Ok(StoredModel { format, path, config, files, tensors, tokenizer, tiles, uses })
 }
 
 /// A GGUF file whose header has been read.

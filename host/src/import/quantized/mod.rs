@@ -1,6 +1,8 @@
 //! Weights that other programs have quantized, as the floats that they stand for: each method keeps
 //! a matrix as several tensors.
 
+mod grouped;
+mod linear;
 mod method;
 mod microscaled;
 mod packed;
@@ -18,6 +20,9 @@ use parts::{has, malformed};
 use scaled::Scaled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+pub(super) use grouped::{Grouped, Grouping};
+pub(super) use linear::Linear;
 
 /// The model with its quantized matrices decoded, or as it is where none are quantized.
 ///
@@ -61,12 +66,26 @@ pub(super) fn decoded(mut model: StoredModel) -> Result<Box<dyn Container>> {
     Ok(Box::new(Decoded { model, matrices, parts }))
 }
 
+/// A model with these matrices, which are made of the tensors with these names.
+pub(super) fn with_matrices(
+    model: StoredModel,
+    linear: BTreeMap<String, Linear>,
+    grouped: BTreeMap<String, Grouped>,
+    parts: BTreeSet<String>,
+) -> Box<dyn Container> {
+    let linear = linear.into_iter().map(|(name, matrix)| (name, Matrix::Linear(matrix)));
+    let grouped = grouped.into_iter().map(|(name, matrix)| (name, Matrix::Grouped(matrix)));
+    Box::new(Decoded { model, matrices: linear.chain(grouped).collect(), parts })
+}
+
 /// A matrix that is quantized.
 #[derive(Debug)]
 enum Matrix {
     Packed(Packed),
     Scaled(Scaled),
     Microscaled(Microscaled),
+    Linear(Linear),
+    Grouped(Grouped),
 }
 
 /// A model some of whose matrices are quantized.
@@ -100,6 +119,8 @@ impl Container for Decoded {
     fn tensor_path(&self, name: &str) -> &Path {
         match self.matrices.get(name) {
             Some(Matrix::Packed(matrix)) => self.model.tensor_path(matrix.stored_as()),
+            Some(Matrix::Linear(matrix)) => self.model.tensor_path(matrix.stored_as()),
+            Some(Matrix::Grouped(matrix)) => self.model.tensor_path(matrix.stored_as()),
             _ => self.model.tensor_path(name),
         }
     }
@@ -111,6 +132,11 @@ impl Container for Decoded {
             Some(Matrix::Microscaled(matrix)) => {
                 let [rows, columns] = matrix.shape();
                 return Some(TensorInfo { rows, columns, encoding: Encoding::Mxfp4 });
+            }
+            Some(Matrix::Linear(matrix)) => matrix.shape(),
+            Some(Matrix::Grouped(matrix)) => {
+                let ([rows, columns], encoding) = (matrix.shape(), matrix.encoding(&self.model));
+                return Some(TensorInfo { rows, columns, encoding });
             }
             None => return self.model.tensor(name).filter(|_| !self.parts.contains(name)),
         };
@@ -131,6 +157,8 @@ impl Container for Decoded {
             Matrix::Packed(matrix) => matrix.read_row(&self.model, row, out),
             Matrix::Scaled(matrix) => matrix.read_row(&self.model, name, row, out),
             Matrix::Microscaled(matrix) => matrix.read_row(&self.model, name, row, out),
+            Matrix::Linear(matrix) => matrix.read_row(&self.model, row, out),
+            Matrix::Grouped(matrix) => matrix.read_row(&self.model, row, out),
         }
     }
 
@@ -138,8 +166,14 @@ impl Container for Decoded {
         let Some(info) = self.tensor(name).filter(|_| self.matrices.contains_key(name)) else {
             return self.model.read_row_bytes(name, row, out);
         };
-        if let Some(Matrix::Microscaled(matrix)) = self.matrices.get(name) {
-            return matrix.read_row_bytes(&self.model, name, row, out);
+        match self.matrices.get(name) {
+            Some(Matrix::Microscaled(matrix)) => {
+                return matrix.read_row_bytes(&self.model, name, row, out);
+            }
+            Some(Matrix::Grouped(matrix)) if info.encoding == Encoding::Q4_0 && row < info.rows => {
+                return matrix.read_row_bytes(&self.model, row, out);
+            }
+            _ => {}
         }
         let mut floats = vec![0.0; info.columns as usize];
         self.read_row(name, row, &mut floats)?;
@@ -151,6 +185,15 @@ impl Container for Decoded {
     fn is_same(&self, name: &str, other: &str) -> bool {
         let quantized = self.matrices.contains_key(name) || self.matrices.contains_key(other);
         if quantized { name == other } else { self.model.is_same(name, other) }
+    }
+
+    fn stored_name(&self, name: &str) -> Option<String> {
+        let name = self.model.uses.canonical(name);
+        self.tensor(name).map(|_| name.to_owned())
+    }
+
+    fn is_as_used(&self, name: &str) -> bool {
+        self.model.uses.as_used.contains(name)
     }
 
     fn tokenizer(&self) -> Option<&TokenizerSource> {

@@ -23,18 +23,19 @@ use std::sync::Arc;
 Examples:
   omex convert ./TinyLlama                  (writes TinyLlama.omex)
   omex convert model-q4_0.gguf --dry-run    (says what it would do, and what it can't)
+  omex convert ./MiniLM/onnx/model_quantized.onnx
   omex convert ./TinyLlama --quantization int4+4 --output-dir tinyllama.omex
   omex convert stories260K.bin --tokenizer tok512.bin --quantization int8
   omex convert --source-format huggingface --model-path ./TinyLlama --output-dir tinyllama.omex")]
 pub(crate) struct Args {
     /// Format of the source [default: found out]
-    #[arg(long, value_name = "huggingface|gguf|pytorch|llama2c|tflite")]
+    #[arg(long, value_name = "huggingface|gguf|pytorch|onnx|llama2c|tflite")]
     source_format: Option<SourceFormat>,
-    /// A Hugging Face folder, a GGUF file (or one of its parts), a PyTorch checkpoint, a llama2.c file,
-    /// a TensorFlow Lite file, or hf:ORGANISATION/NAME: a model of a hub (see omex pull)
+    /// A Hugging Face folder, a GGUF file (or one of its parts), a PyTorch checkpoint, an ONNX file, a
+    /// llama2.c file, a TensorFlow Lite file, or hf:ORGANISATION/NAME: a model of a hub (see omex pull)
     ///
     /// A checkpoint (.pt, .pth, .bin) needs the model's config.json beside it, unless it holds its
-    /// hyperparameters itself
+    /// hyperparameters itself; an ONNX file, as optimum and torch export transformers, beside it or its folder
     #[arg(value_name = "MODEL", required_unless_present = "model_path")]
     model: Option<PathBuf>,
     /// The same
