@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 
 /// What the graph calls the inverse frequencies of RoPE.
 pub(crate) const FREQUENCIES: &str = "rotary.frequencies";
-const EMBEDDING: &str = "embedding";
+pub(crate) const EMBEDDING: &str = "embedding";
 /// How many taps a short convolution may have.
 pub(super) const TAPS: RangeInclusive<u32> = 2..=64;
 

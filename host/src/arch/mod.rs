@@ -56,7 +56,7 @@ mod text;
 mod tflite;
 
 pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
-pub(crate) use builder::FREQUENCIES;
+pub(crate) use builder::{EMBEDDING, FREQUENCIES};
 
 use crate::import::{Container, Fields, SourceFormat};
 use crate::{Error, Result};

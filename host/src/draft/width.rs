@@ -37,7 +37,9 @@ pub struct Width {
     most: usize,
     /// Seconds that a pass of one token computes.
     plain: Option<f64>,
-    /// Seconds that drafted columns added to that, and these columns.
+    /// Seconds that a column of the prompt's passes computed; the first of them may have had more to do.
+    prompt: Option<f64>,
+    /// Seconds that drafted columns added to a pass, and these columns.
     added: Sum,
     /// Seconds that the reads of a pass of one token take; `None` until a pass has waited for them.
     reading: Option<f64>,
@@ -60,6 +62,7 @@ impl Width {
         Self {
             most,
             plain: None,
+            prompt: None,
             added: Sum::default(),
             reading: None,
             reading_added,
@@ -97,7 +100,7 @@ impl Width {
     /// Notes the seconds that a pass over `columns` tokens of a prompt computed.
     pub fn note_prompt(&mut self, columns: usize, computing: f64) {
         if columns > 1 {
-            self.added = Sum { total: computing / columns as f64, count: 1.0 };
+            self.prompt = Some(computing / columns as f64);
         }
     }
 
@@ -130,18 +133,26 @@ impl Width {
         }
         self.plain_passes = 0;
         self.note_guess(drafting / drafted as f64);
-        let added = computing - self.plain.unwrap_or(computing);
+        let plain = self.plain.unwrap_or(computing);
+        if self.added.count == 0.0 {
+            self.added = Sum { total: self.column(plain), count: 1.0 };
+        }
+        let added = computing - plain;
         self.added.add(added, drafted as f64, NEWEST / 4.0);
         self.lost += seconds - self.time(0).unwrap_or(seconds) * (accepted + 1) as f64;
         self.right.add(accepted as f64, (accepted + 1).min(drafted) as f64, NEWEST / 4.0);
     }
 
+    /// Seconds that a drafted column adds to what a pass computes: at first no more than a pass of its own.
+    fn column(&self, plain: f64) -> f64 {
+        let most = self.prompt.map_or(plain, |column| column.min(plain));
+        self.added.mean().unwrap_or(most).max(0.0)
+    }
+
     /// Seconds of a draft and its pass.
     fn time(&self, width: usize) -> Option<f64> {
         let plain = self.plain?;
-        // Nothing but plain passes seen: as if each column took a pass of its own.
-        let column = self.added.mean().unwrap_or(plain).max(0.0);
-        let computing = plain + column * width as f64;
+        let computing = plain + self.column(plain) * width as f64;
         let guessing = self.guessing.unwrap_or(0.0) * width as f64;
         let reading = self.reading.unwrap_or(0.0);
         let column = self.reading_added.mean().unwrap_or(NEW_EXPERTS * reading).max(0.0);

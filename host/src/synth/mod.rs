@@ -1,6 +1,6 @@
 //! Models with random weights in the shapes of known ones: for measuring, where nobody reads the text.
 
-use crate::arch::{self, Role};
+use crate::arch::{self, EMBEDDING, Role};
 use crate::cancel::Cancel;
 use crate::import::hugging_face;
 use crate::import::{Container, Encoding, Fields, SourceFormat, TensorInfo, TokenizerSource};
@@ -51,6 +51,9 @@ pub struct RandomModel {
     path: PathBuf,
     config: Fields,
     tensors: BTreeMap<String, TensorInfo>,
+    /// What the embedding is called: its numbers are of variance 1, so that tokens stay apart, and
+    /// are sent to experts of their own.
+    embedding: Option<String>,
     seed: u64,
 }
 
@@ -81,7 +84,7 @@ impl RandomModel {
     }
 
     fn with(path: &Path, config: Fields, matrices: Encoding, seed: u64) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut embedding) = (BTreeMap::new(), None);
         for plan in arch::of_config(path, &config)?.tensors() {
             for source in plan.sources() {
                 let [rows, columns] = source.stored_shape();
@@ -91,16 +94,24 @@ impl RandomModel {
                     _ if in_blocks => matrices,
                     _ => Encoding::F32,
                 };
+                if plan.name == EMBEDDING {
+                    embedding = Some(source.tensor.clone());
+                }
                 let info = TensorInfo { rows, columns, encoding };
                 tensors.insert(source.tensor.clone(), info);
             }
         }
-        Ok(Self { path: path.to_owned(), config, tensors, seed })
+        Ok(Self { path: path.to_owned(), config, tensors, embedding, seed })
     }
 
     fn info(&self, name: &str) -> Result<TensorInfo> {
         let missing = || Error::Usage(format!("a random model has no tensor {name}"));
         self.tensor(name).ok_or_else(missing)
+    }
+
+    /// The standard deviation of a tensor's numbers.
+    fn deviation(&self, name: &str, columns: u32) -> f32 {
+        if self.embedding.as_deref() == Some(name) { 1.0 } else { 1.0 / (columns as f32).sqrt() }
     }
 
     /// Random numbers for one row of a tensor.
@@ -148,8 +159,8 @@ impl Container for RandomModel {
                 info.encoding.decode(&bytes, out);
             }
             _ => {
-                let (mut numbers, size) =
-                    (self.numbers(name, row), (3.0 / out.len() as f32).sqrt());
+                let mut numbers = self.numbers(name, row);
+                let size = 3f32.sqrt() * self.deviation(name, info.columns);
                 out.iter_mut().for_each(|x| *x = size * numbers.signed_unit());
             }
         }
@@ -172,8 +183,8 @@ impl Container for RandomModel {
                 return Ok(());
             }
         };
-        let (mut numbers, step) =
-            (self.numbers(name, row), 1.0 / (spread * (info.columns as f32).sqrt()));
+        let mut numbers = self.numbers(name, row);
+        let step = self.deviation(name, info.columns) / spread;
         for _ in 0..info.columns / info.encoding.block_values() {
             out.extend(f16::from_f32(step * (1.0 + 0.2 * numbers.signed_unit())).to_le_bytes());
             for _ in 0..integers / 8 {
