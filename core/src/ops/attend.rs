@@ -27,7 +27,7 @@ pub enum Mask {
     /// All of its text, which one pass runs whole (encoders). The cache has no window.
     Full,
     /// As with a causal mask, and the score of a key is less by its head's slope for each position seen
-    /// behind it (ALiBi, arXiv:2108.12409).
+    /// behind it (ALiBi, arXiv:2108.12409). Queries are not turned for the attention sinks.
     #[cfg(feature = "float")]
     Alibi,
 }
@@ -89,7 +89,9 @@ impl Operation for Attend {
         check.that(rotated.is_multiple_of(4))?;
         self.angles.map_or(Ok(()), |angles| check.tokens(&[angles]))?;
         #[cfg(feature = "float")]
-        check.that(self.mask != Mask::Alibi || self.head_scores.is_some())?;
+        if self.mask == Mask::Alibi {
+            check.that(self.head_scores.is_some() && self.angles.is_none())?;
+        }
         if self.reach > 0 || self.head_scores.is_some() {
             self.check_near(check)?;
         }

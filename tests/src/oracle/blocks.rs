@@ -123,6 +123,7 @@ impl Maker<'_> {
         let pairing = self.random.pick(&[Pairing::Halves, Pairing::Neighbours]);
         let angles = if self.random.chance(4) { None } else { Some(self.angles(&heads, pairing)) };
         let mask = self.random.pick(self.masks);
+        let angles = angles.filter(|_| mask != Mask::Alibi);
         let window = match self.random.below(4) {
             0 | 1 if mask != Mask::Full => self.random.between(1, 9),
             2 if mask != Mask::Full => self.random.between(10, 70),
