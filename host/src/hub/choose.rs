@@ -34,6 +34,9 @@ const WEIGHTS: [(&str, &str, &str); 2] = [
     ("pytorch_model.bin", "pytorch_model.bin.index.json", ".bin"),
 ];
 
+/// Exported graphs, which are got where there are no weights of another kind, best first.
+const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
+
 /// The most names that an error lists.
 const LISTED: usize = 30;
 
@@ -59,6 +62,7 @@ pub(super) fn chosen(
     let find = |name: &str| files.iter().find(|file| file.name == name).cloned();
     if let Some(asked) = asked {
         return match find(asked) {
+            Some(file) if file.name.ends_with(".onnx") => Ok(graph(files, &file)),
             Some(file) => Ok(parts(files, &file)),
             None => gguf(files, asked, repository),
         };
@@ -77,7 +81,11 @@ pub(super) fn chosen(
     if weights.is_empty() || find("config.json").is_none() {
         return gguf(files, "", repository);
     }
-    all.extend(weights);
+    weights.into_iter().for_each(|file| {
+        if !all.contains(&file) {
+            all.push(file);
+        }
+    });
     Ok(all)
 }
 
@@ -97,7 +105,18 @@ fn single(files: &[File]) -> Vec<File> {
             return top.cloned().collect();
         }
     }
-    vec![]
+    let exported = GRAPHS.iter().find_map(|name| files.iter().find(|file| file.name == *name));
+    exported.map_or(vec![], |file| graph(files, file))
+}
+
+/// An exported graph, the files that its numbers may lie in, and what is told of the model beside it.
+fn graph(files: &[File], file: &File) -> Vec<File> {
+    let data = |other: &&File| {
+        let more = other.name.strip_prefix(&file.name);
+        more.is_some_and(|more| more.starts_with("_data") || more == ".data")
+    };
+    let tables = files.iter().filter(|file| TABLES.contains(&&*file.name));
+    tables.chain([file]).chain(files.iter().filter(data)).cloned().collect()
 }
 
 /// The GGUF model whose name has this text in it: all parts of it.
@@ -113,8 +132,8 @@ fn gguf(files: &[File], text: &str, repository: &str) -> Result<Vec<File>> {
     match models.len() {
         1 => Ok(models.into_values().flatten().cloned().collect()),
         0 if text.is_empty() => Err(Error::Usage(format!(
-            "{repository}: no model: expected config.json with safetensors or PyTorch's weights, or a \
-             GGUF file; get the model in another repository"
+            "{repository}: no model: expected config.json with safetensors, PyTorch's weights or onnx/model.onnx, \
+             or a GGUF file; get the model in another repository"
         ))),
         0 => Err(Error::Usage(format!("{repository}: no file {text}: {}", list(files)))),
         _ => {
@@ -208,6 +227,21 @@ mod tests {
         assert_eq!(of(&odd, None).unwrap(), odd);
         assert_eq!(of(&both, Some("x.png")).unwrap(), ["x.png"]);
         assert!(of(&["README.md"], None).unwrap_err().contains("no model"));
+    }
+
+    #[test]
+    fn exported_graphs_are_got_with_their_numbers_where_there_are_no_other_weights() {
+        let names = [
+            "config.json",
+            "onnx/model.onnx",
+            "onnx/model.onnx_data",
+            "onnx/model_q4.onnx",
+            "tokenizer.json",
+        ];
+        let whole = ["config.json", "tokenizer.json", "onnx/model.onnx", "onnx/model.onnx_data"];
+        assert_eq!(of(&names, None).unwrap(), whole);
+        let asked = of(&names, Some("onnx/model_q4.onnx")).unwrap();
+        assert_eq!(asked, ["config.json", "tokenizer.json", "onnx/model_q4.onnx"]);
     }
 
     #[test]

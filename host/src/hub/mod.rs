@@ -222,6 +222,10 @@ impl Found<'_> {
             done += file.size;
         }
         let folder = self.cache.snapshot(&self.commit);
+        let asked = self.name.file.as_ref().filter(|name| name.ends_with(".onnx"));
+        if let Some(graph) = asked {
+            return Ok(folder.join(graph));
+        }
         // Models without hyperparameters beside them are files.
         let alone = self.config().is_none();
         let first = self.files.first().filter(|_| alone);
