@@ -13,7 +13,7 @@ mod tokenizers;
 
 pub use chat::{answer, chat_template};
 pub use image::image;
-pub use models::{gguf, hugging_face, llama2c, pytorch};
+pub use models::{gguf, hugging_face, llama2c, onnx, pytorch};
 pub use package::package;
 pub use program::program;
 pub use tokenizers::{tokenizer, tokenizer_json, tokenizer_model};
@@ -22,7 +22,7 @@ pub use tokenizers::{tokenizer, tokenizer_json, tokenizer_model};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("image", image),
     ("tokenizer", tokenizer),
     ("package", package),
@@ -30,6 +30,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("hugging_face", hugging_face),
     ("llama2c", llama2c),
     ("pytorch", pytorch),
+    ("onnx", onnx),
     ("tokenizer_json", tokenizer_json),
     ("tokenizer_model", tokenizer_model),
     ("chat_template", chat_template),

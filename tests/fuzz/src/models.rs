@@ -48,6 +48,20 @@ pub fn pytorch(data: &[u8]) {
     import(&path, SourceFormat::PyTorch);
 }
 
+/// `config.json`, a zero byte, and an ONNX file, beside a file that it may have its numbers in.
+pub fn onnx(data: &[u8]) {
+    let (config, model) = split_at_zero(data);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    fs::write(folder.path().join(ONNX_DATA), [0x3c; 4096]).unwrap();
+    fs::write(&path, model).unwrap();
+    import(&path, SourceFormat::Onnx);
+}
+
+/// The file beside an ONNX file.
+pub(crate) const ONNX_DATA: &str = "model.onnx_data";
+
 fn import(path: &Path, format: SourceFormat) {
     // Both may fail; they must not panic.
     let _ = omex::import::detect(path);

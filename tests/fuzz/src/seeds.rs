@@ -3,6 +3,7 @@
 //! `OMEX_UPDATE_SEEDS=1 cargo test --manifest-path tests/fuzz/Cargo.toml seeds` writes them to
 //! `seeds/`.
 
+use crate::models::ONNX_DATA;
 use half::f16;
 use omex::cancel::Cancel;
 use omex::convert::{ConvertOptions, convert};
@@ -12,6 +13,7 @@ use omex::package::Package;
 use omex::plan::Kv;
 use omex::quantize::Precision;
 use omex::tokenizer::{GgufVocabulary, Spec, compile};
+use omex_tests::onnx::{Onnx, attribute, external, piece, scopes, tensor};
 use omex_tests::{Checkpointed, checkpoint, older_checkpoint, pickle, state_dict};
 use std::fs;
 use std::path::Path;
@@ -66,6 +68,15 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("archive", with_config(checkpoint(&weights, &tensors))),
                 ("pickles", with_config(older_checkpoint(&weights, &tensors))),
                 ("arguments", [vec![0], checkpoint(&own, &arguments.1)].concat()),
+            ]
+        }
+        "onnx" => {
+            let with_config = |file: Vec<u8>| [config(&SMALL).into_bytes(), vec![0], file].concat();
+            vec![
+                ("named", with_config(onnx(&SMALL, Exporter::Names))),
+                ("paths", with_config(onnx(&SMALL, Exporter::Paths))),
+                ("integers", with_config(onnx(&SMALL, Exporter::Integers))),
+                ("blocks", with_config(onnx(&SMALL, Exporter::Blocks))),
             ]
         }
         "llama2c" => vec![
@@ -216,6 +227,80 @@ fn llama2c(shape: &SeedShape) -> Vec<u8> {
     file.extend(numbers(count).flat_map(f32::to_le_bytes));
     file.resize(file.len() + (4 * CONTEXT * HEAD) as usize, 0);
     file
+}
+
+/// How matrices of an ONNX file are stored.
+#[derive(Clone, Copy, PartialEq)]
+enum Exporter {
+    /// By their names, some in another file.
+    Names,
+    /// By the paths of nodes, turned.
+    Paths,
+    /// As integers with a scale.
+    Integers,
+    /// As blocks of 4 bits.
+    Blocks,
+}
+
+fn onnx(shape: &SeedShape, exporter: Exporter) -> Vec<u8> {
+    const F32: i64 = 1;
+    const U8: i64 = 2;
+    const I8: i64 = 3;
+    let mut graph = Onnx::default();
+    graph.output("logits");
+    let floats = |count: u32| numbers(count).flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let bytes = |count: u32| (0..count).map(|n| (n * 7) as u8).collect::<Vec<u8>>();
+    for (number, (name, _, rows, columns)) in shape.tensors().into_iter().enumerate() {
+        let path = name.trim_end_matches(".weight");
+        let node = format!("/{}/MatMul", path.replace('.', "/"));
+        let (count, made_up, y) = (rows * columns, format!("val_{number}"), format!("y_{number}"));
+        let is_matrix = rows > 0 && !name.contains("embed");
+        match exporter {
+            Exporter::Paths if is_matrix => {
+                let place = piece(4, floats(count));
+                graph.constant(tensor(&made_up, &[columns, rows], F32, &place));
+                graph.node("MatMul", "", &["x", &made_up], &y, &scopes(path));
+            }
+            Exporter::Integers if is_matrix => {
+                let integers = format!("{made_up}_quantized");
+                graph.constant(tensor(&integers, &[columns, rows], I8, &piece(9, bytes(count))));
+                let scale = format!("{made_up}_scale");
+                graph.constant(tensor(&scale, &[rows], F32, &piece(9, floats(rows))));
+                let zero = format!("{made_up}_zero_point");
+                graph.constant(tensor(&zero, &[rows], I8, &piece(5, bytes(rows))));
+                let inputs = [integers.as_str(), &scale, &zero];
+                graph.node("DequantizeLinear", "", &inputs, &made_up, &attribute("axis", &[1]));
+                graph.node("MatMul", &node, &["x", &made_up], &y, &[]);
+            }
+            Exporter::Blocks if is_matrix => {
+                let blocks = columns.div_ceil(16);
+                let integers = format!("{made_up}_Q4");
+                let place = piece(9, bytes(rows * blocks * 8));
+                graph.constant(tensor(&integers, &[rows, blocks, 8], U8, &place));
+                let scales = format!("{made_up}_scales");
+                let place = piece(9, floats(rows * blocks));
+                graph.constant(tensor(&scales, &[rows * blocks], F32, &place));
+                let sizes = [("N", rows), ("K", columns), ("bits", 4), ("block_size", 16)];
+                let sizes = sizes.map(|(name, size)| attribute(name, &[size.into()])).concat();
+                graph.node("MatMulNBits", &node, &["x", &integers, &scales], &y, &sizes);
+            }
+            _ => {
+                let length = 4 * u64::from(rows.max(1) * columns);
+                let place = match number % 3 {
+                    0 => external(ONNX_DATA, 64 * number as u64, length),
+                    _ => piece(9, floats(rows.max(1) * columns)),
+                };
+                let sides = if rows == 0 { vec![columns] } else { vec![rows, columns] };
+                graph.constant(tensor(&name, &sides, F32, &place));
+                let turned = format!("t_{number}");
+                if is_matrix {
+                    graph.node("Transpose", "", &[&name], &turned, &attribute("perm", &[1, 0]));
+                    graph.node("MatMul", &node, &["x", &turned], &y, &[]);
+                }
+            }
+        }
+    }
+    graph.file()
 }
 
 fn config(shape: &SeedShape) -> String {
