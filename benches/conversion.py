@@ -2,7 +2,7 @@
 """Converts a Llama of 1.1 billion random weights, and says how fast and in how much memory.
 
     cargo build --release
-    python3 benches/conversion.py --folder /tmp/conversion [--quantization int8] [--turns 3]
+    python3 benches/conversion.py --folder /tmp/conversion [--quantization int8] [--turns 3] [--memory 256MB]
 
 The model is a Hugging Face folder in bfloat16 (2.2 GB), which is made at the first call. A turn reads the
 source once, so that the page cache holds it as far as it can, then converts it without the comparison
@@ -106,6 +106,7 @@ def main():
     parser.add_argument("--omex", type=Path, default=OMEX)
     parser.add_argument("--quantization", default="int8")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--memory", help="what converting may take")
     args = parser.parse_args()
     model, package = args.folder / "model", args.folder / "package.omex"
     if not (model / "config.json").exists():
@@ -115,6 +116,8 @@ def main():
     size = source.stat().st_size
     command = [str(args.omex), "convert", str(model), "--output-dir", str(package), "--no-tokenizer",
                "--no-calibration", "--force", "--quantization", args.quantization]
+    if args.memory:
+        command += ["--memory", args.memory]
     speeds, checks = [], []
     for turn in range(args.turns):
         with open(source, "rb") as file:

@@ -14,8 +14,8 @@ const TOKENS: usize = 16384;
 /// Tokens of one text that it writes itself.
 const TEXT: usize = 128;
 
-/// The inputs of each matrix, by the tensor's number, while the model runs the text of `data`, or,
-/// without any, texts that it writes itself from `first` on.
+/// The inputs of each matrix that is wanted, by the tensor's number, while the model runs the text of
+/// `data`, or, without any, texts that it writes itself from `first` on.
 ///
 /// # Errors
 /// A model that can't be run, being cancelled.
@@ -23,10 +23,13 @@ pub fn calibrate(
     session: &mut Session,
     data: Option<&[u32]>,
     first: u32,
+    wanted: &(dyn Fn(u32) -> bool + Sync),
 ) -> Result<BTreeMap<u32, Hessian>> {
     let mut hessians: BTreeMap<u32, Hessian> = BTreeMap::new();
     let mut observe = |tensor: u32, x: &[f32]| {
-        hessians.entry(tensor).or_insert_with(|| Hessian::new(x.len())).add(x);
+        if wanted(tensor) {
+            hessians.entry(tensor).or_insert_with(|| Hessian::new(x.len())).add(x);
+        }
     };
     let context = session.plan().context as usize;
     let (failed, cancel) = (session.failure(), session.cancel().clone());

@@ -43,6 +43,22 @@ pub enum Error {
         /// Bytes given.
         given: u64,
     },
+    /// A conversion takes more memory than it may.
+    #[error(
+        "{path}: converting it takes {needed} bytes of memory, most of them for {part}, {short} more than the \
+         {given} that it may: raise --memory",
+        path = path.display(), short = needed.saturating_sub(*given)
+    )]
+    Room {
+        /// The model.
+        path: PathBuf,
+        /// What takes the most, and how to do without.
+        part: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes given.
+        given: u64,
+    },
     /// A text takes more memory than the budget leaves.
     #[error("{0}")]
     Text(NotEncoded),

@@ -15,6 +15,14 @@ pub fn usable() -> Option<u64> {
     available().map(|bytes| bytes / 10 * 9)
 }
 
+/// The most bytes that this process had resident at a time, those of mapped files included; `None`
+/// where the system does not say.
+#[must_use]
+pub fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    number_behind(&status, "VmHWM:").map(|kib| kib << 10)
+}
+
 /// As [`available`], by what the files of a system say that lie under `root`.
 fn available_under(root: &Path) -> Option<u64> {
     let free = meminfo(root, "MemAvailable:")?;

@@ -35,12 +35,6 @@ impl ScratchFolder {
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
-
-    /// Removes the folder; `action` says in a message what that is.
-    pub(crate) fn remove(self, action: &'static str) -> Result<()> {
-        let path = self.folder.keep();
-        std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, action, e))
-    }
 }
 
 /// A new file in a folder; those of dead processes are removed. It may be read by whom the umask
@@ -60,11 +54,18 @@ pub(crate) fn scratch_file(folder: &Path) -> Result<NamedTempFile> {
 /// Locks what was just made; false if another process removed it before it was locked.
 fn is_kept(made: &File, path: &Path) -> bool {
     // Where a file system has no locks, nobody removes anything.
-    if made.lock().is_err() {
-        return true;
-    }
+    made.lock().is_err() || is_at(made, path)
+}
+
+/// True if what is open is what has this name.
+pub(crate) fn is_at(open: &File, path: &Path) -> bool {
     let place = |found: io::Result<std::fs::Metadata>| found.ok().map(|m| (m.dev(), m.ino()));
-    place(made.metadata()) == place(path.symlink_metadata())
+    place(open.metadata()) == place(path.symlink_metadata())
+}
+
+/// True if a temporary file has this name.
+pub(crate) fn is_scratch(name: &str) -> bool {
+    name.starts_with(FILE_PREFIX)
 }
 
 /// Removes what has this prefix and no lock. What can't be removed is left: it may be another user's.
@@ -111,7 +112,7 @@ mod tests {
         assert!(folder.path().is_dir() && file.path().is_file() && at("other").is_file());
         assert!(!at(".omex-x-dead").exists() && !at(".omex-new-dead").exists());
         let path = folder.path().to_owned();
-        folder.remove("remove").unwrap();
+        drop(folder);
         assert!(!path.exists());
     }
 }

@@ -18,7 +18,7 @@ fn compared(source: &Path, precision: Precision) -> Checked {
     let (path, source) = (folder.path().join("m.omex"), Arc::from(open(source, None).unwrap()));
     let options = ConvertOptions { precision: Some(precision), ..Default::default() };
     convert(&*source, "any", "m", &path, &options, &mut |_, _| {}).unwrap();
-    check(&source, &path, &options.cancel).unwrap()
+    check(&source, &path, None, &options.cancel).unwrap()
 }
 
 /// The folder that holds the model that ships, as another one.
@@ -57,6 +57,9 @@ fn a_model_alone_is_enough_to_convert_it() {
     assert_eq!(said["found"]["dtypes"], json!({ "F16": 38 }));
     assert_eq!(said["found"]["source_bytes"], 775_872);
     assert_eq!(said["planned"]["weight_bytes"], said["weight_bytes"]);
+    let (seconds, speed) =
+        (said["seconds"].as_f64().unwrap(), said["source_bytes_per_second"].as_f64().unwrap());
+    assert!(seconds > 0.0 && (seconds * speed - 775_872.0).abs() < 1.0, "{said}");
     let errors = said["rounded"].as_array().unwrap().iter().map(|t| t["error"].as_f64().unwrap());
     assert!(errors.clone().count() > 10 && errors.clone().all(|e| e > 0.001 && e < 0.01), "{said}");
     let compared = &said["check"]["compared"];

@@ -194,7 +194,7 @@ fn kind(error: &Error) -> Option<&'static str> {
         Error::Io { .. } => "io",
         Error::Malformed(_) => "malformed",
         Error::Usage(_) => "usage",
-        Error::Budget { .. } | Error::Text(_) => "budget",
+        Error::Budget { .. } | Error::Room { .. } | Error::Text(_) => "budget",
         Error::Load { .. } => "load",
         Error::Run { .. } => "run",
         Error::Page { .. } => "page",

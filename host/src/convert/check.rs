@@ -1,7 +1,10 @@
 //! A package compared with the model that it was made of: both run one short text, the model with its
 //! weights as they are stored.
 
-use super::unrounded;
+use super::planned::Planned;
+use super::room;
+use super::unrounded::{self, MADE_AT_ONCE};
+use super::weights::WeightLayout;
 use crate::arch;
 use crate::cancel::Cancel;
 use crate::embed::HIDDEN;
@@ -10,9 +13,11 @@ use crate::import::{Container, SourceFormat};
 use crate::memory;
 use crate::pager::PageSource;
 use crate::plan::Kv;
+use crate::quantize::Precision;
 use crate::session::{Session, SessionOptions, Tables};
 use crate::{Error, Result};
 use omex_core::engine::{LOGITS, Wanted};
+use omex_core::quant::PANEL;
 use omex_core::token::EncodeOptions;
 use serde::Serialize;
 use std::path::Path;
@@ -66,11 +71,16 @@ pub enum Comparison {
     },
 }
 
-/// Runs a package and the model that it was made of.
+/// Runs a package and the model that it was made of, within `memory` bytes if that is given.
 ///
 /// # Errors
 /// A package that can't be run for another reason than its size; [`Error::Interrupted`].
-pub fn check(source: &Arc<dyn Container>, package: &Path, cancel: &Cancel) -> Result<Checked> {
+pub fn check(
+    source: &Arc<dyn Container>,
+    package: &Path,
+    memory: Option<u64>,
+    cancel: &Cancel,
+) -> Result<Checked> {
     let skipped = |why: &str| Ok(Checked::Skipped(why.to_owned()));
     if source.format() == SourceFormat::Tflite {
         return skipped("the package has the source's integers");
@@ -80,16 +90,19 @@ pub fn check(source: &Arc<dyn Container>, package: &Path, cancel: &Cancel) -> Re
     let ids = prompt(&tables, blueprint.graph.vocab_size, blueprint.graph.context_length)?;
     let deadline = Instant::now() + TIME;
     let unrounded = unrounded::tables(source, &blueprint, deadline)?;
-    let stored = match run(unrounded, &ids, Some(Kv::F32), cancel) {
+    let layout = WeightLayout::new(&**source, &blueprint, Some(Precision::F32), false);
+    let beside = beside(&**source, &layout, ids.len());
+    let limit = Limit { given: memory, beside };
+    let stored = match run(unrounded, &ids, Some(Kv::F32), limit, cancel) {
         Ok(stored) => stored,
-        Err(Error::Budget { .. }) => return skipped("the model takes more memory than there is"),
+        Err(Error::Budget { needed, .. }) => return Ok(limit.too_small(needed, "the model")),
         Err(Error::Page { .. }) if Instant::now() >= deadline => {
             return skipped("running the model as it is stored takes more than a minute");
         }
         Err(error) => return Err(error),
     };
-    let converted = match run(tables, &ids, None, cancel) {
-        Err(Error::Budget { .. }) => return skipped("the package takes more memory than there is"),
+    let converted = match run(tables, &ids, None, limit, cancel) {
+        Err(Error::Budget { needed, .. }) => return Ok(limit.too_small(needed, "the package")),
         other => other?,
     };
     let comparison = match (&stored, &converted) {
@@ -116,15 +129,64 @@ fn prompt(tables: &Tables, vocabulary: u32, context: u32) -> Result<Vec<u32>> {
     Ok((0..most as u64).map(|i| (vocabulary * (2 * i + 1) / (2 * most as u64)) as u32).collect())
 }
 
+/// Memory that may be taken.
+#[derive(Clone, Copy)]
+struct Limit {
+    given: Option<u64>,
+    /// What is taken besides what a session plans.
+    beside: u64,
+}
+
+impl Limit {
+    /// What a session may plan with that can't do with less than `needed`.
+    fn session(self, needed: u64) -> u64 {
+        let most = match self.given {
+            Some(given) => Some(given.saturating_sub(self.beside)),
+            None => memory::usable(),
+        };
+        let enough = most.is_none_or(|most| needed <= most);
+        let usual = most.filter(|_| self.given.is_some()).map_or(MEMORY, |most| most.min(MEMORY));
+        if enough { needed.max(usual) } else { usual.min(needed.saturating_sub(1)) }
+    }
+
+    fn too_small(self, needed: u64, what: &str) -> Checked {
+        Checked::Skipped(match self.given {
+            Some(given) => {
+                let needed = needed + self.beside;
+                let short = needed.saturating_sub(given);
+                format!(
+                    "{what} takes {short} bytes more than --memory leaves; --memory {needed} is enough"
+                )
+            }
+            None => format!("{what} takes more memory than there is"),
+        })
+    }
+}
+
+/// What comparing takes besides what sessions plan: the numbers of both, and rows on their way from the
+/// source.
+fn beside(source: &dyn Container, stored: &WeightLayout, tokens: usize) -> u64 {
+    let outputs = 2 * 4 * tokens as u64 * u64::from(stored.graph.vocab_size);
+    let panel = |tensor: &Planned| 4 * PANEL as u64 * u64::from(tensor.plan.columns);
+    let widest = stored.in_order().map(panel).max().unwrap_or(0);
+    room::base(source, stored) + outputs + 8 * widest.max(MADE_AT_ONCE)
+}
+
 /// A row for each token.
 enum Output {
     Logits(Vec<Vec<f32>>),
     Vectors(Vec<Vec<f32>>),
 }
 
-fn run(tables: Tables, ids: &[u32], kv: Option<Kv>, cancel: &Cancel) -> Result<Output> {
+fn run(
+    tables: Tables,
+    ids: &[u32],
+    kv: Option<Kv>,
+    limit: Limit,
+    cancel: &Cancel,
+) -> Result<Output> {
     let mut options = SessionOptions {
-        memory: Some(MEMORY),
+        memory: Some(1),
         context: Some(ids.len() as u32),
         kv,
         logit_columns: ids.len() as u32,
@@ -133,11 +195,11 @@ fn run(tables: Tables, ids: &[u32], kv: Option<Kv>, cancel: &Cancel) -> Result<O
         cancel: cancel.clone(),
         ..Default::default()
     };
-    if let Err(Error::Budget { needed, .. }) = tables.plan(&options)
-        && memory::usable().is_none_or(|usable| needed <= usable)
-    {
-        options.memory = Some(needed);
-    }
+    let needed = match tables.plan(&options) {
+        Err(Error::Budget { needed, .. }) => needed,
+        other => other?.total,
+    };
+    options.memory = Some(limit.session(needed));
     let mut session = Session::new(tables, &options)?;
     let failed = session.failure();
     let mut engine = session.engine()?;

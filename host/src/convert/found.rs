@@ -1,12 +1,11 @@
 //! What a model of another program is, and what a package of it would be, without reading its weights.
 
 use super::weights::WeightLayout;
-use super::{TokenizerChoice, chat, embedding, ends, precisions, tokenizer};
+use super::{TokenizerChoice, chat, embedding, ends, precisions, tables, tokenizer};
 use crate::arch;
-use crate::compile::compile;
 use crate::import::{Container, Encoding, TokenizerSource};
 use crate::quantize::Precision;
-use crate::session::{SessionOptions, Tables};
+use crate::session::SessionOptions;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -138,10 +137,7 @@ pub fn outlook(
     let blueprint = arch::blueprint(source)?;
     let layout = WeightLayout::new(source, &blueprint, precision, residual);
     let index = layout.index();
-    let tensors = index.by_name();
-    let find = |name: &str, plane| tensors.get(&(name, plane)).copied();
-    let compiled = compile(&layout.graph, &blueprint.eos, find).map_err(Error::Usage)?;
-    let tables = Tables::new(source.path(), compiled, &index, None);
+    let tables = tables(source.path(), &layout, &blueprint.eos, &index)?;
     let context = Some(blueprint.graph.context_length).filter(|trained| *trained > 0);
     let context = context.map(|trained| trained.min(CONTEXT));
     let memory = tables.needed(&SessionOptions { context, ..Default::default() })?;

@@ -1,40 +1,52 @@
 //! Other programs' models into packages.
 
+mod calibration;
 mod chat;
 mod check;
 mod embedding;
 mod ends;
 mod found;
 mod fuse;
+mod identity;
+mod partial;
 mod planned;
 mod range;
+mod room;
 mod rows;
 mod settings;
+mod told;
 mod unrounded;
 mod weights;
+mod writing;
 
 use crate::arch::{self, Blueprint};
 use crate::cancel::Cancel;
 use crate::compile::{Compiled, compile};
-use crate::durable::{folder_of, link, put_in_place};
+use crate::durable::{link, put_in_place};
 use crate::import::{Container, TokenizerSource};
 use crate::package::{
     Architecture, CHAT_FILE, EMBEDDING, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex,
 };
 use crate::quantize::{Compensation, Precision};
-use crate::scratch::ScratchFolder;
-use crate::session::{Session, SessionOptions};
+use crate::session::Tables;
 use crate::tokenizer::Spec;
-use crate::{Error, Result, calibrate, input};
+use crate::{Error, Result};
+use calibration::Calibrator;
 pub use check::{Checked, Comparison, check};
 use ends::end_tokens;
 pub use found::{CONTEXT, Found, Outlook, best_precision, found, outlook};
+use identity::Identity;
 use omex_core::quant::Format;
+pub use partial::partial_path;
+use partial::{Partial, Stage};
+use room::Room;
 #[cfg(test)]
 pub(crate) use rows::read_vector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+pub use told::{Note, Told};
 use weights::WeightLayout;
+use writing::Writing;
 
 /// How a model is converted.
 #[derive(Clone, Debug, Default)]
@@ -49,10 +61,17 @@ pub struct ConvertOptions<'o> {
     pub tokenizer: TokenizerChoice<'o>,
     /// How rounding to int4 is calibrated.
     pub calibration: Calibration<'o>,
+    /// Bytes that this process may have resident while it converts, if it does nothing else; what does
+    /// not fit is refused before anything is written.
+    pub memory: Option<u64>,
     /// Replaces an existing package.
     pub force: bool,
+    /// Waits where another conversion to the same place is under way, which is refused otherwise.
+    pub wait: bool,
     /// Stops the work; nothing of it stays.
     pub cancel: Cancel,
+    /// Is told what people want to know meanwhile.
+    pub told: Told<'o>,
 }
 
 /// Which tokenizer a package gets.
@@ -83,15 +102,15 @@ pub enum Calibration<'o> {
 /// The most parameters of a model that is calibrated without being asked: it takes a minute at most.
 pub const SELF_CALIBRATED: u64 = 20_000_000;
 
-/// As much of a text as calibrating can use.
-const CALIBRATION_BYTES: u64 = 1 << 20;
-
 /// Converts a model into a package at `output`, which appears whole or not at all.
-/// `progress` is called with the rows done and the rows in all.
+/// `progress` is called with the bytes of weights that are written and those in all.
+///
+/// Until then it lies at [`partial_path`]. What is finished there stays when the process is killed, or
+/// after [`Error::Io`], and the next conversion of the same files with the same settings goes on with it.
 ///
 /// # Errors
-/// A source that can't be read or that no architecture here computes, an output that exists or can't be written;
-/// [`Error::Interrupted`].
+/// A source that can't be read or that no architecture here computes, an output that exists or can't be written,
+/// or that another conversion is writing; [`Error::Interrupted`].
 pub fn convert(
     source: &dyn Container,
     source_format: &str,
@@ -102,16 +121,35 @@ pub fn convert(
 ) -> Result<Package> {
     check_output(output, options.force)?;
     let blueprint = arch::blueprint(source)?;
-    let temporary = ScratchFolder::new(folder_of(output), ".omex-convert-")?;
     let job = Job { source, blueprint: &blueprint, source_format, name, options };
     let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
-    let compensations = job.calibrate(&layout, temporary.path())?;
-    let path = temporary.path().join("package");
-    job.write(&layout, &compensations, &path, progress)?;
-    Package::open(&path)?;
-    put_in_place(&path, output, &temporary.path().join("replaced"))?;
-    temporary.remove("remove what the new package, which is in place, replaced")?;
+    let room = job.room(&layout)?;
+    let identity = Identity::new(source, options)?;
+    let mut partial = Partial::open(output, options.wait, &options.cancel)?;
+    partial.begin(&identity, options.told)?;
+    match job.run(&layout, room, &partial, output, progress) {
+        Ok(()) => {
+            partial.remove("remove what is left beside the new package, which is in place")?
+        }
+        Err(error @ Error::Io { .. }) if partial.is_worth_keeping() => return Err(error),
+        Err(error) => {
+            // The error that is reported is the first one.
+            let _ = partial.remove("remove");
+            return Err(error);
+        }
+    }
     Package::open(output)
+}
+
+/// Refuses [`ConvertOptions::memory`] that a conversion can't do with.
+///
+/// # Errors
+/// [`Error::Room`], or a model that no architecture here computes.
+pub fn check_memory(source: &dyn Container, options: &ConvertOptions<'_>) -> Result<()> {
+    let blueprint = arch::blueprint(source)?;
+    let job = Job { source, blueprint: &blueprint, source_format: "", name: "", options };
+    let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
+    job.room(&layout).map(|_| ())
 }
 
 /// What a conversion without calibration would make of a model, without reading its weights: the
@@ -133,6 +171,14 @@ pub fn outline(
     Ok((compiled, index))
 }
 
+/// The tables of a package that is not written yet.
+fn tables(path: &Path, layout: &WeightLayout, eos: &[u32], index: &WeightIndex) -> Result<Tables> {
+    let tensors = index.by_name();
+    let find = |name: &str, plane| tensors.get(&(name, plane)).copied();
+    let compiled = compile(&layout.graph, eos, find).map_err(Error::Usage)?;
+    Ok(Tables::new(path, compiled, index, None))
+}
+
 /// A conversion under way.
 struct Job<'j> {
     source: &'j dyn Container,
@@ -143,14 +189,46 @@ struct Job<'j> {
 }
 
 impl Job<'_> {
+    /// What it may take of memory, if that is enough.
+    fn room(&self, layout: &WeightLayout) -> Result<Room> {
+        let calibrating = match self.options.memory {
+            Some(_) => calibration::least(self, layout)?,
+            None => 0,
+        };
+        Room::new(self, layout, calibrating)
+    }
+
+    /// Makes the package, and puts it in its place.
+    fn run(
+        &self,
+        layout: &WeightLayout,
+        room: Room,
+        partial: &Partial,
+        output: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        let mut calibrator = Calibrator::new(self, layout, room, partial)?;
+        let stage = partial.stage();
+        self.write(layout, room, Some(&mut calibrator), &stage, progress)?;
+        Package::open(&stage.package)?;
+        put_in_place(&stage.package, output, &partial.replaced())
+    }
+
     /// Writes a package.
     fn write(
         &self,
         layout: &WeightLayout,
-        compensations: &Compensations,
-        path: &Path,
+        room: Room,
+        calibrator: Option<&mut Calibrator<'_>>,
+        stage: &Stage,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
+        let mut step = |done, all| {
+            progress(done, all);
+            self.options.cancel.check()
+        };
+        let weights = Writing::begin(layout, stage, &mut step)?;
+        let path = stage.package.as_path();
         let vocabulary = self.blueprint.graph.vocab_size as usize;
         let spec = tokenizer(self.source, vocabulary, self.options.tokenizer)?;
         if let Some(spec) = &spec {
@@ -164,11 +242,9 @@ impl Job<'_> {
         }
         let ends = end_tokens(self.source, &self.blueprint.eos, spec.as_ref(), vocabulary as u32)?;
         let chat = chat::chat(self.source, spec.as_ref())?;
-        let mut step = |done, all| {
-            progress(done, all);
-            self.options.cancel.check()
-        };
-        let index = layout.write(self.source, compensations, &path.join("weights"), &mut step)?;
+        drop(spec);
+        let told = (room, self.options.told);
+        let index = weights.finish(self.source, calibrator, told, &mut step)?;
         let file = path.join("graph.json");
         let text = layout.graph.to_json().map_err(|e| Error::io(&file, "write", e.into()))?;
         std::fs::write(&file, text).map_err(|e| Error::io(&file, "write", e))?;
@@ -177,50 +253,6 @@ impl Job<'_> {
             write_json(&path.join(CHAT_FILE), &chat)?;
         }
         metadata(self.blueprint, ends, self.source_format, self.name, layout).write(path)
-    }
-
-    /// Runs the model at int8 to see what its int4 matrices will be multiplied with.
-    fn calibrate(&self, layout: &WeightLayout, folder: &Path) -> Result<Compensations> {
-        let small = self.blueprint.parameters() <= SELF_CALIBRATED;
-        let wanted = match self.options.calibration {
-            Calibration::Off => false,
-            Calibration::Auto => small && self.blueprint.writes_texts(),
-            Calibration::Text(_) if !self.blueprint.writes_texts() => {
-                let message = "this model does not go on with texts, which calibrating needs; use \
-                               --no-calibration";
-                return Err(Error::Usage(message.into()));
-            }
-            Calibration::Text(_) => true,
-        };
-        if !wanted || !layout.rounds_to_int4(self.source) {
-            return Ok(Compensations::new());
-        }
-        let path = folder.join("calibration");
-        let int8 = Some(Precision::Int8);
-        let layout = WeightLayout::new(self.source, self.blueprint, int8, false);
-        self.write(&layout, &Compensations::new(), &path, &mut |_, _| {})?;
-        let context = self.blueprint.graph.context_length.min(512);
-        let options = SessionOptions {
-            context: Some(context),
-            cancel: self.options.cancel.clone(),
-            ..Default::default()
-        };
-        let mut session = Session::open(&path, &options)?;
-        let ids = match self.options.calibration {
-            Calibration::Text(file) => {
-                let text = input::read_start(file, CALIBRATION_BYTES)?;
-                Some(session.encode(&text)?)
-            }
-            _ => None,
-        };
-        let first = self.blueprint.bos.unwrap_or(0);
-        let hessians = calibrate::calibrate(&mut session, ids.as_deref(), first)?;
-        let names = Package::open(&path)?.compiled.names;
-        std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
-        let compensations = hessians.into_iter().filter_map(|(tensor, hessian)| {
-            Some((names.get(tensor as usize)?.0.clone(), hessian.compensation()?))
-        });
-        Ok(compensations.collect())
     }
 }
 

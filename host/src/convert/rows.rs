@@ -11,44 +11,42 @@ use omex_core::quant::{FloatGroup, Format, GROUP, PANEL};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Numbers that are read and encoded together: about as many as are written at once.
-const BATCH: u32 = 2 << 20;
-
-/// Rows with about [`BATCH`] numbers, in whole panels.
-fn rows_at_once(columns: u32) -> u32 {
-    (BATCH / columns.max(1)).next_multiple_of(PANEL as u32).max(PANEL as u32)
+/// Rows with at most `batch` numbers, in whole panels; one panel at least.
+fn rows_at_once(columns: u32, batch: u32) -> u32 {
+    let rows = batch / columns.max(1);
+    (rows - rows % PANEL as u32).max(PANEL as u32)
 }
 
-/// Hands the bytes of a tensor to `put`, some panels at a time, with the number of rows in them; returns
-/// the relative error of rounding.
+/// Hands the bytes of a tensor to `put`, panels of about `batch` numbers at a time; returns the relative
+/// error of rounding.
 pub(super) fn write_tensor(
     container: &dyn Container,
     tensor: &Planned,
     compensation: Option<&Compensation>,
-    put: &mut dyn FnMut(&[u8], u64) -> Result<()>,
+    batch: u32,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<f32> {
     let exact = match &tensor.plan.data {
-        Data::Computed(numbers) => Some((Cow::Owned(little_endian(numbers)), 1)),
-        Data::Raw(bytes) => Some((Cow::Borrowed(bytes), tensor.plan.rows.into())),
+        Data::Computed(numbers) => Some(Cow::Owned(little_endian(numbers))),
+        Data::Raw(bytes) => Some(Cow::Borrowed(bytes)),
         Data::Stored(_) if tensor.format == Format::Vector => {
-            Some((Cow::Owned(little_endian(&read_vector(container, &tensor.plan)?)), 1))
+            Some(Cow::Owned(little_endian(&read_vector(container, &tensor.plan)?)))
         }
         Data::Stored(_) => None,
     };
-    if let Some((bytes, rows)) = exact {
-        put(&bytes, rows)?;
+    if let Some(bytes) = exact {
+        put(&bytes)?;
         return Ok(0.0);
     }
-    let step = rows_at_once(tensor.plan.columns);
+    let step = rows_at_once(tensor.plan.columns, batch);
     let encoded = |first: u32| {
         let rows = rows_of(&tensor.plan, first..first.saturating_add(step));
-        let batch = Batch::new(container, &rows, tensor)?;
-        Ok((encode(&batch, tensor, compensation)?, rows.len() as u64))
+        encode(&Batch::new(container, &rows, tensor)?, tensor, compensation)
     };
     let mut sums = Rounding::default();
-    let mut take = |((bytes, of_rows), rows): ((Vec<u8>, Vec<Rounding>), u64)| {
+    let mut take = |(bytes, of_rows): (Vec<u8>, Vec<Rounding>)| {
         of_rows.iter().for_each(|row| sums.add(row));
-        put(&bytes, rows)
+        put(&bytes)
     };
     one_ahead((0..tensor.plan.rows).step_by(step as usize), &encoded, &mut take)?;
     Ok(sums.relative())

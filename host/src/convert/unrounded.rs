@@ -4,13 +4,13 @@
 use super::planned::Planned;
 use super::rows::{little_endian, panels_of, read_vector};
 use super::weights::WeightLayout;
+use crate::Result;
 use crate::arch::{Blueprint, Data};
 use crate::import::Container;
 use crate::package::TensorEntry;
 use crate::pager::{Read, Reader};
 use crate::quantize::Precision;
 use crate::session::Tables;
-use crate::{Error, Result, compile::compile};
 use omex_core::quant::{Format, PANEL};
 use std::collections::VecDeque;
 use std::io;
@@ -30,10 +30,7 @@ pub(super) fn tables(
 ) -> Result<Tables> {
     let layout = WeightLayout::new(&**source, blueprint, Some(Precision::F32), false);
     let index = layout.index();
-    let tensors = index.by_name();
-    let find = |name: &str, plane| tensors.get(&(name, plane)).copied();
-    let compiled = compile(&layout.graph, &blueprint.eos, find).map_err(Error::Usage)?;
-    let tables = Tables::new(source.path(), compiled, &index, None);
+    let tables = super::tables(source.path(), &layout, &blueprint.eos, &index)?;
     let mut files: Vec<Vec<Part>> = vec![vec![]; index.files.len()];
     for (entry, tensor) in index.tensors.iter().zip(layout.in_order()) {
         let file = index.files.iter().position(|file| file.name == entry.file);
@@ -139,4 +136,4 @@ impl Unrounded {
 }
 
 /// Bytes of rows that are made together, so that all cores have some.
-const MADE_AT_ONCE: u64 = 2 << 20;
+pub(super) const MADE_AT_ONCE: u64 = 2 << 20;

@@ -1,29 +1,20 @@
-//! Which tensors a package has, in which precision and in which file; and writing them.
+//! Which tensors a package has, in which precision and in which file.
 
+use super::fuse::fuse;
 use super::planned::Planned;
-use super::{Compensations, fuse::fuse, rows::write_tensor};
 use crate::arch::{Blueprint, Role, TensorPlan};
 use crate::graph::Graph;
 use crate::import::Container;
 use crate::package::{FileEntry, TensorEntry, WeightIndex};
-use crate::page_writer::PageWriter;
 use crate::quantize::Precision;
-use crate::{Error, Result, dispatch};
 use omex_core::quant::Format;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::Path;
 
 /// The tensors of each file, in the order of use, and the graph that uses them.
 pub(super) struct WeightLayout {
     pub(super) graph: Graph,
     pub(super) files: Vec<Vec<Planned>>,
 }
-
-/// Bytes written at once: the operating system keeps them in one piece, so that a map of the file
-/// needs few entries of the page tables. Decoding straight from the page cache is half as fast again.
-const WRITE_BYTES: usize = 4 << 20;
 
 impl WeightLayout {
     pub(super) fn new(
@@ -68,53 +59,11 @@ impl WeightLayout {
         self.files.iter().flatten().any(|t| t.is_rounded_to_int4(source))
     }
 
-    /// Writes the weights and returns their index. `step` is shown the rows done and the rows in all.
-    pub(super) fn write(
-        &self,
-        source: &dyn Container,
-        compensations: &Compensations,
-        folder: &Path,
-        step: &mut dyn FnMut(u64, u64) -> Result<()>,
-    ) -> Result<WeightIndex> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-        let crc32c = dispatch::kernels()?.crc32c;
-        let total = self.files.iter().flatten().map(|t| u64::from(t.plan.rows)).sum();
-        let mut rows = 0;
-        let mut index = self.index();
-        let mut entries = index.tensors.iter_mut();
-        for (file, Written { tensors, alignment, .. }) in index.files.iter_mut().zip(self.written())
-        {
-            let path = folder.join(&file.name);
-            let io = |e| Error::io(&path, "write", e);
-            let out = File::create(&path).map_err(|e| Error::io(&path, "create", e))?;
-            let out = BufWriter::with_capacity(WRITE_BYTES, out);
-            let mut writer = PageWriter::new(out, index.page_size, crc32c);
-            for (tensor, entry) in tensors.iter().zip(&mut entries) {
-                writer.align(alignment).map_err(io)?;
-                let mut crc = 0;
-                let compensation = compensations.get(&tensor.plan.name);
-                let compensation = compensation.filter(|_| tensor.format == Format::Int4);
-                entry.error = write_tensor(source, tensor, compensation, &mut |bytes, done| {
-                    crc = crc32c(crc, bytes);
-                    writer.write(bytes).map_err(io)?;
-                    rows += done;
-                    step(rows, total)
-                })?;
-                entry.crc32c = format!("{crc:08x}");
-            }
-            writer.align(u64::from(index.page_size)).map_err(io)?;
-            let (out, checksums) = writer.finish().map_err(io)?;
-            out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-            file.page_crc32c = checksums.iter().map(|crc| format!("{crc:08x}")).collect();
-        }
-        Ok(index)
-    }
-
     /// Where every tensor will lie; checksums are zeros.
     pub(super) fn index(&self) -> WeightIndex {
         let page_size = self.page_size();
         let mut index = WeightIndex { format: 1, page_size, ..Default::default() };
-        for Written { name, tensors, alignment } in self.written() {
+        for Written { name, tensors, alignment, .. } in self.written() {
             let mut end = 0u64;
             for tensor in tensors {
                 let offset = end.next_multiple_of(alignment);
@@ -146,14 +95,15 @@ impl WeightLayout {
 
     /// The files that are written. Experts have files of their own, behind all that is read in order:
     /// no read of one brings a piece of the other.
-    fn written(&self) -> Vec<Written<'_>> {
+    pub(super) fn written(&self) -> Vec<Written<'_>> {
         let of = |experts: bool| {
             let alignment = if experts { u64::from(self.page_size()) } else { ALIGNMENT };
             let files = self.files.iter().enumerate();
             files.map(move |(number, file)| {
                 let kind = if experts { ".experts" } else { "" };
                 let name = format!("layer_{number}{kind}.bin");
-                Written { name, tensors: of_experts(file, experts).collect(), alignment }
+                let tensors = of_experts(file, experts).collect();
+                Written { name, layer: number, tensors, alignment }
             })
         };
         of(false).chain(of(true).filter(|file| !file.tensors.is_empty())).collect()
@@ -174,11 +124,13 @@ impl WeightLayout {
 }
 
 /// A file and what is in it.
-struct Written<'l> {
-    name: String,
-    tensors: Vec<&'l Planned>,
+pub(super) struct Written<'l> {
+    pub(super) name: String,
+    /// The place of its layer among [`WeightLayout::files`].
+    pub(super) layer: usize,
+    pub(super) tensors: Vec<&'l Planned>,
     /// What the tensors' places are multiples of.
-    alignment: u64,
+    pub(super) alignment: u64,
 }
 
 /// The tensors of a block that are experts, or those that are not.

@@ -37,6 +37,11 @@ struct Tile {
 pub(super) struct Tiles(Mutex<Vec<Tile>>);
 
 impl Tiles {
+    /// Bytes that these take, of rows of so many bytes at most.
+    pub(super) fn most(row_bytes: u64) -> u64 {
+        KEPT as u64 * TILE_BYTES.max(row_bytes)
+    }
+
     /// Reads a row of `matrix`, which lies in the file with the number `number`.
     pub(super) fn read_row(
         &self,

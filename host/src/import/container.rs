@@ -76,6 +76,16 @@ pub trait Container: fmt::Debug + Send + Sync {
 
     /// The tokenizer stored with the model, if any.
     fn tokenizer(&self) -> Option<&TokenizerSource>;
+
+    /// The files that hold hyperparameters and tensors; none of a model that no file holds.
+    fn files(&self) -> Vec<&Path> {
+        vec![]
+    }
+
+    /// Bytes that are kept while rows are read, besides those that are handed out.
+    fn kept_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// A tokenizer as it is stored with a model.
@@ -91,6 +101,19 @@ pub enum TokenizerSource {
     Llama2c(PathBuf),
     /// The metadata of a GGUF file.
     Gguf(GgufVocabulary),
+}
+
+impl TokenizerSource {
+    /// The file that it lies in, unless that is the model's.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::HuggingFace(path)
+            | Self::Vocabulary(path)
+            | Self::Model(path)
+            | Self::Llama2c(path) => Some(path),
+            Self::Gguf(_) => None,
+        }
+    }
 }
 
 /// A way in which models are stored.

@@ -323,4 +323,16 @@ impl Container for StoredModel {
     fn tokenizer(&self) -> Option<&TokenizerSource> {
         self.tokenizer.as_ref()
     }
+
+    fn files(&self) -> Vec<&Path> {
+        let weights = self.files.iter().map(|file| file.path.as_path());
+        let config = Some(self.path()).filter(|path| weights.clone().all(|file| file != *path));
+        config.into_iter().chain(weights).collect()
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        let by_columns = |tensor: &&StoredTensor| matches!(tensor.layout, Layout::Columns(_));
+        let tensors = self.tensors.values().filter(by_columns);
+        tensors.map(|tensor| Tiles::most(tensor.row_bytes)).max().unwrap_or(0)
+    }
 }

@@ -292,6 +292,10 @@ impl Container for TfliteFile {
     fn tokenizer(&self) -> Option<&TokenizerSource> {
         None
     }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.path]
+    }
 }
 
 impl TfliteFile {

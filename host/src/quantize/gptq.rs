@@ -31,6 +31,13 @@ impl Hessian {
         Self { columns, blocks: widths.map(|width| vec![0.0; width * width]).collect() }
     }
 
+    /// Bytes that this takes, or what is made of it, whichever is more.
+    #[must_use]
+    pub fn bytes(columns: u32) -> u64 {
+        let width = (BLOCK as u64).min(columns.into());
+        u64::from(columns) * width * (size_of::<f64>() + size_of::<f32>()) as u64
+    }
+
     /// Adds an input.
     pub fn add(&mut self, x: &[f32]) {
         for (block, x) in self.blocks.iter_mut().zip(x.chunks(BLOCK)) {

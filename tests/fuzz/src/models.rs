@@ -78,7 +78,7 @@ fn import(path: &Path, format: SourceFormat) {
     // The package is there, or nothing is.
     assert_eq!(converted.is_ok(), output.exists());
     let mut beside = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
-    assert!(!beside.any(|e| e.file_name().to_string_lossy().starts_with(".omex-convert-")));
+    assert!(!beside.any(|e| e.file_name().to_string_lossy().ends_with(".partial")));
     if converted.is_ok() {
         let report =
             omex::package::validate::validate(&output, &Cancel::default(), &mut |_| {}).unwrap();

@@ -46,7 +46,7 @@ fn shapes() -> PossibleValuesParser {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let shape = SHAPES.iter().find(|shape| shape.name == args.shape);
     let shape = shape.ok_or_else(|| Error::Usage(format!("no shape {}", args.shape)))?;
-    let bar = output::progress("writing", 1, false);
+    let bar = output::progress("writing", 1, true);
     let progress = &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);

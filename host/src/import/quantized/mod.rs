@@ -10,6 +10,7 @@ mod parts;
 mod scaled;
 
 use super::StoredModel;
+use super::columns::Tiles;
 use super::container::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use super::encoding::Encoding;
 use crate::{Error, Result};
@@ -198,5 +199,14 @@ impl Container for Decoded {
 
     fn tokenizer(&self) -> Option<&TokenizerSource> {
         self.model.tokenizer()
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.model.files()
+    }
+
+    /// Packed matrices are read turned.
+    fn kept_bytes(&self) -> u64 {
+        self.model.kept_bytes().max(Tiles::most(0))
     }
 }

@@ -4,8 +4,9 @@ mod report;
 
 pub(super) use report::Converted;
 
-use crate::{output, signals};
-use omex::convert::{self, Calibration, ConvertOptions, Found, TokenizerChoice};
+use crate::{bytes, output, signals};
+use indicatif::ProgressBar;
+use omex::convert::{self, Calibration, ConvertOptions, Found, Note, TokenizerChoice, Told};
 use omex::import::{self, Container, SourceFormat};
 use omex::package::Package;
 use omex::quantize::Precision;
@@ -13,6 +14,7 @@ use omex::{Error, Result, memory};
 use report::{Plan, Report};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Turn another program's model into a package.
 ///
@@ -25,6 +27,7 @@ Examples:
   omex convert model-q4_0.gguf --dry-run    (says what it would do, and what it can't)
   omex convert ./MiniLM/onnx/model_quantized.onnx
   omex convert ./TinyLlama --quantization int4+4 --output-dir tinyllama.omex
+  omex convert ./Llama-3-70B --memory 256MB
   omex convert stories260K.bin --tokenizer tok512.bin --quantization int8
   omex convert --source-format huggingface --model-path ./TinyLlama --output-dir tinyllama.omex")]
 pub(crate) struct Args {
@@ -63,6 +66,13 @@ pub(crate) struct Args {
     /// Round weights to int4 plainly
     #[arg(long)]
     no_calibration: bool,
+    /// Memory that converting may take: what can't be done in it is refused before anything is written
+    ///
+    /// Weights are read a part at a time in any case: models of any size are converted in some 70 MB, or in
+    /// what their tokenizer takes, about 2 KB a token. Comparing with the model takes some 200 MB, and is
+    /// left out if it does not fit
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
+    memory: Option<u64>,
     /// Replace an existing package
     #[arg(long)]
     force: bool,
@@ -103,6 +113,7 @@ pub(super) fn parse_precision(text: &str) -> Result<Precision, String> {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let source = args.open()?;
     let output = args.output();
+    args.check_memory(&*source)?;
     let found = convert::found(&*source, args.tokenizer());
     let plan = match found.problems.is_empty() {
         true => Some(args.plan(&*source, &output)?),
@@ -120,10 +131,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     args.tell_of_tokenizer(&report.found);
     let precision = report.plan.as_ref().and_then(|plan| plan.precision);
-    let package = args.convert_to(&*source, precision, &output)?;
-    report.written(&package, &output);
+    let began = Instant::now();
+    let package = args.convert_to(&*source, precision, &output, false)?;
+    report.written(&package, &output, began.elapsed());
     if !args.no_check {
-        report.check = Some(convert::check(&source, &output, &signals::cancel())?);
+        report.check = Some(convert::check(&source, &output, args.memory, &signals::cancel())?);
     }
     if args.json { output::json(&report) } else { output::text(&report.after()) }
 }
@@ -185,6 +197,32 @@ impl Args {
         }
     }
 
+    fn options(&self, precision: Option<Precision>) -> ConvertOptions<'_> {
+        ConvertOptions {
+            precision,
+            residual: self.quantization.is_some_and(|(_, residual)| residual),
+            tokenizer: self.tokenizer(),
+            calibration: match &self.calibration {
+                Some(text) => Calibration::Text(text),
+                None if self.no_calibration => Calibration::Off,
+                None => Calibration::Auto,
+            },
+            memory: self.memory,
+            force: self.force,
+            cancel: signals::cancel(),
+            ..Default::default()
+        }
+    }
+
+    /// Refuses too little memory before more is taken. What else may be wrong is found later.
+    fn check_memory(&self, source: &dyn Container) -> Result<()> {
+        let precision = self.quantization.map(|(precision, _)| precision);
+        match convert::check_memory(source, &self.options(precision)) {
+            Err(error @ Error::Room { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn tell_of_tokenizer(&self, found: &Found) {
         let takes_text = found.source_format != SourceFormat::Tflite.to_string();
         if takes_text && found.tokenizer.is_none() && !self.no_tokenizer {
@@ -199,30 +237,38 @@ impl Args {
         source: &dyn Container,
         precision: Option<Precision>,
         output: &Path,
+        wait: bool,
     ) -> Result<Package> {
-        let options = ConvertOptions {
-            precision,
-            residual: self.quantization.is_some_and(|(_, residual)| residual),
-            tokenizer: self.tokenizer(),
-            calibration: match &self.calibration {
-                Some(text) => Calibration::Text(text),
-                None if self.no_calibration => Calibration::Off,
-                None => Calibration::Auto,
-            },
-            force: self.force,
-            cancel: signals::cancel(),
-        };
+        let bar = output::progress("converting", 1, true);
+        let tell = |note: &Note<'_>| tell(&bar, note);
+        let options = ConvertOptions { wait, told: Told(Some(&tell)), ..self.options(precision) };
         let format = source.format().to_string();
         let name = import::model_name(self.source_path());
-        let bar = output::progress("converting", 1, false);
         let mut progress = |done, all| {
             bar.set_length(all);
             bar.set_position(done);
         };
         let package = convert::convert(source, &format, &name, output, &options, &mut progress);
         bar.finish_and_clear();
+        let partial = convert::partial_path(output);
+        if matches!(package, Err(Error::Io { .. })) && partial.exists() {
+            let partial = partial.display();
+            output::note(&format!(
+                "{partial}: has what is finished: the same command goes on with it, if it stays"
+            ));
+        }
         package
     }
+}
+
+/// Says what happens, above the bar if there is one.
+fn tell(bar: &ProgressBar, note: &Note<'_>) {
+    match note {
+        Note::Calibrates => bar.set_message("calibrating"),
+        _ => bar.suspend(|| output::note(&note.to_string())),
+    }
+    // What was kept came at once, and says nothing of how long the rest takes.
+    bar.reset_eta();
 }
 
 /// Converts a model with the defaults but for the precision, in place of a package that is there.
@@ -241,11 +287,12 @@ pub(super) fn convert_plainly(
         no_tokenizer: false,
         calibration: None,
         no_calibration: false,
+        memory: None,
         force: true,
         dry_run: false,
         no_check: true,
         json: false,
     };
     let precision = quantization.map(|(precision, _)| precision);
-    args.convert_to(&*args.open()?, precision, output).map(|_| ())
+    args.convert_to(&*args.open()?, precision, output, true).map(|_| ())
 }

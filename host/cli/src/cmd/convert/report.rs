@@ -7,6 +7,7 @@ use omex::package::{Package, TensorEntry};
 use omex::quantize::Precision;
 use serde::Serialize;
 use std::path::Path;
+use std::time::Duration;
 
 /// All that is told of a conversion.
 #[derive(Serialize)]
@@ -15,6 +16,8 @@ pub(super) struct Report {
     source: String,
     #[serde(flatten)]
     converted: Option<Converted>,
+    #[serde(flatten)]
+    time: Option<Time>,
     pub(super) found: Found,
     /// `None` where something keeps the model from being converted.
     #[serde(rename = "planned")]
@@ -24,6 +27,14 @@ pub(super) struct Report {
     rounded: Vec<Rounded>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) check: Option<Checked>,
+}
+
+/// How long converting took.
+#[derive(Clone, Copy, Serialize)]
+struct Time {
+    seconds: f64,
+    /// Bytes of the source: what a conversion that was cut off had done counts, too.
+    source_bytes_per_second: f64,
 }
 
 /// A package before it is written.
@@ -91,11 +102,14 @@ impl Converted {
 impl Report {
     pub(super) fn new(source: &Path, found: Found, plan: Option<Plan>) -> Self {
         let source = source.display().to_string();
-        Self { source, converted: None, found, plan, rounded: vec![], check: None }
+        Self { source, converted: None, time: None, found, plan, rounded: vec![], check: None }
     }
 
-    pub(super) fn written(&mut self, package: &Package, path: &Path) {
+    pub(super) fn written(&mut self, package: &Package, path: &Path, took: Duration) {
         self.converted = Some(Converted::new(package, path));
+        let seconds = took.as_secs_f64();
+        let source_bytes_per_second = self.found.source_bytes as f64 / seconds.max(1e-9);
+        self.time = Some(Time { seconds, source_bytes_per_second });
         let rounded = package.index.tensors.iter().filter(|tensor| tensor.error > 0.0);
         self.rounded = rounded.map(Rounded::new).collect();
     }
@@ -129,6 +143,16 @@ impl Report {
     /// What was written, and what came of the comparison.
     pub(super) fn after(&self) -> String {
         let mut text = self.converted.as_ref().map(Converted::text).unwrap_or_default();
+        if let Some(Time { seconds, source_bytes_per_second }) = self.time {
+            let (source, written) = (self.found.source_bytes, self.converted.as_ref());
+            let written = written.map_or(0, |converted| converted.weight_bytes);
+            text.push_str(&format!(
+                "converted: {} to {} in {seconds:.1} s, {}/s\n",
+                bytes::show(source),
+                bytes::show(written),
+                bytes::show(source_bytes_per_second as u64)
+            ));
+        }
         let worst = self.rounded.iter().max_by(|a, b| a.error.total_cmp(&b.error));
         if let Some(Rounded { name, error, .. }) = worst {
             let (percent, count) = (error * 100.0, self.rounded.len());
