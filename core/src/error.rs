@@ -125,6 +125,9 @@ pub enum RunError {
     Sequence(u32),
     /// A part that is no adapter of the program.
     Adapter(u16),
+    /// A segment that the model does not have.
+    #[cfg(feature = "float")]
+    Segment(u8),
     /// A position that is too far on, or too far back for a cache that is full.
     Position(u32),
     /// Inputs branch, and the cache has no spare place for each of them behind the last position, or
@@ -174,6 +177,8 @@ impl fmt::Display for RunError {
             Self::Token(t) => write!(f, "token {t} is outside of the vocabulary"),
             Self::Sequence(s) => write!(f, "the plan has no sequence {s}"),
             Self::Adapter(a) => write!(f, "the program has no adapter {a}"),
+            #[cfg(feature = "float")]
+            Self::Segment(s) => write!(f, "the model has no segment {s}"),
             Self::Position(p) => write!(f, "position {p} does not follow what the cache holds"),
             Self::Branches => write!(f, "the cache has no room left for inputs that branch"),
             Self::Page(e) => e.fmt(f),

@@ -71,7 +71,7 @@ impl<'g, 'a> Generation<'g, 'a> {
         let draft = fitting(self.engine, draft);
         let input = |token, depth| {
             let position = position.saturating_add(depth);
-            Input { token, sequence: 0, position, logits: true, adapter }
+            Input { token, sequence: 0, position, logits: true, adapter, segment: 0 }
         };
         let drafted = draft.iter().map(|drafted| input(drafted.token, drafted.depth));
         self.engine.pass(core::iter::once(input(token, 0)).chain(drafted))?;

@@ -37,6 +37,8 @@ pub struct Input {
     /// The part that is its adapter ([`Program::adapter`](crate::program::Program::adapter)); 0 for
     /// none.
     pub adapter: u16,
+    /// The segment of its text that it is in, for models that tell pairs of texts apart; else 0.
+    pub segment: u8,
 }
 
 /// Consecutive inputs of one sequence, at consecutive positions.
@@ -61,18 +63,22 @@ pub(crate) struct Inputs<'a> {
     spare: Option<u32>,
 }
 
-/// An input in the arena: token, sequence, position, its adapter, and in the lowest bit if its logits
-/// are wanted.
+/// An input in the arena: token, sequence, position, and from the lowest bit on if its logits are
+/// wanted, its adapter, and its segment.
 pub(crate) type Record = [u32; 4];
 
 fn to_record(input: Input) -> Record {
-    let wanted = u32::from(input.adapter) << 1 | u32::from(input.logits);
+    // Only a build that plays them has any use for segments.
+    let segment = if cfg!(feature = "float") { u32::from(input.segment) << 17 } else { 0 };
+    let wanted = segment | u32::from(input.adapter) << 1 | u32::from(input.logits);
     [input.token, input.sequence, input.position, wanted]
 }
 
 fn from_record([token, sequence, position, wanted]: &Record) -> Input {
     let (token, sequence, position) = (*token, *sequence, *position);
-    Input { token, sequence, position, logits: wanted & 1 == 1, adapter: (wanted >> 1) as u16 }
+    let (logits, adapter) = (wanted & 1 == 1, (wanted >> 1) as u16);
+    let segment = if cfg!(feature = "float") { (wanted >> 17) as u8 } else { 0 };
+    Input { token, sequence, position, logits, adapter, segment }
 }
 
 impl<'a> Inputs<'a> {

@@ -1,6 +1,9 @@
 //! `graph.json`: what a model computes, as named operations over named values.
 
 pub use omex_core::engine::LOGITS;
+
+/// The output of a model that sorts texts into classes: a score for each.
+pub const CLASSES: &str = "classes";
 use omex_core::ops::{self, Form, Op, Operand};
 use omex_core::program::{Dtype, PartKind, Per};
 use serde::{Deserialize, Serialize};

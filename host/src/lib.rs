@@ -54,6 +54,7 @@ mod printable;
 pub mod profile;
 pub mod quantize;
 pub mod reads;
+pub mod rerank;
 pub mod sampling;
 pub mod saved_session;
 mod scratch;
@@ -64,6 +65,7 @@ pub mod synth;
 pub mod system;
 pub mod tokenizer;
 pub mod trace;
+pub mod whole;
 mod work;
 
 pub use error::{Error, Result};

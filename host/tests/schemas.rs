@@ -2,7 +2,7 @@
 //! `OMEX_UPDATE_SCHEMAS=1 cargo test -p omex --test schemas`.
 
 use omex::graph::Graph;
-use omex::package::{Chat, EmbeddingSettings, Metadata, WeightIndex};
+use omex::package::{Chat, EmbeddingSettings, Metadata, RerankSettings, WeightIndex};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -18,13 +18,14 @@ fn schema<T: JsonSchema>(title: &str) -> Schema {
 }
 
 /// The files of a package, with their schemas.
-fn schemas() -> [(&'static str, Schema); 5] {
+fn schemas() -> [(&'static str, Schema); 6] {
     [
         ("metadata", schema::<Metadata>("OMEX metadata.json")),
         ("graph", schema::<Graph>("OMEX graph.json")),
         ("quantization", schema::<WeightIndex>("OMEX weights/quantization.json")),
         ("chat", schema::<Chat>("OMEX chat.json")),
         ("embedding", schema::<EmbeddingSettings>("OMEX postprocessors/embedding.json")),
+        ("rerank", schema::<RerankSettings>("OMEX postprocessors/rerank.json")),
     ]
 }
 
@@ -97,9 +98,9 @@ fn schemas_are_those_of_the_types() {
         let path = folder.join(format!("{name}.schema.json"));
         let expected = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         // Unknown fields of a file are kept: an older reader takes what a newer writer adds. Those of
-        // an operation, or of how a vector is made, would change what is computed.
+        // an operation, or of how a vector or a score is made, would change what is computed.
         let closed = schema.get("additionalProperties").is_some();
-        assert_eq!(closed, name == "embedding", "{name}");
+        assert_eq!(closed, ["embedding", "rerank"].contains(&name), "{name}");
         if std::env::var_os(UPDATE).is_some() {
             fs::create_dir_all(&folder).unwrap();
             fs::write(&path, expected).unwrap();

@@ -47,6 +47,7 @@ fn play(model: &Path, options: &SessionOptions, texts: &[Text<'_>], each: usize)
                 position,
                 logits: true,
                 adapter,
+                segment: 0,
             }));
         }
         engine.pass(inputs.iter().copied()).unwrap_or_else(|e| panic!("{e}"));

@@ -62,7 +62,7 @@ impl Pass {
     fn push(&mut self, sequence: usize, text: Vec<u32>, logits: bool) {
         let (token, position) = (*text.last().unwrap(), text.len() as u32 - 1);
         let sequence = sequence as u32;
-        self.inputs.push(Input { token, sequence, position, logits, adapter: 0 });
+        self.inputs.push(Input { token, sequence, position, logits, adapter: 0, segment: 0 });
         self.texts.push(text);
     }
 
@@ -217,7 +217,7 @@ fn a_wrong_draft_is_taken_back_and_a_new_text_begins_at_0() {
 }
 
 fn input(sequence: u32, position: u32) -> Input {
-    Input { token: 1, sequence, position, logits: true, adapter: 0 }
+    Input { token: 1, sequence, position, logits: true, adapter: 0, segment: 0 }
 }
 
 #[test]

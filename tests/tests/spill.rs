@@ -120,6 +120,7 @@ fn drafts_and_going_back_change_nothing() {
                         position: first + depth,
                         logits: column >= 3,
                         adapter: 0,
+                        segment: 0,
                     });
                     engine.pass(inputs).unwrap();
                     engine.accept(round as usize % 6).unwrap();
@@ -127,8 +128,14 @@ fn drafts_and_going_back_change_nothing() {
                 both("token", &|engine| engine.forward(&[token(round)], Wanted::Last).unwrap());
             }
             both("going back", &|engine| {
-                let back =
-                    |position| Input { token: 5, sequence: 0, position, logits: true, adapter: 0 };
+                let back = |position| Input {
+                    token: 5,
+                    sequence: 0,
+                    position,
+                    logits: true,
+                    adapter: 0,
+                    segment: 0,
+                };
                 engine.pass([back(20), back(21)]).unwrap();
                 engine.forward(&[9], Wanted::Last).unwrap();
             });

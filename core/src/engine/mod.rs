@@ -225,6 +225,7 @@ impl<'a> Engine<'a> {
             position: first.saturating_add(column as u32),
             logits: wanted == Wanted::All || column == last,
             adapter,
+            segment: 0,
         }))
     }
 

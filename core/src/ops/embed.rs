@@ -22,6 +22,9 @@ pub enum Index {
     Position,
     /// It is always row 0.
     First,
+    /// The segment of its text that the token is in.
+    #[cfg(feature = "float")]
+    Segment,
 }
 
 /// `output` = a row of `weight` for each token, added to what `output` holds if `accumulate`.
@@ -101,6 +104,12 @@ impl Embed {
             Index::Token => input.token,
             Index::Position => input.position.saturating_add(self.offset),
             Index::First => 0,
+            #[cfg(feature = "float")]
+            Index::Segment if u32::from(input.segment) >= matrix.rows => {
+                return Err(RunError::Segment(input.segment));
+            }
+            #[cfg(feature = "float")]
+            Index::Segment => input.segment.into(),
         };
         if row >= matrix.rows {
             return Err(RunError::Position(input.position));

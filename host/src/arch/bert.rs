@@ -1,10 +1,12 @@
-//! BERT: an encoder, with or without the head that guesses masked tokens (arXiv:1810.04805).
+//! BERT: an encoder, by itself or with a head that guesses masked tokens or sorts texts into classes
+//! (arXiv:1810.04805).
 
 use super::blueprint::Blueprint;
 use super::config::Config;
 use super::decoder::MAX_VOCABULARY;
-use super::encoder::{Defaults, Encoder, Names};
+use super::encoder::{Defaults, Encoder, Head, Names};
 use crate::Result;
+use omex_core::ops::Index;
 
 pub(super) const NAMES: Names = Names {
     family: "bert",
@@ -22,14 +24,21 @@ pub(super) const NAMES: Names = Names {
         "cls.predictions.transform.LayerNorm",
         "cls.predictions",
     ],
+    classifier: ["bert.pooler.dense", "classifier"],
 };
 
 /// Those of transformers' `BertConfig`.
 const DEFAULTS: Defaults = Defaults { vocab_size: 30522, positions: 512, epsilon: 1e-12 };
 
+pub(super) const CLASSES: [&str; 3] =
+    ["BertModel", "BertForMaskedLM", "BertForSequenceClassification"];
+
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mut encoder = Encoder::read(config, &NAMES, &DEFAULTS)?;
     encoder.types = config.size("type_vocab_size", 2, MAX_VOCABULARY)?;
+    if encoder.types > 1 {
+        encoder.segments = Index::Segment;
+    }
     let derived = [
         "embeddings.position_ids",
         "cls.predictions.decoder.weight",
@@ -39,5 +48,5 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         "pooler.dense.weight",
         "pooler.dense.bias",
     ];
-    Ok(encoder.blueprint(config.has_class("BertForMaskedLM"), &derived))
+    Ok(encoder.blueprint(Head::of(config)?, &derived))
 }

@@ -2,7 +2,7 @@
 //! operation, its shape from the values.
 
 use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
-use crate::graph::{FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
+use crate::graph::{CLASSES, FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, Constant, Decay, Embed, Experts, Gated, Index,
     Linear, LinearAttention, Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, Select,
@@ -387,7 +387,10 @@ impl Builder {
     /// A state for each layer of this kind: what the graph calls the layer's. Where another kind has
     /// states of this name, theirs get a number.
     fn state(&mut self, name: &str, shape: impl Fn(u32) -> StateShape) -> String {
-        let Place::Layers { of_kind, first, .. } = self.place else { return name.to_owned() };
+        let Place::Layers { of_kind, first, .. } = self.place else {
+            self.graph.states.insert(name.to_owned(), shape(1));
+            return format!("{name}[0]");
+        };
         let mut own = name.to_owned();
         if *self.owners.entry(own.clone()).or_insert(first) != first {
             own = format!("{name}_{first}");
@@ -648,6 +651,17 @@ impl Builder {
         let (input, output) = (all(input), all(LOGITS));
         self.push(Linear { bias, weight, input, output, accumulate: false });
         self.output(LOGITS, LOGITS);
+    }
+
+    /// Scores of classes, which are given out.
+    pub(super) fn classes(&mut self, from: Stored<'_>, count: u32, input: &str) {
+        self.selected_values([(CLASSES, count)]);
+        let bias = self.bias("classifier", from, count);
+        let shape = [count, self.width(&all(input))];
+        let weight = self.plan("classifier", Role::Outer, from, shape);
+        let (input, output) = (all(input), all(CLASSES));
+        self.push(Linear { bias, weight, input, output, accumulate: false });
+        self.output(CLASSES, CLASSES);
     }
 
     /// The blueprint of what was drawn. Stored tensors whose names end as `derived` says are left

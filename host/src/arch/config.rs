@@ -82,6 +82,18 @@ impl<'a> Config<'a> {
         classes.is_some_and(|classes| classes.iter().any(|name| name == class))
     }
 
+    /// True if `architectures` names a class that ends so.
+    pub(super) fn has_class_like(&self, end: &str) -> bool {
+        let classes = self.get("architectures").and_then(Value::as_array);
+        let ends = |name: &Value| name.as_str().is_some_and(|name| name.ends_with(end));
+        classes.is_some_and(|classes| classes.iter().any(ends))
+    }
+
+    /// How many fields there are.
+    pub(super) fn length(&self) -> u32 {
+        self.fields.len() as u32
+    }
+
     /// A field that is there and `null`.
     pub(super) fn is_null(&self, name: &str) -> bool {
         self.get(name).is_none() && self.fields.contains_key(name)

@@ -20,6 +20,39 @@ pub(super) struct Names {
     pub(super) attention_norm: &'static str,
     /// Of the head that guesses masked tokens: its matrix, its norm, and its bias.
     pub(super) head: [&'static str; 3],
+    /// Of the head that sorts texts into classes: its matrices.
+    pub(super) classifier: [&'static str; 2],
+}
+
+/// What is made of hidden states.
+#[derive(Clone, Copy)]
+pub(super) enum Head {
+    None,
+    /// Scores of all tokens at each place.
+    Tokens,
+    /// Scores of so many classes.
+    Classes(u32),
+}
+
+impl Head {
+    /// That of the class that the file names.
+    pub(super) fn of(config: &Config<'_>) -> Result<Self> {
+        if config.has_class_like("ForMaskedLM") {
+            return Ok(Self::Tokens);
+        }
+        if !config.has_class_like("ForSequenceClassification") {
+            return Ok(Self::None);
+        }
+        let classes = match config.object("id2label", "id2label.")? {
+            Some(labels) => labels.length(),
+            None => config.size("num_labels", 2, MAX_VOCABULARY)?,
+        };
+        if (1..=MAX_VOCABULARY).contains(&classes) {
+            return Ok(Self::Classes(classes));
+        }
+        let expected = format!("1 to {MAX_VOCABULARY} classes");
+        Err(config.bad("id2label", &format!("{classes} classes").into(), &expected))
+    }
 }
 
 /// Stored tensors that nothing reads, or that copy others, of encoders with RoBERTa's head.
@@ -48,8 +81,10 @@ pub(super) struct Encoder {
     positions: u32,
     /// The row of the first position.
     first_position: u32,
-    /// Rows of the embedding of segments, of which the first is used; 0 for none.
+    /// Rows of the embedding of segments; 0 for none.
     pub(super) types: u32,
+    /// Which of them a token gets: its segment's, or always the first.
+    pub(super) segments: Index,
     /// Scores depend on how far away keys are.
     pub(super) distances: bool,
 }
@@ -73,6 +108,7 @@ impl Encoder {
             positions: config.size("max_position_embeddings", defaults.positions, MAX_CONTEXT)?,
             first_position: 0,
             types: 0,
+            segments: Index::First,
             distances: false,
         })
     }
@@ -87,8 +123,8 @@ impl Encoder {
         Err(config.bad("max_position_embeddings", &self.positions.into(), &expected))
     }
 
-    /// The blueprint: hidden states of all tokens, and with a head scores of all tokens at each place.
-    pub(super) fn blueprint(&self, with_head: bool, derived: &[&'static str]) -> Blueprint {
+    /// The blueprint: hidden states of all tokens, and what a head makes of them.
+    pub(super) fn blueprint(&self, head: Head, derived: &[&'static str]) -> Blueprint {
         let (hidden, base) = (self.sizes.hidden, self.names.base);
         let mut graph = Builder::new(self.vocabulary, self.positions - self.first_position);
         graph.values([
@@ -108,9 +144,12 @@ impl Encoder {
         graph.layers(&layers, self.names.layers, |graph, ()| self.layer(graph));
         graph.output("hidden", "hidden");
         let embedding = format!("{base}.embeddings.word_embeddings");
-        if with_head {
-            self.head(&mut graph, &embedding);
-        } else {
+        match head {
+            Head::None => {}
+            Head::Tokens => self.head(&mut graph, &embedding),
+            Head::Classes(count) => self.classifier(&mut graph, count),
+        }
+        if !matches!(head, Head::Tokens) {
             graph.embedding(&embedding);
         }
         graph.finish(self.names.family, self.sizes, (None, vec![]), derived.to_vec())
@@ -124,7 +163,7 @@ impl Encoder {
         graph.embed_onto("positions", stored(&from), self.positions, of_position, "hidden");
         if self.types > 0 {
             let from = name("token_type_embeddings");
-            graph.embed_onto("types", stored(&from), self.types, (Index::First, 0), "hidden");
+            graph.embed_onto("types", stored(&from), self.types, (self.segments, 0), "hidden");
         }
         let from = name("LayerNorm");
         graph.norm("embedding_norm", biased(&from), self.norm, [&all("hidden"), &all("hidden")]);
@@ -166,6 +205,16 @@ impl Encoder {
         graph.activate(Activation::Gelu, &all("head"));
         graph.norm("head.norm", biased(norm), self.norm, [&all("head"), &all("head")]);
         graph.logits(embedding, None, Some(bias), "head");
+    }
+
+    /// Scores of classes, from a text's first token.
+    fn classifier(&self, graph: &mut Builder, count: u32) {
+        let (hidden, [dense, scores]) = (self.sizes.hidden, self.names.classifier);
+        graph.selected_values([("selected", hidden), ("head", hidden)]);
+        graph.select("hidden", "selected");
+        graph.linear("head.transform", biased(dense), "selected", &all("head"));
+        graph.activate(Activation::Tanh, &all("head"));
+        graph.classes(biased(scores), count, "head");
     }
 }
 

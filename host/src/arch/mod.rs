@@ -137,18 +137,12 @@ const ARCHITECTURES: &[Architecture] = &[
         qwen3_5_moe::blueprint,
     ),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
-    Architecture::new("bert", &["BertModel", "BertForMaskedLM"], "bert.", bert::blueprint)
-        .in_gguf("bert"),
+    Architecture::new("bert", &bert::CLASSES, "bert.", bert::blueprint).in_gguf("bert"),
     Architecture::new("roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
     Architecture::new("xlm-roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
     Architecture::new("camembert", &roberta::CLASSES, "roberta.", roberta::blueprint),
-    Architecture::new("mpnet", &["MPNetModel", "MPNetForMaskedLM"], "mpnet.", mpnet::blueprint),
-    Architecture::new(
-        "modernbert",
-        &["ModernBertModel", "ModernBertForMaskedLM"],
-        "model.",
-        modernbert::blueprint,
-    ),
+    Architecture::new("mpnet", &mpnet::CLASSES, "mpnet.", mpnet::blueprint),
+    Architecture::new("modernbert", &modernbert::CLASSES, "model.", modernbert::blueprint),
 ];
 
 impl Architecture {

@@ -5,7 +5,7 @@ use super::blueprint::{Blueprint, Sizes};
 use super::builder::{Attending, Builder, FREQUENCIES, NormOf, Stored, all, stored};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_VOCABULARY};
-use super::encoder::{SIZES, SizeFields, read_sizes};
+use super::encoder::{Head, SIZES, SizeFields, read_sizes};
 use super::rope::Rope;
 use crate::Result;
 use crate::graph::ValueRef;
@@ -38,6 +38,9 @@ struct ModernBert {
     attention_bias: bool,
     mlp_bias: bool,
 }
+
+pub(super) const CLASSES: [&str; 3] =
+    ["ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"];
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     config.one_of("hidden_activation", &["gelu"])?;
@@ -76,10 +79,22 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     graph.values([("hidden", hidden)]);
     model.norm(&mut graph, "norm", "model.final_norm", ["residual", "hidden"]);
     graph.output("hidden", "hidden");
-    if config.has_class("ModernBertForMaskedLM") {
-        model.head(&mut graph, config, vocabulary)?;
-    } else {
-        graph.embedding(EMBEDDING);
+    match Head::of(config)? {
+        Head::None => {
+            graph.embedding(EMBEDDING);
+        }
+        Head::Tokens => {
+            model.transform(&mut graph, config, "hidden")?;
+            let scored = config.boolean("decoder_bias", true)?;
+            graph.selected_values([("logits", vocabulary)]);
+            graph.logits(EMBEDDING, None, scored.then_some("decoder"), "head");
+        }
+        Head::Classes(count) => {
+            let pooled = model.pool(&mut graph, config)?;
+            model.transform(&mut graph, config, pooled)?;
+            graph.classes(Stored { bias: true, ..stored("classifier") }, count, "head");
+            graph.embedding(EMBEDDING);
+        }
     }
     let derived = vec!["decoder.weight"];
     Ok(graph.finish("modernbert", model.sizes, (None, vec![]), derived))
@@ -140,18 +155,30 @@ impl ModernBert {
         graph.linear_onto("feed_forward.down", of_mlp("mlp.Wo"), "gated", "residual");
     }
 
-    /// Scores of all tokens at each place.
-    fn head(&self, graph: &mut Builder, config: &Config<'_>, vocabulary: u32) -> Result<()> {
+    /// What classes are told from: a text's first token, or the mean of all at each place.
+    fn pool(&self, graph: &mut Builder, config: &Config<'_>) -> Result<&'static str> {
+        if config.one_of("classifier_pooling", &["cls", "mean"])? != Some("mean") {
+            return Ok("hidden");
+        }
+        let Sizes { hidden, heads, head_width, .. } = self.sizes;
+        graph.values([("pooled", hidden)]);
+        let (state, all) = (graph.cache("pooling", heads, head_width, 0), all("hidden"));
+        // Where all scores are 0, attention is the mean.
+        let mean = Attending { scale: 0.0, mask: Mask::Full, ..Attending::default() };
+        graph.attention_of(&state, [&all; 3], mean, "pooled");
+        Ok("pooled")
+    }
+
+    /// What goes before the scores of a head.
+    fn transform(&self, graph: &mut Builder, config: &Config<'_>, input: &str) -> Result<()> {
         config.one_of("classifier_activation", &["gelu"])?;
         let (hidden, bias) = (self.sizes.hidden, config.boolean("classifier_bias", false)?);
-        let scored = config.boolean("decoder_bias", true)?;
-        graph.selected_values([("selected", hidden), ("head", hidden), ("logits", vocabulary)]);
-        graph.select("hidden", "selected");
+        graph.selected_values([("selected", hidden), ("head", hidden)]);
+        graph.select(input, "selected");
         let from = Stored { bias, ..stored("head.dense") };
         graph.linear("head.transform", from, "selected", &all("head"));
         graph.activate(Activation::Gelu, &all("head"));
         self.norm(graph, "head.norm", "head.norm", ["head"; 2]);
-        graph.logits(EMBEDDING, None, scored.then_some("decoder"), "head");
         Ok(())
     }
 }

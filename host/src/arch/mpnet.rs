@@ -2,7 +2,7 @@
 
 use super::blueprint::Blueprint;
 use super::config::Config;
-use super::encoder::{DERIVED, Defaults, Encoder, Names};
+use super::encoder::{DERIVED, Defaults, Encoder, Head, Names};
 use crate::Result;
 use omex_core::ops::DISTANCES;
 
@@ -13,10 +13,14 @@ const NAMES: Names = Names {
     attention: ["attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"],
     attention_norm: "attention.LayerNorm",
     head: ["lm_head.dense", "lm_head.layer_norm", "lm_head"],
+    classifier: ["classifier.dense", "classifier.out_proj"],
 };
 
 /// Those of transformers' `MPNetConfig`.
 const DEFAULTS: Defaults = Defaults { vocab_size: 30527, positions: 512, epsilon: 1e-12 };
+
+pub(super) const CLASSES: [&str; 3] =
+    ["MPNetModel", "MPNetForMaskedLM", "MPNetForSequenceClassification"];
 
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mut encoder = Encoder::read(config, &NAMES, &DEFAULTS)?;
@@ -29,5 +33,5 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     encoder.distances = true;
     // Whatever the config says: the original code does not ask.
     encoder.count_from(config, 1)?;
-    Ok(encoder.blueprint(config.has_class("MPNetForMaskedLM"), &DERIVED))
+    Ok(encoder.blueprint(Head::of(config)?, &DERIVED))
 }

@@ -60,6 +60,7 @@ impl ActiveText {
             position: position as u32,
             logits: position == last,
             adapter: 0,
+            segment: 0,
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a model of another program is, and what a package of it would be, without reading its weights.
 
 use super::weights::WeightLayout;
-use super::{TokenizerChoice, chat, embedding, ends, precisions, tables, tokenizer};
+use super::{TokenizerChoice, chat, embedding, ends, precisions, rerank, tables, tokenizer};
 use crate::arch;
 use crate::import::{Container, Encoding, TokenizerSource};
 use crate::quantize::Precision;
@@ -86,6 +86,7 @@ pub fn found(source: &dyn Container, choice: TokenizerChoice<'_>) -> Found {
     found.chat_templates =
         templates.into_iter().flat_map(|chat| chat.templates.into_keys()).collect();
     if let Some(blueprint) = &blueprint {
+        found.part(rerank::rerank_settings(source, blueprint, spec.as_ref()));
         found.part(ends::end_tokens(source, &blueprint.eos, spec.as_ref(), vocabulary));
     }
     found

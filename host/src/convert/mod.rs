@@ -11,6 +11,7 @@ mod identity;
 mod partial;
 mod planned;
 mod range;
+mod rerank;
 mod room;
 mod rows;
 mod settings;
@@ -25,7 +26,8 @@ use crate::compile::{Compiled, compile};
 use crate::durable::{link, put_in_place};
 use crate::import::{Container, TokenizerSource};
 use crate::package::{
-    Architecture, CHAT_FILE, EMBEDDING, Metadata, OMEX_VERSION, Package, TokenIds, WeightIndex,
+    Architecture, CHAT_FILE, EMBEDDING, Metadata, OMEX_VERSION, Package, RERANK, TokenIds,
+    WeightIndex,
 };
 use crate::quantize::{Compensation, Precision};
 use crate::session::Tables;
@@ -235,10 +237,11 @@ impl Job<'_> {
             spec.write_package(&path.join("tokenizer"))?;
         }
         if let Some(settings) = embedding::embedding_settings(self.source)? {
-            let file = path.join(EMBEDDING);
-            let folder = file.parent().unwrap_or(path);
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-            write_json(&file, &settings)?;
+            write_within(path, EMBEDDING, &settings)?;
+        }
+        let rerank = rerank::rerank_settings(self.source, self.blueprint, spec.as_ref())?;
+        if let Some(settings) = rerank {
+            write_within(path, RERANK, &settings)?;
         }
         let ends = end_tokens(self.source, &self.blueprint.eos, spec.as_ref(), vocabulary as u32)?;
         let chat = chat::chat(self.source, spec.as_ref())?;
@@ -328,6 +331,14 @@ fn tokenizer(
         ));
     }
     Ok(Some(spec))
+}
+
+/// Writes a file of a package, and the folder that it lies in.
+fn write_within(package: &Path, name: &str, value: &impl serde::Serialize) -> Result<()> {
+    let file = package.join(name);
+    let folder = file.parent().unwrap_or(package);
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
+    write_json(&file, value)
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {

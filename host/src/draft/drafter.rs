@@ -106,6 +106,7 @@ impl<'d> ModelDrafter<'d> {
             position,
             logits: (position - first) as usize + 1 == tokens.len(),
             adapter: 0,
+            segment: 0,
         });
         self.engine.pass(inputs).map_err(&self.failed)?;
         self.held.extend(tokens);

@@ -3,6 +3,7 @@
 //! text that looks as good.
 
 use super::embedding::EMBEDDING;
+use super::rerank::RERANK;
 use super::{CONVERT_AGAIN, Metadata, Package, parse_crc, parse_json};
 use crate::{Error, Result, durable, input};
 use crc32c::{crc32c, crc32c_append};
@@ -13,8 +14,14 @@ use std::path::Path;
 /// The file that holds the checksums.
 const HOLDER: &str = "metadata.json";
 /// The files that have one, where they are there.
-const COVERED: [&str; 5] =
-    ["chat.json", "graph.json", "tokenizer/tokenizer.bin", "weights/quantization.json", EMBEDDING];
+const COVERED: [&str; 6] = [
+    "chat.json",
+    "graph.json",
+    "tokenizer/tokenizer.bin",
+    "weights/quantization.json",
+    EMBEDDING,
+    RERANK,
+];
 /// Its own, while it is computed.
 const NO_CRC: &str = "00000000";
 

@@ -5,6 +5,7 @@ mod checksums;
 mod embedding;
 mod index;
 mod metadata;
+mod rerank;
 pub mod validate;
 
 pub use chat::Chat;
@@ -14,6 +15,8 @@ pub(crate) use embedding::EMBEDDING;
 pub use embedding::{EmbeddingSettings, Pooling};
 pub use index::{FileEntry, TensorEntry, WeightIndex, parse_crc};
 pub use metadata::{Architecture, Metadata, TokenIds};
+pub(crate) use rerank::RERANK;
+pub use rerank::{PairPart, RerankSettings, ScoreActivation};
 
 use crate::compile::{Compiled, compile};
 use crate::graph::Graph;
@@ -48,6 +51,8 @@ pub struct Package {
     tokenizer: Option<Vec<u8>>,
     /// `postprocessors/embedding.json`, if there is one.
     pub embedding: Option<EmbeddingSettings>,
+    /// `postprocessors/rerank.json`, if there is one.
+    pub rerank: Option<RerankSettings>,
 }
 
 impl Package {
@@ -87,10 +92,12 @@ impl Package {
             let expected = "a graph over the tensors of weights/quantization.json";
             Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
         })?;
-        let (tokenizer, embedding) =
-            (metadata.read_tokenizer(path)?, metadata.read_optional(path, EMBEDDING)?);
+        let tokenizer = metadata.read_tokenizer(path)?;
+        let embedding = metadata.read_optional(path, EMBEDDING)?;
+        let rerank = metadata.read_optional(path, RERANK)?;
         let path = path.to_owned();
-        let package = Self { path, metadata, graph, index, compiled, files, tokenizer, embedding };
+        let package =
+            Self { path, metadata, graph, index, compiled, files, tokenizer, embedding, rerank };
         package.program()?;
         Ok(package)
     }

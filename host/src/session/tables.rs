@@ -5,7 +5,9 @@ use super::failure::failure_of;
 use super::options::SessionOptions;
 use super::pages::Source;
 use crate::compile::Compiled;
-use crate::package::{CONVERT_AGAIN, EmbeddingSettings, Package, WeightIndex, steadily};
+use crate::package::{
+    CONVERT_AGAIN, EmbeddingSettings, Package, RerankSettings, WeightIndex, steadily,
+};
 use crate::pager::{MappedPager, PageSource, Reader, Space, StreamPager, Tiles, open_reader};
 use crate::plan::{Constraints, Kv, KvSpill, MemoryPlan, ModelSize, Residency, plan, tiles};
 use crate::spill::Spill;
@@ -33,6 +35,8 @@ pub struct Tables {
     pub(super) tokenizer: Option<Arc<[u8]>>,
     /// How texts become vectors, if the model says so.
     pub(super) embedding: Option<EmbeddingSettings>,
+    /// How pairs of texts become scores, if the model says so.
+    pub(super) rerank: Option<RerankSettings>,
     pub(super) space: Space,
     /// Where weights begin and end in the paged space.
     pub(super) weights: std::ops::Range<u64>,
@@ -72,7 +76,7 @@ impl Tables {
         let tokenizer = package.tokenizer_tables().map(Arc::from);
         let mut tables = Self::new(path, package.compiled, &package.index, tokenizer);
         tables.space.open = package.files;
-        tables.embedding = package.embedding;
+        (tables.embedding, tables.rerank) = (package.embedding, package.rerank);
         Ok(tables)
     }
 
@@ -90,6 +94,7 @@ impl Tables {
             checksums: index.page_checksums(),
             tokenizer,
             embedding: None,
+            rerank: None,
             space: Space { files, page_size: index.page_size, open: vec![] },
             weights: 0..index.space(),
             program: compiled.program,
@@ -130,6 +135,7 @@ impl Tables {
             checksums: image.checksums,
             tokenizer: image.tokenizer.map(Arc::from),
             embedding: None,
+            rerank: None,
             pages: None,
         })
     }
@@ -138,6 +144,12 @@ impl Tables {
     #[must_use]
     pub fn embedding_settings(&self) -> Option<&EmbeddingSettings> {
         self.embedding.as_ref()
+    }
+
+    /// How pairs of texts become scores, if the model says so.
+    #[must_use]
+    pub fn rerank_settings(&self) -> Option<&RerankSettings> {
+        self.rerank.as_ref()
     }
 
     /// The tokenizer.

@@ -17,6 +17,7 @@ mod llama2c;
 mod lookup;
 mod nfc;
 mod package;
+mod pair;
 mod scores;
 mod sentencepiece;
 mod tiktoken;

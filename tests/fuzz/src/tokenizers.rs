@@ -26,6 +26,7 @@ pub fn tokenizer_model(data: &[u8]) {
 }
 
 fn exercise_spec(spec: &Spec) {
+    let _ = spec.pair_template();
     let Ok(section) = compile(spec) else { return };
     assert!(Tokenizer::open(section.as_slice()).is_ok());
     exercise(&section, "Hello  wörld's 12345\n\n<s>日本🙂 <|end|>\u{2581}\0");

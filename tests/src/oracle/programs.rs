@@ -4,6 +4,7 @@ use super::blocks::{ADAPTERS, LASTING};
 use super::choices::Choices;
 use super::maker::{Made, Maker};
 use super::rules::Rules;
+use super::script::SEGMENTS;
 use omex::graph::{LOGITS, Names, Node, PartShape, Port, ValueRef, ValueShape};
 use omex_core::arena::Plan;
 use omex_core::ops::{Embed, Index, Mask, Op, Select};
@@ -110,7 +111,7 @@ fn whole(mut maker: Maker<'_>) -> Made {
     maker.compile()
 }
 
-/// The sum of a token's row, perhaps its position's, and perhaps a row for all, in any order.
+/// The sum of a token's row, perhaps its position's, its segment's, and a row for all, in any order.
 fn embed(maker: &mut Maker<'_>, residual: &ValueRef, width: u32) {
     let offset = maker.random.pick(&[0, 2]);
     let mut tables = vec![(Index::Token, maker.graph.vocab_size, 0)];
@@ -119,6 +120,9 @@ fn embed(maker: &mut Maker<'_>, residual: &ValueRef, width: u32) {
     }
     if maker.random.chance(4) {
         tables.push((Index::First, 1, 0));
+    }
+    if maker.random.chance(3) {
+        tables.push((Index::Segment, SEGMENTS, 0));
     }
     let first = maker.random.below(tables.len() as u32) as usize;
     tables.rotate_left(first);

@@ -6,8 +6,11 @@ use super::choices::Choices;
 use super::rules::{Rules, branch};
 use omex_core::pass::Input;
 
-/// A token, and the adapter that it meets.
-pub(super) type Token = (u32, u16);
+/// A token, the adapter that it meets, and the segment that it is in.
+pub(super) type Token = (u32, u16, u8);
+
+/// Segments of a text.
+pub(super) const SEGMENTS: u32 = 3;
 
 /// A text, and the place in it whose output some column computes.
 #[derive(Clone, Debug)]
@@ -32,12 +35,13 @@ pub(super) enum Step {
 /// One pass over all of a text, or one for each of its tokens.
 pub(super) fn plain(text: &[Token], one_by_one: bool) -> Vec<Step> {
     let count = if one_by_one { 1 } else { text.len() };
-    let input = |(position, (token, adapter)): (usize, &Token)| Input {
+    let input = |(position, (token, adapter, segment)): (usize, &Token)| Input {
         token: *token,
         sequence: 0,
         position: position as u32,
         logits: true,
         adapter: *adapter,
+        segment: *segment,
     };
     let inputs: Vec<_> = text.iter().enumerate().map(input).collect();
     let pass = |inputs: &[Input]| {
@@ -171,8 +175,9 @@ impl Writer<'_, '_> {
         let adapter = self.random.pick(&self.rules.adapters);
         let column = |_| {
             let (token, position) = (self.random.below(self.rules.vocabulary), text.len() as u32);
-            text.push((token, adapter));
-            (Input { token, sequence, position, logits: false, adapter }, text.clone())
+            let segment = self.random.below(SEGMENTS) as u8;
+            text.push((token, adapter, segment));
+            (Input { token, sequence, position, logits: false, adapter, segment }, text.clone())
         };
         (0..length).map(column).collect()
     }
@@ -215,7 +220,8 @@ impl Writer<'_, '_> {
     fn refused(&mut self) -> Step {
         self.last.clear();
         let (end, plan) = (self.texts[0].len() as u32, self.rules.plan);
-        let good = Input { token: 0, sequence: 0, position: end, logits: false, adapter: 0 };
+        let (token, sequence, segment) = (0, 0, 0);
+        let good = Input { token, sequence, position: end, logits: false, adapter: 0, segment };
         let back = [good, Input { position: end.saturating_sub(1), ..good }];
         let long = (0..=plan.kv_capacity).map(|position| Input { position, ..good });
         let beyond = end + self.random.between(1, 6);

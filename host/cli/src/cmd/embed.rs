@@ -1,15 +1,16 @@
 //! `omex embed`.
 
-use super::{RunArgs, affordable, parse_ids};
+use super::{RunArgs, affordable, parse_ids, texts};
 use crate::output;
-use omex::embed::{embed, fitting, longest};
+use omex::embed::{embed, fitting};
 use omex::npy::{Array, Element};
 use omex::package::EmbeddingSettings;
 use omex::session::{SessionOptions, Tables};
-use omex::{Error, Result, input};
+use omex::whole::longest;
+use omex::{Error, Result};
 use omex_core::token::EncodeOptions;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use serde::Serialize;
+use std::path::PathBuf;
 
 /// Turn texts into vectors, to compare what they mean.
 ///
@@ -65,7 +66,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     })?;
     let after = tables.tokenizer().map_or(0, |tokenizer| tokenizer.template()[1]);
     let mut session = args.run.open_with(tables, &options)?;
-    let most = longest(&session, &settings);
+    let most = longest(&session, settings.max_tokens);
     let cut = texts.iter().filter(|text| text.len() > most).count();
     if cut > 0 {
         args.run.tell(&format!(
@@ -98,7 +99,7 @@ impl Args {
         }
         let prompt = settings.prompt(self.prompt.as_deref())?;
         let texts = match &self.data {
-            Some(file) => read(file)?,
+            Some(file) => texts::read(file)?,
             None if self.texts.is_empty() => {
                 return Err(Error::Usage("no texts: give some, or a file with --data".to_owned()));
             }
@@ -109,38 +110,6 @@ impl Args {
         let most = self.run.memory.unwrap_or(u64::MAX);
         texts.iter().map(|text| tables.encode(&format!("{prompt}{text}"), options, most)).collect()
     }
-}
-
-/// A line of a file of objects.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Text(String),
-    Object { text: String },
-}
-
-/// The texts in a file.
-fn read(file: &Path) -> Result<Vec<String>> {
-    let text = if file == Path::new("-") {
-        input::read_text_from(std::io::stdin().lock(), "standard input", input::MAX_TEXT_BYTES)?
-    } else {
-        input::read_text(file, input::MAX_TEXT_BYTES)?
-    };
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    if file.extension().is_none_or(|extension| extension != "jsonl") {
-        return Ok(lines.map(|(_, line)| line.to_owned()).collect());
-    }
-    let parse = |(number, line): (usize, &str)| match serde_json::from_str(line) {
-        Ok(Line::Text(text) | Line::Object { text }) => Ok(text),
-        Err(_) => Err(Error::malformed(
-            file,
-            format!("line {}", number + 1),
-            line,
-            "a JSON string, or an object with \"text\"",
-            "correct the line",
-        )),
-    };
-    lines.map(parse).collect()
 }
 
 fn array(vectors: &[Vec<f32>]) -> Array {

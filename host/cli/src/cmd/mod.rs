@@ -33,11 +33,13 @@ pub(crate) mod plan;
 pub(crate) mod profile;
 #[cfg(feature = "hub")]
 pub(crate) mod pull;
+pub(crate) mod rerank;
 pub(crate) mod run;
 mod sampling;
 mod storage;
 pub(crate) mod synth;
 mod text;
+mod texts;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 

@@ -189,6 +189,7 @@ impl<'p> Naive<'p> {
             Index::Token => self.text[token].0 as usize,
             Index::Position => token + op.offset as usize,
             Index::First => 0,
+            Index::Segment => self.text[token].2 as usize,
         };
         self.put(token, op.output, &self.row(op.weight, layer, row), op.accumulate);
     }
