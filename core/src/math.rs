@@ -2,6 +2,7 @@
 //!
 //! Nothing here calls the platform's library, and no multiplication is fused with an addition.
 
+use core::f32::consts::FRAC_2_SQRT_PI;
 pub use libm::{cosf as cos, sinf as sin, sqrtf as sqrt};
 
 /// 1.5 * 2^23: adding it rounds a small float to an integer, ties to even, in its low bits.
@@ -47,10 +48,34 @@ pub fn sum_lanes(lanes: [f32; 8]) -> f32 {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
-/// The error function.
+/// Where the error function of a larger number is 1.
+const ERF_END: f32 = 3.919_206;
+/// erf(x) / x as a quotient of polynomials in x², highest power first: fitted for the least relative error
+/// up to [`ERF_END`].
+const ERF_UPPER: [f32; 6] =
+    [2.050_740_7e-6, 2.848_859_3e-4, 3.764_411_2e-3, 5.274_512_6e-2, 0.190_374_39, FRAC_2_SQRT_PI];
+const ERF_LOWER: [f32; 6] =
+    [3.809_862_8e-5, 1.162_299e-3, 1.496_678_6e-2, 0.114_096_44, 0.502_047_66, 1.0];
+
+/// The error function, within 4e-7 of it; in an order that vectorises. NaN stays.
+#[inline]
 #[must_use]
 pub fn erf(x: f32) -> f32 {
-    libm::erff(x)
+    let x = if x < -ERF_END { -ERF_END } else { x };
+    let x = if x > ERF_END { ERF_END } else { x };
+    let square = x * x;
+    let polynomial =
+        |coefficients: [f32; 6]| coefficients.into_iter().fold(0.0, |sum, c| sum * square + c);
+    let y = x * polynomial(ERF_UPPER) / polynomial(ERF_LOWER);
+    let y = if y < -1.0 { -1.0 } else { y };
+    if y > 1.0 { 1.0 } else { y }
+}
+
+/// x (1 + erf(x / √2)) / 2 (arXiv:1606.08415).
+#[inline]
+#[must_use]
+pub fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
 }
 
 /// ln(1 + exp(x)).

@@ -35,6 +35,19 @@ impl TaskRows<'_> {
         // everybody else away.
         unsafe { core::slice::from_raw_parts_mut(self.values.add(start), length) }
     }
+
+    /// This task's rows of some columns, at once; empty past the last column.
+    pub(crate) fn columns(&mut self, columns: Range<usize>) -> impl Iterator<Item = &mut [f32]> {
+        let (values, len, stride, rows) = (self.values, self.len, self.stride, self.rows.clone());
+        columns.map(move |column| {
+            let mut one =
+                TaskRows { values, len, stride, rows: rows.clone(), lifetime: PhantomData };
+            let column = one.column(column);
+            // SAFETY: columns do not overlap, since rows end before the next column, and each is
+            // handed out once. The borrow of `self` lasts as long as what is handed out.
+            unsafe { core::slice::from_raw_parts_mut(column.as_mut_ptr(), column.len()) }
+        })
+    }
 }
 
 /// An output that tasks on other cores may use.

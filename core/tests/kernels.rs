@@ -4,6 +4,7 @@
 
 mod comparison;
 
+use omex_core::math::erf;
 use omex_core::quant::{Format, GROUP, PANEL, dequantize_row, int4, int8, quantize_group};
 use omex_core::simd::{Kernels, PORTABLE, PanelDot};
 
@@ -107,4 +108,21 @@ fn the_portable_integer_kernels_are_plain_sums() {
         }
         block
     });
+}
+
+#[test]
+fn the_error_function_is_within_4e_7_and_odd() {
+    let mut worst = 0.0f64;
+    for i in 0..400_000 {
+        let x = i as f32 * 1e-5;
+        let (found, expected) = (erf(x), libm::erf(f64::from(x)));
+        worst = worst.max((f64::from(found) - expected).abs());
+        assert_eq!(erf(-x).to_bits(), (-found).to_bits(), "{x}");
+        assert!(found <= 1.0, "{x}");
+    }
+    assert!(worst <= 4e-7, "{worst:e}");
+    for x in [4.5, f32::MAX, f32::INFINITY] {
+        assert_eq!(erf(x), 1.0, "{x}");
+    }
+    assert!(erf(f32::NAN).is_nan());
 }

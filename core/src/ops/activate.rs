@@ -30,9 +30,9 @@ impl Operation for Activate {
     }
 
     fn play(&self, player: &mut Player<'_>, _: u32) -> Result<(), RunError> {
-        let parallel = player.parallel;
+        let (kernels, parallel) = (player.kernels, player.parallel);
         let ([], mut value) = player.values([], self.value)?;
-        elementwise(self.activation, None, &mut value, parallel);
+        elementwise(self.activation, None, &mut value, kernels, parallel);
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! Activation functions.
 
 use crate::columns::{Columns, ColumnsMut};
-use crate::math::{erf, exp, tanh};
+use crate::math::{exp, tanh};
 use crate::rows::share_rows;
+use crate::simd::Kernels;
 use omex_hal::Parallel;
 use serde::{Deserialize, Serialize};
 
@@ -40,10 +41,6 @@ impl Activation {
 /// √(2/π).
 const GELU: f32 = 0.797_884_6;
 
-fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
-}
-
 fn gelu_tanh(x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(GELU * (x + 0.044_715 * x * x * x)))
 }
@@ -58,6 +55,7 @@ pub(super) fn elementwise(
     activation: Activation,
     inputs: Option<(Columns<'_>, Columns<'_>)>,
     output: &mut ColumnsMut<'_>,
+    kernels: &Kernels,
     parallel: &dyn Parallel,
 ) {
     match activation {
@@ -65,7 +63,10 @@ pub(super) fn elementwise(
         // Without the feature, `Activation::is_played` has refused the others.
         _ if !cfg!(feature = "float") => {}
         Activation::Identity => apply(|x| x, inputs, output, parallel),
-        Activation::Gelu => apply(gelu, inputs, output, parallel),
+        Activation::Gelu => {
+            #[cfg(feature = "float")]
+            apply_to_all(kernels.gelu, inputs, output, parallel);
+        }
         Activation::GeluTanh => apply(gelu_tanh, inputs, output, parallel),
         Activation::Relu => apply(|x| if x > 0.0 { x } else { 0.0 }, inputs, output, parallel),
         Activation::Tanh => apply(tanh, inputs, output, parallel),
@@ -80,21 +81,49 @@ fn apply(
     output: &mut ColumnsMut<'_>,
     parallel: &dyn Parallel,
 ) {
+    share(inputs, output, parallel, &|inputs, y| match inputs {
+        None => y.iter_mut().for_each(|y| *y = f(*y)),
+        Some([gate, up]) => {
+            for (y, (gate, up)) in y.iter_mut().zip(gate.iter().zip(up)) {
+                *y = f(*gate) * up;
+            }
+        }
+    });
+}
+
+/// As [`apply`], of what is computed for many numbers at once.
+#[cfg(feature = "float")]
+fn apply_to_all(
+    f: fn(&mut [f32]),
+    inputs: Option<(Columns<'_>, Columns<'_>)>,
+    output: &mut ColumnsMut<'_>,
+    parallel: &dyn Parallel,
+) {
+    share(inputs, output, parallel, &|inputs, y| {
+        let Some([gate, up]) = inputs else { return f(y) };
+        y.iter_mut().zip(gate).for_each(|(y, gate)| *y = *gate);
+        f(y);
+        y.iter_mut().zip(up).for_each(|(y, up)| *y *= up);
+    });
+}
+
+/// Shares an output out over the cores: `fill` is given some rows of a column, and the same of gate and up.
+fn share(
+    inputs: Option<(Columns<'_>, Columns<'_>)>,
+    output: &mut ColumnsMut<'_>,
+    parallel: &dyn Parallel,
+    fill: &(impl Fn(Option<[&[f32]; 2]>, &mut [f32]) + Sync),
+) {
     let (rows, columns) = (0..output.width, output.count);
     let tasks = if rows.len() * columns < TASK { 1 } else { parallel.cores() };
     let per_task = rows.len().div_ceil(tasks.max(1)).next_multiple_of(LINE);
     share_rows(parallel, output, rows, per_task, &|mut rows| {
         let range = rows.range();
         for c in 0..columns {
-            let y = rows.column(c);
-            let Some((gate, up)) = inputs else {
-                y.iter_mut().for_each(|y| *y = f(*y));
-                continue;
-            };
-            let [gate, up] = [gate, up].map(|x| x.column(c).get(range.clone()).unwrap_or_default());
-            for (y, (gate, up)) in y.iter_mut().zip(gate.iter().zip(up)) {
-                *y = f(*gate) * up;
-            }
+            let inputs = inputs.map(|(gate, up)| {
+                [gate, up].map(|x| x.column(c).get(range.clone()).unwrap_or_default())
+            });
+            fill(inputs, rows.column(c));
         }
     });
 }

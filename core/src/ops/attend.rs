@@ -213,6 +213,14 @@ impl Shown<'_> {
     }
 }
 
+/// Divides what queries have seen by the sums of their weights.
+fn finish(queries: &mut [Query<'_>]) {
+    for query in queries {
+        let inverse = 1.0 / query.softmax.total();
+        query.out.iter_mut().for_each(|x| *x *= inverse);
+    }
+}
+
 /// An attention under way.
 struct Attention<'i> {
     /// Query heads that share a key.
@@ -263,6 +271,9 @@ impl Attention<'_> {
 
     /// Computes the output rows of one task for a batch of columns.
     fn attend_rows(&self, shown: &Shown<'_>, mut rows: TaskRows<'_>, batch: &Run) {
+        if cfg!(feature = "float") && self.mask == Mask::Full && !self.is_near() {
+            return self.attend_whole(shown, rows, batch);
+        }
         let (width, group) = (self.width.max(1), self.group.max(1));
         let first = rows.range().start / width;
         for c in batch.columns.clone() {
@@ -298,11 +309,31 @@ impl Attention<'_> {
                         }
                     }
                 }
-                for query in &mut tile {
-                    let inverse = 1.0 / query.softmax.total();
-                    query.out.iter_mut().for_each(|x| *x *= inverse);
-                }
+                finish(&mut tile);
                 head += count;
+            }
+        }
+    }
+
+    /// As [`Self::attend_rows`], where all columns see all of their text: several are shown a key at once.
+    fn attend_whole(&self, shown: &Shown<'_>, mut rows: TaskRows<'_>, batch: &Run) {
+        let (width, group) = (self.width.max(1), self.group.max(1));
+        let (first, heads) = (rows.range().start / width, rows.range().len() / width);
+        let end = batch.position_of(batch.columns.end.saturating_sub(1)) as usize + 1;
+        for columns in batch.columns.clone().step_by(MAX_QUERIES) {
+            let columns = columns..(columns + MAX_QUERIES).min(batch.columns.end);
+            for head in 0..heads {
+                let mut tile = heapless::Vec::<_, MAX_QUERIES>::new();
+                for (c, out) in columns.clone().zip(rows.columns(columns.clone())) {
+                    let of_head = |head: usize| head * width..(head + 1) * width;
+                    let query = self.query.column(c).get(of_head(first + head)).unwrap_or_default();
+                    let out = out.get_mut(of_head(head)).unwrap_or_default();
+                    out.fill(0.0);
+                    // There is room: no more columns are taken at once.
+                    let _ = tile.push(Query { query, out, softmax: Softmax::EMPTY });
+                }
+                shown.to(&mut tile, (first + head) / group, 0..end);
+                finish(&mut tile);
             }
         }
     }

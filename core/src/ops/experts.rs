@@ -173,10 +173,10 @@ impl Experts {
         let half = wide.width / 2;
         let gate = Value { width: half, ..wide };
         let up = Value { first: wide.first.saturating_add(half), ..gate };
-        let parallel = player.parallel;
+        let (kernels, parallel) = (player.kernels, player.parallel);
         let ([gate, up], mut output) = player.values([gate, up], gated)?;
         output.count = columns;
-        elementwise(self.activation, Some((gate, up)), &mut output, parallel);
+        elementwise(self.activation, Some((gate, up)), &mut output, kernels, parallel);
         let matrix = self.rows_of(player, self.down, layer, expert)?;
         multiply(player, &matrix, [gated, gathered], Some(columns), false)?;
         self.add_bias(player, self.down_bias, gathered, expert, columns)

@@ -37,9 +37,9 @@ impl Operation for Gated {
     }
 
     fn play(&self, player: &mut Player<'_>, _: u32) -> Result<(), RunError> {
-        let parallel = player.parallel;
+        let (kernels, parallel) = (player.kernels, player.parallel);
         let ([gate, up], mut output) = player.values([self.gate, self.up], self.output)?;
-        elementwise(self.activation, Some((gate, up)), &mut output, parallel);
+        elementwise(self.activation, Some((gate, up)), &mut output, kernels, parallel);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use crate::program::{Check, Program, Tensor, Value};
 use crate::quant::{FloatGroup, Format, GROUP, PANEL};
 use crate::rows::{TaskRows, share_rows};
 use crate::simd::{MAX_COLUMNS, MAX_PANELS, PanelDot};
+use core::ops::Range;
 use omex_hal::{PageError, Parallel};
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -179,6 +180,11 @@ impl Product<'_, '_> {
 /// Below this many bytes times columns, work is not worth waking another core.
 const TASK_BYTES: usize = 32 << 10;
 
+/// Columns whose outputs stay at hand while panel after panel is added to them; tiles are whole in it.
+const CACHED_COLUMNS: usize = 4 * MAX_COLUMNS;
+/// Bytes of panels that are read again for other columns before the next are.
+const CACHED_BYTES: usize = 256 << 10;
+
 /// How many tasks to cut work into: several a core, so that none waits long for the others.
 fn tasks(parallel: &dyn Parallel, work: usize) -> usize {
     match parallel.cores() {
@@ -205,34 +211,68 @@ impl<X> Piece<'_, X> {
     /// Adds this piece's products to the rows of one task.
     fn run(&self, dot: PanelDot<X>, mut rows: TaskRows<'_>) {
         let range = rows.range();
-        let (mut panel, end) = (range.start / PANEL, range.end.div_ceil(PANEL));
+        let panels = range.start / PANEL..range.end.div_ceil(PANEL);
+        if !cfg!(feature = "float") {
+            return self.run_over(dot, panels, 0..self.columns, &mut rows);
+        }
+        let at_once = (CACHED_BYTES / (self.groups * self.unit).max(1)).max(1);
+        for first in panels.clone().step_by(at_once.next_multiple_of(MAX_PANELS)) {
+            let panels = first..(first + at_once.next_multiple_of(MAX_PANELS)).min(panels.end);
+            for column in (0..self.columns).step_by(CACHED_COLUMNS) {
+                let columns = column..(column + CACHED_COLUMNS).min(self.columns);
+                self.run_over(dot, panels.clone(), columns, &mut rows);
+            }
+        }
+    }
+
+    /// Adds some panels' products with some columns.
+    fn run_over(
+        &self,
+        dot: PanelDot<X>,
+        panels: Range<usize>,
+        columns: Range<usize>,
+        rows: &mut TaskRows<'_>,
+    ) {
+        let (mut panel, end) = (panels.start, panels.end);
         while panel < end {
             let whole = panel * self.groups >= self.first
                 && (panel + MAX_PANELS).min(end) * self.groups <= self.end;
             let panels = if whole { MAX_PANELS.min(end - panel) } else { 1 };
-            self.panels(dot, panel, panels, &mut rows);
+            self.panels(dot, panel..panel + panels, columns.clone(), rows);
             panel += panels;
         }
     }
 
     /// Adds the products of some panels, several only if all of their blocks are here.
-    fn panels(&self, dot: PanelDot<X>, panel: usize, panels: usize, rows: &mut TaskRows<'_>) {
+    fn panels(
+        &self,
+        dot: PanelDot<X>,
+        of: Range<usize>,
+        columns: Range<usize>,
+        rows: &mut TaskRows<'_>,
+    ) {
+        let (panel, panels) = (of.start, of.len());
         let start = (panel * self.groups).max(self.first);
-        let end = ((panel + panels) * self.groups).min(self.end);
+        let end = (of.end * self.groups).min(self.end);
         let bytes = (start - self.first) * self.unit..(end - self.first) * self.unit;
         let blocks = self.blocks.get(bytes).unwrap_or_default();
         let first = start - panel * self.groups;
         let groups = first..first + (end - start) / panels.max(1);
         let row = panel * PANEL - rows.range().start;
-        for tile in (0..self.columns).step_by(MAX_COLUMNS) {
-            let width = MAX_COLUMNS.min(self.columns - tile);
+        for tile in columns.clone().step_by(MAX_COLUMNS) {
+            let width = MAX_COLUMNS.min(columns.end - tile);
             let base = tile * self.groups;
             let x = self.x.get(base + groups.start * width..base + groups.end * width);
             let mut sums = [[0.0; PANEL]; MAX_COLUMNS * MAX_PANELS];
             let Some(sums) = sums.get_mut(..width * panels) else { continue };
             if first > 0 || !self.fresh {
                 for_each_sum(sums, width, rows, tile, row, |sum, values| {
-                    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum = *value);
+                    // A vector that is loaded right behind single floats would wait for them. Boards
+                    // have no vectors, and little flash.
+                    match values.first_chunk().filter(|_| cfg!(feature = "float")) {
+                        Some(values) => *sum = *values,
+                        None => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum = *value),
+                    }
                 });
             }
             dot(blocks, x.unwrap_or_default(), width, sums);

@@ -40,8 +40,18 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         // SAFETY: as above.
         recur: |state, step, out| unsafe { recur(state, step, out) },
+        #[cfg(feature = "float")]
+        // SAFETY: as above.
+        gelu: |x| unsafe { gelu(x) },
         crc32c,
     }
+}
+
+/// Plain code, for wider vectors.
+#[cfg(feature = "float")]
+#[target_feature(enable = "avx2,f16c")]
+fn gelu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = crate::math::gelu(*x));
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -22,6 +22,9 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         attend_half: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         // SAFETY: as above.
         attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
+        #[cfg(feature = "float")]
+        // SAFETY: as above.
+        gelu: |x| unsafe { gelu(x) },
         // SAFETY: as above.
         ..unsafe { avx2::kernels(crc32c) }
     }
@@ -280,6 +283,13 @@ fn int8_single<const C: usize>(
         }
     }
     avx2::store_sums(totals, sums);
+}
+
+/// Plain code, for wider vectors.
+#[cfg(feature = "float")]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn gelu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = crate::math::gelu(*x));
 }
 
 /// AVX2's, with twice the registers.

@@ -63,6 +63,9 @@ pub struct Kernels {
     pub attend_int8: Attend<i8>,
     /// A step of a linear attention.
     pub recur: Recur,
+    /// The GELU of each number, in place.
+    #[cfg(feature = "float")]
+    pub gelu: fn(x: &mut [f32]),
     /// Continues a CRC-32C (Castagnoli) over `bytes`, of any length; the first call starts from 0.
     pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
 }

@@ -44,6 +44,8 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         // SAFETY: as above.
         recur: |state, step, out| unsafe { recur(state, step, out) },
+        #[cfg(feature = "float")]
+        gelu: super::portable::gelu,
         crc32c,
     }
 }

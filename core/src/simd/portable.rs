@@ -3,6 +3,8 @@
 use super::attend::attend_singly;
 use super::recur::recur;
 use super::{Kernels, LANES};
+#[cfg(feature = "float")]
+use crate::math;
 use crate::quant::{Format, float16, float32, int4, int8, quantize_group};
 use crate::state::kv::KvFormat;
 
@@ -34,8 +36,16 @@ pub static PORTABLE: Kernels = Kernels {
             recur::<[f32; LANES]>(state, step, out);
         }
     },
+    #[cfg(feature = "float")]
+    gelu,
     crc32c,
 };
+
+/// Written so that compilers vectorise it.
+#[cfg(feature = "float")]
+pub(super) fn gelu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::gelu(*x));
+}
 
 /// The remainders of every nibble, CRC-32C reflected: small, for boards.
 const NIBBLES: [u32; 16] = {

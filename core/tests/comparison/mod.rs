@@ -58,6 +58,7 @@ pub(crate) struct Difference {
 pub(crate) fn compare(table: &Kernels) -> Result<(), Difference> {
     let mut comparison = Comparison { random: Random(0x9e37_79b9_7f4a_7c15), number: 0 };
     comparison.quantize(table)?;
+    comparison.gelu(table)?;
     for numbers in [Numbers::Ordinary, Numbers::Largest, Numbers::Any] {
         let integers = |random: &mut Random| random.quantized(numbers);
         let floats = |random: &mut Random| random.floats(numbers);
@@ -205,6 +206,25 @@ impl Comparison {
                         return Err(Difference { number, kernel, given });
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn gelu(&mut self, table: &Kernels) -> Result<(), Difference> {
+        let mut numbers = [0.0; 100];
+        for length in 0..numbers.len() {
+            let numbers = &mut numbers[..length];
+            numbers.iter_mut().for_each(|x| *x = 4.0 * self.random.float(Numbers::Any));
+            let mut expected = [0.0; 100];
+            let expected = &mut expected[..length];
+            expected.copy_from_slice(numbers);
+            (table.gelu)(numbers);
+            (PORTABLE.gelu)(expected);
+            self.number += 1;
+            if !numbers.iter().zip(expected).all(|(found, expected)| same(*found, *expected)) {
+                let (number, given) = (self.number, [length, 1, 1]);
+                return Err(Difference { number, kernel: "gelu", given });
             }
         }
         Ok(())
