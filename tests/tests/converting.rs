@@ -3,7 +3,7 @@
 
 use omex::cancel::Cancel;
 use omex::convert::{Checked, Comparison, ConvertOptions, check, convert};
-use omex::export::gguf;
+use omex::export::{Dtype, gguf};
 use omex::import::open;
 use omex::package::Package;
 use omex::quantize::Precision;
@@ -120,7 +120,7 @@ fn keys_that_a_gguf_file_lacks_are_all_named() {
     let path = folder.path().join("m.gguf");
     let shipped = open(&shipped_model(), None).unwrap();
     let package = Package::open(&Converted::new(&*shipped, None).path).unwrap();
-    gguf::write(&package, &path, &Cancel::default(), &mut |_, _| {}).unwrap();
+    gguf::write(&package, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {}).unwrap();
     let mut file = std::fs::read(&path).unwrap();
     rename(&mut file, "llama.block_count", "llama.block_c0unt");
     rename(&mut file, "llama.embedding_length", "llama.embedding_1ength");

@@ -1,12 +1,14 @@
 //! What is written as GGUF is the very same model.
 
 use omex::cancel::Cancel;
-use omex::export::gguf;
-use omex::import::open;
+use omex::export::{Dtype, gguf};
+use omex::import::{Container, open};
 use omex::package::Package;
 use omex::quantize::Precision;
 use omex::synth::{RandomModel, SHAPES};
-use omex_tests::{Converted, Setting, Synthetic, logits, mix, shipped_model};
+use omex_tests::{
+    Converted, Setting, Synthetic, convert_from, logits, mix, shared, shipped_model, worst_error,
+};
 
 /// Exports a package, imports that again, and compares every logit.
 fn assert_same_model(what: &str, original: &Converted, precision: Option<Precision>) {
@@ -14,7 +16,10 @@ fn assert_same_model(what: &str, original: &Converted, precision: Option<Precisi
     let path = original.folder.path().join("model.gguf");
     assert!(!gguf::is_of(&package, &path).unwrap());
     let mut last = (0, 0);
-    gguf::write(&package, &path, &Cancel::default(), &mut |done, all| last = (done, all)).unwrap();
+    gguf::write(&package, &path, Dtype::F32, &Cancel::default(), &mut |done, all| {
+        last = (done, all)
+    })
+    .unwrap();
     assert_eq!(last.0, last.1, "{what}: all bytes are foreseen");
     assert_eq!(std::fs::metadata(&path).unwrap().len(), last.1, "{what}");
     assert!(gguf::is_of(&package, &path).unwrap(), "{what}");
@@ -61,23 +66,113 @@ fn a_file_of_other_weights_is_told_apart() {
         Converted::new(&random, Some(Precision::Int8))
     });
     let path = first.folder.path().join("model.gguf");
-    gguf::write(&Package::open(&first.path).unwrap(), &path, &Cancel::default(), &mut |_, _| {})
-        .unwrap();
+    gguf::write(
+        &Package::open(&first.path).unwrap(),
+        &path,
+        Dtype::F32,
+        &Cancel::default(),
+        &mut |_, _| {},
+    )
+    .unwrap();
     assert!(gguf::is_of(&Package::open(&first.path).unwrap(), &path).unwrap());
     assert!(!gguf::is_of(&Package::open(&second.path).unwrap(), &path).unwrap());
 }
 
 #[test]
-fn a_row_of_part_of_a_block_has_no_place_in_a_quantized_gguf() {
+fn rows_of_part_of_a_block_are_written_as_the_floats_that_they_stand_for() {
     let package = Converted::new(&Synthetic::odd(), Some(Precision::Int8));
     let path = package.folder.path().join("model.gguf");
-    let refused = gguf::write(
-        &Package::open(&package.path).unwrap(),
-        &path,
-        &Cancel::default(),
-        &mut |_, _| {},
-    );
-    let message = refused.unwrap_err().to_string();
-    assert!(message.contains("graph.json") && message.contains("36"), "{message}");
-    assert!(!path.exists());
+    let opened = Package::open(&package.path).unwrap();
+    let written =
+        gguf::write(&opened, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {}).unwrap();
+    let decoded = written.groups.iter().find(|group| group.from == "int8" && group.to == "f32");
+    assert!(decoded.is_some_and(|group| group.exact && group.tensors > 0), "{written:?}");
+    let [found, expected] = [&*open(&path, None).unwrap(), &Synthetic::odd() as &dyn Container]
+        .map(|model| {
+            let mut row = vec![0.0; 36];
+            let name = ["blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight"];
+            let name = name.into_iter().find(|name| model.tensor(name).is_some()).unwrap();
+            model.read_row(name, 0, &mut row).unwrap();
+            row
+        });
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    let most = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+    assert!(worst <= most / 127.0, "{worst} of {most}");
+}
+
+/// Models of the goldens that llama.cpp has words for.
+const IN_GGUF: [&str; 29] = [
+    "deepseek_v3",
+    "deepseek_v3_yarn",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "gpt_oss_clamp",
+    "granite",
+    "granitehybrid_dense",
+    "granitemoehybrid",
+    "lfm2",
+    "llama3_rope",
+    "llama_bias",
+    "llama_linear",
+    "llama_tied",
+    "llama_untied",
+    "llama_yarn",
+    "mistral_sw",
+    "mixtral",
+    "olmo2",
+    "olmoe",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_next",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+];
+
+#[test]
+fn every_architecture_that_llama_cpp_has_words_for_comes_back() {
+    let Some(golden) = shared("golden") else { return };
+    for name in IN_GGUF {
+        let package = convert_from(&golden.join(name), Some(Precision::F32));
+        let path = package.folder.path().join("model.gguf");
+        let opened = Package::open(&package.path).unwrap();
+        let written = gguf::write(&opened, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {});
+        let written = written.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(written.groups.iter().all(|group| group.exact), "{name}: {written:?}");
+        let again = convert_from(&path, Some(Precision::F32));
+        let weights = |package: &Converted| {
+            let files = package.path.join("weights").read_dir().unwrap().map(|f| f.unwrap().path());
+            let mut files: Vec<_> = files.filter(|f| f.extension().unwrap() == "bin").collect();
+            files.sort();
+            files.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
+        };
+        // RoPE's frequencies come back to within what 32 bits of their factors round.
+        let same = weights(&again).len() == weights(&package).len();
+        let ids: Vec<_> =
+            (0..20).map(|i| (i * i * 7 + i * 3 + 1) % opened.graph.vocab_size).collect();
+        let [found, expected] =
+            [&again, &package].map(|model| logits(&model.path, &ids, &Setting::default()));
+        let worst = worst_error(&found, &expected);
+        assert!(same && worst < 1e-6, "{name}: {worst}");
+    }
+}
+
+#[test]
+fn what_gguf_has_no_words_for_is_refused_and_named() {
+    let Some(golden) = shared("golden") else { return };
+    // Scores are divided by what the width of heads is not; experts of another kind; heads of an encoder.
+    for (name, field) in [("gemma2", "scale"), ("mpnet", "model_type"), ("bert", "cls.predictions")]
+    {
+        let package = convert_from(&golden.join(name), Some(Precision::F32));
+        let path = package.folder.path().join("model.gguf");
+        let opened = Package::open(&package.path).unwrap();
+        let refused = gguf::write(&opened, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {});
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains(field) && message.contains("safetensors"), "{name}: {message}");
+        assert!(!path.exists(), "{name}");
+    }
 }

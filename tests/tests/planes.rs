@@ -3,7 +3,7 @@
 use omex::cancel::Cancel;
 use omex::convert::{Calibration, ConvertOptions};
 use omex::dispatch;
-use omex::export::gguf;
+use omex::export::{Dtype, gguf};
 use omex::package::Package;
 use omex::pager::PageSource;
 use omex::plan::{MemoryPlan, Residency, RunPrecision};
@@ -264,18 +264,14 @@ fn a_session_plays_what_its_plan_says_and_what_its_watch_leaves() {
 }
 
 #[test]
-fn a_package_in_planes_is_no_gguf() {
+fn both_planes_are_one_tensor_of_floats_in_a_gguf() {
     let model = Converted::in_planes(&Synthetic::new(64, 96, 1, 4, 2, 96, 64));
     let path = model.folder.path().join("model.gguf");
-    let refused = gguf::write(
-        &Package::open(&model.path).unwrap(),
-        &path,
-        &Cancel::default(),
-        &mut |_, _| {},
-    );
-    let message = refused.unwrap_err().to_string();
-    assert!(message.contains("residual plane") && message.contains("--quantization int4"));
-    assert!(!path.exists());
+    let package = Package::open(&model.path).unwrap();
+    let written = gguf::write(&package, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {});
+    let written = written.unwrap();
+    let sums = written.groups.iter().find(|group| group.from == "int4+4");
+    assert!(sums.is_some_and(|group| group.to == "f32" && group.tensors == 7), "{written:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Options that are one of a few names.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use omex::export::{Dtype, Format};
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 
@@ -30,6 +31,27 @@ const PRECISIONS: Table<RunPrecision> = &[
         RunPrecision::Auto,
     ),
 ];
+
+const EXPORTS: Table<Format> = &[
+    ("gguf", "A file for llama.cpp", Format::Gguf),
+    ("safetensors", "A folder for Hugging Face's transformers", Format::Safetensors),
+];
+
+const DTYPES: Table<Dtype> = &[
+    ("f32", "32-bit floats, which hold every number of a package", Dtype::F32),
+    ("bf16", "bfloat16", Dtype::Bf16),
+    ("f16", "16-bit floats", Dtype::F16),
+];
+
+/// Parses what a package is written as.
+pub(crate) fn export() -> impl TypedValueParser<Value = Format> {
+    one_of(EXPORTS)
+}
+
+/// Parses what floats are written as.
+pub(crate) fn dtype() -> impl TypedValueParser<Value = Dtype> {
+    one_of(DTYPES)
+}
 
 /// Parses a format of the KV cache.
 pub(crate) fn kv() -> impl TypedValueParser<Value = Kv> {

@@ -1,7 +1,7 @@
 //! What a model computes, and where the numbers of each of its tensors come from.
 
 use crate::graph::{Graph, LOGITS, Node};
-use crate::import::{Container, Encoding};
+use crate::import::{Container, Encoding, Fields};
 use crate::{Error, Result};
 use omex_core::ops::Mask;
 use std::collections::BTreeSet;
@@ -25,6 +25,9 @@ pub struct Blueprint {
     pub derived: Vec<&'static str>,
     /// How names of stored tensors begin that belong to parts of the model that are left aside.
     pub aside: Vec<String>,
+    /// The hyperparameters as a `config.json` has them that another such blueprint can be made of; none
+    /// of models that no `config.json` describes.
+    pub hyperparameters: Fields,
 }
 
 /// A model's sizes, as far as it has them.
@@ -101,6 +104,11 @@ pub struct Source {
     pub transposed: bool,
     /// What is added to each number.
     pub plus: f32,
+    /// What is stored is minus the exponential of each number.
+    pub negated_exponential: bool,
+    /// Of a tensor of three dimensions, the size of the first, whose rows lie one below the other; 0 of
+    /// others.
+    pub depth: u32,
 }
 
 /// Some of the rows of a stored tensor.
@@ -133,13 +141,20 @@ impl Source {
     /// All rows of a tensor, in their order.
     pub(super) fn whole(tensor: impl Into<String>, shape: [u32; 2]) -> Self {
         let (tensor, order) = (tensor.into(), Order::Plain);
-        Self { tensor, shape, slice: None, order, transposed: false, plus: 0.0 }
+        let (slice, transposed, negated_exponential) = (None, false, false);
+        Self { tensor, shape, slice, order, transposed, plus: 0.0, negated_exponential, depth: 0 }
     }
 
     /// One of so many parts of a tensor that lie one below the other and are of one shape.
     pub(super) fn one_of(self, number: u32, parts: u32) -> Self {
         let rows = self.read_shape()[0];
-        Self { slice: Some(Slice { first: number * rows, of: parts * rows }), ..self }
+        let depth = if rows > 1 { parts } else { 0 };
+        Self { slice: Some(Slice { first: number * rows, of: parts * rows }), depth, ..self }
+    }
+
+    /// All of so many parts.
+    pub(super) fn all_of(tensor: impl Into<String>, shape: [u32; 2], parts: u32) -> Self {
+        Self { depth: parts, ..Self::whole(tensor, shape) }
     }
 
     /// Where the row, or a vector's number, that is used as number `row` is stored among those that are
@@ -193,6 +208,17 @@ impl Source {
 }
 
 impl TensorPlan {
+    /// The sizes that a tensor has where this is stored, the outermost first.
+    #[must_use]
+    pub fn dimensions(&self, source: &Source) -> Vec<u32> {
+        let [rows, columns] = source.stored_shape();
+        match source.depth {
+            0 if self.role == Role::Vector && rows == 1 => vec![columns],
+            0 => vec![rows, columns],
+            depth => vec![depth, rows / depth, columns],
+        }
+    }
+
     /// The stored tensors that its rows come from.
     #[must_use]
     pub fn sources(&self) -> &[Source] {
@@ -241,14 +267,21 @@ impl Blueprint {
         Ok(())
     }
 
-    /// Takes stored tensors as converters to GGUF leave them: rows in the order of use, and what is to be
-    /// added to them added.
+    /// Takes stored tensors as converters to GGUF leave them: nothing transposed, and what is to be added
+    /// to them added.
     pub(super) fn as_converted(&mut self) {
         for source in self.sources_mut() {
             source.plus = 0.0;
-            source.transposed = false;
-            if !matches!(source.order, Order::Interleaved(_)) {
-                source.order = Order::Plain;
+            // Decay is stored as it is used; a Mamba's heads are rows of one number.
+            source.negated_exponential = source.tensor.ends_with(".A_log");
+            if [".mamba.A_log", ".mamba.D"].iter().any(|end| source.tensor.ends_with(end)) {
+                source.shape = [source.shape[1], 1];
+            }
+            // Convolutions lose the dimension that is 1, and nothing else.
+            if source.depth > 0 && source.depth == source.stored_shape()[0] {
+                source.depth = 0;
+            } else {
+                source.transposed = false;
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
 use crate::graph::{CLASSES, FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
+use crate::import::Fields;
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, Constant, Decay, Embed, Experts, Gated, Index,
     Linear, LinearAttention, Mask, Norm, NormKind, Pairing, Rotary, Route, Scale, Select,
@@ -89,12 +90,14 @@ pub(super) struct Stored<'n> {
     pub(super) bias: bool,
     /// What is added to weights; not to biases.
     pub(super) plus: f32,
+    /// As [`Source::depth`].
+    pub(super) depth: u32,
 }
 
 /// A stored weight without a bias.
 pub(super) fn stored(name: &str) -> Stored<'_> {
     let (slice, order) = (None, Order::Plain);
-    Stored { name, slice, order, transposed: false, bias: false, plus: 0.0 }
+    Stored { name, slice, order, transposed: false, bias: false, plus: 0.0, depth: 0 }
 }
 
 /// What a norm does besides.
@@ -411,7 +414,7 @@ impl Builder {
         let width = self.width(&input);
         let state = self.floats("conv", (taps - 1) * width);
         let bias = self.bias(name, from, width);
-        let from = Stored { transposed: true, ..from };
+        let from = Stored { transposed: true, depth: width, ..from };
         let weight = self.plan(name, Role::Vector, from, [taps, width]);
         self.push(ShortConv { state, weight, bias, input, output, taps });
     }
@@ -679,7 +682,8 @@ impl Builder {
         if let Some(first) = files.first_mut() {
             first.splice(..0, self.head);
         }
-        Blueprint { family, sizes, graph, files, bos, eos, derived, aside: vec![] }
+        let (aside, hyperparameters) = (vec![], Fields::new());
+        Blueprint { family, sizes, graph, files, bos, eos, derived, aside, hyperparameters }
     }
 
     /// Floats a token of a value.
@@ -696,7 +700,7 @@ impl Builder {
 
     fn bias(&mut self, name: &str, from: Stored<'_>, columns: u32) -> Option<String> {
         // A bias has an order of rows, but no columns to be transposed with.
-        let plan = from.bias.then_some(Stored { plus: 0.0, transposed: false, ..from });
+        let plan = from.bias.then_some(Stored { plus: 0.0, depth: 0, transposed: false, ..from });
         let name = format!("{name}_bias");
         plan.map(|from| self.plan_part(&name, Role::Vector, "bias", from, [1, columns]))
     }
@@ -747,10 +751,21 @@ impl Builder {
 
     /// Plans the tensor of this very name.
     fn plan_whole(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
-        let Stored { slice, order, transposed, plus, .. } = from;
+        let Stored { slice, order, transposed, plus, depth, .. } = from;
         let plan = |name: String, place: String| {
             let tensor = format!("{place}{}", from.name);
-            let data = Data::Stored(vec![Source { tensor, shape, slice, order, transposed, plus }]);
+            let negated_exponential = false;
+            let source = Source {
+                tensor,
+                shape,
+                slice,
+                order,
+                transposed,
+                plus,
+                negated_exponential,
+                depth,
+            };
+            let data = Data::Stored(vec![source]);
             let [rows, columns] =
                 if role == Role::Vector { [1, shape[0] * shape[1]] } else { shape };
             TensorPlan { name, role, rows, columns, data }

@@ -38,6 +38,8 @@ pub(super) struct Config<'a> {
     names: Names,
     /// Fields that were asked for.
     read: RefCell<BTreeSet<String>>,
+    /// What was read of sizes, numbers and switches, or what stood in for what was absent.
+    noted: RefCell<BTreeMap<String, Value>>,
     /// Queries and keys are stored for a RoPE that turns neighbours instead of halves.
     pub(super) interleaved: bool,
     pub(super) stacking: Stacking,
@@ -51,7 +53,8 @@ impl<'a> Config<'a> {
         let read = RefCell::new(BTreeSet::new());
         let (interleaved, stacking, rope_factors) = (false, Stacking::Apart, None);
         let (prefix, names) = ("", Names::new());
-        Self { file, prefix, fields, names, read, interleaved, stacking, rope_factors }
+        let noted = RefCell::new(BTreeMap::new());
+        Self { file, prefix, fields, names, read, noted, interleaved, stacking, rope_factors }
     }
 
     /// Fields that were given Hugging Face's names.
@@ -76,6 +79,16 @@ impl<'a> Config<'a> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
+    /// All fields.
+    pub(super) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// True if tensors are as converters to GGUF leave them.
+    pub(super) fn is_converted(&self) -> bool {
+        self.stacking == Stacking::Parts
+    }
+
     /// True if `architectures` names this class.
     pub(super) fn has_class(&self, class: &str) -> bool {
         let classes = self.get("architectures").and_then(Value::as_array);
@@ -92,6 +105,16 @@ impl<'a> Config<'a> {
     /// How many fields there are.
     pub(super) fn length(&self) -> u32 {
         self.fields.len() as u32
+    }
+
+    /// Notes what counts for a field.
+    pub(super) fn note(&self, name: &str, value: impl Into<Value>) {
+        self.noted.borrow_mut().insert(name.to_owned(), value.into());
+    }
+
+    /// What counts for a field that was read.
+    pub(super) fn noted(&self, name: &str) -> Option<Value> {
+        self.noted.borrow().get(name).cloned()
     }
 
     /// A field that is there and `null`.
@@ -117,13 +140,17 @@ impl<'a> Config<'a> {
             let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
             number.ok_or_else(|| self.bad(name, value, "a whole number below 2^32"))
         };
-        self.get(name).map(integer).transpose()
+        let found = self.get(name).map(integer).transpose()?;
+        found.into_iter().for_each(|number| self.note(name, number));
+        Ok(found)
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
         let number =
             |value: &Value| value.as_f64().ok_or_else(|| self.bad(name, value, "a number"));
-        self.get(name).map(number).transpose()
+        let found = self.get(name).map(number).transpose()?;
+        found.into_iter().for_each(|number| self.note(name, number));
+        Ok(found)
     }
 
     /// A list of numbers that nothing can stand in for.
@@ -149,9 +176,11 @@ impl<'a> Config<'a> {
     }
 
     pub(super) fn boolean(&self, name: &str, default: bool) -> Result<bool> {
-        self.get(name).map_or(Ok(default), |value| {
+        let switch = self.get(name).map_or(Ok(default), |value| {
             value.as_bool().ok_or_else(|| self.bad(name, value, "true or false"))
-        })
+        })?;
+        self.note(name, switch);
+        Ok(switch)
     }
 
     /// Refuses a switch in the other position; absent, it is in this one.
@@ -181,6 +210,7 @@ impl<'a> Config<'a> {
     ) -> Result<u32> {
         let size = self.integer(name)?.unwrap_or(default);
         if bounds.contains(&size) {
+            self.note(name, size);
             return Ok(size);
         }
         let expected = format!("a number from {} to {}", bounds.start(), bounds.end());
@@ -198,6 +228,7 @@ impl<'a> Config<'a> {
                 return Err(self.bad(name, found, &format!("{size}, as {first} says")));
             }
         }
+        names.iter().for_each(|name| self.note(name, size));
         Ok(size)
     }
 
@@ -213,6 +244,7 @@ impl<'a> Config<'a> {
     pub(super) fn epsilon(&self, name: &str, default: f64) -> Result<f32> {
         let epsilon = self.number(name)?.unwrap_or(default);
         if (0.0..1.0).contains(&epsilon) {
+            self.note(name, epsilon);
             return Ok(epsilon as f32);
         }
         Err(self.bad(name, &epsilon.into(), "a number from 0 to 1"))

@@ -177,7 +177,12 @@ impl Decoder {
             };
             window.filter(|_| slides).unwrap_or(0)
         };
-        Ok((0..self.sizes.layers).map(of_layer).collect())
+        let windows: Vec<_> = (0..self.sizes.layers).map(of_layer).collect();
+        match windows.iter().find(|window| **window > 0) {
+            Some(window) => config.note("sliding_window", *window),
+            None => config.note("sliding_window", Value::Null),
+        }
+        Ok(windows)
     }
 
     /// The blueprint of a decoder with one RoPE, whose layers are of these kinds (how many positions
@@ -258,6 +263,7 @@ impl Decoder {
         config: &Config<'_>,
     ) -> Result<()> {
         let values = rope.frequencies(width, config)?;
+        config.note(frequencies, rope.described(width));
         graph.limit_context(rope.context());
         let scale = rope.attention_factor() as f32;
         if !scale.is_finite() {

@@ -133,6 +133,8 @@ struct Latent {
     /// Neighbours are turned together.
     interleaved: bool,
     bias: bool,
+    /// What makes keys and values of latents is stored apart, the first transposed.
+    apart: bool,
 }
 
 impl Latent {
@@ -151,6 +153,7 @@ impl Latent {
             value: config.size("v_head_dim", 128, most)?,
             interleaved: config.boolean("rope_interleave", true)?,
             bias,
+            apart: config.is_converted(),
         };
         if latent.head() > MAX_HEAD_WIDTH.min(most) {
             let expected = format!("at most {} with qk_rope_head_dim", MAX_HEAD_WIDTH.min(most));
@@ -201,12 +204,34 @@ impl Latent {
             let first = head * self.head() + self.turned;
             let input = ValueRef::rows("attended", first, first + self.width);
             let output = ValueRef::rows("values", head * self.value, (head + 1) * self.value);
-            let from = self.of_head(head, self.plain);
+            let from = self.values_of(head);
             let name = format!("attention.value_{head}");
             graph.linear_of(&name, from, &input, &output);
         }
         let output = Stored { bias: self.bias, ..stored("self_attn.o_proj") };
         graph.linear_onto("attention.output", output, "values", "residual");
+    }
+
+    /// What a head makes queries for latents with: what makes keys of them, transposed.
+    fn queries_of(&self, head: u32) -> Stored<'static> {
+        match self.apart {
+            true => self.part("self_attn.k_b_proj", head, self.width),
+            false => Stored { transposed: true, ..self.of_head(head, 0) },
+        }
+    }
+
+    /// What a head makes values of latents with.
+    fn values_of(&self, head: u32) -> Stored<'static> {
+        match self.apart {
+            true => self.part("self_attn.v_b_proj", head, self.value),
+            false => self.of_head(head, self.plain),
+        }
+    }
+
+    /// A head's rows of a tensor that has as many for each.
+    fn part(&self, name: &'static str, head: u32, rows: u32) -> Stored<'static> {
+        let slice = Some(Slice { first: head * rows, of: self.heads * rows });
+        Stored { slice, depth: self.heads, ..stored(name) }
     }
 
     /// What a head makes keys and values of latents with, from this row on.
@@ -242,7 +267,7 @@ impl Latent {
             let stored = Stored { slice: slice(self.plain), order, ..stored(from) };
             graph.linear_of(&format!("attention.turned_query_{head}"), stored, &input, &turned);
             let query = ValueRef::rows("qkv", first + self.turned, first + self.head());
-            let stored = Stored { transposed: true, ..self.of_head(head, 0) };
+            let stored = self.queries_of(head);
             graph.linear_of(&format!("attention.query_{head}"), stored, &plain, &query);
         }
     }

@@ -23,8 +23,10 @@ struct DeltaNet {
     values: u32,
     taps: u32,
     epsilon: f32,
-    /// Queries, keys, values and gates are one stored matrix, by heads of keys, and so are rates and steps.
+    /// Rates and steps are one stored matrix, by heads of keys.
     joint: bool,
+    /// So are queries, keys, values and gates.
+    mixed: bool,
 }
 
 impl DeltaNet {
@@ -38,6 +40,7 @@ impl DeltaNet {
             taps: config.size_within("linear_conv_kernel_dim", 4, TAPS)?,
             epsilon,
             joint: false,
+            mixed: false,
         };
         let Self { key_heads, value_heads, keys, values, .. } = net;
         if !value_heads.is_multiple_of(key_heads) {
@@ -84,9 +87,22 @@ impl DeltaNet {
         let [rate, step] =
             [0, heads].map(|first| ValueRef::rows("rate_step", first, first + heads));
         let input = ValueRef::rows("mixed", 0, mixed);
+        match self.mixed {
+            true => {
+                self.project_by_head(graph, "memory.mixed", "linear_attn.in_proj_qkvz", "mixed")
+            }
+            false => self.project(graph, [&input, &gate]),
+        }
         match self.joint {
-            true => self.project_jointly(graph),
-            false => self.project(graph, [&input, &gate], [&rate, &step]),
+            true => {
+                self.project_by_head(
+                    graph,
+                    "memory.rate_step",
+                    "linear_attn.in_proj_ba",
+                    "rate_step",
+                );
+            }
+            false => self.project_rates(graph, [&rate, &step]),
         }
         let conv = stored("linear_attn.conv1d");
         graph.short_conv("memory.taps", conv, self.taps, [&input, &all("convolved")]);
@@ -110,35 +126,36 @@ impl DeltaNet {
         graph.linear_onto("memory.output", output, "normed_memory", "residual");
     }
 
-    /// Queries, keys and values, gates, rates and steps.
-    fn project(&self, graph: &mut Builder, [mixed, gate]: [&ValueRef; 2], last: [&ValueRef; 2]) {
+    /// Queries, keys and values, and gates.
+    fn project(&self, graph: &mut Builder, [mixed, gate]: [&ValueRef; 2]) {
         for (name, from, output) in [
             ("memory.query_key_value", "linear_attn.in_proj_qkv", mixed),
             ("memory.gate", "linear_attn.in_proj_z", gate),
-            ("memory.rate", "linear_attn.in_proj_b", last[0]),
-            ("memory.step", "linear_attn.in_proj_a", last[1]),
         ] {
             graph.linear(name, stored(from), "normed", output);
         }
     }
 
-    /// The same, by two matrices.
-    fn project_jointly(&self, graph: &mut Builder) {
-        let Self { key_heads: heads, value_heads, keys, values, .. } = *self;
-        let values_of = value_heads / heads;
-        let wide = values_of * values;
-        for (name, from, parts, output) in [
-            ("memory.projected", "linear_attn.in_proj_qkvz", [keys, keys, wide, wide], "mixed"),
-            (
-                "memory.rate_step",
-                "linear_attn.in_proj_ba",
-                [values_of, values_of, 0, 0],
-                "rate_step",
-            ),
+    /// Rates and steps.
+    fn project_rates(&self, graph: &mut Builder, [rate, step]: [&ValueRef; 2]) {
+        for (name, from, output) in [
+            ("memory.rate", "linear_attn.in_proj_b", rate),
+            ("memory.step", "linear_attn.in_proj_a", step),
         ] {
-            let from = Stored { order: Order::ByHead { heads, parts }, ..stored(from) };
-            graph.linear(name, from, "normed", &all(output));
+            graph.linear(name, stored(from), "normed", output);
         }
+    }
+
+    /// Either by one matrix, which has a head's parts together.
+    fn project_by_head(&self, graph: &mut Builder, name: &str, from: &str, output: &str) {
+        let Self { key_heads: heads, value_heads, keys, values, .. } = *self;
+        let of_head = value_heads / heads;
+        let parts = match output {
+            "mixed" => [keys, keys, of_head * values, of_head * values],
+            _ => [of_head, of_head, 0, 0],
+        };
+        let from = Stored { order: Order::ByHead { heads, parts }, ..stored(from) };
+        graph.linear(name, from, "normed", &all(output));
     }
 }
 
@@ -185,7 +202,12 @@ pub(super) fn blueprint<K: PartialEq>(
 ) -> Result<Blueprint> {
     config.one_of("hidden_act", &["silu"])?;
     let bias = config.boolean("attention_bias", false)?;
-    let net = DeltaNet { joint, ..DeltaNet::read(config, decoder.whole().epsilon)? };
+    // Converters to GGUF take the larger matrix apart.
+    let mixed = joint && !config.is_converted();
+    let net = DeltaNet { joint, mixed, ..DeltaNet::read(config, decoder.whole().epsilon)? };
+    config.note("linear_value_width", net.widths()[1]);
+    let recurrent = kinds.iter().map(|(attends, _)| !attends);
+    config.note("recurrent_layers", recurrent.collect::<Vec<_>>());
     decoder.norm_plus = 1.0;
     with_gates(&mut decoder);
     let mut graph = decoder.graph();

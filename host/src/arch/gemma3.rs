@@ -25,6 +25,9 @@ pub(super) const DEFAULTS: Defaults = Defaults {
     ..LLAMA
 };
 
+/// What the graph calls the frequencies of layers that see what is near.
+pub(super) const LOCAL_FREQUENCIES: &str = "rotary.local_frequencies";
+
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let pattern = config.size("sliding_window_pattern", 6, u32::MAX)?;
     let (mut decoder, bias) = decoder(config, &DEFAULTS)?;
@@ -32,10 +35,12 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let windows =
         decoder.windows(config, Some(4096), |layer| !(layer + 1).is_multiple_of(pattern))?;
     let [global, local] = ropes(config)?;
+    let slides = windows.iter().map(|window| *window > 0);
+    config.note("sliding_window_pattern", slides.collect::<Vec<_>>());
     let mut graph = decoder.graph();
     graph.values([("branch", decoder.sizes.hidden)]);
     decoder.angles(&mut graph, ["angles", FREQUENCIES], &global, config)?;
-    decoder.angles(&mut graph, ["local_angles", "rotary.local_frequencies"], &local, config)?;
+    decoder.angles(&mut graph, ["local_angles", LOCAL_FREQUENCIES], &local, config)?;
     decoder.embed(&mut graph);
     graph.layers(&windows, "model.layers", |graph, window| {
         let angles = if *window == 0 { "angles" } else { "local_angles" };

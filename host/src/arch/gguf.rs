@@ -1,7 +1,12 @@
 //! GGUF files: their keys and names of tensors into Hugging Face's.
 
+mod write;
+
+pub(crate) use write::{InGguf, in_gguf};
+
 use super::blueprint::Blueprint;
 use super::config::{Config, Names, Stacking};
+use super::rope;
 use super::{ARCHITECTURES, Architecture, draw, unknown};
 use crate::import::{Container, Fields, TokenizerSource};
 use crate::{Error, Result};
@@ -34,6 +39,10 @@ struct Kind {
     partial: bool,
     /// Norms behind branches have names of their own.
     norms_behind: bool,
+    /// llama.cpp keeps to sliding windows.
+    slides: bool,
+    /// Fields that others don't have, with their keys.
+    own: &'static [(&'static str, &'static str)],
 }
 
 const RMS: (&str, &str) = ("rms_norm_eps", "attention.layer_norm_rms_epsilon");
@@ -45,19 +54,27 @@ const PLAIN: Kind = Kind {
     interleaved: false,
     partial: false,
     norms_behind: false,
+    slides: false,
+    own: &[],
 };
 const LAYER_NORM: Kind =
     Kind { epsilon: ("layer_norm_eps", "attention.layer_norm_epsilon"), ..PLAIN };
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 23] = [
     Kind { name: "llama", bias: Some("attention_bias"), interleaved: true, ..PLAIN },
     Kind { name: "qwen2", ..PLAIN },
     Kind { name: "qwen3", bias: Some("attention_bias"), ..PLAIN },
     Kind { name: "qwen3moe", bias: Some("attention_bias"), ..PLAIN },
     Kind { name: "olmoe", ..PLAIN },
-    Kind { name: "gpt-oss", bias: Some("attention_bias"), norms_behind: true, ..PLAIN },
-    Kind { name: "gemma2", norms_behind: true, ..PLAIN },
-    Kind { name: "gemma3", norms_behind: true, ..PLAIN },
+    Kind {
+        name: "gpt-oss",
+        bias: Some("attention_bias"),
+        norms_behind: true,
+        slides: true,
+        ..PLAIN
+    },
+    Kind { name: "gemma2", norms_behind: true, slides: true, ..PLAIN },
+    Kind { name: "gemma3", norms_behind: true, slides: true, ..PLAIN },
     Kind { name: "phi3", partial: true, ..PLAIN },
     Kind { name: "smollm3", interleaved: true, ..PLAIN },
     Kind { name: "granite", interleaved: true, ..PLAIN },
@@ -78,7 +95,80 @@ const KINDS: [Kind; 18] = [
         ..LAYER_NORM
     },
     Kind { name: "bert", ..LAYER_NORM },
+    Kind {
+        name: "lfm2",
+        epsilon: ("norm_eps", RMS.1),
+        own: &[("conv_L_cache", "shortconv.l_cache")],
+        ..PLAIN
+    },
+    Kind { name: "deepseek2", own: &LATENT, ..PLAIN },
+    Kind {
+        name: QWEN3_NEXT,
+        partial: true,
+        norms_behind: true,
+        own: &[
+            ("linear_conv_kernel_dim", "ssm.conv_kernel"),
+            ("linear_key_head_dim", "ssm.state_size"),
+            ("linear_num_key_heads", "ssm.group_count"),
+            ("linear_num_value_heads", "ssm.time_step_rank"),
+            ("linear_value_width", "ssm.inner_size"),
+            ("full_attention_interval", "full_attention_interval"),
+            ("recurrent_layers", "attention.recurrent_layers"),
+            ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+        ],
+        ..PLAIN
+    },
+    Kind {
+        name: GRANITE_HYBRID,
+        interleaved: true,
+        own: &[
+            ("mamba_d_conv", "ssm.conv_kernel"),
+            ("mamba_d_state", "ssm.state_size"),
+            ("mamba_d_inner", "ssm.inner_size"),
+            ("mamba_n_heads", "ssm.time_step_rank"),
+            ("mamba_n_groups", "ssm.group_count"),
+            ("shared_intermediate_size", "expert_shared_feed_forward_length"),
+            ("rope_finetuned", "rope.scaling.finetuned"),
+        ],
+        ..PLAIN
+    },
+    Kind {
+        name: MODERN_BERT,
+        epsilon: ("norm_eps", LAYER_NORM.epsilon.1),
+        own: &[
+            ("local_attention", "attention.sliding_window"),
+            ("global_attn_every_n_layers", "attention.sliding_window_pattern"),
+            ("global_rope_theta", "rope.freq_base"),
+            ("local_rope_theta", "rope.freq_base_swa"),
+            ("hidden_activation", "hidden_act"),
+        ],
+        ..LAYER_NORM
+    },
 ];
+
+const QWEN3_NEXT: &str = "qwen3next";
+/// Granite 4, whose layers may be state space models.
+const GRANITE_HYBRID: &str = "granitehybrid";
+/// ModernBERT, which counts windows on both sides.
+const MODERN_BERT: &str = "modern-bert";
+
+/// The number of the function that makes scores of experts.
+const SIGMOID: u32 = 2;
+
+/// Fields of latent attention, and of the experts behind it.
+const LATENT: [(&str, &str); 10] = [
+    ("q_lora_rank", "attention.q_lora_rank"),
+    ("kv_lora_rank", "attention.kv_lora_rank"),
+    ("v_head_dim", "attention.value_length_mla"),
+    ("n_shared_experts", "expert_shared_count"),
+    ("routed_scaling_factor", "expert_weights_scale"),
+    ("norm_topk_prob", "expert_weights_norm"),
+    ("n_group", "expert_group_count"),
+    ("topk_group", "expert_group_used_count"),
+    ("first_k_dense_replace", "leading_dense_block_count"),
+    ("num_nextn_predict_layers", "nextn_predict_layers"),
+];
+
 const SIZES: [(&str, &str); 5] = [
     ("hidden_size", "embedding_length"),
     ("intermediate_size", "feed_forward_length"),
@@ -95,12 +185,13 @@ const GPT2_SIZES: [(&str, &str); 5] = [
 ];
 
 /// Fields that need not be there, with their keys.
-const OPTIONAL: [(&str, &str); 16] = [
+const OPTIONAL: [(&str, &str); 17] = [
     ("num_key_value_heads", "attention.head_count_kv"),
     ("head_dim", "attention.key_length"),
     ("rope_theta", "rope.freq_base"),
     ("rope_local_base_freq", "rope.freq_base_swa"),
     ("sliding_window", "attention.sliding_window"),
+    ("sliding_window_pattern", "attention.sliding_window_pattern"),
     ("num_local_experts", "expert_count"),
     ("num_experts_per_tok", "expert_used_count"),
     ("moe_intermediate_size", "expert_feed_forward_length"),
@@ -115,9 +206,11 @@ const OPTIONAL: [(&str, &str); 16] = [
 ];
 
 /// Hugging Face's tensors, and what GGUF calls them, without `.weight` and `.bias`.
-const TENSORS: [(&str, &str); 14] = [
+const TENSORS: [(&str, &str); 18] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
+    // llama.cpp's own slip.
+    ("model.embedding_norm", "token_embd_norm"),
     ("model.final_layernorm", "output_norm"),
     ("lm_head", "output"),
     ("gpt_neox.embed_in", "token_embd"),
@@ -130,6 +223,9 @@ const TENSORS: [(&str, &str); 14] = [
     ("bert.embeddings.position_embeddings", "position_embd"),
     ("bert.embeddings.token_type_embeddings", SEGMENTS),
     ("bert.embeddings.LayerNorm", "token_embd_norm"),
+    ("model.embeddings.tok_embeddings", "token_embd"),
+    ("model.embeddings.norm", "token_embd_norm"),
+    ("model.final_norm", "output_norm"),
 ];
 /// Embeddings of segments, as many as there are.
 const SEGMENTS: &str = "token_types";
@@ -139,7 +235,7 @@ const LAYERS: [&str; 4] =
     ["model.layers.", "gpt_neox.layers.", "transformer.h.", "bert.encoder.layer."];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 46] = [
+const LAYER_TENSORS: [(&str, &str); 91] = [
     ("input_layernorm", "attn_norm"),
     ("ln_1", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -186,6 +282,51 @@ const LAYER_TENSORS: [(&str, &str); 46] = [
     ("intermediate.dense", "ffn_up"),
     ("output.dense", "ffn_down"),
     ("output.LayerNorm", "layer_output_norm"),
+    ("attn_norm", "attn_norm"),
+    ("attn.Wqkv", "attn_qkv"),
+    ("attn.Wo", "attn_output"),
+    ("mlp_norm", "ffn_norm"),
+    ("mlp.Wi", "ffn_up"),
+    ("mlp.Wo", "ffn_down"),
+    ("linear_attn.in_proj_qkv", "attn_qkv"),
+    ("linear_attn.in_proj_z", "attn_gate"),
+    ("linear_attn.in_proj_ba", "ssm_ba"),
+    ("linear_attn.conv1d", "ssm_conv1d"),
+    ("linear_attn.dt", "ssm_dt"),
+    ("linear_attn.norm", "ssm_norm"),
+    ("linear_attn.out_proj", "ssm_out"),
+    ("mlp.shared_expert.gate_proj", "ffn_gate_shexp"),
+    ("mlp.shared_expert.up_proj", "ffn_up_shexp"),
+    ("mlp.shared_expert.down_proj", "ffn_down_shexp"),
+    ("mlp.shared_expert_gate", "ffn_gate_inp_shexp"),
+    ("block_sparse_moe.router.layer", "ffn_gate_inp"),
+    ("mamba.in_proj", "ssm_in"),
+    ("mamba.conv1d", "ssm_conv1d"),
+    ("mamba.dt", "ssm_dt"),
+    ("mamba.norm", "ssm_norm"),
+    ("mamba.out_proj", "ssm_out"),
+    ("operator_norm", "attn_norm"),
+    ("self_attn.q_layernorm", "attn_q_norm"),
+    ("self_attn.k_layernorm", "attn_k_norm"),
+    ("self_attn.out_proj", "attn_output"),
+    ("conv.conv", "shortconv.conv"),
+    ("conv.in_proj", "shortconv.in_proj"),
+    ("conv.out_proj", "shortconv.out_proj"),
+    ("ffn_norm", "ffn_norm"),
+    ("feed_forward.w1", "ffn_gate"),
+    ("feed_forward.w3", "ffn_up"),
+    ("feed_forward.w2", "ffn_down"),
+    ("self_attn.q_a_proj", "attn_q_a"),
+    ("self_attn.q_a_layernorm", "attn_q_a_norm"),
+    ("self_attn.q_b_proj", "attn_q_b"),
+    ("self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"),
+    ("self_attn.kv_a_layernorm", "attn_kv_a_norm"),
+    ("self_attn.k_b_proj", "attn_k_b"),
+    ("self_attn.v_b_proj", "attn_v_b"),
+    ("exp_probs_b", "exp_probs_b"),
+    ("mlp.shared_experts.gate_proj", "ffn_gate_shexp"),
+    ("mlp.shared_experts.up_proj", "ffn_up_shexp"),
+    ("mlp.shared_experts.down_proj", "ffn_down_shexp"),
 ];
 
 /// The blueprint of a GGUF file.
@@ -195,12 +336,16 @@ pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     let config = keys.config(kind).map_err(|mut problems| problems.swap_remove(0))?;
     let mut blueprint = draw(architecture, &config)?;
     blueprint.derived.extend([ROPE_FACTORS, LONG_ROPE[0].1, LONG_ROPE[1].1]);
+    renamed(blueprint, container.path(), kind, "convert the original model")
+}
+
+/// The same with the names of GGUF's tensors, which converters have put in the order of use.
+fn renamed(mut blueprint: Blueprint, path: &Path, kind: &Kind, remedy: &str) -> Result<Blueprint> {
     blueprint.as_converted();
     blueprint.rename(|name| {
         stored_name(name, kind).ok_or_else(|| {
             let (found, expected) = ("a tensor without a name in GGUF", "one that it has");
-            let remedy = "convert the original model";
-            Error::malformed(container.path(), name, found, expected, remedy)
+            Error::malformed(path, name, found, expected, remedy)
         })
     })?;
     Ok(blueprint)
@@ -226,15 +371,24 @@ impl<'a> Keys<'a> {
     /// The architecture, and what its files hold.
     fn kind(&self) -> Result<(&'static Architecture, &'static Kind)> {
         let name = self.architecture()?;
-        let experts = self.raw().integer(&format!("{name}.expert_count"))?.unwrap_or(0);
-        // Mixtrals are Llamas with experts there.
+        let count =
+            |key| Ok::<_, Error>(self.raw().integer(&format!("{name}.{key}"))?.unwrap_or(0));
+        let (experts, window) = (count("expert_count")?, self.window(name));
+        // Mixtrals are Llamas with experts there, and Mistrals Llamas with windows.
         let architecture = match (name, experts) {
             ("llama", 1..) => ARCHITECTURES.iter().find(|a| a.model_type == "mixtral"),
+            ("llama", 0) if window => ARCHITECTURES.iter().find(|a| a.model_type == "mistral"),
             _ => ARCHITECTURES.iter().find(|a| a.gguf == Some(name)),
         };
         let kind = KINDS.iter().find(|kind| kind.name == name);
         let unknown = || unknown(&self.raw(), "general.architecture", &name.into(), |a| a.gguf);
         architecture.zip(kind).ok_or_else(unknown)
+    }
+
+    /// True if the file says that windows slide.
+    fn window(&self, name: &str) -> bool {
+        let key = format!("{name}.attention.sliding_window");
+        self.container.config().get(&key).is_some_and(|window| *window != 0)
     }
 
     /// The architecture's name.
@@ -249,7 +403,8 @@ impl<'a> Keys<'a> {
         let metadata = self.container.config();
         let (mut fields, mut names, mut problems) = (Fields::new(), Names::new(), vec![]);
         let required = kind.fields.iter().chain([&kind.epsilon]).map(|pair| (pair, true));
-        for (&(name, key), required) in required.chain(OPTIONAL.iter().map(|pair| (pair, false))) {
+        let optional = OPTIONAL.iter().chain(kind.own).map(|pair| (pair, false));
+        for (&(name, key), required) in required.chain(optional) {
             let key = format!("{}.{key}", kind.name);
             match metadata.get(&key) {
                 Some(value) => _ = fields.insert(name.to_owned(), value.clone()),
@@ -261,9 +416,7 @@ impl<'a> Keys<'a> {
         problems.extend(self.add_tokens(&mut fields).err());
         problems.extend(self.add_scaling(kind.name, &mut fields, &mut names).err());
         problems.extend(self.add_vocabulary(kind.name, &mut fields).err());
-        if kind.name == "qwen3moe" {
-            fields.insert("norm_topk_prob".to_owned(), true.into());
-        }
+        problems.extend(self.adjust(kind, &mut fields).err());
         if let Some(name) = kind.bias {
             let biased = |part: &str| self.container.tensor(&format!("blk.0.{part}.bias"));
             let there = biased("attn_q").or(biased("attn_qkv")).is_some();
@@ -287,6 +440,105 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Adds what files of a kind say in another way, or not at all.
+    fn adjust(&self, kind: &Kind, fields: &mut Fields) -> Result<()> {
+        let mut put = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
+        match kind.name {
+            "qwen3moe" => put("norm_topk_prob", true.into()),
+            "lfm2" => put("block_auto_adjust_ff_dim", false.into()),
+            "deepseek2" => self.adjust_latent(kind, fields)?,
+            "stablelm" => {
+                let norms = self.container.tensor("blk.0.attn_q_norm.weight").is_some();
+                fields.insert("qk_layernorm".to_owned(), norms.into());
+            }
+            GRANITE_HYBRID => self.adjust_hybrid(fields),
+            QWEN3_NEXT => {
+                let number = |name: &str| fields.get(name).and_then(Value::as_u64);
+                let heads = number("linear_value_width").zip(number("linear_num_value_heads"));
+                let width = heads.and_then(|(width, heads)| width.checked_div(heads));
+                fields.insert("linear_value_head_dim".to_owned(), json!(width));
+            }
+            MODERN_BERT => {
+                for name in ["sliding_window", "sliding_window_pattern"] {
+                    fields.remove(name);
+                }
+            }
+            _ => {}
+        }
+        fields.retain(|name, value| name != "sliding_window" || *value != 0);
+        // A number for each layer: none of keys where there is no attention, or which of them slide.
+        if let Some(Value::Array(counts)) = fields.get("num_key_value_heads").cloned() {
+            let other = if kind.name == GRANITE_HYBRID { "mamba" } else { "conv" };
+            let layer = |count: &Value| if *count == 0 { other } else { "full_attention" };
+            fields.insert("layer_types".to_owned(), counts.iter().map(layer).collect());
+            let most = counts.iter().filter_map(Value::as_u64).max().unwrap_or(0);
+            fields.insert("num_key_value_heads".to_owned(), most.into());
+        }
+        if let Some(Value::Array(recurrent)) = fields.remove("recurrent_layers") {
+            let layer = |recurrent: &Value| match recurrent {
+                Value::Bool(true) => "linear_attention",
+                _ => "full_attention",
+            };
+            fields.insert("layer_types".to_owned(), recurrent.iter().map(layer).collect());
+        }
+        if let Some(Value::Array(slides)) = fields.get("sliding_window_pattern").cloned() {
+            let slides = slides.iter().map(|slides| slides.as_bool() == Some(true));
+            let layer = |slides| if slides { "sliding_attention" } else { "full_attention" };
+            fields.insert("layer_types".to_owned(), slides.map(layer).collect());
+            fields.remove("sliding_window_pattern");
+        }
+        Ok(())
+    }
+
+    /// Those of state space models, and of the feed-forward layer beside experts.
+    fn adjust_hybrid(&self, fields: &mut Fields) {
+        let number = |fields: &Fields, name: &str| fields.get(name).and_then(Value::as_u64);
+        let inner = number(fields, "mamba_d_inner").zip(number(fields, "hidden_size"));
+        let expand = inner.and_then(|(inner, hidden)| inner.checked_div(hidden));
+        let turned = fields.remove("rope_finetuned") != Some(Value::Bool(false));
+        let biased = |name: &String| name.ends_with(".ssm_conv1d.bias");
+        let bias = self.container.names().iter().any(biased);
+        if fields.get("shared_intermediate_size").is_none() {
+            let wide = fields.get("intermediate_size").cloned().unwrap_or_default();
+            fields.insert("shared_intermediate_size".to_owned(), wide);
+        }
+        for (name, value) in [
+            ("mamba_expand", json!(expand)),
+            ("mamba_conv_bias", bias.into()),
+            ("position_embedding_type", if turned { "rope" } else { "nope" }.into()),
+        ] {
+            fields.insert(name.to_owned(), value);
+        }
+        fields.entry("num_local_experts").or_insert(0.into());
+    }
+
+    /// Those of latent attention, whose heads are not as wide as what is kept of them.
+    fn adjust_latent(&self, kind: &Kind, fields: &mut Fields) -> Result<()> {
+        let width = |key| self.integer(kind, key);
+        let turned = width("rope.dimension_count")?;
+        let plain = width("attention.key_length_mla")?.zip(turned);
+        let gates = width("expert_gating_func")?;
+        fields.remove("head_dim");
+        let heads = fields.get("num_attention_heads").cloned().unwrap_or_default();
+        fields.insert("num_key_value_heads".to_owned(), heads);
+        let default = |fields: &mut Fields, name: &str, value: Value| {
+            fields.entry(name).or_insert(value);
+        };
+        let scoring = if gates == Some(SIGMOID) { "sigmoid" } else { "softmax" };
+        fields.insert("scoring_func".to_owned(), scoring.into());
+        fields.insert("qk_rope_head_dim".to_owned(), json!(turned));
+        let plain = plain.map(|(all, turned)| all.saturating_sub(turned));
+        fields.insert("qk_nope_head_dim".to_owned(), json!(plain));
+        default(fields, "q_lora_rank", Value::Null);
+        default(fields, "norm_topk_prob", false.into());
+        default(fields, "routed_scaling_factor", 1.0.into());
+        for (name, value) in [("n_group", 1), ("topk_group", 1), ("first_k_dense_replace", 0)] {
+            default(fields, name, value.into());
+        }
+        default(fields, "num_nextn_predict_layers", 0.into());
+        Ok(())
+    }
+
     /// The metadata as they are.
     fn raw(&self) -> Config<'a> {
         Config::new(self.path, Cow::Borrowed(self.container.config()))
@@ -301,7 +553,9 @@ impl<'a> Keys<'a> {
             let token = raw.integer(&key)?;
             eos.extend(token.filter(|token| !eos.contains(token)));
         }
+        let padding = raw.integer("tokenizer.ggml.padding_token_id")?;
         fields.insert("bos_token_id".into(), json!(bos));
+        fields.insert("pad_token_id".into(), json!(padding));
         fields.insert("eos_token_id".into(), json!(eos));
         Ok(())
     }
@@ -343,9 +597,17 @@ impl<'a> Keys<'a> {
             }
             (Some("yarn"), Some(factor)) => {
                 let original = raw.integer(&named("scaling.original_context_length"))?;
+                let number = |key: &str| raw.number(&named(&format!("scaling.{key}")));
+                // The file has it as a part of what it would be.
+                let part = number("attn_factor")?.filter(|part| *part != 1.0);
+                // What it says of scores it takes away from queries and keys.
+                let scores = number("yarn_log_multiplier")?.map(|multiplier| multiplier / 0.1);
                 let scaling = json!({
                     "rope_type": "yarn", "factor": factor,
                     "original_max_position_embeddings": original,
+                    "attention_factor": part.map(|part| part * rope::yarn_mscale(factor, 1.0)),
+                    "mscale": scores, "mscale_all_dim": scores,
+                    "beta_fast": number("yarn_beta_fast")?, "beta_slow": number("yarn_beta_slow")?,
                     "truncate": architecture != "gpt-oss",
                 });
                 fields.insert("rope_scaling".into(), scaling);
@@ -386,6 +648,10 @@ impl<'a> Keys<'a> {
         let [hidden, heads] = [kind.fields[0].0, kind.fields[3].0].map(|name| config.integer(name));
         let divided = hidden?.zip(heads?).and_then(|(hidden, heads)| hidden.checked_div(heads));
         let Some(width) = config.integer("head_dim")?.or(divided) else { return Ok(config) };
+        // Latent attention has other widths, which fields of its own say.
+        if kind.own == LATENT {
+            return Ok(config);
+        }
         let of = |key| Ok::<_, Error>((format!("{}.{key}", kind.name), self.integer(kind, key)?));
         let (key, values) = of("attention.value_length")?;
         let (turned_key, turned) = of("rope.dimension_count")?;
@@ -437,9 +703,21 @@ impl<'a> Keys<'a> {
 
 /// What GGUF calls a tensor.
 fn stored_name(name: &str, kind: &Kind) -> Option<String> {
-    // A vector that is called a weight there.
+    // Vectors that are called weights and biases there.
     let weight = name.strip_suffix(".sinks").map(|stem| format!("{stem}.sinks.weight"));
-    let name = weight.as_deref().unwrap_or(name);
+    let bias = name.strip_suffix(".mlp.gate.e_score_correction_bias");
+    let bias = bias.map(|layer| format!("{layer}.exp_probs_b.bias"));
+    let step = name.strip_suffix(".dt_bias").map(|part| format!("{part}.dt.bias"));
+    let name = weight.as_deref().or(bias.as_deref()).or(step.as_deref()).unwrap_or(name);
+    // Vectors that are called nothing else.
+    const BARE: [(&str, &str); 3] =
+        [(".mamba.A_log", "ssm_a"), (".mamba.D", "ssm_d"), (".linear_attn.A_log", "ssm_a")];
+    for (theirs, ours) in BARE {
+        if let Some(layer) = name.strip_suffix(theirs).and_then(|stem| stem.strip_prefix(LAYERS[0]))
+        {
+            return Some(format!("blk.{layer}.{ours}"));
+        }
+    }
     let (stem, end) = name.rsplit_once('.')?;
     let Some(rest) = LAYERS.iter().find_map(|layers| stem.strip_prefix(layers)) else {
         let (_, found) = TENSORS.iter().find(|(theirs, _)| *theirs == stem)?;

@@ -1,6 +1,6 @@
 //! GPT-NeoX and Pythia: LayerNorm, queries, keys and values in one matrix (arXiv:2204.06745).
 
-use super::blueprint::{Blueprint, Order};
+use super::blueprint::{Blueprint, Order, Sizes};
 use super::builder::{Stored, all, stored};
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA, Names};
@@ -35,6 +35,11 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let theta = config.number("rotary_emb_base")?.unwrap_or(DEFAULTS.theta);
     let rotated = Some(config.number("rotary_pct")?.unwrap_or(0.25));
     let mut decoder = Decoder::read(config, &Defaults { theta, rotated, ..DEFAULTS })?;
+    let Sizes { heads, kv_heads, .. } = decoder.sizes;
+    if kv_heads != heads {
+        let expected = format!("{heads}, as num_attention_heads says");
+        return Err(config.unsupported("num_key_value_heads", &kv_heads.into(), &expected));
+    }
     (decoder.norm_kind, decoder.norm_bias, decoder.gated) = (NormKind::Layer, true, false);
     decoder.names = NAMES;
     let windows = decoder.all_see_all();
@@ -46,7 +51,11 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         norm(graph, "attention_norm", "input_layernorm");
         let width = decoder.sizes.head_width;
         let parts = [width, width, width, 0];
-        let order = Order::ByHead { heads: decoder.sizes.heads, parts };
+        let order = match config.is_converted() {
+            // As converters to GGUF leave them.
+            true => Order::Plain,
+            false => Order::ByHead { heads: decoder.sizes.heads, parts },
+        };
         let qkv = Stored { bias, order, ..stored("attention.query_key_value") };
         graph.linear("attention.qkv", qkv, "normed", &all("qkv"));
         if parallel {

@@ -30,6 +30,15 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let mamba = Mamba::read(config, decoder.sizes.hidden, activation, decoder.whole().epsilon)?;
     let attends = attends(config, decoder.sizes.layers)?;
     let turned = config.one_of("position_embedding_type", &["nope", "rope"])? == Some("rope");
+    // As GGUF files say it.
+    config.note("rope_finetuned", turned);
+    let heads = attends.iter().map(|attends| if *attends { decoder.sizes.kv_heads } else { 0 });
+    config.note("num_key_value_heads", heads.collect::<Vec<_>>());
+    if mixture.is_none() {
+        config.note("intermediate_size", decoder.sizes.intermediate);
+        config.note("shared_intermediate_size", Value::Null);
+    }
+    let shared = Shared::new(config.is_converted(), mixture.is_some());
     let mut graph = decoder.graph();
     mamba.declare(&mut graph);
     if turned {
@@ -57,11 +66,36 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         if let Some(mixture) = &mixture {
             mixture.draw(graph);
         }
-        decoder.joint_gate(graph, activation, stored("shared_mlp.input_linear"));
-        let down = ("feed_forward.down", "shared_mlp.output_linear");
-        granite::add(graph, down, "gated", false, branch);
+        match shared.gate_up {
+            None => decoder.joint_gate(graph, activation, stored("shared_mlp.input_linear")),
+            Some(names) => decoder.gate(graph, activation, names.map(stored)),
+        }
+        granite::add(graph, ("feed_forward.down", shared.down), "gated", false, branch);
     });
     Ok(decoder.finish("granite_hybrid", graph))
+}
+
+/// What the feed-forward layer that all tokens meet is stored as.
+struct Shared {
+    /// The gate and the up matrix, where they are not stored as one.
+    gate_up: Option<[&'static str; 2]>,
+    down: &'static str,
+}
+
+impl Shared {
+    fn new(apart: bool, experts: bool) -> Self {
+        match (apart, experts) {
+            (false, _) => Self { gate_up: None, down: "shared_mlp.output_linear" },
+            (true, false) => {
+                let gate_up = Some(["mlp.gate_proj", "mlp.up_proj"]);
+                Self { gate_up, down: "mlp.down_proj" }
+            }
+            (true, true) => {
+                let gate_up = ["mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"];
+                Self { gate_up: Some(gate_up), down: "mlp.shared_experts.down_proj" }
+            }
+        }
+    }
 }
 
 /// Its experts, if it has some, scaled as other branches are.
@@ -117,6 +151,7 @@ impl Mamba {
     ) -> Result<Self> {
         let expand = config.size("mamba_expand", 2, 64)?;
         let inner = expand.saturating_mul(hidden);
+        config.note("mamba_d_inner", inner);
         let mamba = Self {
             heads: config.size("mamba_n_heads", 128, MAX_WIDTH)?,
             keys: config.size("mamba_d_state", 256, MAX_WIDTH)?,

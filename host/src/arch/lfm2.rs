@@ -33,6 +33,10 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let (hidden, bias) = (decoder.sizes.hidden, config.boolean("conv_bias", false)?);
     let taps = config.size_within("conv_L_cache", 3, TAPS)?;
     let attends = attends(config, decoder.sizes.layers)?;
+    // As GGUF files say both.
+    config.note("intermediate_size", decoder.sizes.intermediate);
+    let heads = attends.iter().map(|attends| if *attends { decoder.sizes.kv_heads } else { 0 });
+    config.note("num_key_value_heads", heads.collect::<Vec<_>>());
     let mut graph = decoder.graph();
     graph.values([("bcx", 3 * hidden), ("bx", hidden), ("convolved", hidden)]);
     decoder.angles(

@@ -119,15 +119,15 @@ impl Mixture {
         let one =
             |name: &String, number| Source::whole(name, [wide, hidden]).one_of(number, experts);
         let gate_up = (0..experts).flat_map(|number| [one(&gate, number), one(&up, number)]);
-        (gate_up.collect(), vec![Source::whole(down, [experts * hidden, wide])])
+        (gate_up.collect(), vec![Source::all_of(down, [experts * hidden, wide], experts)])
     }
 
     /// The experts as they are stored.
     pub(super) fn stored(&self) -> ExpertsOf {
         let Self { experts, wide, hidden, activation, .. } = *self;
         let joint = |gate_up: &str, down: &str| {
-            let gate_up = Source::whole(gate_up, [2 * experts * wide, hidden]);
-            (vec![gate_up], vec![Source::whole(down, [experts * hidden, wide])])
+            let gate_up = Source::all_of(gate_up, [2 * experts * wide, hidden], experts);
+            (vec![gate_up], vec![Source::all_of(down, [experts * hidden, wide], experts)])
         };
         let (gate_up, down) = match (self.names.experts, self.stacking) {
             (Stacks::Apart(of, parts), Stacking::Parts) => {
@@ -139,6 +139,10 @@ impl Mixture {
             (Stacks::Apart(of, parts), Stacking::Apart) => {
                 let names = |number| parts.map(|part| format!("{of}.{number}.{part}"));
                 apart((0..experts).map(names), [hidden, wide])
+            }
+            (Stacks::Together(_), Stacking::Parts) => {
+                let parts = ["gate_proj", "up_proj", "down_proj"];
+                self.in_stacks(parts.map(|part| format!("mlp.experts.{part}.weight")))
             }
             (Stacks::Together([gate_up, down]), _) => joint(gate_up, down),
         };

@@ -57,11 +57,12 @@ mod tflite;
 
 pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
 pub(crate) use builder::{EMBEDDING, FREQUENCIES};
+pub(crate) use gguf::{InGguf, in_gguf};
 
 use crate::import::{Container, Fields, SourceFormat};
 use crate::{Error, Result};
 use config::{Config, Stacking};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{borrow::Cow, path::Path};
 
 /// An architecture by its names.
@@ -90,16 +91,21 @@ const LLAMA: Architecture = Architecture {
 
 const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
-    Architecture::new("mistral", &["MistralForCausalLM"], "model.", mistral::blueprint),
-    Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint),
+    // llama.cpp has one name for these three.
+    Architecture::new("mistral", &["MistralForCausalLM"], "model.", mistral::blueprint)
+        .in_gguf("llama"),
+    Architecture::new("mixtral", &["MixtralForCausalLM"], "model.", mixtral::blueprint)
+        .in_gguf("llama"),
     Architecture::new("qwen2", &["Qwen2ForCausalLM"], "model.", qwen2::blueprint).in_gguf("qwen2"),
     Architecture::new("qwen3", &["Qwen3ForCausalLM"], "model.", qwen3::blueprint).in_gguf("qwen3"),
     Architecture::new("qwen3_moe", &["Qwen3MoeForCausalLM"], "model.", qwen3_moe::blueprint)
         .in_gguf("qwen3moe"),
-    Architecture::new("qwen3_next", &["Qwen3NextForCausalLM"], "model.", qwen3_next::blueprint),
+    Architecture::new("qwen3_next", &["Qwen3NextForCausalLM"], "model.", qwen3_next::blueprint)
+        .in_gguf("qwen3next"),
     Architecture::new("gpt_oss", &["GptOssForCausalLM"], "model.", gpt_oss::blueprint)
         .in_gguf("gpt-oss"),
-    Architecture::new("deepseek_v3", &["DeepseekV3ForCausalLM"], "model.", deepseek_v3::blueprint),
+    Architecture::new("deepseek_v3", &["DeepseekV3ForCausalLM"], "model.", deepseek_v3::blueprint)
+        .in_gguf("deepseek2"),
     Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)
         .in_gguf("gemma2"),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint)
@@ -128,7 +134,8 @@ const ARCHITECTURES: &[Architecture] = &[
         &["GraniteMoeHybridForCausalLM"],
         "model.",
         granite_hybrid::blueprint,
-    ),
+    )
+    .in_gguf("granitehybrid"),
     Architecture::new("qwen3_5_text", &["Qwen3_5ForCausalLM"], "model.", qwen3_5::blueprint),
     Architecture::new(
         "qwen3_5_moe_text",
@@ -136,13 +143,14 @@ const ARCHITECTURES: &[Architecture] = &[
         "model.",
         qwen3_5_moe::blueprint,
     ),
-    Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint),
+    Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint).in_gguf("lfm2"),
     Architecture::new("bert", &bert::CLASSES, "bert.", bert::blueprint).in_gguf("bert"),
     Architecture::new("roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
     Architecture::new("xlm-roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
     Architecture::new("camembert", &roberta::CLASSES, "roberta.", roberta::blueprint),
     Architecture::new("mpnet", &mpnet::CLASSES, "mpnet.", mpnet::blueprint),
-    Architecture::new("modernbert", &modernbert::CLASSES, "model.", modernbert::blueprint),
+    Architecture::new("modernbert", &modernbert::CLASSES, "model.", modernbert::blueprint)
+        .in_gguf("modern-bert"),
 ];
 
 impl Architecture {
@@ -278,7 +286,24 @@ fn draw_text(config: &Config<'_>) -> Result<(&'static Architecture, Blueprint)> 
 fn draw(architecture: &Architecture, config: &Config<'_>) -> Result<Blueprint> {
     let blueprint = (architecture.blueprint)(config)?;
     config.refuse_unread()?;
-    Ok(blueprint)
+    let hyperparameters = described(architecture, config);
+    Ok(Blueprint { hyperparameters, ..blueprint })
+}
+
+/// The hyperparameters as a `config.json` has them that stands beside floats.
+fn described(architecture: &Architecture, config: &Config<'_>) -> Fields {
+    let mut fields = config.fields().clone();
+    fields.insert("model_type".into(), architecture.model_type.into());
+    fields.entry("architectures").or_insert_with(|| json!([architecture.classes[0]]));
+    fields.remove("quantization_config");
+    // No token is null to transformers.
+    if fields.get("eos_token_id") == Some(&json!([])) {
+        fields.insert("eos_token_id".into(), Value::Null);
+    }
+    if let Some(scaling) = rope::divided_by_factors(config) {
+        fields.insert("rope_scaling".into(), scaling);
+    }
+    fields
 }
 
 /// The architecture that a `config.json` names.
@@ -307,7 +332,8 @@ fn unknown(
     found: &Value,
     name: impl Fn(&Architecture) -> Option<&'static str>,
 ) -> Error {
-    let known: Vec<_> = ARCHITECTURES.iter().filter_map(name).collect();
+    let mut known: Vec<_> = ARCHITECTURES.iter().filter_map(name).collect();
+    known.dedup();
     let expected = format!("one of {}", known.join(", "));
     let remedy = "other architectures are not supported";
     Error::malformed(config.file(), field, found.to_string(), expected, remedy)

@@ -71,6 +71,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let layers = model.layers(config)?;
     for (rope, [name, frequencies]) in ropes(config)?.into_iter().zip(ANGLES) {
         let frequencies_of = rope.frequencies(model.sizes.head_width, config)?;
+        config.note(frequencies, rope.described(model.sizes.head_width));
         graph.angles(frequencies, frequencies_of, 0.0, name);
     }
     graph.embed("residual");

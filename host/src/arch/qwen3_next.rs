@@ -23,7 +23,8 @@ const DEFAULTS: Defaults = Defaults {
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let decoder = Decoder::read(config, &DEFAULTS)?;
     let wide = ("moe_intermediate_size", 512);
-    let mixture = Mixture::read(config, &["num_experts"], [512, 10], wide, decoder.sizes.hidden)?
+    let counts = ["num_experts", "num_local_experts"];
+    let mixture = Mixture::read(config, &counts, [512, 10], wide, decoder.sizes.hidden)?
         .with_norm(config, true)?;
     let shared = shared_expert(config)?;
     let attends = attends(config, decoder.sizes.layers)?;

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use crate::{Error, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::f64::consts::TAU;
 
 /// The field that says which part of each head is turned.
@@ -17,6 +17,19 @@ pub(super) struct Rope {
     part: Option<f64>,
     /// How they are stretched for long contexts.
     scaling: Scaling,
+}
+
+/// Factors that a file stores as a tensor, as a `config.json` says that each frequency is divided by its
+/// own.
+pub(super) fn divided_by_factors(config: &Config<'_>) -> Option<Value> {
+    let factors = config.rope_factors.as_ref()?;
+    let linear = config.fields().get("rope_scaling").and_then(|scaling| scaling["factor"].as_f64());
+    let factors: Vec<_> = factors.iter().map(|factor| factor * linear.unwrap_or(1.0)).collect();
+    let context = config.fields().get("max_position_embeddings");
+    Some(json!({
+        "rope_type": "longrope", "short_factor": factors, "long_factor": factors, "factor": 1.0,
+        "attention_factor": 1.0, "original_max_position_embeddings": context,
+    }))
 }
 
 /// How RoPE frequencies are stretched for long contexts.
@@ -48,7 +61,13 @@ enum Scaling {
     Factors(Vec<f64>),
     /// So are those of LongRoPE (arXiv:2402.13753) in texts up to the original context; beyond it, other
     /// factors would apply to all of the text.
-    Long { factors: Vec<f64>, original: u32, attention_factor: f64 },
+    Long {
+        factors: Vec<f64>,
+        /// The other factors.
+        beyond: Vec<f64>,
+        original: u32,
+        attention_factor: f64,
+    },
 }
 
 impl Rope {
@@ -135,6 +154,50 @@ impl Rope {
             ))
         };
         (0..width / 2).map(frequency).collect()
+    }
+
+    /// What frequencies of heads of this width are made of, for files that say it in another way.
+    pub(super) fn described(&self, width: u32) -> Value {
+        let mut said = match &self.scaling {
+            Scaling::Default => json!({}),
+            Scaling::Linear { factor } => json!({ "kind": "linear", "factor": factor }),
+            Scaling::Llama3 { .. } | Scaling::Factors(_) => {
+                let divisors = (0..width / 2).map(|pair| self.divisor(pair, width));
+                json!({ "divisors": divisors.collect::<Vec<_>>() })
+            }
+            Scaling::Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                original,
+                attention_factor,
+                score_mscale,
+                ..
+            } => json!({
+                "kind": "yarn", "factor": factor, "original": *original as u32,
+                "beta_fast": beta_fast, "beta_slow": beta_slow, "score_mscale": score_mscale,
+                "attention_part": attention_factor / yarn_mscale(*factor, 1.0),
+            }),
+            Scaling::Long { factors, beyond, original, attention_factor } => json!({
+                "short": factors, "long": beyond, "original": original,
+                "attention_part": attention_factor,
+            }),
+            Scaling::Proportional { .. } => json!({ "kind": "proportional" }),
+        };
+        said["theta"] = self.theta.into();
+        said["width"] = width.into();
+        said
+    }
+
+    /// What the plain frequency of a pair is divided by, as a float that gives the very frequency.
+    fn divisor(&self, pair: u32, width: u32) -> f32 {
+        let plain = libm::pow(self.theta, -f64::from(2 * pair) / f64::from(width));
+        let stretched = self.stretch(plain, pair, width);
+        let factor = (plain / stretched) as f32;
+        // Rounding twice may miss it by one step.
+        let near = [factor, factor.next_up(), factor.next_down()];
+        let exact = |near: &f32| (plain / f64::from(*near)) as f32 == stretched as f32;
+        near.into_iter().find(exact).unwrap_or(factor)
     }
 
     /// True for a pair that is not turned.
@@ -275,13 +338,13 @@ impl Scaling {
             None if factor <= 1.0 => 1.0,
             None => (1.0 + libm::log(factor) / libm::log(f64::from(original))).sqrt(),
         };
-        let factors = rope.numbers("short_factor")?;
-        rope.numbers("long_factor")?;
-        Ok(Scaling::Long { factors, original, attention_factor })
+        let [factors, beyond] = ["short_factor", "long_factor"].map(|name| rope.numbers(name));
+        let (factors, beyond) = (factors?, beyond?);
+        Ok(Scaling::Long { factors, beyond, original, attention_factor })
     }
 }
 
-fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
+pub(super) fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::log(factor) + 1.0 }
 }
 

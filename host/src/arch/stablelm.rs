@@ -1,6 +1,6 @@
 //! StableLM 2 and 3B: LayerNorm, RoPE on a part of each head, layers that may lie side by side.
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, Slice};
 use super::builder::{Builder, Stored};
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -35,7 +35,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         decoder.norm(graph, "attention_norm", "input_layernorm", into);
         decoder.project(graph, bias);
         if head_norms {
-            norm_heads(decoder, graph);
+            norm_heads(decoder, graph, config.is_converted());
         }
         decoder.attention(graph, window, false);
         if !parallel {
@@ -45,8 +45,9 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     })
 }
 
-/// Norms of queries and keys, each head with a weight of its own.
-fn norm_heads(decoder: &Decoder, graph: &mut Builder) {
+/// Norms of queries and keys, each head with a weight of its own, which is one of a tensor's rows if they
+/// are stacked.
+fn norm_heads(decoder: &Decoder, graph: &mut Builder, stacked: bool) {
     let width = decoder.sizes.head_width;
     let of = ["q", "k"].into_iter().zip(["query", "key"]).zip(&decoder.query_key_value);
     for ((short, name), value) in of {
@@ -54,8 +55,14 @@ fn norm_heads(decoder: &Decoder, graph: &mut Builder) {
         for (number, row) in (first..end).step_by(width as usize).enumerate() {
             let head = ValueRef::rows(&value.name, row, row + width);
             let name = format!("attention.{name}_norm.{number}");
-            let from = format!("self_attn.{short}_layernorm.norms.{number}");
-            let from = Stored { bias: false, ..decoder.norm_from(&from) };
+            let all = format!("self_attn.{short}_layernorm");
+            let own = format!("{all}.norms.{number}");
+            let of = (end - first) / width;
+            let (from, slice) = match stacked {
+                true => (&all, Some(Slice { first: number as u32, of })),
+                false => (&own, None),
+            };
+            let from = Stored { bias: false, slice, ..decoder.norm_from(from) };
             graph.norm(&name, from, decoder.whole(), [&head, &head]);
         }
     }

@@ -2,8 +2,8 @@
 
 use super::blueprint::{Blueprint, Data, Role, Sizes, TensorPlan};
 use crate::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
-use crate::import::Container;
 use crate::import::tflite::{Model, Operator, Tensor, read};
+use crate::import::{Container, Fields};
 use crate::{Error, Result};
 use omex_core::ops::{AveragePool, Conv2d, Softmax};
 use omex_core::program::{Dtype, Per};
@@ -387,6 +387,7 @@ impl<'m> Drawing<'m> {
             eos: vec![],
             derived: vec![],
             aside: vec![],
+            hyperparameters: Fields::new(),
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::{Given, has_module, on_path, output, pythons};
 use crate::benchmark::{DECODE_TIME, DECODE_TOKENS, Samples, Work};
 use crate::cancel::Cancel;
-use crate::export::gguf;
+use crate::export::{Dtype, gguf};
 use crate::package::Package;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -181,7 +181,7 @@ impl Job {
     ) -> Result<Self> {
         let package = Package::open(model)?;
         if !gguf.exists() {
-            gguf::write(&package, &gguf, cancel, progress)?;
+            gguf::write(&package, &gguf, Dtype::F32, cancel, progress)?;
         } else if !gguf::is_of(&package, &gguf)? {
             let message = "exists and holds other weights: give another path, or remove it";
             return Err(Error::Usage(format!("{}: {message}", gguf.display())));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// The fields of sentence-transformers' poolings.
-const POOLINGS: [(&str, &str, Pooling); 5] = [
+pub(crate) const POOLINGS: [(&str, &str, Pooling); 5] = [
     ("pooling_mode_mean_tokens", "mean", Pooling::Mean),
     ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrtLength),
     ("pooling_mode_max_tokens", "max", Pooling::Max),
@@ -51,15 +51,16 @@ pub(super) fn embedding_settings(source: &dyn Container) -> Result<Option<Embedd
 /// The settings of an encoder in a GGUF file, which names a pooling by its number in llama.cpp; vectors that it gives
 /// are of length 1.
 fn of_gguf(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
-    let key = "bert.pooling_type";
-    let pooling = match source.config().get(key).map(Value::as_u64) {
+    let architecture = source.config().get("general.architecture").and_then(Value::as_str);
+    let key = format!("{}.pooling_type", architecture.unwrap_or("bert"));
+    let pooling = match source.config().get(&key).map(Value::as_u64) {
         None | Some(Some(0)) => return Ok(None),
         Some(Some(1)) => Pooling::Mean,
         Some(Some(2)) => Pooling::FirstToken,
         Some(Some(3)) => Pooling::LastToken,
         _ => {
             let expected = "0 (none), 1 (mean), 2 (first token) or 3 (last token)";
-            return Err(unsupported(source.path(), key, &source.config()[key], expected));
+            return Err(unsupported(source.path(), &key, &source.config()[&key], expected));
         }
     };
     Ok(Some(EmbeddingSettings { pooling, normalize: true, ..Default::default() }))

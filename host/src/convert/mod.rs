@@ -20,13 +20,13 @@ mod unrounded;
 mod weights;
 mod writing;
 
-use crate::arch::{self, Blueprint};
+use crate::arch::{self, Blueprint, Role, TensorPlan};
 use crate::cancel::Cancel;
 use crate::compile::{Compiled, compile};
 use crate::durable::{link, put_in_place};
 use crate::import::{Container, TokenizerSource};
 use crate::package::{
-    Architecture, CHAT_FILE, EMBEDDING, Metadata, OMEX_VERSION, Package, RERANK, TokenIds,
+    Architecture, CHAT_FILE, EMBEDDING, HYPERPARAMETERS, Metadata, OMEX_VERSION, Package, RERANK, TokenIds,
     WeightIndex,
 };
 use crate::quantize::{Compensation, Precision};
@@ -35,12 +35,14 @@ use crate::tokenizer::Spec;
 use crate::{Error, Result};
 use calibration::Calibrator;
 pub use check::{Checked, Comparison, check};
+pub(crate) use embedding::POOLINGS;
 use ends::end_tokens;
 pub use found::{CONTEXT, Found, Outlook, best_precision, found, outlook};
 use identity::Identity;
 use omex_core::quant::Format;
 pub use partial::partial_path;
 use partial::{Partial, Stage};
+use planned::Planned;
 use room::Room;
 #[cfg(test)]
 pub(crate) use rows::read_vector;
@@ -181,6 +183,20 @@ fn tables(path: &Path, layout: &WeightLayout, eos: &[u32], index: &WeightIndex) 
     Ok(Tables::new(path, compiled, index, None))
 }
 
+/// The tensors that a package of this model may have, by name: those of the blueprint, and those that
+/// some of them become where they have one format.
+pub(crate) fn plans(blueprint: &Blueprint) -> BTreeMap<String, TensorPlan> {
+    let planned = |plan: &TensorPlan| {
+        let format = if plan.role == Role::Vector { Format::Vector } else { Format::F32 };
+        Planned { plan: plan.clone(), format, plane: 0 }
+    };
+    let files = blueprint.files.iter().map(|file| file.iter().map(planned).collect());
+    let (mut graph, mut files) = (blueprint.graph.clone(), files.collect::<Vec<_>>());
+    fuse::fuse(&mut graph, &mut files);
+    let fused = files.into_iter().flatten().map(|tensor| tensor.plan);
+    blueprint.tensors().cloned().chain(fused).map(|plan| (plan.name.clone(), plan)).collect()
+}
+
 /// A conversion under way.
 struct Job<'j> {
     source: &'j dyn Container,
@@ -254,6 +270,9 @@ impl Job<'_> {
         write_json(&path.join("weights/quantization.json"), &index)?;
         if let Some(chat) = chat {
             write_json(&path.join(CHAT_FILE), &chat)?;
+        }
+        if !self.blueprint.hyperparameters.is_empty() {
+            write_json(&path.join(HYPERPARAMETERS), &self.blueprint.hyperparameters)?;
         }
         metadata(self.blueprint, ends, self.source_format, self.name, layout).write(path)
     }
@@ -341,7 +360,7 @@ fn write_within(package: &Path, name: &str, value: &impl serde::Serialize) -> Re
     write_json(&file, value)
 }
 
-fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut text =
         serde_json::to_string_pretty(value).map_err(|e| Error::io(path, "write", e.into()))?;
     text.push('\n');

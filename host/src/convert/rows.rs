@@ -2,10 +2,10 @@
 
 use super::planned::Planned;
 use super::range::{check_scales, read_row};
-use crate::Result;
 use crate::arch::{Data, Source, TensorPlan};
 use crate::import::{Container, Encoding, FP4};
 use crate::quantize::{Compensation, Group, quantize, write_panel};
+use crate::{Error, Result};
 use half::f16;
 use omex_core::quant::{FloatGroup, Format, GROUP, PANEL};
 use std::borrow::Cow;
@@ -163,9 +163,26 @@ pub(crate) fn read_vector(container: &dyn Container, plan: &TensorPlan) -> Resul
             true => number % rows * columns + number / rows,
             false => source.stored_row(number as u32) as usize,
         };
-        numbers.extend((0..stored.len()).map(|number| stored[at(number)] + source.plus));
+        let stored = (0..stored.len()).map(|number| stored[at(number)] + source.plus);
+        match source.negated_exponential {
+            false => numbers.extend(stored),
+            true => {
+                let first = numbers.len();
+                numbers.extend(stored.map(|number| libm::log(f64::from(-number)) as f32));
+                check_logarithms(container, &source.tensor, &numbers[first..])?;
+            }
+        }
     }
     Ok(numbers)
+}
+
+/// Refuses what has no logarithm.
+fn check_logarithms(container: &dyn Container, name: &str, numbers: &[f32]) -> Result<()> {
+    if numbers.iter().all(|number| number.is_finite()) {
+        return Ok(());
+    }
+    let (found, expected) = ("a number that is not below 0", "minus the exponentials of numbers");
+    Err(Error::malformed(container.tensor_path(name), name, found, expected, "get the file again"))
 }
 
 /// Rows that are read and encoded together.
@@ -378,7 +395,7 @@ fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
+
     use crate::arch::blueprint;
     use crate::synth::RandomModel;
 

@@ -4,7 +4,7 @@
 
 use super::embedding::EMBEDDING;
 use super::rerank::RERANK;
-use super::{CONVERT_AGAIN, Metadata, Package, parse_crc, parse_json};
+use super::{CONVERT_AGAIN, HYPERPARAMETERS, Metadata, Package, parse_crc, parse_json};
 use crate::{Error, Result, durable, input};
 use crc32c::{crc32c, crc32c_append};
 use serde::de::DeserializeOwned;
@@ -14,9 +14,10 @@ use std::path::Path;
 /// The file that holds the checksums.
 const HOLDER: &str = "metadata.json";
 /// The files that have one, where they are there.
-const COVERED: [&str; 6] = [
+const COVERED: [&str; 7] = [
     "chat.json",
     "graph.json",
+    HYPERPARAMETERS,
     "tokenizer/tokenizer.bin",
     "weights/quantization.json",
     EMBEDDING,

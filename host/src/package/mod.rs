@@ -20,13 +20,16 @@ pub use rerank::{PairPart, RerankSettings, ScoreActivation};
 
 use crate::compile::{Compiled, compile};
 use crate::graph::Graph;
-use crate::import::unconverted;
+use crate::import::{Fields, unconverted};
 use crate::{Error, Result, input};
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The file of the hyperparameters.
+pub(crate) const HYPERPARAMETERS: &str = "hyperparameters.json";
 
 /// The version of the package format that this build writes; it reads any `0.4.x`.
 pub const OMEX_VERSION: &str = "0.4.0";
@@ -119,6 +122,15 @@ impl Package {
             let expected = "operations that fit their values and tensors";
             Error::malformed(&self.path.join("graph.json"), field, found, expected, CONVERT_AGAIN)
         })
+    }
+
+    /// What the model's `config.json` says that it was converted from, or would say; none where no such
+    /// file describes it, or it was converted before packages had it.
+    ///
+    /// # Errors
+    /// A file that is damaged.
+    pub fn hyperparameters(&self) -> Result<Option<Fields>> {
+        self.metadata.read_optional(&self.path, HYPERPARAMETERS)
     }
 
     /// The compiled tokenizer, if the model has one.

@@ -1,6 +1,6 @@
 //! Checks everything in a package: every file, every checksum, every cross-reference.
 
-use super::{Package, TensorEntry, read_part};
+use super::{HYPERPARAMETERS, Package, TensorEntry, read_part};
 use crate::cancel::Cancel;
 use crate::{Result, dispatch};
 use serde::Serialize;
@@ -48,6 +48,10 @@ fn check(path: &Path, step: &mut dyn FnMut(u64) -> Result<()>) -> Result<Report>
             check_weights(&package, &mut report, step)?;
             check_tokenizer(&package, &mut report);
             check_chat(&package, &mut report);
+            match package.hyperparameters() {
+                Ok(found) => report.files += u64::from(found.is_some()),
+                Err(error) => report.problems.push(error.to_string()),
+            }
         }
         Err(error) => report.problems.push(error.to_string()),
     }
@@ -193,7 +197,8 @@ fn check_folders(path: &Path, report: &mut Report) {
             false => check_json_files(&folder, 0, report),
         }
     }
-    let known = ["metadata.json", "graph.json", "chat.json", "weights", "tokenizer"];
+    let known =
+        ["metadata.json", "graph.json", "chat.json", HYPERPARAMETERS, "weights", "tokenizer"];
     note_strangers(path, &known.into_iter().chain(OPTIONAL_FOLDERS).collect(), report);
 }
 

@@ -39,10 +39,13 @@ pub struct GgufVocabulary {
 }
 
 /// Values of `token_type`.
-mod token_type {
-    pub(super) const UNKNOWN: i32 = 2;
-    pub(super) const CONTROL: i32 = 3;
-    pub(super) const USER_DEFINED: i32 = 4;
+pub(super) mod token_type {
+    pub(in super::super) const NORMAL: i32 = 1;
+    pub(in super::super) const UNKNOWN: i32 = 2;
+    pub(in super::super) const CONTROL: i32 = 3;
+    pub(in super::super) const USER_DEFINED: i32 = 4;
+    pub(in super::super) const UNUSED: i32 = 5;
+    pub(in super::super) const BYTE: i32 = 6;
 }
 
 impl Spec {
@@ -124,6 +127,7 @@ fn bytes(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
     let pre = vocabulary.pre.as_deref();
     let (pre_tokenizer, llama3, nfc) = match pre {
         Some("gpt-2" | "phi-2" | "mpt" | "olmo") => (PreTokenizer::Gpt2, false, 0),
+        Some("modern-bert") => (PreTokenizer::Gpt2, false, flag::NFC),
         Some("smollm" | "starcoder" | "refact" | "command-r") => {
             (PreTokenizer::Gpt2Digits, false, 0)
         }

@@ -11,6 +11,7 @@ mod charsmap;
 mod compile;
 mod encode;
 mod gguf;
+mod gguf_write;
 mod hf;
 mod hf_write;
 mod llama2c;

@@ -578,7 +578,7 @@ fn converted(kind: u32) -> TempDir {
     let options = ConvertOptions { precision, ..ConvertOptions::default() };
     convert(&*source, "gguf", "seed", &package, &options, &mut |_, _| {}).unwrap();
     let alone = tempfile::tempdir().unwrap();
-    for entry in ["metadata.json", "graph.json", "weights", "tokenizer"] {
+    for entry in ["metadata.json", "graph.json", "hyperparameters.json", "weights", "tokenizer"] {
         fs::rename(package.join(entry), alone.path().join(entry)).unwrap();
     }
     alone

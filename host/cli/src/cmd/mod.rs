@@ -14,6 +14,7 @@ pub(crate) mod demo;
 mod draft;
 pub(crate) mod embed;
 pub(crate) mod eval;
+pub(crate) mod export;
 pub(crate) mod graph_visualize;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;

@@ -1,0 +1,162 @@
+//! Hyperparameters into GGUF's keys: what is read of them beside this, the other way round.
+
+use super::super::blueprint::Blueprint;
+use super::super::builder::FREQUENCIES;
+use super::super::config::{Config, Stacking};
+use super::super::gemma3::LOCAL_FREQUENCIES;
+use super::super::{architecture, draw};
+use super::{
+    KINDS, Kind, LATENT, LONG_ROPE, MODERN_BERT, OPTIONAL, ROPE_FACTORS, SIGMOID, renamed,
+};
+use crate::import::Fields;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::path::Path;
+
+/// A model in GGUF's words.
+pub(crate) struct InGguf {
+    /// `general.architecture`.
+    pub(crate) architecture: &'static str,
+    /// The blueprint, with GGUF's names of tensors.
+    pub(crate) blueprint: Blueprint,
+    /// The architecture's keys: floats are numbers with a point.
+    pub(crate) keys: Vec<(String, Value)>,
+    /// llama.cpp does not keep to the windows that the file says layers have.
+    pub(crate) ignores_windows: bool,
+    /// Vectors that say how RoPE's frequencies are stretched.
+    pub(crate) factors: Vec<(&'static str, Vec<f32>)>,
+}
+
+/// What llama.cpp calls a model with these hyperparameters, and its tensors.
+///
+/// # Errors
+/// A model that GGUF files have no words for.
+pub(crate) fn in_gguf(file: &Path, fields: &Fields) -> Result<InGguf> {
+    let architecture = architecture(&Config::new(file, Cow::Borrowed(fields)))?;
+    let kind = architecture.gguf.and_then(|name| KINDS.iter().find(|kind| kind.name == name));
+    let kind = kind.ok_or_else(|| stranger(file, architecture.model_type))?;
+    let mut config = Config::new(file, Cow::Borrowed(fields));
+    (config.interleaved, config.stacking) = (kind.interleaved, Stacking::Parts);
+    let blueprint = draw(architecture, &config)?;
+    let mut words = Words { kind, config: &config, keys: vec![], factors: vec![] };
+    words.add_fields(&blueprint);
+    words.add_rope()?;
+    let Words { keys, factors, .. } = words;
+    let window = config.noted("sliding_window").filter(|window| !window.is_null());
+    let ignores_windows = !kind.slides && window.is_some();
+    let remedy = "use --format safetensors";
+    let blueprint = renamed(blueprint, file, kind, remedy)?;
+    Ok(InGguf { architecture: kind.name, blueprint, keys, ignores_windows, factors })
+}
+
+fn stranger(file: &Path, kind: &str) -> Error {
+    let known = KINDS.map(|kind| kind.name).join(", ");
+    let remedy = "use --format safetensors";
+    Error::malformed(file, "model_type", kind, format!("one that is written as {known}"), remedy)
+}
+
+struct Words<'w> {
+    kind: &'static Kind,
+    config: &'w Config<'w>,
+    keys: Vec<(String, Value)>,
+    factors: Vec<(&'static str, Vec<f32>)>,
+}
+
+impl Words<'_> {
+    fn add(&mut self, key: &str, value: impl Into<Value>) {
+        self.keys.push((format!("{}.{key}", self.kind.name), value.into()));
+    }
+
+    fn add_fields(&mut self, blueprint: &Blueprint) {
+        let fields = self.kind.fields.iter().chain([&self.kind.epsilon]).chain(&OPTIONAL);
+        let latent = self.kind.own == LATENT;
+        let elsewhere = |name: &str, key: &str| {
+            key.starts_with("rope.") && name != "rope_finetuned"
+                || latent && ["head_dim", "num_key_value_heads"].contains(&name)
+        };
+        for (name, key) in fields.chain(self.kind.own).filter(|(name, key)| !elsewhere(name, key)) {
+            if let Some(value) = self.config.noted(name).filter(|value| !value.is_null()) {
+                self.add(key, value);
+            }
+        }
+        match self.config.noted("head_dim") {
+            Some(_) if latent => self.add_latent(),
+            Some(width) => self.add("attention.value_length", width),
+            None => {}
+        }
+        self.add("vocab_size", blueprint.graph.vocab_size);
+        // Fields that llama.cpp insists on where OMEX and transformers have them by other names.
+        match self.kind.name {
+            "gpt-oss" => {
+                let width = self.config.noted("intermediate_size");
+                self.add("expert_feed_forward_length", width);
+            }
+            "granite" if self.config.noted("logits_scaling").is_none() => {
+                self.add("logit_scale", 1.0)
+            }
+            MODERN_BERT => self.add("attention.causal", false),
+            "bert" => {
+                self.add("attention.causal", false);
+                let types = self.config.noted("type_vocab_size").unwrap_or_default();
+                self.keys.push(("tokenizer.ggml.token_type_count".to_owned(), types));
+            }
+            _ => {}
+        }
+    }
+
+    /// Widths of what is kept, of which there is one for all heads, and of heads.
+    fn add_latent(&mut self) {
+        let noted = |name| self.config.noted(name).and_then(|size| size.as_u64()).unwrap_or(0);
+        let [width, turned, plain] =
+            ["kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim"].map(noted);
+        for (key, size) in [
+            ("attention.head_count_kv", 1),
+            ("attention.key_length", width + turned),
+            ("attention.value_length", width),
+            ("attention.key_length_mla", plain + turned),
+            ("expert_gating_func", SIGMOID.into()),
+        ] {
+            self.add(key, size);
+        }
+    }
+
+    /// What RoPEs are made of, which architectures note by the names of their frequencies.
+    fn add_rope(&mut self) -> Result<()> {
+        let Some(rope) = self.config.noted(FREQUENCIES) else { return Ok(()) };
+        if rope["kind"] == "proportional" {
+            let (found, remedy) = ("a kind that GGUF has no words for", "use --format safetensors");
+            let file = self.config.file();
+            return Err(Error::malformed(file, "rope_scaling", found, "another kind", remedy));
+        }
+        let local = self.config.noted(LOCAL_FREQUENCIES).unwrap_or_default();
+        // Where scores are multiplied, queries and keys are not.
+        let scores = rope["score_mscale"].as_f64().filter(|mscale| *mscale != 0.0);
+        let scores = scores.map_or(Value::Null, |mscale| (0.1 * mscale).into());
+        let part = if scores.is_null() { &rope["attention_part"] } else { &Value::Null };
+        for (key, value) in [
+            ("dimension_count", &rope["width"]),
+            ("freq_base", &rope["theta"]),
+            ("freq_base_swa", &local["theta"]),
+            ("scaling.type", &rope["kind"]),
+            ("scaling.factor", &rope["factor"]),
+            ("scaling.original_context_length", &rope["original"]),
+            ("scaling.attn_factor", part),
+            ("scaling.yarn_beta_fast", &rope["beta_fast"]),
+            ("scaling.yarn_beta_slow", &rope["beta_slow"]),
+            ("scaling.yarn_log_multiplier", &scores),
+        ] {
+            if !value.is_null() {
+                self.add(&format!("rope.{key}"), value.clone());
+            }
+        }
+        let [(_, short), (_, long)] = LONG_ROPE;
+        for (name, from) in [(ROPE_FACTORS, "divisors"), (short, "short"), (long, "long")] {
+            if let Some(factors) = rope[from].as_array() {
+                let factors = factors.iter().filter_map(Value::as_f64);
+                self.factors.push((name, factors.map(|factor| factor as f32).collect()));
+            }
+        }
+        Ok(())
+    }
+}
