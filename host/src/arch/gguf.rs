@@ -457,6 +457,9 @@ impl<'a> Keys<'a> {
                 let heads = number("linear_value_width").zip(number("linear_num_value_heads"));
                 let width = heads.and_then(|(width, heads)| width.checked_div(heads));
                 fields.insert("linear_value_head_dim".to_owned(), json!(width));
+                // As transformers names it.
+                let experts = fields.get("num_local_experts").cloned().unwrap_or_default();
+                fields.insert("num_experts".to_owned(), experts);
             }
             MODERN_BERT => {
                 for name in ["sliding_window", "sliding_window_pattern"] {
