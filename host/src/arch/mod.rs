@@ -56,7 +56,9 @@ mod text;
 mod tflite;
 
 pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
-pub(crate) use builder::{EMBEDDING, FREQUENCIES};
+pub(crate) use builder::EMBEDDING;
+#[cfg(test)]
+use builder::FREQUENCIES;
 pub(crate) use gguf::{InGguf, in_gguf};
 
 use crate::import::{Container, Fields, SourceFormat};

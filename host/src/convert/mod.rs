@@ -26,8 +26,8 @@ use crate::compile::{Compiled, compile};
 use crate::durable::{link, put_in_place};
 use crate::import::{Container, TokenizerSource};
 use crate::package::{
-    Architecture, CHAT_FILE, EMBEDDING, HYPERPARAMETERS, Metadata, OMEX_VERSION, Package, RERANK, TokenIds,
-    WeightIndex,
+    Architecture, CHAT_FILE, EMBEDDING, HYPERPARAMETERS, Metadata, OMEX_VERSION, Package, RERANK,
+    TokenIds, WeightIndex,
 };
 use crate::quantize::{Compensation, Precision};
 use crate::session::Tables;

@@ -68,7 +68,6 @@ pub fn write(
     weights.write(package, &inverse, cancel, progress)?;
     beside::write(package, fields, dtype, &path)?;
     put_in_place(&path, folder, &temporary.path().join("replaced"))?;
-    temporary.remove("remove what was put aside for the new folder, which is in place")?;
     Ok(exported)
 }
 
