@@ -119,7 +119,8 @@ fn keys_that_a_gguf_file_lacks_are_all_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let shipped = open(&shipped_model(), None).unwrap();
-    let package = Package::open(&Converted::new(&*shipped, None).path).unwrap();
+    let converted = Converted::new(&*shipped, None);
+    let package = Package::open(&converted.path).unwrap();
     gguf::write(&package, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {}).unwrap();
     let mut file = std::fs::read(&path).unwrap();
     rename(&mut file, "llama.block_count", "llama.block_c0unt");

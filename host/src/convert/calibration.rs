@@ -1,11 +1,12 @@
 //! What the errors of rounding to int4 are made up for with, learned while the package is written: the
 //! model runs at int8, and what its matrices are multiplied with is observed.
 
+use super::job::{Compensations, Job, tables};
+use super::options::{Calibration, SELF_CALIBRATED};
 use super::partial::{Partial, Stage};
 use super::room::{self, Room};
 use super::told::Note;
 use super::weights::{WeightLayout, Written};
-use super::{Calibration, Compensations, Job, SELF_CALIBRATED, tables};
 use crate::package::Package;
 use crate::pager::PageSource;
 use crate::quantize::{Hessian, Precision};

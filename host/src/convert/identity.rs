@@ -1,6 +1,6 @@
 //! Which model is converted, and how: what is the same makes the same weights.
 
-use super::{Calibration, ConvertOptions, TokenizerChoice};
+use super::options::{Calibration, ConvertOptions, TokenizerChoice};
 use crate::import::{Container, TokenizerSource};
 use crate::package::OMEX_VERSION;
 use crate::quantize::Precision;

@@ -8,6 +8,8 @@ mod ends;
 mod found;
 mod fuse;
 mod identity;
+mod job;
+mod options;
 mod partial;
 mod planned;
 mod range;
@@ -21,7 +23,6 @@ mod weights;
 mod writing;
 
 use crate::arch::{self, Blueprint, Role, TensorPlan};
-use crate::cancel::Cancel;
 use crate::compile::{Compiled, compile};
 use crate::durable::{link, put_in_place};
 use crate::import::{Container, TokenizerSource};
@@ -29,8 +30,7 @@ use crate::package::{
     Architecture, CHAT_FILE, EMBEDDING, HYPERPARAMETERS, Metadata, OMEX_VERSION, Package, RERANK,
     TokenIds, WeightIndex,
 };
-use crate::quantize::{Compensation, Precision};
-use crate::session::Tables;
+use crate::quantize::Precision;
 use crate::tokenizer::Spec;
 use crate::{Error, Result};
 use calibration::Calibrator;
@@ -39,7 +39,9 @@ pub(crate) use embedding::POOLINGS;
 use ends::end_tokens;
 pub use found::{CONTEXT, Found, Outlook, best_precision, found, outlook};
 use identity::Identity;
+use job::{Job, tables};
 use omex_core::quant::Format;
+pub use options::{Calibration, ConvertOptions, SELF_CALIBRATED, TokenizerChoice};
 pub use partial::partial_path;
 use partial::{Partial, Stage};
 use planned::Planned;
@@ -51,60 +53,6 @@ use std::path::Path;
 pub use told::{Note, Told};
 use weights::WeightLayout;
 use writing::Writing;
-
-/// How a model is converted.
-#[derive(Clone, Debug, Default)]
-pub struct ConvertOptions<'o> {
-    /// Precision of the matrices. Without one, those that are quantized already stay as they are,
-    /// and the others become int8.
-    pub precision: Option<Precision>,
-    /// Gives the int4 matrices of the layers a second int4 plane, of what the first got wrong; those
-    /// that are int4 already need none.
-    pub residual: bool,
-    /// The tokenizer.
-    pub tokenizer: TokenizerChoice<'o>,
-    /// How rounding to int4 is calibrated.
-    pub calibration: Calibration<'o>,
-    /// Bytes that this process may have resident while it converts, if it does nothing else; what does
-    /// not fit is refused before anything is written.
-    pub memory: Option<u64>,
-    /// Replaces an existing package.
-    pub force: bool,
-    /// Waits where another conversion to the same place is under way, which is refused otherwise.
-    pub wait: bool,
-    /// Stops the work; nothing of it stays.
-    pub cancel: Cancel,
-    /// Is told what people want to know meanwhile.
-    pub told: Told<'o>,
-}
-
-/// Which tokenizer a package gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TokenizerChoice<'o> {
-    /// The model's own.
-    #[default]
-    Own,
-    /// One from a file.
-    File(&'o Path),
-    /// None: the package takes token ids only.
-    None,
-}
-
-/// What a model is shown to learn how its weights are best rounded to int4 (GPTQ).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Calibration<'o> {
-    /// Texts that it writes itself, up to [`SELF_CALIBRATED`] parameters; larger models are
-    /// rounded plainly.
-    #[default]
-    Auto,
-    /// Nothing: weights are rounded plainly.
-    Off,
-    /// A text file.
-    Text(&'o Path),
-}
-
-/// The most parameters of a model that is calibrated without being asked: it takes a minute at most.
-pub const SELF_CALIBRATED: u64 = 20_000_000;
 
 /// Converts a model into a package at `output`, which appears whole or not at all.
 /// `progress` is called with the bytes of weights that are written and those in all.
@@ -175,14 +123,6 @@ pub fn outline(
     Ok((compiled, index))
 }
 
-/// The tables of a package that is not written yet.
-fn tables(path: &Path, layout: &WeightLayout, eos: &[u32], index: &WeightIndex) -> Result<Tables> {
-    let tensors = index.by_name();
-    let find = |name: &str, plane| tensors.get(&(name, plane)).copied();
-    let compiled = compile(&layout.graph, eos, find).map_err(Error::Usage)?;
-    Ok(Tables::new(path, compiled, index, None))
-}
-
 /// The tensors that a package of this model may have, by name: those of the blueprint, and those that
 /// some of them become where they have one format.
 pub(crate) fn plans(blueprint: &Blueprint) -> BTreeMap<String, TensorPlan> {
@@ -195,15 +135,6 @@ pub(crate) fn plans(blueprint: &Blueprint) -> BTreeMap<String, TensorPlan> {
     fuse::fuse(&mut graph, &mut files);
     let fused = files.into_iter().flatten().map(|tensor| tensor.plan);
     blueprint.tensors().cloned().chain(fused).map(|plan| (plan.name.clone(), plan)).collect()
-}
-
-/// A conversion under way.
-struct Job<'j> {
-    source: &'j dyn Container,
-    blueprint: &'j Blueprint,
-    source_format: &'j str,
-    name: &'j str,
-    options: &'j ConvertOptions<'j>,
 }
 
 impl Job<'_> {
@@ -277,9 +208,6 @@ impl Job<'_> {
         metadata(self.blueprint, ends, self.source_format, self.name, layout).write(path)
     }
 }
-
-/// How errors are made up for, by the tensor's name.
-type Compensations = BTreeMap<String, Compensation>;
 
 /// Refuses a place that can't take a package: a package that is there is replaced if that is asked
 /// for, an empty folder is filled, and anything else stays.

@@ -3,10 +3,10 @@
 //! Sources are read into buffers and never mapped, so all that the process has resident is counted
 //! here. Factors are bounds of what was measured.
 
+use super::job::Job;
+use super::options::TokenizerChoice;
 use super::planned::Planned;
 use super::weights::WeightLayout;
-use super::writing::WRITE_BYTES;
-use super::{Job, TokenizerChoice};
 use crate::arch::Data;
 use crate::import::{Container, TokenizerSource};
 use crate::memory;
@@ -14,6 +14,10 @@ use crate::package::WeightIndex;
 use crate::{Error, Result};
 use omex_core::quant::{Format, PANEL};
 use std::path::Path;
+
+/// Bytes written at once: the operating system keeps them in one piece, so that a map of the file
+/// needs few entries of the page tables. Decoding straight from the page cache is half as fast again.
+pub(super) const WRITE_BYTES: usize = 4 << 20;
 
 /// A program that has done nothing yet, its threads, and what an allocator keeps.
 const BASE: u64 = 24 << 20;

@@ -1,9 +1,9 @@
 //! Writing the weights of a package, file by file: what is finished of one that was cut off is kept.
 
-use super::Compensations;
 use super::calibration::Calibrator;
+use super::job::Compensations;
 use super::partial::{Finished, Stage};
-use super::room::Room;
+use super::room::{Room, WRITE_BYTES};
 use super::rows::write_tensor;
 use super::told::{Note, Told};
 use super::weights::{WeightLayout, Written};
@@ -14,10 +14,6 @@ use crate::{Error, Result, dispatch};
 use omex_core::quant::Format;
 use std::fs::File;
 use std::io::BufWriter;
-
-/// Bytes written at once: the operating system keeps them in one piece, so that a map of the file
-/// needs few entries of the page tables. Decoding straight from the page cache is half as fast again.
-pub(super) const WRITE_BYTES: usize = 4 << 20;
 
 /// Is shown the bytes done and the bytes in all.
 pub(super) type Step<'s> = &'s mut dyn FnMut(u64, u64) -> Result<()>;

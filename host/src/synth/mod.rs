@@ -51,8 +51,8 @@ pub struct RandomModel {
     path: PathBuf,
     config: Fields,
     tensors: BTreeMap<String, TensorInfo>,
-    /// What the embedding is called: its numbers are of variance 1, so that tokens stay apart, and
-    /// are sent to experts of their own.
+    /// What an embedding that is not the output, too, is called: its numbers are of variance 1, so that
+    /// tokens stay apart, and are sent to experts of their own.
     embedding: Option<String>,
     seed: u64,
 }
@@ -85,7 +85,10 @@ impl RandomModel {
 
     fn with(path: &Path, config: Fields, matrices: Encoding, seed: u64) -> Result<Self> {
         let (mut tensors, mut embedding) = (BTreeMap::new(), None);
-        for plan in arch::of_config(path, &config)?.tensors() {
+        let blueprint = arch::of_config(path, &config)?;
+        // Logits of an embedding that comes again would name the token that was read.
+        let is_tied = blueprint.tensors().all(|plan| plan.name != "output");
+        for plan in blueprint.tensors() {
             for source in plan.sources() {
                 let [rows, columns] = source.stored_shape();
                 let in_blocks = columns.is_multiple_of(matrices.block_values());
@@ -94,7 +97,7 @@ impl RandomModel {
                     _ if in_blocks => matrices,
                     _ => Encoding::F32,
                 };
-                if plan.name == EMBEDDING {
+                if plan.name == EMBEDDING && !is_tied {
                     embedding = Some(source.tensor.clone());
                 }
                 let info = TensorInfo { rows, columns, encoding };

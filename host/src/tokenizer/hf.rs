@@ -270,10 +270,11 @@ impl Reader<'_> {
         if let Vocabulary::Scored(vocabulary) = &file.model.vocab {
             return self.unigram(vocabulary);
         }
+        self.check_bpe()?;
         let ids = self.ids()?;
         let (kind, pre_tokenizer, pre_flags) = self.pre_tokenizer()?;
         let is_clip = pre_tokenizer == PreTokenizer::Clip;
-        self.check_bpe(if is_clip { WORD_END } else { "" })?;
+        self.check_affixes(if is_clip { WORD_END } else { "" })?;
         let normalizer = if is_clip { self.clip_normalizer()? } else { self.normalizer(kind)? };
         let flags = pre_flags | normalizer | self.decoder(kind)?;
         let flags = flags | if file.model.fuse_unk { flag::FUSE_UNKNOWN } else { 0 };
@@ -329,7 +330,7 @@ impl Reader<'_> {
     }
 
     /// Checks that the model is byte-pair encoding as it is supported.
-    fn check_bpe(&self, word_end: &str) -> Result<()> {
+    fn check_bpe(&self) -> Result<()> {
         let model = &self.file.model;
         if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
             let found = model.kind.clone().unwrap_or_default();
@@ -338,6 +339,15 @@ impl Reader<'_> {
         if let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0) {
             return Err(self.unsupported("model.dropout", dropout.to_string(), "none"));
         }
+        if model.kind.is_none() && model.merges.is_empty() {
+            return Err(self.unsupported("model", "no type and no merges", "BPE"));
+        }
+        Ok(())
+    }
+
+    /// Checks what pieces end with that end a word, and that those within one begin with nothing of their own.
+    fn check_affixes(&self, word_end: &str) -> Result<()> {
+        let model = &self.file.model;
         for (field, affix, expected) in [
             ("model.continuing_subword_prefix", &model.continuing_subword_prefix, ""),
             ("model.end_of_word_suffix", &model.end_of_word_suffix, word_end),
@@ -347,9 +357,6 @@ impl Reader<'_> {
                 let expected = if expected.is_empty() { "none" } else { expected };
                 return Err(self.unsupported(field, affix, expected));
             }
-        }
-        if model.kind.is_none() && model.merges.is_empty() {
-            return Err(self.unsupported("model", "no type and no merges", "BPE"));
         }
         Ok(())
     }

@@ -291,10 +291,10 @@ fn formats_are_detected() {
     assert!(error(&path, None).contains("--version 0"));
     assert!(error(folder.path(), None).contains("config.json"));
     assert!(error(folder.path(), Some(SourceFormat::Gguf)).contains("no GGUF file"));
-    for format in [SourceFormat::HuggingFace, SourceFormat::Gguf, SourceFormat::Llama2c] {
+    for format in [SourceFormat::HuggingFace, SourceFormat::Gguf, SourceFormat::Onnx] {
         assert_eq!(format.to_string().parse(), Ok(format));
     }
-    assert!("onnx".parse::<SourceFormat>().unwrap_err().to_string().contains("llama2c"));
+    assert!("coreml".parse::<SourceFormat>().unwrap_err().to_string().contains("llama2c"));
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn small(model_type: &str) -> Map<String, Value> {
             "use_parallel_residual": false,
         }),
         "gpt_neox" => json!({
+            "num_key_value_heads": 4,
             "rotary_pct": 0.5, "rotary_emb_base": 10000, "use_parallel_residual": true,
         }),
         _ => json!({}),
