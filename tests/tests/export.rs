@@ -21,7 +21,7 @@ fn assert_same_model(what: &str, original: &Converted, precision: Option<Precisi
     })
     .unwrap();
     assert_eq!(last.0, last.1, "{what}: all bytes are foreseen");
-    assert_eq!(std::fs::metadata(&path).unwrap().len(), last.1, "{what}");
+    assert!(std::fs::metadata(&path).unwrap().len() > last.1, "{what}");
     assert!(gguf::is_of(&package, &path).unwrap(), "{what}");
     let source = open(&path, None).unwrap_or_else(|e| panic!("{what}: {e}"));
     let again = Converted::new(&*source, precision);

@@ -23,7 +23,7 @@ use std::path::Path;
 const ALIGNMENT: u64 = 32;
 
 /// Writes a package's model as a GGUF file, which appears whole or not at all. `progress` is
-/// called with the bytes written and the bytes in all.
+/// called with the bytes of weights that are written and those in all.
 ///
 /// # Errors
 /// A package that is damaged, or that GGUF files have no words for, a file that can't be written,

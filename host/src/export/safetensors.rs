@@ -43,7 +43,7 @@ impl Dtype {
 }
 
 /// Writes a package's model as a new folder, which appears whole or not at all. `progress` is called with
-/// the bytes written and the bytes in all.
+/// the bytes of weights that are written and those in all.
 ///
 /// # Errors
 /// A package that is damaged or that no `config.json` describes, a folder that exists or can't be written,
