@@ -255,7 +255,7 @@ def run_omex(omex, model, threads):
 
     def run(prompt, tokens):
         text = ",".join(map(str, ids(prompt)))
-        command = [omex, "run", model, "--ids", text, "--max-tokens", tokens, "--json"]
+        command = [omex, "run", model, "--ids", text, "--max-tokens", tokens, "--draft", "none", "--json"]
         return output([*command, "--threads", threads])
 
     decode, cold, twice = run(PROMPT, DECODE), run(PREFILL, 1), run(2 * PREFILL, 1)
