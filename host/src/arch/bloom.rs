@@ -1,7 +1,7 @@
 //! BLOOM: LayerNorm, and distances that are taken from scores (ALiBi).
 
 use super::blueprint::{Blueprint, Order, Sizes};
-use super::builder::{Attending, Builder, NormOf, Stored, all, stored};
+use super::builder::{Attending, Builder, NormOf, Stored, all, biased};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, read_tokens};
 use crate::Result;
@@ -91,10 +91,6 @@ fn layer(graph: &mut Builder, sizes: &Sizes, of: NormOf) {
     graph.linear("feed_forward.up", biased("mlp.dense_h_to_4h"), "normed", &all("wide"));
     graph.activate(Activation::GeluTanh, &all("wide"));
     graph.linear_onto("feed_forward.down", biased("mlp.dense_4h_to_h"), "wide", "residual");
-}
-
-fn biased(name: &str) -> Stored<'_> {
-    Stored { bias: true, ..stored(name) }
 }
 
 #[cfg(test)]

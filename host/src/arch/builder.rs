@@ -100,6 +100,11 @@ pub(super) fn stored(name: &str) -> Stored<'_> {
     Stored { name, slice, order, transposed: false, bias: false, plus: 0.0, depth: 0 }
 }
 
+/// A stored weight with a bias.
+pub(super) fn biased(name: &str) -> Stored<'_> {
+    Stored { bias: true, ..stored(name) }
+}
+
 /// What a norm does besides.
 #[derive(Clone, Copy)]
 pub(super) struct NormOf {
@@ -645,8 +650,7 @@ impl Builder {
         input: &str,
     ) {
         let shape = [self.graph.vocab_size, self.width(&all(input))];
-        let bias = bias
-            .and_then(|from| self.bias("output", Stored { bias: true, ..stored(from) }, shape[0]));
+        let bias = bias.and_then(|from| self.bias("output", biased(from), shape[0]));
         let mut weight = self.embedding(embedding);
         if let Some(output) = output {
             weight = self.plan("output", Role::Outer, stored(output), shape);

@@ -2,7 +2,7 @@
 //! behind what they normalize.
 
 use super::blueprint::{Blueprint, Sizes};
-use super::builder::{Attending, Builder, NormOf, Stored, all, stored};
+use super::builder::{Attending, Builder, NormOf, Stored, all, biased, stored};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::Result;
@@ -216,10 +216,6 @@ impl Encoder {
         graph.activate(Activation::Tanh, &all("head"));
         graph.classes(biased(scores), count, "head");
     }
-}
-
-fn biased(name: &str) -> Stored<'_> {
-    Stored { bias: true, ..stored(name) }
 }
 
 /// What fields of sizes are called, with what stands in for those that are absent.

@@ -1,7 +1,7 @@
 //! GPT-2: LayerNorm, learned positions, matrices stored transposed.
 
 use super::blueprint::{Blueprint, Sizes};
-use super::builder::{Builder, NormOf, Stored, all, stored};
+use super::builder::{Builder, NormOf, Stored, all, biased, stored};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_VOCABULARY, read_tokens};
 use super::encoder::{SizeFields, read_sizes};
@@ -47,7 +47,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     graph.layers(&layers, "transformer.h", |graph, ()| layer(graph, &sizes, of));
     graph.selected_values([("selected", hidden), ("final", hidden), ("logits", vocabulary)]);
     graph.select("residual", "selected");
-    graph.norm("norm", norm("transformer.ln_f"), of, [&all("selected"), &all("final")]);
+    graph.norm("norm", biased("transformer.ln_f"), of, [&all("selected"), &all("final")]);
     graph.logits("transformer.wte", (!tied).then_some("lm_head"), None, "final");
     // Masks that early versions of transformers stored; a tied output matrix is a copy.
     let mut derived = vec![".attn.bias", ".attn.masked_bias"];
@@ -58,7 +58,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
 /// One block.
 fn layer(graph: &mut Builder, sizes: &Sizes, of: NormOf) {
     let [residual, normed] = ["residual", "normed"].map(all);
-    graph.norm("attention_norm", norm("ln_1"), of, [&residual, &normed]);
+    graph.norm("attention_norm", biased("ln_1"), of, [&residual, &normed]);
     graph.linear("attention.qkv", matrix("attn.c_attn"), "normed", &all("qkv"));
     let state = graph.cache("kv", sizes.heads, sizes.head_width, 0);
     let [query, key, value] =
@@ -66,16 +66,12 @@ fn layer(graph: &mut Builder, sizes: &Sizes, of: NormOf) {
     let scale = 1.0 / (sizes.head_width as f32).sqrt();
     graph.attention(&state, [&query, &key, &value], None, scale, "attended");
     graph.linear_onto("attention.output", matrix("attn.c_proj"), "attended", "residual");
-    graph.norm("feed_forward_norm", norm("ln_2"), of, [&residual, &normed]);
+    graph.norm("feed_forward_norm", biased("ln_2"), of, [&residual, &normed]);
     graph.linear("feed_forward.up", matrix("mlp.c_fc"), "normed", &all("wide"));
     graph.activate(Activation::GeluTanh, &all("wide"));
     graph.linear_onto("feed_forward.down", matrix("mlp.c_proj"), "wide", "residual");
 }
 
-fn norm(name: &str) -> Stored<'_> {
-    Stored { bias: true, ..stored(name) }
-}
-
 fn matrix(name: &str) -> Stored<'_> {
-    Stored { bias: true, transposed: true, ..stored(name) }
+    Stored { transposed: true, ..biased(name) }
 }

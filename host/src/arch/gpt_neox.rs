@@ -1,7 +1,7 @@
 //! GPT-NeoX and Pythia: LayerNorm, queries, keys and values in one matrix (arXiv:2204.06745).
 
 use super::blueprint::{Blueprint, Order, Sizes};
-use super::builder::{Stored, all, stored};
+use super::builder::{Stored, all, biased, stored};
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA, Names};
 use crate::Result;
@@ -68,7 +68,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
             norm(graph, feed_forward_norm.0, feed_forward_norm.1);
         }
         let matrices = ["mlp.dense_h_to_4h", "mlp.dense_4h_to_h"];
-        let matrices = matrices.map(|name| Stored { bias: true, ..stored(name) });
+        let matrices = matrices.map(biased);
         decoder.plain_feed_forward(graph, activation, matrices);
     })
 }

@@ -2,7 +2,7 @@
 //! (arXiv:2508.10925).
 
 use super::blueprint::{Blueprint, Order, Source};
-use super::builder::{Builder, ExpertsOf, Stored, stored};
+use super::builder::{Builder, ExpertsOf, biased};
 use super::config::{Config, Stacking};
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::mixture::Mixture;
@@ -50,7 +50,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
 }
 
 fn feed_forward(mixture: &Mixture, experts: &ExpertsOf, graph: &mut Builder) {
-    mixture.scores(graph, Stored { bias: true, ..stored("mlp.router") }, "normed");
+    mixture.scores(graph, biased("mlp.router"), "normed");
     graph.route("scores", mixture.routing, "route");
     graph.experts("experts", experts, ["normed", "route", "residual"]);
 }

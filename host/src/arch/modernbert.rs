@@ -2,7 +2,7 @@
 //! (arXiv:2412.13663).
 
 use super::blueprint::{Blueprint, Sizes};
-use super::builder::{Attending, Builder, FREQUENCIES, NormOf, Stored, all, stored};
+use super::builder::{Attending, Builder, FREQUENCIES, NormOf, Stored, all, biased, stored};
 use super::config::Config;
 use super::decoder::{MAX_CONTEXT, MAX_VOCABULARY};
 use super::encoder::{Head, SIZES, SizeFields, read_sizes};
@@ -93,7 +93,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         Head::Classes(count) => {
             let pooled = model.pool(&mut graph, config)?;
             model.transform(&mut graph, config, pooled)?;
-            graph.classes(Stored { bias: true, ..stored("classifier") }, count, "head");
+            graph.classes(biased("classifier"), count, "head");
             graph.embedding(EMBEDDING);
         }
     }

@@ -1,7 +1,7 @@
 //! Phi 1 and 2: LayerNorm, biases, attention and feed-forward layer side by side (arXiv:2309.05463).
 
 use super::blueprint::Blueprint;
-use super::builder::{Stored, stored};
+use super::builder::biased;
 use super::config::Config;
 use super::decoder::{Decoder, Defaults, LLAMA};
 use crate::Result;
@@ -26,7 +26,6 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     (decoder.names.norm, decoder.names.output_bias) = ("model.final_layernorm", true);
     let windows = decoder.all_see_all();
     decoder.blueprint("phi", config, &windows, |decoder, graph, window| {
-        let biased = |name| Stored { bias: true, ..stored(name) };
         decoder.norm(graph, "attention_norm", "input_layernorm", ["residual", "normed"]);
         decoder.project(graph, true);
         if head_norms {
