@@ -13,6 +13,7 @@ use super::hugging_face;
 use super::quantized::with_matrices;
 use super::source_file::SourceFile;
 use super::stored::StoredModel;
+use crate::durable::folder_of;
 use crate::{Error, Result};
 use graph::Graph;
 pub(super) use graph::is_plausible;
@@ -35,7 +36,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Container>> {
     let file = SourceFile::open(&path)?;
     let graph = graph::read(&file)?;
     let (config_path, config) = hyperparameters(&file, &graph)?;
-    let beside = |path: &Path| hugging_face::tokenizer(&folder_of(path));
+    let beside = |path: &Path| hugging_face::tokenizer(folder_of(path));
     let tokenizer = beside(&config_path).or_else(|| beside(&path));
     let Tensors { files, tensors, linear, grouped, parts, uses, .. } = Tensors::of(&graph, file)?;
     let model = StoredModel {
@@ -83,15 +84,10 @@ fn chosen(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-fn folder_of(file: &Path) -> PathBuf {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new(".")).to_owned()
-}
-
 /// The `config.json` beside a file or its folder, with the class that the graph is of.
 fn hyperparameters(file: &SourceFile, graph: &Graph) -> Result<(PathBuf, Fields)> {
     let folder = folder_of(&file.path);
-    let places = [folder.clone(), folder.join("..")].map(|folder| folder.join("config.json"));
+    let places = ["config.json", "../config.json"].map(|name| folder.join(name));
     let Some(path) = places.into_iter().find(|path| path.is_file()) else {
         let (found, expected) = ("none", "a config.json beside the file or its folder");
         let remedy = "graphs of transformers are read, with the config.json of the model that was exported: put it \

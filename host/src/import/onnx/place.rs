@@ -3,6 +3,7 @@
 use super::graph::{Constant, Place};
 use super::weights::kind;
 use super::wire::Reader;
+use crate::durable::folder_of;
 use crate::import::encoding::Encoding;
 use crate::import::source_file::SourceFile;
 use crate::import::stored::StoredTensor;
@@ -124,8 +125,7 @@ impl Files {
             return Err(self.refused(field, location, expected));
         }
         let model = &self.model().path;
-        let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder_of(model);
         let path = folder.join(location);
         let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, "read", e));
         let (file, beside) = (real(&path)?, real(model)?);
