@@ -43,11 +43,6 @@ pub fn write(
         let bytes: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
         file.write_all_at(&bytes, *offset).map_err(io)?;
     }
-    let (all, mut written) = (scatter::bytes(&model.inverse, &model.places), 0);
-    let progress = &mut |bytes| {
-        written += bytes;
-        progress(written, all);
-    };
     let mut output = Output { file, path, places: &model.places, cancel, progress };
     scatter::write(package, &model.inverse, &mut output)?;
     check(&model.blueprint, temporary.path(), package)?;

@@ -105,11 +105,6 @@ impl Weights {
         let file = File::create_new(path).map_err(|e| Error::io(path, "create", e))?;
         let io = |e| Error::io(path, "write", e);
         file.set_len(self.end).and_then(|()| file.write_all_at(&self.header, 0)).map_err(io)?;
-        let (all, mut written) = (scatter::bytes(inverse, places), 0);
-        let progress = &mut |bytes| {
-            written += bytes;
-            progress(written, all);
-        };
         let mut output = Output { file: &file, path, places, cancel, progress };
         scatter::write(package, inverse, &mut output)?;
         file.sync_all().map_err(io)

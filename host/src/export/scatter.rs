@@ -30,12 +30,12 @@ pub(super) struct Output<'o> {
     /// A place for each stored tensor.
     pub(super) places: &'o [Place],
     pub(super) cancel: &'o Cancel,
-    /// Is called with the bytes that were written.
-    pub(super) progress: &'o mut dyn FnMut(u64),
+    /// Is called with the bytes that were written, and those in all.
+    pub(super) progress: &'o mut dyn FnMut(u64, u64),
 }
 
 /// The bytes that are written in all.
-pub(super) fn bytes(inverse: &Inverse, places: &[Place]) -> u64 {
+fn bytes(inverse: &Inverse, places: &[Place]) -> u64 {
     let of_part = |part: &Part| {
         let [rows, columns] = part.source.read_shape();
         u64::from(rows) * places[part.tensor].encoding.row_bytes(columns).unwrap_or(0)
@@ -46,6 +46,7 @@ pub(super) fn bytes(inverse: &Inverse, places: &[Place]) -> u64 {
 /// Writes all stored tensors.
 pub(super) fn write(package: &Package, inverse: &Inverse, output: &mut Output<'_>) -> Result<()> {
     let index = &package.index.tensors;
+    let (mut written, all) = (0, bytes(inverse, output.places));
     for parts in inverse.parts.chunk_by(|a, b| a.entry == b.entry) {
         let Some(base) = parts.first().and_then(|part| index.get(part.entry)) else { continue };
         let planes = index.iter().filter(|entry| entry.name == base.name);
@@ -59,6 +60,8 @@ pub(super) fn write(package: &Package, inverse: &Inverse, output: &mut Output<'_
                 part,
                 name: &stored.name,
                 format: base.format,
+                written: &mut written,
+                all,
             };
             writer.write()?;
         }
@@ -74,6 +77,9 @@ struct Writer<'w, 'p, 'o> {
     part: &'w Part,
     name: &'w str,
     format: Precision,
+    /// Bytes of all parts so far, and of all that there are.
+    written: &'w mut u64,
+    all: u64,
 }
 
 impl Writer<'_, '_, '_> {
@@ -209,7 +215,8 @@ impl Writer<'_, '_, '_> {
         let offset = offset + before * encoding.row_bytes(columns).unwrap_or(0);
         let written = self.output.file.write_all_at(bytes, offset);
         written.map_err(|e| Error::io(self.output.path, "write", e))?;
-        (self.output.progress)(bytes.len() as u64);
+        *self.written += bytes.len() as u64;
+        (self.output.progress)(*self.written, self.all);
         self.output.cancel.check()
     }
 }
