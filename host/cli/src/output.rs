@@ -62,6 +62,14 @@ pub(crate) fn json_error(kind: &str, message: &str) {
     let _ = json(&error);
 }
 
+/// Shows on a bar what is done and how much there is in all.
+pub(crate) fn advance(bar: &indicatif::ProgressBar) -> impl FnMut(u64, u64) {
+    |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    }
+}
+
 /// A progress bar on standard error; nothing where that is no terminal.
 pub(crate) fn progress(what: &'static str, length: u64, bytes: bool) -> indicatif::ProgressBar {
     let bar = indicatif::ProgressBar::new(length);

@@ -71,10 +71,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         output::note("note: the bandwidth of memory will be measured, once (see omex profile)");
     }
     let bar = output::progress("measuring", 1, false);
-    let report = benchmark(&args.model, &args.run.options(1), &work, &omex, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    });
+    let report =
+        benchmark(&args.model, &args.run.options(1), &work, &omex, &mut output::advance(&bar));
     bar.finish_and_clear();
     let report = report?;
     if args.json { output::json(&report) } else { output::text(&picture(&report)) }

@@ -7,7 +7,7 @@ use omex::npy::{Array, Element};
 use omex::package::EmbeddingSettings;
 use omex::session::{SessionOptions, Tables};
 use omex::whole::longest;
-use omex::{Error, Result};
+use omex::Result;
 use omex_core::token::EncodeOptions;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -98,13 +98,7 @@ impl Args {
             return Ok(vec![ids.clone()]);
         }
         let prompt = settings.prompt(self.prompt.as_deref())?;
-        let texts = match &self.data {
-            Some(file) => texts::read(file)?,
-            None if self.texts.is_empty() => {
-                return Err(Error::Usage("no texts: give some, or a file with --data".to_owned()));
-            }
-            None => self.texts.clone(),
-        };
+        let texts = texts::given(self.data.as_deref(), &self.texts, "texts")?;
         // A control token that a text spells is text.
         let options = EncodeOptions { add_special: true, parse_special: false };
         let most = self.run.memory.unwrap_or(u64::MAX);

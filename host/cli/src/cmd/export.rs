@@ -37,16 +37,13 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let package = Package::open(&args.model)?;
-    let output = args.output();
+    let path = args.output();
     let bar = output::progress("writing", 1, true);
-    let progress = &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    };
+    let progress = &mut output::advance(&bar);
     let (cancel, dtype) = (signals::cancel(), args.dtype);
     let exported = match args.format {
-        Format::Gguf => gguf::write(&package, &output, dtype, &cancel, progress),
-        Format::Safetensors => safetensors::write(&package, &output, dtype, &cancel, progress),
+        Format::Gguf => gguf::write(&package, &path, dtype, &cancel, progress),
+        Format::Safetensors => safetensors::write(&package, &path, dtype, &cancel, progress),
     };
     bar.finish_and_clear();
     let exported = exported?;
@@ -54,7 +51,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return output::json(&exported);
     }
     exported.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
-    let head = format!("{} -> {}", args.model.display(), output.display());
+    let head = format!("{} -> {}", args.model.display(), path.display());
     output::text(&(head + &report(&exported)))
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
                        for sequence classification that was converted with its tokenizer.json";
         Error::Usage(format!("{}: {message}", args.model.display()))
     })?;
-    let documents = args.documents()?;
+    let documents = texts::given(args.data.as_deref(), &args.documents, "documents")?;
     // A control token that a text spells is text.
     let options = EncodeOptions { add_special: false, parse_special: false };
     let most = args.run.memory.unwrap_or(u64::MAX);
@@ -106,17 +106,6 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    fn documents(&self) -> Result<Vec<String>> {
-        match &self.data {
-            Some(file) => texts::read(file),
-            None if self.documents.is_empty() => {
-                let message = "no documents: give some, or a file with --data";
-                Err(Error::Usage(message.to_owned()))
-            }
-            None => Ok(self.documents.clone()),
-        }
-    }
-
     /// The documents, the best first; where the model has several scores, in their own order.
     fn ranked(&self, found: Vec<Vec<f32>>, activation: ScoreActivation) -> Result<Vec<Ranked>> {
         let several = found.iter().any(|scores| scores.len() > 1);

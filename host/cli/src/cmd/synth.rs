@@ -47,10 +47,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let shape = SHAPES.iter().find(|shape| shape.name == args.shape);
     let shape = shape.ok_or_else(|| Error::Usage(format!("no shape {}", args.shape)))?;
     let bar = output::progress("writing", 1, true);
-    let progress = &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    };
+    let progress = &mut output::advance(&bar);
     let (seed, cancel) = (args.seed, signals::cancel());
     let package =
         write(shape, args.quantization, seed, &args.output_dir, args.force, &cancel, progress);

@@ -12,9 +12,20 @@ enum Line {
     Object { text: String },
 }
 
+/// The texts that a command is given, in a file or as they are; `what` they are called.
+pub(super) fn given(data: Option<&Path>, texts: &[String], what: &str) -> Result<Vec<String>> {
+    match data {
+        Some(file) => read(file),
+        None if texts.is_empty() => {
+            Err(Error::Usage(format!("no {what}: give some, or a file with --data")))
+        }
+        None => Ok(texts.to_vec()),
+    }
+}
+
 /// The texts in a file: a line each, or in one that ends in .jsonl a string or an object each; `-` is
 /// standard input.
-pub(super) fn read(file: &Path) -> Result<Vec<String>> {
+fn read(file: &Path) -> Result<Vec<String>> {
     let text = if file == Path::new("-") {
         input::read_text_from(std::io::stdin().lock(), "standard input", input::MAX_TEXT_BYTES)?
     } else {

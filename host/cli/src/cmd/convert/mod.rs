@@ -244,10 +244,7 @@ impl Args {
         let options = ConvertOptions { wait, told: Told(Some(&tell)), ..self.options(precision) };
         let format = source.format().to_string();
         let name = import::model_name(self.source_path());
-        let mut progress = |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
-        };
+        let mut progress = output::advance(&bar);
         let package = convert::convert(source, &format, &name, output, &options, &mut progress);
         bar.finish_and_clear();
         let partial = convert::partial_path(output);
