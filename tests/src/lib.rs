@@ -31,6 +31,6 @@ pub use process::{Finished, board, check_memory, json_of, omex, omex_binary, run
 pub use random::Random;
 pub use shared::{Npy, json, numbers, read_npy, shared};
 pub use sources::sources;
-pub use stored::{Tensor, all_tensors, is_half, tensors, write_safetensors};
+pub use stored::{Tensor, all_tensors, is_half, rows, tensors, write_safetensors};
 pub use synthetic::Synthetic;
 pub use xml::check_xml;

@@ -1,5 +1,6 @@
-//! Tensors of safetensors files, read and written.
+//! Stored tensors: of safetensors files, read and written, and as a container reads them.
 
+use omex::import::Container;
 use serde_json::Value;
 use std::path::Path;
 
@@ -32,6 +33,21 @@ pub fn tensors(path: &Path) -> Vec<Tensor> {
 fn numbers64(list: &Value) -> Vec<u64> {
     let list = list.as_array().expect("a list");
     list.iter().map(|n| n.as_u64().expect("a whole number")).collect()
+}
+
+/// Every row of a tensor.
+///
+/// # Panics
+/// There is none, or it can't be read.
+#[must_use]
+pub fn rows(model: &dyn Container, name: &str) -> Vec<Vec<f32>> {
+    let info = model.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+    let row = |row| {
+        let mut out = vec![0.0; info.columns as usize];
+        model.read_row(name, row, &mut out).expect("the row can be read");
+        out
+    };
+    (0..info.rows).map(row).collect()
 }
 
 /// Writes a safetensors file.

@@ -1,27 +1,17 @@
 //! Checkpoints of PyTorch give the numbers that were saved, and run nothing.
 
 use omex::convert::{Calibration, ConvertOptions, convert};
-use omex::import::{Container, Encoding, open};
+use omex::import::{Encoding, open};
 use omex::quantize::Precision;
 use omex_tests::pickle::{dict, global, integer, tensor, text, tuple, whole};
 use omex_tests::{
     Checkpointed, Converted, Setting, Synthetic, archive, checkpoint, greedy_logits, json, logits,
-    numbers, older_checkpoint, omex_binary, read_npy, require_shared, run, state_dict, worst_error,
+    numbers, older_checkpoint, omex_binary, read_npy, require_shared, rows, run, state_dict,
+    worst_error,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Every row of a tensor.
-fn rows(model: &dyn Container, name: &str) -> Vec<Vec<f32>> {
-    let info = model.tensor(name).unwrap_or_else(|| panic!("no {name}"));
-    let row = |row| {
-        let mut out = vec![0.0; info.columns as usize];
-        model.read_row(name, row, &mut out).unwrap();
-        out
-    };
-    (0..info.rows).map(row).collect()
-}
 
 /// What opening or converting a model says; `None` if it is read.
 fn refusal(path: &Path) -> Option<String> {

@@ -5,7 +5,7 @@ use omex::quantize::Precision;
 use omex_tests::onnx::{Onnx, attribute, external, integer, piece, scopes, tensor, varint};
 use omex_tests::{
     Converted, Random, Setting, Synthetic, json, logits, numbers, omex_binary, read_npy,
-    require_shared, shared, worst_error,
+    require_shared, rows, shared, worst_error,
 };
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -36,16 +36,6 @@ fn weights(model: &dyn Container) -> Vec<Weight> {
         Weight { name, path, rows: info.rows as usize, columns: info.columns as usize, numbers }
     };
     model.names().into_iter().map(weight).collect()
-}
-
-fn rows(model: &dyn Container, name: &str) -> Vec<Vec<f32>> {
-    let info = model.tensor(name).unwrap_or_else(|| panic!("no {name}"));
-    let row = |row| {
-        let mut out = vec![0.0; info.columns as usize];
-        model.read_row(name, row, &mut out).unwrap();
-        out
-    };
-    (0..info.rows).map(row).collect()
 }
 
 fn turned(weight: &Weight) -> Vec<f32> {
