@@ -216,8 +216,9 @@ impl<X> Piece<'_, X> {
             return self.run_over(dot, panels, 0..self.columns, &mut rows);
         }
         let at_once = (CACHED_BYTES / (self.groups * self.unit).max(1)).max(1);
-        for first in panels.clone().step_by(at_once.next_multiple_of(MAX_PANELS)) {
-            let panels = first..(first + at_once.next_multiple_of(MAX_PANELS)).min(panels.end);
+        let at_once = at_once.next_multiple_of(MAX_PANELS);
+        for first in panels.clone().step_by(at_once) {
+            let panels = first..(first + at_once).min(panels.end);
             for column in (0..self.columns).step_by(CACHED_COLUMNS) {
                 let columns = column..(column + CACHED_COLUMNS).min(self.columns);
                 self.run_over(dot, panels.clone(), columns, &mut rows);

@@ -2,12 +2,12 @@
 
 use super::{RunArgs, affordable, parse_ids, texts};
 use crate::output;
+use omex::Result;
 use omex::embed::{embed, fitting};
 use omex::npy::{Array, Element};
 use omex::package::EmbeddingSettings;
 use omex::session::{SessionOptions, Tables};
 use omex::whole::longest;
-use omex::Result;
 use omex_core::token::EncodeOptions;
 use serde::Serialize;
 use std::path::PathBuf;
