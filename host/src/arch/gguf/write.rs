@@ -1,13 +1,13 @@
 //! Hyperparameters into GGUF's keys: what is read of them beside this, the other way round.
 
-use super::super::blueprint::Blueprint;
-use super::super::builder::FREQUENCIES;
-use super::super::config::{Config, Stacking};
-use super::super::gemma3::LOCAL_FREQUENCIES;
-use super::super::{architecture, draw};
-use super::{
-    KINDS, Kind, LATENT, LONG_ROPE, MODERN_BERT, OPTIONAL, ROPE_FACTORS, SIGMOID, renamed,
-};
+use super::kinds::{KINDS, Kind, LATENT, MODERN_BERT, OPTIONAL, SIGMOID};
+use super::names::{LONG_ROPE, ROPE_FACTORS};
+use super::renamed;
+use crate::arch::blueprint::Blueprint;
+use crate::arch::builder::FREQUENCIES;
+use crate::arch::config::{Config, Stacking};
+use crate::arch::gemma3::LOCAL_FREQUENCIES;
+use crate::arch::{architecture, draw};
 use crate::import::Fields;
 use crate::{Error, Result};
 use serde_json::Value;
