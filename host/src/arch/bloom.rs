@@ -35,7 +35,13 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let from = biased("transformer.word_embeddings_layernorm");
     graph.norm("embedding_norm", from, of, [&all("embedded"), &all("residual")]);
     let layers = vec![(); sizes.layers as usize];
-    graph.layers(&layers, "transformer.h", |graph, ()| layer(graph, &sizes, of));
+    let width = sizes.head_width;
+    // Converters to GGUF put queries, keys and values of all heads together.
+    let order = match config.is_converted() {
+        true => Order::Plain,
+        false => Order::ByHead { heads: sizes.heads, parts: [width, width, width, 0] },
+    };
+    graph.layers(&layers, "transformer.h", |graph, ()| layer(graph, &sizes, of, order));
     graph.selected_values([("selected", hidden), ("final", hidden), ("logits", vocabulary)]);
     graph.select("residual", "selected");
     graph.norm("norm", biased("transformer.ln_f"), of, [&all("selected"), &all("final")]);
@@ -51,9 +57,12 @@ fn sizes(config: &Config<'_>) -> Result<Sizes> {
         let expected = format!("a divisor of hidden_size = {hidden}");
         return Err(config.bad("n_head", &heads.into(), &expected));
     }
+    let intermediate = hidden.saturating_mul(4);
+    // As GGUF files say it.
+    config.note("intermediate_size", intermediate);
     Ok(Sizes {
         hidden,
-        intermediate: hidden.saturating_mul(4),
+        intermediate,
         layers: config.count(&["num_hidden_layers", "n_layer"], 2, MAX_LAYERS)?,
         heads,
         kv_heads: heads,
@@ -72,11 +81,10 @@ fn slopes(heads: u32) -> Vec<f32> {
 }
 
 /// One block.
-fn layer(graph: &mut Builder, sizes: &Sizes, of: NormOf) {
+fn layer(graph: &mut Builder, sizes: &Sizes, of: NormOf, order: Order) {
     let Sizes { hidden, heads, head_width: width, .. } = *sizes;
     let [residual, normed] = ["residual", "normed"].map(all);
     graph.norm("attention_norm", biased("input_layernorm"), of, [&residual, &normed]);
-    let order = Order::ByHead { heads, parts: [width, width, width, 0] };
     let qkv = Stored { order, ..biased("self_attention.query_key_value") };
     graph.linear("attention.qkv", qkv, "normed", &all("qkv"));
     let state = graph.cache("kv", heads, width, 0);

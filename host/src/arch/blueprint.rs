@@ -60,6 +60,9 @@ pub struct TensorPlan {
     pub columns: u32,
     /// The numbers.
     pub data: Data,
+    /// Rows of the package's tensor that lie before these, and that files of the kind it is written as do
+    /// not have.
+    pub skipped: u32,
 }
 
 /// What a tensor is used for, which decides how it may be stored.

@@ -92,12 +92,15 @@ pub(super) struct Stored<'n> {
     pub(super) plus: f32,
     /// As [`Source::depth`].
     pub(super) depth: u32,
+    /// As [`TensorPlan::skipped`].
+    pub(super) skipped: u32,
 }
 
 /// A stored weight without a bias.
 pub(super) fn stored(name: &str) -> Stored<'_> {
     let (slice, order) = (None, Order::Plain);
-    Stored { name, slice, order, transposed: false, bias: false, plus: 0.0, depth: 0 }
+    let (transposed, bias, plus, depth, skipped) = (false, false, 0.0, 0, 0);
+    Stored { name, slice, order, transposed, bias, plus, depth, skipped }
 }
 
 /// A stored weight with a bias.
@@ -258,6 +261,7 @@ impl Builder {
             rows: 1,
             columns: frequencies.len() as u32,
             data: Data::Computed(frequencies),
+            skipped: 0,
         });
         self.push(Angles { frequencies: name.into(), output, scale });
     }
@@ -714,7 +718,7 @@ impl Builder {
         let plan = |name: String, _| {
             let columns = numbers.len() as u32;
             let data = Data::Computed(numbers.clone());
-            TensorPlan { name, role: Role::Vector, rows: 1, columns, data }
+            TensorPlan { name, role: Role::Vector, rows: 1, columns, data, skipped: 0 }
         };
         self.place_plan(name, Role::Vector, plan)
     }
@@ -731,7 +735,7 @@ impl Builder {
             let [rows, columns] =
                 if role == Role::Vector { [1, rows * columns] } else { [rows, columns] };
             let data = Data::Stored(from.iter().map(source).collect());
-            TensorPlan { name, role, rows, columns, data }
+            TensorPlan { name, role, rows, columns, data, skipped: 0 }
         };
         self.place_plan(name, role, plan)
     }
@@ -755,7 +759,7 @@ impl Builder {
 
     /// Plans the tensor of this very name.
     fn plan_whole(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
-        let Stored { slice, order, transposed, plus, depth, .. } = from;
+        let Stored { slice, order, transposed, plus, depth, skipped, .. } = from;
         let plan = |name: String, place: String| {
             let tensor = format!("{place}{}", from.name);
             let negated_exponential = false;
@@ -772,7 +776,7 @@ impl Builder {
             let data = Data::Stored(vec![source]);
             let [rows, columns] =
                 if role == Role::Vector { [1, shape[0] * shape[1]] } else { shape };
-            TensorPlan { name, role, rows, columns, data }
+            TensorPlan { name, role, rows, columns, data, skipped }
         };
         self.place_plan(name, role, plan)
     }

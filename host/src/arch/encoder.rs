@@ -81,6 +81,8 @@ pub(super) struct Encoder {
     positions: u32,
     /// The row of the first position.
     first_position: u32,
+    /// Rows before it that GGUF files do not have.
+    skipped_positions: u32,
     /// Rows of the embedding of segments; 0 for none.
     pub(super) types: u32,
     /// Which of them a token gets: its segment's, or always the first.
@@ -107,6 +109,7 @@ impl Encoder {
             vocabulary: config.size("vocab_size", defaults.vocab_size, MAX_VOCABULARY)?,
             positions: config.size("max_position_embeddings", defaults.positions, MAX_CONTEXT)?,
             first_position: 0,
+            skipped_positions: 0,
             types: 0,
             segments: Index::First,
             distances: false,
@@ -115,12 +118,18 @@ impl Encoder {
 
     /// Has rows of the embedding of positions begin behind that of this token, which is padding's.
     pub(super) fn count_from(&mut self, config: &Config<'_>, padding: u32) -> Result<()> {
-        self.first_position = padding.saturating_add(1);
-        if self.first_position < self.positions {
-            return Ok(());
+        let (first, all) = (padding.saturating_add(1), self.positions);
+        if first >= all {
+            let expected = format!("more than {}, that of padding and those before it", padding);
+            return Err(config.bad("max_position_embeddings", &all.into(), &expected));
         }
-        let expected = format!("more than {}, that of padding and those before it", padding);
-        Err(config.bad("max_position_embeddings", &self.positions.into(), &expected))
+        if config.is_converted() {
+            (self.positions, self.skipped_positions) = (all - first, first);
+            config.note("max_position_embeddings", self.positions);
+        } else {
+            self.first_position = first;
+        }
+        Ok(())
     }
 
     /// The blueprint: hidden states of all tokens, and what a head makes of them.
@@ -160,7 +169,8 @@ impl Encoder {
         graph.embed("hidden");
         let (from, first) = (name("position_embeddings"), self.first_position);
         let of_position = (Index::Position, first);
-        graph.embed_onto("positions", stored(&from), self.positions, of_position, "hidden");
+        let from = Stored { skipped: self.skipped_positions, ..stored(&from) };
+        graph.embed_onto("positions", from, self.positions, of_position, "hidden");
         if self.types > 0 {
             let from = name("token_type_embeddings");
             graph.embed_onto("types", stored(&from), self.types, (self.segments, 0), "hidden");

@@ -116,7 +116,8 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint)
         .stored_by_inputs()
         .in_gguf("gpt2"),
-    Architecture::new("bloom", &["BloomForCausalLM"], "transformer.", bloom::blueprint),
+    Architecture::new("bloom", &["BloomForCausalLM"], "transformer.", bloom::blueprint)
+        .in_gguf("bloom"),
     Architecture::new("granite", &["GraniteForCausalLM"], "model.", granite::blueprint)
         .in_gguf("granite"),
     Architecture::new("smollm3", &["SmolLM3ForCausalLM"], "model.", smollm3::blueprint)
@@ -147,9 +148,12 @@ const ARCHITECTURES: &[Architecture] = &[
     ),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint).in_gguf("lfm2"),
     Architecture::new("bert", &bert::CLASSES, "bert.", bert::blueprint).in_gguf("bert"),
-    Architecture::new("roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
-    Architecture::new("xlm-roberta", &roberta::CLASSES, "roberta.", roberta::blueprint),
-    Architecture::new("camembert", &roberta::CLASSES, "roberta.", roberta::blueprint),
+    // llama.cpp has one name for these and BERT, which computes the same of what its files have of them.
+    Architecture::new("roberta", &roberta::CLASSES, "roberta.", roberta::blueprint).in_gguf("bert"),
+    Architecture::new("xlm-roberta", &roberta::CLASSES, "roberta.", roberta::blueprint)
+        .in_gguf("bert"),
+    Architecture::new("camembert", &roberta::CLASSES, "roberta.", roberta::blueprint)
+        .in_gguf("bert"),
     Architecture::new("mpnet", &mpnet::CLASSES, "mpnet.", mpnet::blueprint),
     Architecture::new("modernbert", &modernbert::CLASSES, "model.", modernbert::blueprint)
         .in_gguf("modern-bert"),

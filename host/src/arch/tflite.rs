@@ -357,6 +357,7 @@ impl<'m> Drawing<'m> {
             rows: rows as u32,
             columns: columns as u32,
             data: Data::Raw(bytes),
+            skipped: 0,
         });
         Ok(name)
     }

@@ -10,8 +10,9 @@ use super::{Dtype, Exported, hyperparameters, rows};
 use crate::arch::{self, Blueprint, Data, InGguf};
 use crate::cancel::Cancel;
 use crate::durable::{create_beside, persist};
+use crate::graph::CLASSES;
 use crate::import::{self, Encoding, SourceFormat};
-use crate::package::{DEFAULT_TEMPLATE, Package, Pooling};
+use crate::package::{DEFAULT_TEMPLATE, EmbeddingSettings, Package, Pooling};
 use crate::quantize::Precision;
 use crate::tokenizer::{GgufVocabulary, Spec};
 use crate::{Error, Result, input};
@@ -151,7 +152,11 @@ impl Model {
         // Tells a file of these weights from one of others with the same shape.
         let crcs: Vec<_> = package.index.tensors.iter().flat_map(|t| t.crc32c.bytes()).collect();
         pairs.add("omex.weights_crc32c", crc32c::crc32c(&crcs));
-        let mut notes = add_texts(package, architecture, &mut pairs)?;
+        let sorts = blueprint.graph.outputs.iter().any(|output| output.name == CLASSES);
+        let mut notes = add_texts(package, &mut pairs)?;
+        if let Some(settings) = package.embedding.as_ref().filter(|_| !sorts) {
+            notes.extend(add_pooling(settings, architecture, &mut pairs));
+        }
         if ignores_windows {
             let note = "llama.cpp lets these layers see all of a text: longer ones than their window \
                         come out otherwise";
@@ -193,8 +198,8 @@ fn encoding(stored: &Stored, dtype: Dtype) -> Encoding {
     }
 }
 
-/// Adds the tokenizer, the chat template and how vectors are pooled; what of them is not as it was.
-fn add_texts(package: &Package, architecture: &str, pairs: &mut Pairs) -> Result<Vec<String>> {
+/// Adds the tokenizer and the chat template; what of them is not as it was.
+fn add_texts(package: &Package, pairs: &mut Pairs) -> Result<Vec<String>> {
     let (mut notes, size) = (vec![], package.graph.vocab_size);
     let spec = package.tokenizer_tables().map(|_| Spec::from_package(&package.path)).transpose()?;
     let written = spec.as_ref().and_then(|spec| spec.to_gguf(size as usize));
@@ -215,36 +220,47 @@ fn add_texts(package: &Package, architecture: &str, pairs: &mut Pairs) -> Result
     for (key, id) in ["eot", "eom"].into_iter().zip(ends) {
         pairs.add(&format!("tokenizer.ggml.{key}_token_id"), id);
     }
-    if let (Some(spec), "bert") = (&spec, vocabulary.model.as_str()) {
-        let [cls, sep] = [&spec.before, &spec.after].map(|ids| ids.first().copied());
-        let named = |text: &str| spec.id_of(text);
-        for (key, id) in [
-            ("cls", cls),
-            ("seperator", sep),
-            ("padding", named("[PAD]")),
-            ("mask", named("[MASK]")),
-        ] {
-            pairs.add(&format!("tokenizer.ggml.{key}_token_id"), id);
-        }
+    if let Some(spec) = &spec {
+        add_special(spec, &vocabulary.model, pairs);
     }
     for (name, template) in package.chat()?.into_iter().flat_map(|chat| chat.templates) {
         let key = "tokenizer.chat_template";
         let key = if name == DEFAULT_TEMPLATE { key.to_owned() } else { format!("{key}.{name}") };
         pairs.add(&key, template);
     }
-    if let Some(settings) = &package.embedding {
-        let pooling = match settings.pooling {
-            Pooling::Mean => Some(1),
-            Pooling::FirstToken => Some(2),
-            Pooling::LastToken => Some(3),
-            Pooling::MeanSqrtLength | Pooling::Max => None,
-        };
-        match pooling {
-            Some(number) => pairs.add(&format!("{architecture}.pooling_type"), number),
-            None => notes.push("llama.cpp has no such pooling: vectors are not those".to_owned()),
-        }
-    }
     Ok(notes)
+}
+
+/// Adds the tokens of an encoder that are for something else than texts.
+fn add_special(spec: &Spec, model: &str, pairs: &mut Pairs) {
+    let [padding, mask] = match model {
+        "bert" => ["[PAD]", "[MASK]"],
+        "t5" => ["<pad>", "<mask>"],
+        _ => return,
+    };
+    let [cls, sep] = [&spec.before, &spec.after].map(|ids| ids.first().copied());
+    let [padding, mask] = [padding, mask].map(|text| spec.id_of(text));
+    for (key, id) in [("cls", cls), ("seperator", sep), ("padding", padding), ("mask", mask)] {
+        pairs.add(&format!("tokenizer.ggml.{key}_token_id"), id);
+    }
+}
+
+/// Adds how vectors are pooled, or says that they are not.
+fn add_pooling(
+    settings: &EmbeddingSettings,
+    architecture: &str,
+    pairs: &mut Pairs,
+) -> Option<String> {
+    let pooling = match settings.pooling {
+        Pooling::Mean => 1,
+        Pooling::FirstToken => 2,
+        Pooling::LastToken => 3,
+        Pooling::MeanSqrtLength | Pooling::Max => {
+            return Some("llama.cpp has no such pooling: vectors are not those".to_owned());
+        }
+    };
+    pairs.add(&format!("{architecture}.pooling_type"), pooling);
+    None
 }
 
 /// What the header says of tensors.

@@ -50,8 +50,8 @@ impl Inverse {
         let mut places = BTreeMap::new();
         let index = &package.index.tensors;
         for (number, entry) in index.iter().enumerate().filter(|(_, entry)| entry.plane == 0) {
-            let plan =
-                plans.get(&entry.name).filter(|plan| [plan.rows, plan.columns] == entry.shape);
+            let shape = |plan: &TensorPlan| [plan.rows + plan.skipped, plan.columns];
+            let plan = plans.get(&entry.name).filter(|plan| shape(plan) == entry.shape);
             let plan = plan.ok_or_else(|| stranger(package, entry))?;
             let planes = index.iter().filter(|other| other.name == entry.name).count();
             inverse.add(plan, number, entry, planes, &mut places);
@@ -68,7 +68,7 @@ impl Inverse {
         planes: usize,
         places: &mut BTreeMap<String, usize>,
     ) {
-        let mut first = 0;
+        let mut first = plan.skipped;
         for source in plan.sources() {
             let whole = planes == 1 && !source.transposed;
             let format = whole.then_some(entry.format);

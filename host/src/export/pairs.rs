@@ -12,6 +12,7 @@ pub(super) struct Pairs {
 
 /// Types of metadata.
 mod kind {
+    pub(super) const BYTE: u32 = 0;
     pub(super) const UNSIGNED: u32 = 4;
     pub(super) const SIGNED: u32 = 5;
     pub(super) const FLOAT: u32 = 6;
@@ -111,8 +112,13 @@ impl Pairs {
             ("add_bos_token", of.add_bos),
             ("add_eos_token", of.add_eos),
             ("add_space_prefix", of.add_space_prefix),
+            ("remove_extra_whitespaces", of.remove_extra_whitespaces),
         ] {
             self.add(&key(name), switch);
+        }
+        if !of.charsmap.is_empty() {
+            let bytes = of.charsmap.iter().map(|byte| [*byte]);
+            self.array(&key("precompiled_charsmap"), kind::BYTE, bytes);
         }
     }
 }

@@ -27,8 +27,12 @@ impl Charsmap {
     }
 
     pub(super) fn to_base64(&self) -> String {
+        BASE64_STANDARD.encode(self.to_bytes())
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let length = self.trie.len() as u32;
-        BASE64_STANDARD.encode([&length.to_le_bytes(), &*self.trie, &self.replacements].concat())
+        [&length.to_le_bytes(), &*self.trie, &self.replacements].concat()
     }
 
     /// Whether some key begins with a character.

@@ -12,7 +12,7 @@ use std::path::Path;
 /// The fields of `tokenizer.ggml` that describe a vocabulary.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufVocabulary {
-    /// `model`: "llama" (SentencePiece's BPE), "gpt2" (byte-level BPE) or "bert" (WordPiece).
+    /// `model`: "llama" (SentencePiece's BPE), "t5" (its Unigram), "gpt2" (byte-level BPE) or "bert" (WordPiece).
     pub model: String,
     /// `pre`: how text is cut into words.
     pub pre: Option<String>,
@@ -36,6 +36,10 @@ pub struct GgufVocabulary {
     pub add_eos: Option<bool>,
     /// `add_space_prefix`.
     pub add_space_prefix: Option<bool>,
+    /// `remove_extra_whitespaces`.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// `precompiled_charsmap`; empty for none.
+    pub charsmap: Vec<u8>,
 }
 
 /// Values of `token_type`.
@@ -52,7 +56,7 @@ impl Spec {
     /// Makes a tokenizer of the vocabulary that the GGUF file at `origin` holds.
     ///
     /// # Errors
-    /// If the vocabulary is of another kind than "llama", "gpt2" and "bert", its way of cutting text is unknown, or fields
+    /// If the vocabulary is of another kind than "llama", "t5", "gpt2" and "bert", its way of cutting text is unknown, or fields
     /// contradict each other.
     pub fn from_gguf(origin: &Path, vocabulary: GgufVocabulary) -> Result<Self> {
         let lengths = [vocabulary.scores.len(), vocabulary.token_types.len()];
@@ -67,13 +71,14 @@ impl Spec {
         }
         match vocabulary.model.as_str() {
             "llama" => characters(origin, vocabulary),
+            "t5" => scored(origin, &vocabulary),
             "gpt2" => bytes(origin, vocabulary),
             "bert" => Self::from_gguf_words(origin, &texts(origin, &vocabulary)?),
             other => Err(Error::malformed(
                 origin,
                 "tokenizer.ggml.model",
                 other,
-                "llama, gpt2 or bert",
+                "llama, t5, gpt2 or bert",
                 WITHOUT_TOKENIZER,
             )),
         }
@@ -121,6 +126,23 @@ fn characters(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
     };
     spec.check()?;
     Ok(spec)
+}
+
+/// A Unigram tokenizer, which llama.cpp calls by the first model that had one.
+fn scored(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Spec> {
+    let flags = [
+        (vocabulary.add_space_prefix.unwrap_or(true), flag::PREFIX_ALWAYS | flag::STRIP_START),
+        (vocabulary.remove_extra_whitespaces.unwrap_or(false), flag::COLLAPSE_SPACES),
+    ];
+    let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flags)| flags).sum();
+    let byte_fallback = vocabulary.token_types.contains(&token_type::BYTE);
+    let names = ["tokenizer.ggml.scores", "tokenizer.ggml.precompiled_charsmap"];
+    let spec = Spec::of_scores(origin, vocabulary, names, (flags, byte_fallback))?;
+    Ok(Spec {
+        before: wanted(vocabulary.add_bos.unwrap_or(false), vocabulary.bos),
+        after: wanted(vocabulary.add_eos.unwrap_or(true), vocabulary.eos.or(Some(1))),
+        ..spec
+    })
 }
 
 fn bytes(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {

@@ -1,7 +1,7 @@
 //! A tokenizer as GGUF's metadata have it.
 
 use super::gguf::token_type;
-use super::{GgufVocabulary, Kind, PreTokenizer, Spec, byte_level, compile};
+use super::{GgufVocabulary, Kind, Normalizer, PreTokenizer, Spec, byte_level, compile};
 use omex_core::token::layout::flag;
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,7 +29,7 @@ impl Spec {
             Kind::Characters => self.characters(),
             Kind::Bytes => self.bytes()?,
             Kind::WordPiece => self.words()?,
-            Kind::Unigram => return None,
+            Kind::Unigram => self.scores(),
         };
         (vocabulary.bos, vocabulary.eos) =
             (self.before.first().copied(), self.after.first().copied());
@@ -86,6 +86,26 @@ impl Spec {
         Some(GgufVocabulary { model, pre, tokens, merges, ..GgufVocabulary::default() })
     }
 
+    fn scores(&self) -> GgufVocabulary {
+        let charsmap = match &self.lookup.normalizer {
+            Normalizer::Charsmap(charsmap) => charsmap.to_bytes(),
+            _ => vec![],
+        };
+        GgufVocabulary {
+            model: "t5".into(),
+            pre: Some("default".into()),
+            tokens: self.pieces.clone(),
+            scores: self.lookup.scores.iter().map(|score| *score as f32).collect(),
+            unknown: self.unknown,
+            add_space_prefix: Some(self.flags & flag::PREFIX_ALWAYS != 0),
+            remove_extra_whitespaces: Some(
+                self.flags & (flag::COLLAPSE_SPACES | flag::SPLIT_BLANKS) != 0,
+            ),
+            charsmap,
+            ..GgufVocabulary::default()
+        }
+    }
+
     /// Pieces that begin words have a mark in front; those that go on with one have none.
     fn words(&self) -> Option<GgufVocabulary> {
         let json: serde_json::Value = serde_json::from_slice(self.json.as_ref()?).ok()?;
@@ -121,7 +141,9 @@ impl Spec {
             let kind = if token.special { token_type::CONTROL } else { token_type::USER_DEFINED };
             types[token.id as usize] = kind;
         }
-        if let Some(unknown) = self.unknown.filter(|_| self.kind == Kind::Characters) {
+        if let Some(unknown) =
+            self.unknown.filter(|_| [Kind::Characters, Kind::Unigram].contains(&self.kind))
+        {
             types[unknown as usize] = token_type::UNKNOWN;
         }
         types

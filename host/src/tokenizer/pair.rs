@@ -8,12 +8,12 @@ use serde_json::Value;
 
 impl Spec {
     /// The template of pairs in the `tokenizer.json` that this was read from; `None` if it came from
-    /// another file. Without one there, the texts are put one behind the other.
+    /// another file that puts nothing around texts. Without one there, the texts are put one behind the other.
     ///
     /// # Errors
     /// A template that is damaged, or that has no place for one of the texts.
     pub fn pair_template(&self) -> Result<Option<Vec<PairPart>>> {
-        let Some(json) = &self.json else { return Ok(None) };
+        let Some(json) = &self.json else { return Ok(self.pair_without_template()) };
         let file: Value = serde_json::from_slice(json)
             .map_err(|error| self.damaged("JSON", &error.to_string(), "a tokenizer"))?;
         let processors = parts(&file["post_processor"], "processors");
@@ -25,6 +25,17 @@ impl Spec {
         };
         self.check_pair(&parts)?;
         Ok(Some(parts))
+    }
+
+    /// The texts with what goes around each of them, as RoBERTas put them together; none where nothing
+    /// goes around them, as then nothing says how pairs look.
+    fn pair_without_template(&self) -> Option<Vec<PairPart>> {
+        let [before, after] = [&self.before, &self.after].map(|ids| match ids.is_empty() {
+            true => None,
+            false => Some(PairPart::Tokens { ids: ids.clone(), segment: 0 }),
+        });
+        let (before, after) = before.zip(after)?;
+        Some(vec![before, query(0), after.clone(), after.clone(), document(0), after])
     }
 
     /// The parts that a template lists.

@@ -1,8 +1,7 @@
 //! SentencePiece's `tokenizer.model`: a protobuf message (`sentencepiece_model.proto` of google/sentencepiece) with
 //! pieces, scores and how text is normalized.
 
-use super::unigram::PENALTY;
-use super::{Charsmap, GgufVocabulary, Kind, Lookup, Normalizer, PreTokenizer, Spec, gguf, scores};
+use super::{GgufVocabulary, Spec, scores};
 use crate::{Error, Result, input};
 use omex_core::token::layout::flag;
 use std::path::Path;
@@ -192,57 +191,25 @@ impl Spec {
     }
 }
 
-/// A tokenizer of the Unigram kind.
+/// A tokenizer of the Unigram kind, whose sums are of single precision.
 fn unigram(path: &Path, model: Model) -> Result<Spec> {
-    let wrong = |field: &str, found: &str, expected: &str| {
-        Error::malformed(path, field, found, expected, "get the file again: it is damaged")
-    };
-    let Model { vocabulary, byte_fallback, prefix, collapses, rule, .. } = model;
-    let normal = vocabulary.token_types.iter().zip(&vocabulary.scores);
-    let normal = normal.filter(|(kind, _)| **kind == piece_type::NORMAL);
-    let lowest = normal.map(|(_, score)| *score).fold(f32::INFINITY, f32::min);
-    if vocabulary.scores.iter().chain([&lowest]).any(|score| !score.is_finite()) {
-        return Err(wrong("pieces", "scores that are no numbers", "a finite score for each piece"));
-    }
-    let charsmap = rule.map(|(name, map)| {
-        let damaged = || wrong("normalizer_spec.precompiled_charsmap", &name, "a compiled map");
-        Charsmap::new(&map).map(Normalizer::Charsmap).ok_or_else(damaged)
-    });
-    let unknown = vocabulary.unknown.unwrap_or(0);
-    let mut pieces: Vec<Vec<u8>> =
-        gguf::texts(path, &vocabulary)?.into_iter().map(String::into_bytes).collect();
-    if let Some(piece) = pieces.get_mut(unknown as usize) {
-        *piece = UNKNOWN.into();
-    }
-    let mut added = gguf::added(path, &vocabulary)?;
-    added.retain(|token| token.id != unknown);
+    let Model { mut vocabulary, byte_fallback, prefix, collapses, rule, .. } = model;
     let flags = [
-        (true, flag::SPACE_MARK | flag::FUSE_UNKNOWN | flag::SINGLE),
+        (true, flag::SINGLE),
         (prefix, flag::PREFIX_ALWAYS | flag::STRIP_START),
         (collapses, flag::COLLAPSE_SPACES),
     ];
-    let spec = Spec {
-        origin: path.to_owned(),
-        kind: Kind::Unigram,
-        pre_tokenizer: PreTokenizer::None,
-        flags: flags.iter().filter(|(set, _)| *set).map(|(_, flags)| flags).sum(),
-        pieces,
-        merges: vec![],
-        added,
-        unknown: Some(unknown),
-        byte_fallback,
-        ignore_merges: false,
-        before: vec![],
-        after: vec![],
-        lookup: Lookup {
-            normalizer: charsmap.transpose()?.unwrap_or_default(),
-            longest_word: 0,
-            scores: vocabulary.scores.iter().copied().map(f64::from).collect(),
-            unknown_score: f64::from(lowest - PENALTY as f32),
-        },
-        json: None,
-    };
-    spec.check()?;
+    let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flags)| flags).sum();
+    vocabulary.charsmap = rule.map(|(_, map)| map).unwrap_or_default();
+    let names = ["pieces", "normalizer_spec.precompiled_charsmap"];
+    let mut spec = Spec::of_scores(path, &vocabulary, names, (flags, byte_fallback))?;
+    let unknown = vocabulary.unknown.unwrap_or(0);
+    if let Some(piece) = spec.pieces.get_mut(unknown as usize) {
+        *piece = UNKNOWN.into();
+    }
+    spec.added.retain(|token| token.id != unknown);
+    // Such sums are kept in single precision from the first on.
+    spec.lookup.unknown_score = f64::from(spec.lookup.unknown_score as f32);
     Ok(spec)
 }
 

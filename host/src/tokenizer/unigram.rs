@@ -1,18 +1,73 @@
 //! Reading and writing Unigram tokenizers: SentencePiece's, from `tokenizer.json`.
 
+use super::gguf::token_type;
 use super::hf::{MARK, Reader, parts, prepend_scheme, text, truth, type_of};
 use super::lookup::{Charsmap, Lookup, Normalizer};
-use super::{Kind, PreTokenizer, Spec};
-use crate::Result;
+use super::{GgufVocabulary, Kind, PreTokenizer, Spec, gguf};
+use crate::{Error, Result};
 use omex_core::token::layout::flag;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// What an unknown character's score is below the lowest of all.
-pub(super) const PENALTY: f64 = 10.0;
+const PENALTY: f64 = 10.0;
 /// Tells that the longest key is replaced, as SentencePiece does; readers pass over fields that they do not know.
 const LONGEST: &str = "omex_longest_key";
 /// Tells that sums of scores are of single precision.
 const SINGLE: &str = "omex_single_precision";
+
+impl Spec {
+    /// A tokenizer of SentencePiece's pieces, scores and map of characters, which the file calls so, that puts
+    /// nothing around texts.
+    pub(super) fn of_scores(
+        origin: &Path,
+        vocabulary: &GgufVocabulary,
+        [scores, charsmap]: [&str; 2],
+        (flags, byte_fallback): (u32, bool),
+    ) -> Result<Self> {
+        let wrong = |field: &str, found: &str, expected: &str| {
+            let remedy = "get the file again: it is damaged";
+            Error::malformed(origin, field, found, expected, remedy)
+        };
+        let normal = vocabulary.token_types.iter().zip(&vocabulary.scores);
+        let normal = normal.filter(|(kind, _)| **kind == token_type::NORMAL);
+        let lowest = normal.map(|(_, score)| *score).fold(f32::INFINITY, f32::min);
+        let finite = vocabulary.scores.iter().chain([&lowest]).all(|score| score.is_finite());
+        if !finite || vocabulary.scores.len() != vocabulary.tokens.len() {
+            let expected = "a finite score for each piece";
+            return Err(wrong(scores, "none, or scores that are no numbers", expected));
+        }
+        let normalizer = match Charsmap::new(&vocabulary.charsmap) {
+            _ if vocabulary.charsmap.is_empty() => Normalizer::default(),
+            Some(map) => Normalizer::Charsmap(map),
+            None => return Err(wrong(charsmap, "other bytes", "a compiled map")),
+        };
+        let texts = gguf::texts(origin, vocabulary)?;
+        let spec = Self {
+            origin: origin.to_owned(),
+            kind: Kind::Unigram,
+            pre_tokenizer: PreTokenizer::None,
+            flags: flags | flag::SPACE_MARK | flag::FUSE_UNKNOWN,
+            pieces: texts.into_iter().map(String::into_bytes).collect(),
+            merges: vec![],
+            added: gguf::added(origin, vocabulary)?,
+            unknown: Some(vocabulary.unknown.unwrap_or(0)),
+            byte_fallback,
+            ignore_merges: false,
+            before: vec![],
+            after: vec![],
+            lookup: Lookup {
+                normalizer,
+                longest_word: 0,
+                scores: vocabulary.scores.iter().copied().map(f64::from).collect(),
+                unknown_score: f64::from(lowest) - PENALTY,
+            },
+            json: None,
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+}
 
 impl Reader<'_> {
     /// Reads a tokenizer whose model is Unigram.

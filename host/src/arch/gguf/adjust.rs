@@ -1,7 +1,8 @@
 //! What files of a kind say in another way than others, or not at all.
 
 use super::keys::Keys;
-use super::kinds::{GRANITE_HYBRID, Kind, MODERN_BERT, QWEN3_NEXT, SIGMOID};
+use super::kinds::{BERT, GRANITE_HYBRID, Kind, MODERN_BERT, QWEN3_NEXT, SIGMOID};
+use super::names::{CLASSIFIER, SEGMENTS};
 use crate::Result;
 use crate::import::Fields;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ impl Keys<'_> {
                 fields.insert("qk_layernorm".to_owned(), norms.into());
             }
             GRANITE_HYBRID => self.adjust_hybrid(fields),
+            BERT => self.adjust_encoder(fields),
             QWEN3_NEXT => {
                 let number = |name: &str| fields.get(name).and_then(Value::as_u64);
                 let heads = number("linear_value_width").zip(number("linear_num_value_heads"));
@@ -58,6 +60,20 @@ impl Keys<'_> {
             fields.remove("sliding_window_pattern");
         }
         Ok(())
+    }
+
+    /// How many segments and classes there are.
+    fn adjust_encoder(&self, fields: &mut Fields) {
+        let rows =
+            |stem: &str| self.container.tensor(&format!("{stem}.weight")).map(|tensor| tensor.rows);
+        if let Some(segments) = rows(SEGMENTS) {
+            fields.insert("type_vocab_size".to_owned(), segments.into());
+        }
+        if let Some(classes) = rows(CLASSIFIER) {
+            fields.insert("num_labels".to_owned(), classes.into());
+            let class = json!(["BertForSequenceClassification"]);
+            fields.insert("architectures".to_owned(), class);
+        }
     }
 
     /// Those of state space models, and of the feed-forward layer beside experts.

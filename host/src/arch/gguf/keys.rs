@@ -1,7 +1,7 @@
 //! Keys into Hugging Face's fields.
 
 use super::kinds::{KINDS, Kind, LATENT, OPTIONAL};
-use super::names::{EMBEDDING, OUTPUT, ROPE_FACTORS, SEGMENTS};
+use super::names::{EMBEDDING, OUTPUT, ROPE_FACTORS};
 use crate::arch::config::{Config, Names, Stacking};
 use crate::arch::{ARCHITECTURES, Architecture, unknown};
 use crate::import::{Container, Fields, TokenizerSource};
@@ -70,9 +70,6 @@ impl<'a> Keys<'a> {
             let biased = |part: &str| self.container.tensor(&format!("blk.0.{part}.bias"));
             let there = biased("attn_q").or(biased("attn_qkv")).is_some();
             fields.insert(name.to_owned(), there.into());
-        }
-        if let Some(segments) = self.container.tensor(&format!("{SEGMENTS}.weight")) {
-            fields.insert("type_vocab_size".to_owned(), segments.rows.into());
         }
         let config = self.with_widths(kind, Config::renamed(self.path, fields, names));
         match (config, self.rope_factors(ROPE_FACTORS)) {

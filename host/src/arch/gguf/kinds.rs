@@ -37,7 +37,7 @@ const PLAIN: Kind = Kind {
 const LAYER_NORM: Kind =
     Kind { epsilon: ("layer_norm_eps", "attention.layer_norm_epsilon"), ..PLAIN };
 
-pub(super) const KINDS: [Kind; 23] = [
+pub(super) const KINDS: [Kind; 24] = [
     Kind { name: "llama", bias: Some("attention_bias"), interleaved: true, ..PLAIN },
     Kind { name: "qwen2", ..PLAIN },
     Kind { name: "qwen3", bias: Some("attention_bias"), ..PLAIN },
@@ -71,7 +71,13 @@ pub(super) const KINDS: [Kind; 23] = [
         epsilon: ("layer_norm_epsilon", LAYER_NORM.epsilon.1),
         ..LAYER_NORM
     },
-    Kind { name: "bert", ..LAYER_NORM },
+    Kind {
+        name: "bloom",
+        fields: &BLOOM_SIZES,
+        epsilon: ("layer_norm_epsilon", LAYER_NORM.epsilon.1),
+        ..LAYER_NORM
+    },
+    Kind { name: BERT, ..LAYER_NORM },
     Kind {
         name: "lfm2",
         epsilon: ("norm_eps", RMS.1),
@@ -123,6 +129,8 @@ pub(super) const KINDS: [Kind; 23] = [
     },
 ];
 
+/// BERT and what comes after it.
+pub(super) const BERT: &str = "bert";
 pub(super) const QWEN3_NEXT: &str = "qwen3next";
 /// Granite 4, whose layers may be state space models.
 pub(super) const GRANITE_HYBRID: &str = "granitehybrid";
@@ -159,6 +167,14 @@ const GPT2_SIZES: [(&str, &str); 5] = [
     ("n_layer", "block_count"),
     ("n_head", "attention.head_count"),
     ("n_positions", "context_length"),
+];
+
+const BLOOM_SIZES: [(&str, &str); 5] = [
+    ("hidden_size", "embedding_length"),
+    ("intermediate_size", "feed_forward_length"),
+    ("num_hidden_layers", "block_count"),
+    ("num_attention_heads", "attention.head_count"),
+    ("seq_length", "context_length"),
 ];
 
 /// Fields that need not be there, with their keys.

@@ -12,7 +12,7 @@ pub(super) const LONG_ROPE: [(&str, &str); 2] =
     [("short_factor", "rope_factors_short.weight"), ("long_factor", "rope_factors_long.weight")];
 
 /// Hugging Face's tensors, and what GGUF calls them, without `.weight` and `.bias`.
-const TENSORS: [(&str, &str); 18] = [
+const TENSORS: [(&str, &str); 24] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     // llama.cpp's own slip.
@@ -25,10 +25,16 @@ const TENSORS: [(&str, &str); 18] = [
     ("transformer.wte", "token_embd"),
     ("transformer.wpe", "position_embd"),
     ("transformer.ln_f", "output_norm"),
+    ("transformer.word_embeddings", "token_embd"),
+    ("transformer.word_embeddings_layernorm", "token_embd_norm"),
     ("bert.embeddings.word_embeddings", "token_embd"),
     ("bert.embeddings.position_embeddings", "position_embd"),
     ("bert.embeddings.token_type_embeddings", SEGMENTS),
     ("bert.embeddings.LayerNorm", "token_embd_norm"),
+    ("bert.pooler.dense", "cls"),
+    ("classifier", CLASSIFIER),
+    ("classifier.dense", "cls"),
+    ("classifier.out_proj", CLASSIFIER),
     ("model.embeddings.tok_embeddings", "token_embd"),
     ("model.embeddings.norm", "token_embd_norm"),
     ("model.final_norm", "output_norm"),
@@ -36,12 +42,15 @@ const TENSORS: [(&str, &str); 18] = [
 /// Embeddings of segments, as many as there are.
 pub(super) const SEGMENTS: &str = "token_types";
 
+/// The matrix that sorts texts into classes.
+pub(super) const CLASSIFIER: &str = "cls.output";
+
 /// What names of layers' tensors begin with.
 const LAYERS: [&str; 4] =
     ["model.layers.", "gpt_neox.layers.", "transformer.h.", "bert.encoder.layer."];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 91] = [
+const LAYER_TENSORS: [(&str, &str); 93] = [
     ("input_layernorm", "attn_norm"),
     ("ln_1", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -53,6 +62,8 @@ const LAYER_TENSORS: [(&str, &str); 91] = [
     ("self_attn.o_proj", "attn_output"),
     ("self_attn.dense", "attn_output"),
     ("attention.dense", "attn_output"),
+    ("self_attention.query_key_value", "attn_qkv"),
+    ("self_attention.dense", "attn_output"),
     ("attn.c_proj", "attn_output"),
     ("self_attn.sinks", "attn_sinks"),
     ("self_attn.q_norm", "attn_q_norm"),
@@ -142,7 +153,13 @@ pub(super) fn stored_name(name: &str, kind: &Kind) -> Option<String> {
     let bias = name.strip_suffix(".mlp.gate.e_score_correction_bias");
     let bias = bias.map(|layer| format!("{layer}.exp_probs_b.bias"));
     let step = name.strip_suffix(".dt_bias").map(|part| format!("{part}.dt.bias"));
-    let name = weight.as_deref().or(bias.as_deref()).or(step.as_deref()).unwrap_or(name);
+    let renamed = name.strip_prefix("roberta.").map(|rest| format!("bert.{rest}"));
+    let name = weight
+        .as_deref()
+        .or(bias.as_deref())
+        .or(step.as_deref())
+        .or(renamed.as_deref())
+        .unwrap_or(name);
     // Vectors that are called nothing else.
     const BARE: [(&str, &str); 3] =
         [(".mamba.A_log", "ssm_a"), (".mamba.D", "ssm_d"), (".linear_attn.A_log", "ssm_a")];

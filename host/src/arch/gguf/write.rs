@@ -1,6 +1,6 @@
 //! Hyperparameters into GGUF's keys: what is read of them beside this, the other way round.
 
-use super::kinds::{KINDS, Kind, LATENT, MODERN_BERT, OPTIONAL, SIGMOID};
+use super::kinds::{BERT, KINDS, Kind, LATENT, MODERN_BERT, OPTIONAL, SIGMOID};
 use super::names::{LONG_ROPE, ROPE_FACTORS};
 use super::renamed;
 use crate::arch::blueprint::Blueprint;
@@ -8,6 +8,7 @@ use crate::arch::builder::FREQUENCIES;
 use crate::arch::config::{Config, Stacking};
 use crate::arch::gemma3::LOCAL_FREQUENCIES;
 use crate::arch::{architecture, draw};
+use crate::graph::CLASSES;
 use crate::import::Fields;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -56,6 +57,9 @@ fn stranger(file: &Path, kind: &str) -> Error {
     Error::malformed(file, "model_type", kind, format!("one that is written as {known}"), remedy)
 }
 
+/// The pooling of models that sort texts into classes, by its number.
+const RANK: u32 = 4;
+
 struct Words<'w> {
     kind: &'static Kind,
     config: &'w Config<'w>,
@@ -96,13 +100,26 @@ impl Words<'_> {
                 self.add("logit_scale", 1.0)
             }
             MODERN_BERT => self.add("attention.causal", false),
-            "bert" => {
-                self.add("attention.causal", false);
-                let types = self.config.noted("type_vocab_size").unwrap_or_default();
-                self.keys.push(("tokenizer.ggml.token_type_count".to_owned(), types));
-            }
+            BERT => self.add_encoder(blueprint),
             _ => {}
         }
+    }
+
+    /// How many segments there are, and which classes texts are sorted into.
+    fn add_encoder(&mut self, blueprint: &Blueprint) {
+        self.add("attention.causal", false);
+        let types = self.config.noted("type_vocab_size").unwrap_or_default();
+        self.keys.push(("tokenizer.ggml.token_type_count".to_owned(), types));
+        let Some(classes) = blueprint.graph.values.get(CLASSES).map(|shape| shape.width) else {
+            return;
+        };
+        self.add("pooling_type", RANK);
+        let labels = self.config.fields().get("id2label");
+        let label = |class: u32| {
+            let said = labels.and_then(|labels| labels[class.to_string()].as_str());
+            said.map_or_else(|| format!("LABEL_{class}"), str::to_owned)
+        };
+        self.add("classifier.output_labels", (0..classes).map(label).collect::<Vec<_>>());
     }
 
     /// Widths of what is kept, of which there is one for all heads, and of heads.

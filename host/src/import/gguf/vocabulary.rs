@@ -3,6 +3,8 @@
 use super::{Gguf, header::Value};
 use crate::{Result, tokenizer::GgufVocabulary};
 
+/// Types of the elements of an array of bytes, unsigned and signed.
+const BYTES: [u32; 2] = [0, 1];
 /// Type of the elements of an array of 32-bit signed integers and floats.
 const I32: u32 = 5;
 const F32: u32 = 6;
@@ -23,6 +25,8 @@ pub(super) fn read(gguf: &Gguf) -> Result<Option<GgufVocabulary>> {
         }
     }
     let merges = gguf.typed("tokenizer.ggml.merges", texts, "an array of strings in UTF-8")?;
+    let key = "tokenizer.ggml.precompiled_charsmap";
+    let charsmap = gguf.typed(key, bytes, "an array of bytes")?;
     Ok(Some(GgufVocabulary {
         model: model.to_owned(),
         pre: gguf.string("tokenizer.ggml.pre")?.map(str::to_owned),
@@ -36,7 +40,16 @@ pub(super) fn read(gguf: &Gguf) -> Result<Option<GgufVocabulary>> {
         add_bos: gguf.boolean("tokenizer.ggml.add_bos_token")?,
         add_eos: gguf.boolean("tokenizer.ggml.add_eos_token")?,
         add_space_prefix: gguf.boolean("tokenizer.ggml.add_space_prefix")?,
+        remove_extra_whitespaces: gguf.boolean("tokenizer.ggml.remove_extra_whitespaces")?,
+        charsmap: charsmap.unwrap_or_default().to_vec(),
     }))
+}
+
+fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::Numbers(kind, bytes) if BYTES.contains(kind) => Some(bytes),
+        _ => None,
+    }
 }
 
 fn strings(value: &Value) -> Option<&[Vec<u8>]> {
