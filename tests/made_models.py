@@ -57,7 +57,8 @@ def made(kind, fields):
     return {"config": fields, "tensors": shapes, "logits": rows}
 
 
-models = {kind: made(kind, fields) for kind, fields in MODELS.items()}
-path = Path(__file__).with_name("made_models.json")
-parts = [f"{json.dumps(kind)}: {json.dumps(model)}" for kind, model in models.items()]
-path.write_text('{"ids": ' + json.dumps(IDS) + ",\n" + ",\n".join(parts) + "}\n")
+if __name__ == "__main__":
+    models = {kind: made(kind, fields) for kind, fields in MODELS.items()}
+    path = Path(__file__).with_name("made_models.json")
+    parts = [f"{json.dumps(kind)}: {json.dumps(model)}" for kind, model in models.items()]
+    path.write_text('{"ids": ' + json.dumps(IDS) + ",\n" + ",\n".join(parts) + "}\n")

@@ -7,8 +7,10 @@ use omex::package::Package;
 use omex::quantize::Precision;
 use omex::synth::{RandomModel, SHAPES};
 use omex_tests::{
-    Converted, Setting, Synthetic, convert_from, logits, mix, shared, shipped_model, worst_error,
+    Converted, Setting, Synthetic, convert_from, logits, made_models, mix, shared, shipped_model,
+    worst_error,
 };
+use std::path::Path;
 
 /// Exports a package, imports that again, and compares every logit.
 fn assert_same_model(what: &str, original: &Converted, precision: Option<Precision>) {
@@ -133,32 +135,47 @@ const IN_GGUF: [&str; 29] = [
     "starcoder2",
 ];
 
+/// Made models that llama.cpp has words for.
+const MADE_IN_GGUF: [&str; 1] = ["bloom"];
+
 #[test]
 fn every_architecture_that_llama_cpp_has_words_for_comes_back() {
     let Some(golden) = shared("golden") else { return };
     for name in IN_GGUF {
-        let package = convert_from(&golden.join(name), Some(Precision::F32));
-        let path = package.folder.path().join("model.gguf");
-        let opened = Package::open(&package.path).unwrap();
-        let written = gguf::write(&opened, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {});
-        let written = written.unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert!(written.groups.iter().all(|group| group.exact), "{name}: {written:?}");
-        let again = convert_from(&path, Some(Precision::F32));
-        let weights = |package: &Converted| {
-            let files = package.path.join("weights").read_dir().unwrap().map(|f| f.unwrap().path());
-            let mut files: Vec<_> = files.filter(|f| f.extension().unwrap() == "bin").collect();
-            files.sort();
-            files.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
-        };
-        // RoPE's frequencies come back to within what 32 bits of their factors round.
-        let same = weights(&again).len() == weights(&package).len();
-        let ids: Vec<_> =
-            (0..20).map(|i| (i * i * 7 + i * 3 + 1) % opened.graph.vocab_size).collect();
-        let [found, expected] =
-            [&again, &package].map(|model| logits(&model.path, &ids, &Setting::default()));
-        let worst = worst_error(&found, &expected);
-        assert!(same && worst < 1e-6, "{name}: {worst}");
+        comes_back(name, &golden.join(name));
     }
+}
+
+#[test]
+fn so_do_made_models() {
+    let models: Vec<_> = made_models().collect();
+    for model in models.iter().filter(|model| MADE_IN_GGUF.contains(&model.name.as_str())) {
+        comes_back(&model.name, model.folder.path());
+    }
+}
+
+/// Exports a model, and imports that again: the same weights, and logits within what 32 bits of RoPE's
+/// factors round.
+fn comes_back(name: &str, model: &Path) {
+    let package = convert_from(model, Some(Precision::F32));
+    let path = package.folder.path().join("model.gguf");
+    let opened = Package::open(&package.path).unwrap();
+    let written = gguf::write(&opened, &path, Dtype::F32, &Cancel::default(), &mut |_, _| {});
+    let written = written.unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert!(written.groups.iter().all(|group| group.exact), "{name}: {written:?}");
+    let again = convert_from(&path, Some(Precision::F32));
+    let weights = |package: &Converted| {
+        let files = package.path.join("weights").read_dir().unwrap().map(|f| f.unwrap().path());
+        let mut files: Vec<_> = files.filter(|f| f.extension().unwrap() == "bin").collect();
+        files.sort();
+        files.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
+    };
+    let same = weights(&again).len() == weights(&package).len();
+    let ids: Vec<_> = (0..20).map(|i| (i * i * 7 + i * 3 + 1) % opened.graph.vocab_size).collect();
+    let [found, expected] =
+        [&again, &package].map(|model| logits(&model.path, &ids, &Setting::default()));
+    let worst = worst_error(&found, &expected);
+    assert!(same && worst < 1e-6, "{name}: {worst}");
 }
 
 #[test]

@@ -81,6 +81,24 @@ fn scores_are_those_of_the_reference() {
 }
 
 #[test]
+fn scores_are_the_same_where_the_model_comes_from_a_gguf_file() {
+    for name in ["bert", "xlm_roberta"] {
+        let reference = json(&model(name).join("ref.json"));
+        let package = convert_from(&model(name), Some(Precision::F32));
+        let file = package.folder.path().join("model.gguf");
+        let args = ["export", package.path.to_str().unwrap(), "--format", "gguf", "-o"];
+        let exported = run(omex(args).arg(&file));
+        assert_eq!(exported.code, Some(0), "{name}: {exported:?}");
+        let again = convert_from(&file, Some(Precision::F32));
+        let template = |package| settings(package).template;
+        assert_eq!(template(&again), template(&package), "{name}");
+        for pair in pairs(&reference) {
+            assert_eq!(found(&again, pair), found(&package, pair), "{name}: {pair}");
+        }
+    }
+}
+
+#[test]
 fn a_single_score_is_the_sigmoid_where_nothing_else_is_said() {
     let reference = json(&model("xlm_roberta").join("ref.json"));
     let package = convert_from(&model("xlm_roberta"), Some(Precision::F32));

@@ -143,7 +143,7 @@ impl Model {
         let fields = hyperparameters(package)?;
         let file = package.path.join("hyperparameters.json");
         let words = arch::in_gguf(&file, &fields)?;
-        let InGguf { architecture, blueprint, keys, factors, ignores_windows } = words;
+        let InGguf { architecture, blueprint, keys, factors, notes: computed } = words;
         let inverse = Inverse::new(package, &blueprint)?;
         let mut pairs = Pairs::default();
         pairs.add("general.architecture", architecture);
@@ -157,11 +157,7 @@ impl Model {
         if let Some(settings) = package.embedding.as_ref().filter(|_| !sorts) {
             notes.extend(add_pooling(settings, architecture, &mut pairs));
         }
-        if ignores_windows {
-            let note = "llama.cpp lets these layers see all of a text: longer ones than their window \
-                        come out otherwise";
-            notes.push(note.to_owned());
-        }
+        notes.extend(computed.into_iter().map(str::to_owned));
         let encodings = inverse.tensors.iter().map(|stored| encoding(stored, dtype));
         let mut tensors = Tensors::default();
         for (stored, encoding) in inverse.tensors.iter().zip(encodings.clone()) {

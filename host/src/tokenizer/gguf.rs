@@ -148,7 +148,7 @@ fn scored(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Spec> {
 fn bytes(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
     let pre = vocabulary.pre.as_deref();
     let (pre_tokenizer, llama3, nfc) = match pre {
-        Some("gpt-2" | "phi-2" | "mpt" | "olmo") => (PreTokenizer::Gpt2, false, 0),
+        Some("gpt-2" | "phi-2" | "mpt" | "olmo" | "roberta-bpe") => (PreTokenizer::Gpt2, false, 0),
         Some("modern-bert") => (PreTokenizer::Gpt2, false, flag::NFC),
         Some("smollm" | "starcoder" | "refact" | "command-r") => {
             (PreTokenizer::Gpt2Digits, false, 0)

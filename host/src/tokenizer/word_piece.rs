@@ -177,7 +177,9 @@ fn bert_json(ids: &serde_json::Map<String, Value>, config: &Value) -> Result<Val
         let id = ids.get(token)?;
         Some(json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true }))
     }).collect();
-    let around = |token: &str| json!({ "SpecialToken": { "id": token, "type_id": 0 } });
+    let special_of =
+        |token: &str, kind: u32| json!({ "SpecialToken": { "id": token, "type_id": kind } });
+    let around = |token: &str| special_of(token, 0);
     let template = |token: &str| json!({ "id": token, "ids": [ids.get(token)], "tokens": [token] });
     let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
     let (a, b) = (sequence("A", 0), sequence("B", 1));
@@ -192,7 +194,7 @@ fn bert_json(ids: &serde_json::Map<String, Value>, config: &Value) -> Result<Val
         "pre_tokenizer": { "type": "BertPreTokenizer" },
         "post_processor": {
             "type": "TemplateProcessing", "single": [around(&cls), a, around(&sep)],
-            "pair": [around(&cls), a, around(&sep), b, around(&sep)],
+            "pair": [around(&cls), a, around(&sep), b, special_of(&sep, 1)],
             "special_tokens": { &cls: template(&cls), &sep: template(&sep) },
         },
         "decoder": { "type": "WordPiece", "prefix": "##", "cleanup": true },

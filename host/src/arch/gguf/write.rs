@@ -8,9 +8,10 @@ use crate::arch::builder::FREQUENCIES;
 use crate::arch::config::{Config, Stacking};
 use crate::arch::gemma3::LOCAL_FREQUENCIES;
 use crate::arch::{architecture, draw};
-use crate::graph::CLASSES;
+use crate::graph::{CLASSES, Node};
 use crate::import::Fields;
 use crate::{Error, Result};
+use omex_core::ops::Index;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::path::Path;
@@ -23,8 +24,8 @@ pub(crate) struct InGguf {
     pub(crate) blueprint: Blueprint,
     /// The architecture's keys: floats are numbers with a point.
     pub(crate) keys: Vec<(String, Value)>,
-    /// llama.cpp does not keep to the windows that the file says layers have.
-    pub(crate) ignores_windows: bool,
+    /// What llama.cpp computes otherwise.
+    pub(crate) notes: Vec<&'static str>,
     /// Vectors that say how RoPE's frequencies are stretched.
     pub(crate) factors: Vec<(&'static str, Vec<f32>)>,
 }
@@ -45,10 +46,24 @@ pub(crate) fn in_gguf(file: &Path, fields: &Fields) -> Result<InGguf> {
     words.add_rope()?;
     let Words { keys, factors, .. } = words;
     let window = config.noted("sliding_window").filter(|window| !window.is_null());
-    let ignores_windows = !kind.slides && window.is_some();
+    let slides = window.is_some() && !kind.slides;
+    let notes = [(WINDOWS, slides), (SEGMENTS, sorts_by_segments(&blueprint))];
+    let notes = notes.into_iter().filter(|(_, so)| *so).map(|(note, _)| note).collect();
     let remedy = "use --format safetensors";
     let blueprint = renamed(blueprint, file, kind, remedy)?;
-    Ok(InGguf { architecture: kind.name, blueprint, keys, ignores_windows, factors })
+    Ok(InGguf { architecture: kind.name, blueprint, keys, notes, factors })
+}
+
+const WINDOWS: &str = "llama.cpp lets these layers see all of a text: longer ones than their window come \
+                       out otherwise";
+const SEGMENTS: &str =
+    "llama.cpp puts all tokens into the first segment: scores of pairs come out otherwise";
+
+/// True for a model that tells two texts apart by their segments.
+fn sorts_by_segments(blueprint: &Blueprint) -> bool {
+    let by_segment = |node: &Node| matches!(node, Node::Embed(op) if op.index == Index::Segment);
+    let graph = &blueprint.graph;
+    graph.values.contains_key(CLASSES) && graph.nodes.iter().any(by_segment)
 }
 
 fn stranger(file: &Path, kind: &str) -> Error {
