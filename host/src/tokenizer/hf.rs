@@ -100,6 +100,8 @@ pub(super) struct Model {
     pub(super) unk_id: Option<u32>,
     #[serde(default, rename = "omex_single_precision")]
     pub(super) single: bool,
+    #[serde(default, rename = "omex_single_scores")]
+    pub(super) single_scores: bool,
     #[serde(rename = "omex_unknown_score")]
     pub(super) unknown_score: Option<f64>,
     #[serde(default)]

@@ -30,12 +30,12 @@ impl Spec {
     /// The texts with what goes around each of them, as RoBERTas put them together; none where nothing
     /// goes around them, as then nothing says how pairs look.
     fn pair_without_template(&self) -> Option<Vec<PairPart>> {
-        let [before, after] = [&self.before, &self.after].map(|ids| match ids.is_empty() {
-            true => None,
-            false => Some(PairPart::Tokens { ids: ids.clone(), segment: 0 }),
-        });
-        let (before, after) = before.zip(after)?;
-        Some(vec![before, query(0), after.clone(), after.clone(), document(0), after])
+        if self.before.is_empty() || self.after.is_empty() {
+            return None;
+        }
+        let tokens = |ids: &[u32]| PairPart::Tokens { ids: ids.to_vec(), segment: 0 };
+        let between = tokens(&self.after.repeat(2));
+        Some(vec![tokens(&self.before), query(0), between, document(0), tokens(&self.after)])
     }
 
     /// The parts that a template lists.

@@ -208,8 +208,6 @@ fn unigram(path: &Path, model: Model) -> Result<Spec> {
         *piece = UNKNOWN.into();
     }
     spec.added.retain(|token| token.id != unknown);
-    // Such sums are kept in single precision from the first on.
-    spec.lookup.unknown_score = f64::from(spec.lookup.unknown_score as f32);
     Ok(spec)
 }
 

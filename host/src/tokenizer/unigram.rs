@@ -13,6 +13,8 @@ use std::path::Path;
 const PENALTY: f64 = 10.0;
 /// Tells that the longest key is replaced, as SentencePiece does; readers pass over fields that they do not know.
 const LONGEST: &str = "omex_longest_key";
+/// Tells that scores are, but for how they are written.
+const SINGLE_SCORES: &str = "omex_single_scores";
 /// Tells that sums of scores are of single precision.
 const SINGLE: &str = "omex_single_precision";
 
@@ -60,7 +62,7 @@ impl Spec {
                 normalizer,
                 longest_word: 0,
                 scores: vocabulary.scores.iter().copied().map(f64::from).collect(),
-                unknown_score: f64::from(lowest) - PENALTY,
+                unknown_score: f64::from(lowest - PENALTY as f32),
             },
             json: None,
         };
@@ -85,7 +87,10 @@ impl Reader<'_> {
         let texts = self.texts(ids, &added)?;
         let lowest = vocabulary.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
         // Such numbers are written shorter than those of double precision.
-        let exact = |score: f64| if model.single { f64::from(score as f32) } else { score };
+        let exact = |score: f64| match model.single || model.single_scores {
+            true => f64::from(score as f32),
+            false => score,
+        };
         let mut scores: Vec<f64> = vocabulary.iter().map(|(_, score)| exact(*score)).collect();
         scores.resize(texts.len(), 0.0);
         let (before, after) = self.template()?;
@@ -174,9 +179,12 @@ fn is_runs(part: &Value, content: &str) -> bool {
 pub(super) fn model_json(spec: &Spec, text: &dyn Fn(u32) -> String) -> Value {
     let scores = (0u32..).zip(&spec.lookup.scores);
     let vocabulary: Vec<Value> = scores.map(|(id, score)| json!([text(id), score])).collect();
+    let single = |score: &f64| f64::from(*score as f32) == *score;
+    let all_single = spec.lookup.scores.iter().chain([&spec.lookup.unknown_score]).all(single);
     json!({
         "type": "Unigram", "unk_id": spec.unknown, "vocab": vocabulary,
         "byte_fallback": spec.byte_fallback, SINGLE: spec.flags & flag::SINGLE != 0,
+        SINGLE_SCORES: all_single,
         "omex_unknown_score": spec.lookup.unknown_score,
     })
 }
