@@ -6,6 +6,7 @@ pub use crate::event::{Event, Listener};
 use crate::mask::Mask;
 use crate::saved_session::SavedSession;
 use crate::session::{Model, holds_only_keys, shares_caches};
+use crate::stop::{DecodedText, Stops};
 use crate::{Error, Result};
 use omex_core::engine::{Engine, Wanted};
 use omex_core::error::RunError;
@@ -27,6 +28,8 @@ pub struct Request<'r> {
     pub sampling: Sampling,
     /// Among which.
     pub mask: Option<&'r mut dyn Mask>,
+    /// Strings that end the text, which is told up to the first of them; its tokens have them.
+    pub stop: &'r [String],
     /// Ends the text between two passes. Within one, the model's own ends it.
     pub cancel: Cancel,
 }
@@ -64,7 +67,7 @@ pub fn generate(
 ) -> Result<Generated> {
     let failed = model.failure();
     let (mut ids, sampler) = request.begin(engine)?;
-    let mut text = Text::behind(model, &ids)?;
+    let mut text = Text::behind(model, &ids, request.stop)?;
     let (held, prompt) = (engine.position() as usize, ids.len());
     let only_keys = holds_only_keys(engine.program());
     let start = Instant::now();
@@ -91,7 +94,7 @@ pub fn generate(
     stopped?;
     made.drafts = drafting.finish(ids.len());
     made.ids = ids.split_off(prompt);
-    (made.text, made.decode) = (text.all, start.elapsed());
+    (made.text, made.decode) = (text.decoded.all, start.elapsed());
     let after = bytes_read(model);
     made.bytes_read = [0, 1].map(|i| after[i] - before[i]);
     Ok(made)
@@ -122,7 +125,7 @@ pub fn generate_behind(
     prompt[..kept].iter().for_each(|token| sampler.observe(*token));
     let columns = engine.plan().columns as usize;
     let prefill = Prefill { cancel: &request.cancel, failed: &failed };
-    let mut text = Text::behind(model, prompt)?;
+    let mut text = Text::behind(model, prompt, request.stop)?;
     let mut generation = prefill.run(engine, sampler, &prompt[kept..], listener)?;
     let mut drafting = Drafting::new(None, 0, model);
     drafting.begin(prompt, kept, columns, Duration::ZERO)?;
@@ -151,8 +154,8 @@ struct Written {
 }
 
 impl Writing<'_, '_> {
-    fn has_ended(&self) -> bool {
-        self.mask.as_ref().is_some_and(|mask| mask.has_ended())
+    fn has_ended(&self, text: &Text<'_>) -> bool {
+        text.decoded.has_ended() || self.mask.as_ref().is_some_and(|mask| mask.has_ended())
     }
 
     /// Goes on behind a prompt until the model ends the text, it is long enough, or something stops it.
@@ -166,7 +169,7 @@ impl Writing<'_, '_> {
     ) -> Written {
         let failed = self.model.failure();
         let mut written = Written { stopped: Ok(()), pass_failed: false, reduced_passes: 0 };
-        while ids.len() < self.most && written.stopped.is_ok() && !self.has_ended() {
+        while ids.len() < self.most && written.stopped.is_ok() && !self.has_ended(text) {
             // The session's engine plays what its watch says.
             if let Some(watch) = self.model.pressure_watch() {
                 written.reduced_passes += u64::from(!watch.ask());
@@ -304,36 +307,32 @@ fn most_columns(engine: &Engine<'_>, tokens: usize) -> usize {
     if beyond { 1 } else { (plan.columns as usize).max(1) }
 }
 
-/// Text that is decoded as tokens come.
+/// Text that is decoded as tokens come; none without a tokenizer.
 struct Text<'m> {
     tokenizer: Option<Tokenizer<&'m [u8]>>,
-    decoder: Decoder,
-    all: String,
+    decoded: DecodedText,
 }
 
 impl<'m> Text<'m> {
-    /// What follows these tokens.
-    fn behind(model: &'m Model, ids: &[u32]) -> Result<Self> {
+    /// What follows these tokens, up to one of these strings.
+    fn behind(model: &'m Model, ids: &[u32], stop: &[String]) -> Result<Self> {
         let mut tokenizer = model.has_tokenizer().then(|| model.tokenizer()).transpose()?;
+        let stops = Stops::new(stop, tokenizer.as_mut())?;
         let after = tokenizer.as_mut().map(|tokenizer| tokenizer.decoder_after(ids, false));
         let decoder = after.unwrap_or(Ok(Decoder::new(false)));
         let decoder =
             decoder.map_err(|e| Error::Usage(format!("the prompt can't be decoded: {e}")))?;
-        Ok(Self { tokenizer, decoder, all: String::new() })
+        Ok(Self { tokenizer, decoded: DecodedText::behind(decoder, stops) })
     }
 
     /// What can be read with this token.
     fn push(&mut self, id: u32) -> Result<&str> {
-        let start = self.all.len();
         let Some(tokenizer) = &mut self.tokenizer else { return Ok("") };
-        let decoded = tokenizer.decode(&mut self.decoder, id, &mut |text| self.all.push_str(text));
-        decoded.map_err(|e| Error::Usage(format!("token {id} can't be decoded: {e}")))?;
-        Ok(&self.all[start..])
+        let decoded = self.decoded.push(tokenizer, id);
+        decoded.map_err(|e| Error::Usage(format!("token {id} can't be decoded: {e}")))
     }
 
     fn finish(&mut self) -> &str {
-        let start = self.all.len();
-        self.decoder.finish(&mut |text| self.all.push_str(text));
-        &self.all[start..]
+        self.decoded.finish()
     }
 }

@@ -61,6 +61,7 @@ mod scratch;
 pub mod session;
 pub mod spill;
 pub mod states;
+pub mod stop;
 pub mod synth;
 pub mod system;
 pub mod tokenizer;

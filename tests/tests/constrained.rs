@@ -102,6 +102,7 @@ fn text(
         max_tokens: 200,
         sampling,
         mask: Some(constraint),
+        stop: &[],
         cancel: Cancel::default(),
     };
     let drafting = Drafting::new(drafter, WIDTH, &model);

@@ -25,6 +25,7 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request<'_> {
         max_tokens,
         sampling: WARM,
         mask: None,
+        stop: &[],
         cancel: Cancel::default(),
     }
 }

@@ -7,6 +7,7 @@
 
 use super::request::LineRequest;
 use crate::states::TextStates;
+use crate::stop::DecodedText;
 use omex_core::engine::Engine;
 use omex_core::error::RunError;
 use omex_core::pass::Input;
@@ -17,14 +18,18 @@ use serde::Serialize;
 pub(super) struct Answer {
     pub(super) request: LineRequest,
     pub(super) ids: Vec<u32>,
-    pub(super) finish: Finish,
+    /// Or why it can't be decoded.
+    pub(super) finish: Result<Finish, String>,
 }
+
+/// Adds a token to a text.
+pub(super) type Tell<'t> = &'t mut dyn FnMut(&mut DecodedText, u32) -> Result<(), String>;
 
 /// Why a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Finish {
-    /// The model ended it.
+    /// The model ended it, or a string did that ends texts.
     Stop,
     /// It has as many tokens as were asked for.
     Length,
@@ -64,17 +69,27 @@ impl ActiveText {
         })
     }
 
-    fn choose(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Option<Finish> {
+    /// Chooses the next token; whether the text ends with it, or can't be decoded.
+    fn choose(
+        &mut self,
+        logits: &mut [f32],
+        stop_tokens: &[u32],
+        tell: Tell<'_>,
+    ) -> Result<Option<Finish>, String> {
         let most = self.request.max_tokens as usize;
         if most == 0 {
-            return Some(Finish::Length);
+            return Ok(Some(Finish::Length));
         }
         let token = self.sampler.sample(logits);
         if stop_tokens.contains(&token) {
-            return Some(Finish::Stop);
+            return Ok(Some(Finish::Stop));
         }
         self.ids.push(token);
-        (self.ids.len() == most).then_some(Finish::Length)
+        tell(&mut self.request.text, token)?;
+        if self.request.text.has_ended() {
+            return Ok(Some(Finish::Stop));
+        }
+        Ok((self.ids.len() == most).then_some(Finish::Length))
     }
 }
 
@@ -228,7 +243,7 @@ impl<'a> ActiveTexts<'a> {
 
     /// Runs one pass: a token of every text, and of prompts as many more as there are columns left.
     /// Returns how many tokens were chosen, and the texts that have ended.
-    pub(super) fn pass(&mut self) -> Result<(u64, Vec<Answer>), RunError> {
+    pub(super) fn pass(&mut self, tell: Tell<'_>) -> Result<(u64, Vec<Answer>), RunError> {
         (0..self.texts.len()).for_each(|at| self.take_over(at));
         let waits: Vec<_> = (0..self.texts.len()).map(|at| self.waits(at)).collect();
         let runs = self.texts.iter().zip(&waits).filter(|(text, waits)| text.is_some() && !**waits);
@@ -248,10 +263,10 @@ impl<'a> ActiveTexts<'a> {
         for (place, held) in self.texts.iter_mut().zip(&mut self.held) {
             let Some(text) = place.as_mut().filter(|text| text.pending() == 0) else { continue };
             let before = text.ids.len();
-            let finish = text.choose(self.engine.logits_mut(column), &self.stop_tokens);
+            let finish = text.choose(self.engine.logits_mut(column), &self.stop_tokens, tell);
             column += 1;
             chosen += (text.ids.len() - before) as u64;
-            if let Some(finish) = finish
+            if let Some(finish) = finish.transpose()
                 && let Some(text) = place.take()
             {
                 *held = text.tokens().take(text.run).collect();

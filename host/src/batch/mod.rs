@@ -104,7 +104,7 @@ pub fn open_journal(
     defaults: &Defaults,
     restart: bool,
 ) -> Result<Journal> {
-    let Defaults { max_tokens, sampling, parse_special, strict } = defaults;
+    let Defaults { max_tokens, sampling, stop, parse_special, strict } = defaults;
     let plan = session.plan();
     let header = JournalHeader {
         omex_batch: 1,
@@ -118,6 +118,7 @@ pub fn open_journal(
             "min_p": sampling.min_p.to_string(),
             "repetition_penalty": sampling.repetition_penalty.to_string(),
             "seed": sampling.seed,
+            "stop": stop,
             "parse_special": parse_special,
             "strict": strict,
             "context": plan.context,
@@ -167,7 +168,9 @@ pub fn run(
             batch.journal.sync()?;
             return Ok(batch.summary);
         }
-        let (tokens, answers) = batch.active.pass().map_err(&failed)?;
+        let Batch { active, requests, .. } = &mut batch;
+        let passed = active.pass(&mut |text, token| requests.push(text, token));
+        let (tokens, answers) = passed.map_err(&failed)?;
         batch.keep(answers)?;
         let summary = &mut batch.summary;
         summary.shared_tokens = batch.active.shared();
@@ -243,9 +246,13 @@ impl Batch<'_> {
         if answers.is_empty() {
             return Ok(());
         }
-        for Answer { request: LineRequest { line, id, prompt, .. }, ids, finish } in answers {
-            match self.requests.decode(&prompt, &ids) {
-                Ok(text) => {
+        for Answer { request: LineRequest { line, id, prompt, mut text, .. }, ids, finish } in
+            answers
+        {
+            text.finish();
+            let text = text.all;
+            match finish {
+                Ok(finish) => {
                     let model = &self.requests.model;
                     let [prompt, all] =
                         [0, ids.len()].map(|ids| model.forgotten(prompt.len(), ids));

@@ -2,21 +2,24 @@
 
 use crate::printable::printable;
 use crate::session::Model;
+use crate::stop::{DecodedText, Stops};
 use crate::tokenizer::TEXT_BYTES;
 use crate::{sampling, tokenizer};
 use omex_core::pass::LAST_POSITION;
 use omex_core::sample::Sampling;
-use omex_core::token::{EncodeOptions, Tokenizer};
+use omex_core::token::{Decoder, EncodeOptions, Tokenizer};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::sync::Arc;
 
 /// What lines that say nothing else ask for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
     /// Tokens to generate at most.
     pub max_tokens: u32,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Strings that end a text.
+    pub stop: Vec<String>,
     /// Whether control tokens in a prompt are what they say.
     pub parse_special: bool,
     /// Whether a line whose text may grow past the context is refused.
@@ -31,6 +34,8 @@ pub(super) struct LineRequest {
     pub(super) prompt: Vec<u32>,
     pub(super) max_tokens: u32,
     pub(super) sampling: Sampling,
+    /// The text as its tokens come.
+    pub(super) text: DecodedText,
     /// What its author should know.
     pub(super) notes: [Option<String>; 2],
 }
@@ -54,6 +59,7 @@ struct Line {
     #[serde(default, deserialize_with = "penalty")]
     repetition_penalty: Option<f32>,
     seed: Option<u64>,
+    stop: Option<Vec<String>>,
     parse_special: Option<bool>,
 }
 
@@ -126,7 +132,7 @@ impl Requests<'_> {
         held: u64,
     ) -> Result<LineRequest, String> {
         let line = parse(line, self.longest).map_err(printable)?;
-        let Defaults { max_tokens, sampling, parse_special, strict } = self.defaults;
+        let Defaults { max_tokens, sampling, parse_special, strict, .. } = self.defaults;
         let parse_special = line.parse_special.unwrap_or(parse_special);
         let (prompt, note) = match (&line.prompt, line.ids) {
             (Some(text), None) => self.encode(text, parse_special, held)?,
@@ -153,6 +159,7 @@ impl Requests<'_> {
             return Err(error);
         }
         let notes = [note, forgetting];
+        let text = self.text_behind(&prompt, line.stop.as_deref())?;
         let sampling = Sampling {
             temperature: line.temperature.unwrap_or(sampling.temperature),
             top_k: line.top_k.unwrap_or(sampling.top_k),
@@ -161,7 +168,7 @@ impl Requests<'_> {
             repetition_penalty: line.repetition_penalty.unwrap_or(sampling.repetition_penalty),
             seed: line.seed.unwrap_or(sampling.seed),
         };
-        Ok(LineRequest { line: number, id: line.id, prompt, max_tokens, sampling, notes })
+        Ok(LineRequest { line: number, id: line.id, prompt, max_tokens, sampling, text, notes })
     }
 
     /// The tokens of a prompt, and what its author should know.
@@ -182,18 +189,25 @@ impl Requests<'_> {
         Ok((ids, note))
     }
 
-    /// The text that tokens add to a prompt; empty without a tokenizer.
-    pub(super) fn decode(&mut self, prompt: &[u32], ids: &[u32]) -> Result<String, String> {
-        let Some(tokenizer) = &mut self.tokenizer else { return Ok(String::new()) };
-        let after = tokenizer.decoder_after(prompt, false);
-        let mut decoder = after.map_err(|e| format!("the prompt can't be decoded: {e}"))?;
-        let mut text = String::new();
-        for id in ids {
-            let decoded = tokenizer.decode(&mut decoder, *id, &mut |piece| text.push_str(piece));
-            decoded.map_err(|error| format!("token {id} can't be decoded: {error}"))?;
-        }
-        decoder.finish(&mut |piece| text.push_str(piece));
-        Ok(text)
+    /// The text that follows a prompt, up to one of these strings.
+    fn text_behind(
+        &mut self,
+        prompt: &[u32],
+        stop: Option<&[String]>,
+    ) -> Result<DecodedText, String> {
+        let stops = Stops::new(stop.unwrap_or(&self.defaults.stop), self.tokenizer.as_mut());
+        let stops = stops.map_err(|error| error.to_string())?;
+        let after = self.tokenizer.as_mut().map(|it| it.decoder_after(prompt, false));
+        let decoder = after.unwrap_or(Ok(Decoder::new(false)));
+        let decoder = decoder.map_err(|e| format!("the prompt can't be decoded: {e}"))?;
+        Ok(DecodedText::behind(decoder, stops))
+    }
+
+    /// Adds a token to a request's text; empty without a tokenizer.
+    pub(super) fn push(&mut self, text: &mut DecodedText, token: u32) -> Result<(), String> {
+        let Some(tokenizer) = &mut self.tokenizer else { return Ok(()) };
+        let pushed = text.push(tokenizer, token).map(drop);
+        pushed.map_err(|error| format!("token {token} can't be decoded: {error}"))
     }
 }
 

@@ -72,6 +72,7 @@ pub fn trace(
         max_tokens,
         sampling: Sampling::GREEDY,
         mask: None,
+        stop: &[],
         cancel: session.cancel().clone(),
     };
     let generated = generate_and_note(session, request, &recorder)?;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 /// Generate many texts that share every pass over the weights.
 ///
 /// Each line of the prompts is a JSON object with "prompt" or "ids" (of tokens), and where wanted
-/// "id", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed" and
-/// "parse_special". The output has a line for each: its number, its id, and the text that omex run
+/// "id", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop" (a
+/// list) and "parse_special". The output has a line for each: its number, its id, and the text that omex run
 /// gives, or an error; where the context was too short, "forgotten_prompt_tokens" and
 /// "forgotten_tokens" say how much of the text it lost. A batch that was cut off goes on when it is
 /// run again with the same arguments; of prompts that were corrected, the lines are done that changed.
@@ -60,7 +60,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut session = args.run.open_with(tables, &options)?;
     let (max_tokens, sampling) = (args.max_tokens, args.sampling.sampling());
     let (parse_special, strict) = (args.text.parse_special(), args.run.strict);
-    let defaults = Defaults { max_tokens, sampling, parse_special, strict };
+    let stop = args.sampling.stop().to_vec();
+    let defaults = Defaults { max_tokens, sampling, stop, parse_special, strict };
     let mut journal =
         batch::open_journal(&args.output, &prompts, &session, &defaults, args.restart)?;
     let file = prompts.path().to_owned();

@@ -42,8 +42,15 @@ pub(crate) fn main() -> Result<()> {
     let ids = session.encode(PROMPT)?;
     let sampling = Sampling::GREEDY;
     let cancel = signals::cancel();
-    let request =
-        Request { saved: None, prompt: &ids, max_tokens: 256, sampling, mask: None, cancel };
+    let request = Request {
+        saved: None,
+        prompt: &ids,
+        max_tokens: 256,
+        sampling,
+        mask: None,
+        stop: &[],
+        cancel,
+    };
     output::text(PROMPT)?;
     let plain = Drafting::new(None, 0, &session);
     let generated = run(&mut session, request, plain, start, &mut |_, text| output::text(text))?;

@@ -34,6 +34,7 @@ Examples:
   omex run llama.omex \" And Charles Babbage?\" --session ada.session (goes on from there)
   omex run qwen.omex --chat \"Invent a person.\" --json-schema person.json
   omex run qwen.omex \"Is the sky blue? Answer:\" --regex \" (yes|no)\"
+  omex run llama.omex \"Q: What is 2 + 2? A:\" --stop Q: --stop $'\\n\\n'
   omex run qwen.omex --chat \"Who was Ada Lovelace?\" --set enable_thinking=false
   omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
 pub(crate) struct Args {
@@ -142,6 +143,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         max_tokens: args.max_tokens as usize,
         sampling: args.sampling.sampling(),
         mask: constraint.as_mut().map(|constraint| constraint as &mut dyn Mask),
+        stop: args.sampling.stop(),
         cancel: signals::cancel(),
     };
     let model = session.model();

@@ -1,4 +1,4 @@
-//! How tokens are chosen: shared by `omex run` and `omex batch`.
+//! How tokens are chosen, and what ends a text: shared by the commands that generate.
 
 use omex::sampling;
 use omex_core::sample::Sampling;
@@ -23,9 +23,17 @@ pub(super) struct SamplingArgs {
     /// Where the random numbers begin
     #[arg(long, allow_negative_numbers = true, value_name = "SEED", default_value_t = 0)]
     seed: u64,
+    /// End the text before this string, or with the control token that it spells; may be given again
+    #[arg(long, value_name = "TEXT", value_parser = stop_string)]
+    stop: Vec<String>,
 }
 
 impl SamplingArgs {
+    /// The strings that end a text.
+    pub(super) fn stop(&self) -> &[String] {
+        &self.stop
+    }
+
     pub(super) fn sampling(&self) -> Sampling {
         Sampling {
             temperature: self.temperature,
@@ -36,6 +44,10 @@ impl SamplingArgs {
             seed: self.seed,
         }
     }
+}
+
+fn stop_string(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("expected some text") } else { Ok(text.to_owned()) }
 }
 
 fn number(text: &str, check: fn(f32) -> Result<f32, &'static str>) -> Result<f32, String> {

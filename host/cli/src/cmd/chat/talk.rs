@@ -225,6 +225,7 @@ impl Talk<'_, '_> {
             max_tokens: room.min(self.args.max_tokens as usize),
             sampling,
             mask: self.constraint.as_mut().map(|constraint| constraint as &mut dyn Mask),
+            stop: self.args.sampling.stop(),
             cancel: self.cancel.clone(),
         };
         let most = request.max_tokens;
