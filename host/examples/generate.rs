@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 max_tokens: 100,
                 sampling: Sampling { temperature: 0.8, seed: 7, ..Sampling::GREEDY },
                 mask: None,
+                stop: &[],
                 // Another thread may hold a clone of it, to end the text.
                 cancel: Cancel::default(),
             };

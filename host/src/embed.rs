@@ -33,6 +33,21 @@ pub fn embed(
     Ok(vectors)
 }
 
+/// The vector of a text that was cut, of its parts' vectors and numbers of tokens: their mean, weighted by these.
+#[must_use]
+pub fn combined(settings: &EmbeddingSettings, mut parts: Vec<(Vec<f32>, usize)>) -> Vec<f32> {
+    if parts.len() < 2 {
+        return parts.pop().unwrap_or_default().0;
+    }
+    let all = parts.iter().map(|(_, tokens)| tokens).sum::<usize>() as f32;
+    let mut mean = vec![0.0; parts[0].0.len()];
+    for (vector, tokens) in parts {
+        let weight = tokens as f32 / all;
+        mean.iter_mut().zip(vector).for_each(|(x, y)| *x += weight * y);
+    }
+    if settings.normalize { of_length_one(mean) } else { mean }
+}
+
 /// A text with no more tokens than count; of those that are left out, none are among the last `after`,
 /// which end every text.
 #[must_use]
@@ -61,18 +76,19 @@ fn pool(
         }
         vector
     };
-    let mut vector = match settings.pooling {
+    let vector = match settings.pooling {
         Pooling::Mean => scaled(folded(|x, y| x + y), 1.0 / count),
         Pooling::MeanSqrtLength => scaled(folded(|x, y| x + y), 1.0 / count.sqrt()),
         Pooling::Max => folded(f32::max),
         Pooling::FirstToken => of(first).to_vec(),
         Pooling::LastToken => of(last).to_vec(),
     };
-    if settings.normalize {
-        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-        vector = scaled(vector, 1.0 / length.max(1e-12));
-    }
-    vector
+    if settings.normalize { of_length_one(vector) } else { vector }
+}
+
+fn of_length_one(vector: Vec<f32>) -> Vec<f32> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    scaled(vector, 1.0 / length.max(1e-12))
 }
 
 fn scaled(mut vector: Vec<f32>, factor: f32) -> Vec<f32> {

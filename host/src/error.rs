@@ -62,6 +62,15 @@ pub enum Error {
     /// A text takes more memory than the budget leaves.
     #[error("{0}")]
     Text(NotEncoded),
+    /// A text that is to be JSON has none.
+    #[error(
+        "found no object or list in JSON in a text of {bytes} bytes: ask for it with --json-schema, raise --max-tokens, \
+         or take another --formatter"
+    )]
+    NoJson {
+        /// Bytes of the text.
+        bytes: usize,
+    },
     /// The core refused to load a model.
     #[error("{path}: {error}; {remedy}", path = path.display(), remedy = CONVERT_AGAIN)]
     Load {

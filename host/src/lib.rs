@@ -30,6 +30,7 @@ mod event;
 pub mod experts;
 pub mod export;
 pub mod forecast;
+pub mod format;
 pub mod generate;
 pub mod graph;
 #[cfg(feature = "hub")]
@@ -49,6 +50,7 @@ pub mod pager;
 pub mod picture;
 pub mod plan;
 pub mod pool;
+pub mod preprocess;
 pub mod pressure;
 mod printable;
 pub mod profile;

@@ -1,6 +1,7 @@
 //! Texts that are run whole, several in a pass.
 
 use crate::graph::CLASSES;
+use crate::plan::MemoryPlan;
 use crate::session::Session;
 use crate::{Error, Result};
 use omex_core::engine::Engine;
@@ -16,8 +17,8 @@ pub type Show<'s> = &'s mut dyn FnMut(&Engine<'_>, &Port<'_>, &[Range<usize>]);
 
 /// Tokens of a text that count, where so many may.
 #[must_use]
-pub fn longest(session: &Session, max_tokens: Option<u32>) -> usize {
-    let context = session.plan().context.min(session.plan().prefill_chunk);
+pub fn longest(plan: &MemoryPlan, max_tokens: Option<u32>) -> usize {
+    let context = plan.context.min(plan.prefill_chunk);
     max_tokens.map_or(context, |most| most.min(context)).max(1) as usize
 }
 

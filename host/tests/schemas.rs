@@ -2,12 +2,18 @@
 //! `OMEX_UPDATE_SCHEMAS=1 cargo test -p omex --test schemas`.
 
 use omex::graph::Graph;
-use omex::package::{Chat, EmbeddingSettings, Metadata, RerankSettings, WeightIndex};
+use omex::package::{
+    Chat, EmbeddingSettings, FormatterSettings, Metadata, PreprocessorSettings, RerankSettings,
+    WeightIndex,
+};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+/// The files whose fields must all be known.
+const CLOSED: [&str; 4] = ["embedding", "formatter", "preprocessor", "rerank"];
 
 const UPDATE: &str = "OMEX_UPDATE_SCHEMAS";
 
@@ -18,13 +24,18 @@ fn schema<T: JsonSchema>(title: &str) -> Schema {
 }
 
 /// The files of a package, with their schemas.
-fn schemas() -> [(&'static str, Schema); 6] {
+fn schemas() -> [(&'static str, Schema); 8] {
     [
         ("metadata", schema::<Metadata>("OMEX metadata.json")),
         ("graph", schema::<Graph>("OMEX graph.json")),
         ("quantization", schema::<WeightIndex>("OMEX weights/quantization.json")),
         ("chat", schema::<Chat>("OMEX chat.json")),
         ("embedding", schema::<EmbeddingSettings>("OMEX postprocessors/embedding.json")),
+        (
+            "preprocessor",
+            schema::<PreprocessorSettings>("OMEX preprocessors/NAME_preprocessor.json"),
+        ),
+        ("formatter", schema::<FormatterSettings>("OMEX postprocessors/NAME_formatter.json")),
         ("rerank", schema::<RerankSettings>("OMEX postprocessors/rerank.json")),
     ]
 }
@@ -98,9 +109,9 @@ fn schemas_are_those_of_the_types() {
         let path = folder.join(format!("{name}.schema.json"));
         let expected = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         // Unknown fields of a file are kept: an older reader takes what a newer writer adds. Those of
-        // an operation, or of how a vector or a score is made, would change what is computed.
+        // an operation, or of how a text, a vector or a score is made, would change what is computed.
         let closed = schema.get("additionalProperties").is_some();
-        assert_eq!(closed, ["embedding", "rerank"].contains(&name), "{name}");
+        assert_eq!(closed, CLOSED.contains(&name), "{name}");
         if std::env::var_os(UPDATE).is_some() {
             fs::create_dir_all(&folder).unwrap();
             fs::write(&path, expected).unwrap();

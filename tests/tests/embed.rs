@@ -174,7 +174,6 @@ fn settings_come_from_sentence_transformers_or_are_refused_by_name() {
         ("modules.json", json!({}), "modules.json"),
         ("1_Pooling/config.json", modes, "pooling_mode"),
         ("1_Pooling/config.json", json!({"pooling_mode": "weightedmean"}), "pooling_mode"),
-        ("sentence_bert_config.json", json!({"do_lower_case": true}), "do_lower_case"),
         ("sentence_bert_config.json", json!({"max_seq_length": -1}), "max_seq_length"),
         ("config_sentence_transformers.json", json!({"prompts": 5}), "prompts"),
     ] {
@@ -185,6 +184,57 @@ fn settings_come_from_sentence_transformers_or_are_refused_by_name() {
         assert!(refused.code == Some(1) && refused.err.contains(word), "{file}: {refused:?}");
         assert!(!output.exists());
     }
+}
+
+/// A tokenizer of letters, each a word.
+fn letters() -> Value {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"].map(str::to_owned);
+    let letters = ('A'..='Z').chain('a'..='z').map(|c| c.to_string());
+    let vocab: serde_json::Map<_, _> =
+        special.into_iter().chain(letters).zip(0..).map(|(word, id)| (word, id.into())).collect();
+    let token = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": false},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [token("[CLS]"), text, token("[SEP]")], "pair": [],
+            "special_tokens": {
+                "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab},
+    })
+}
+
+#[test]
+fn a_text_that_is_cut_is_the_mean_of_its_parts() {
+    let model = require_shared!("golden/bert");
+    let texts = json!({"max_seq_length": 10, "do_lower_case": true});
+    let more = [("tokenizer.json", letters()), ("sentence_bert_config.json", texts)];
+    let folder = with_modules(&model, &more);
+    let package = convert_from(folder.path(), Some(Precision::F32));
+    let valid = command("validate", &package.path, &[]);
+    assert_eq!(valid.code, Some(0), "{valid:?}");
+    let vector = |more: &[&str]| {
+        let more = [more, &["--json"]].concat();
+        floats(&json_of(&command("embed", &package.path, &more))["embeddings"][0])
+    };
+    // What the model was trained with is in the package.
+    assert_eq!(vector(&["A b C"]), vector(&["a b c", "--no-preprocess"]));
+    assert_ne!(vector(&["A b C"]), vector(&["A b C", "--no-preprocess"]));
+    let parts = [vector(&["a b c d e f g h"]), vector(&["i j"])];
+    let sum = |at: usize| 10.0 * parts[0][at] + 4.0 * parts[1][at];
+    let length = (0..parts[0].len()).map(|at| sum(at) * sum(at)).sum::<f32>().sqrt();
+    let found = vector(&["A b c d e f g h i j", "--chunk", "paragraphs"]);
+    for (at, x) in found.iter().enumerate() {
+        assert!((x - sum(at) / length).abs() < 1e-6, "{at}: {x}");
+    }
+    assert_eq!(vector(&["a b c", "--chunk", "code"]), vector(&["a b c"]));
 }
 
 /// The model lies where `OMEX_MINILM` says.

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use omex::export::{Dtype, Format};
+use omex::package::Blocks;
 use omex::pager::PageSource;
 use omex::plan::{Kv, RunPrecision};
 
@@ -42,6 +43,16 @@ const DTYPES: Table<Dtype> = &[
     ("bf16", "bfloat16", Dtype::Bf16),
     ("f16", "16-bit floats", Dtype::F16),
 ];
+
+const BLOCKS: Table<Blocks> = &[
+    ("paragraphs", "Documents: headings, paragraphs, lines, sentences", Blocks::Paragraphs),
+    ("code", "Code in any language, by its indentation and blank lines", Blocks::Code),
+];
+
+/// Parses where a text is cut.
+pub(crate) fn blocks() -> impl TypedValueParser<Value = Blocks> {
+    one_of(BLOCKS)
+}
 
 /// Parses what a package is written as.
 pub(crate) fn export() -> impl TypedValueParser<Value = Format> {

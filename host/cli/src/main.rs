@@ -206,6 +206,7 @@ fn kind(error: &Error) -> Option<&'static str> {
         Error::Page { .. } => "page",
         Error::Kv { .. } => "kv",
         Error::Chat(_) => "chat",
+        Error::NoJson { .. } => "format",
         Error::Hub { .. } => "hub",
         Error::Interrupted => "interrupted",
         _ => "other",

@@ -14,6 +14,8 @@ pub use request::Defaults;
 
 use crate::Result;
 use crate::cancel::Cancel;
+use crate::chat::Moment;
+use crate::preprocess::Preprocessor;
 use crate::session::Session;
 use crate::tokenizer::TEXT_BYTES;
 use active::{ActiveTexts, Answer};
@@ -104,7 +106,7 @@ pub fn open_journal(
     defaults: &Defaults,
     restart: bool,
 ) -> Result<Journal> {
-    let Defaults { max_tokens, sampling, stop, parse_special, strict } = defaults;
+    let Defaults { max_tokens, sampling, parse_special, strict, .. } = defaults;
     let plan = session.plan();
     let header = JournalHeader {
         omex_batch: 1,
@@ -118,7 +120,9 @@ pub fn open_journal(
             "min_p": sampling.min_p.to_string(),
             "repetition_penalty": sampling.repetition_penalty.to_string(),
             "seed": sampling.seed,
-            "stop": stop,
+            "stop": defaults.stop,
+            "preprocessor": defaults.preprocessor,
+            "formatter": defaults.formatter,
             "parse_special": parse_special,
             "strict": strict,
             "context": plan.context,
@@ -130,7 +134,8 @@ pub fn open_journal(
 }
 
 /// Generates the texts that the journal lacks, and appends each as it ends. The planes are the
-/// plan's throughout: a text may not depend on the memory that is left while it runs.
+/// plan's throughout: a text may not depend on the memory that is left while it runs. Templates of a preprocessor
+/// believe to be at the moment `now`.
 ///
 /// # Errors
 /// A pass that fails, files that can't be read or written, or being cancelled; what was appended stays.
@@ -138,9 +143,11 @@ pub fn run(
     session: &mut Session,
     prompts: &mut Prompts,
     journal: &mut Journal,
-    defaults: Defaults,
+    (defaults, now): (Defaults, Moment),
     report: &mut dyn FnMut(Event<'_>),
 ) -> Result<BatchSummary> {
+    let preprocessor = defaults.preprocessor.as_ref();
+    let preprocessor = preprocessor.map(|it| Preprocessor::new(it, now)).transpose()?;
     let tables = session.tokenizer_tables();
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
@@ -154,7 +161,15 @@ pub fn run(
     let mut batch = Batch {
         prompts,
         journal,
-        requests: Requests { tokenizer, model, vocabulary, defaults, for_texts, longest },
+        requests: Requests {
+            tokenizer,
+            model,
+            vocabulary,
+            defaults,
+            preprocessor,
+            for_texts,
+            longest,
+        },
         active: ActiveTexts::new(session.engine()?, memory),
         waiting: None,
         summary: BatchSummary { requests, skipped, ..BatchSummary::default() },
@@ -250,9 +265,9 @@ impl Batch<'_> {
             answers
         {
             text.finish();
-            let text = text.all;
-            match finish {
-                Ok(finish) => {
+            let text = self.requests.formatted(text.all);
+            match finish.and_then(|finish| Ok((finish, text?))) {
+                Ok((finish, text)) => {
                     let model = &self.requests.model;
                     let [prompt, all] =
                         [0, ids.len()].map(|ids| model.forgotten(prompt.len(), ids));

@@ -1,10 +1,13 @@
 //! What a line of prompts asks for.
 
+use crate::format::Formatter;
+use crate::package::{FormatterSettings, PreprocessorSettings};
+use crate::preprocess::Preprocessor;
 use crate::printable::printable;
 use crate::session::Model;
 use crate::stop::{DecodedText, Stops};
 use crate::tokenizer::TEXT_BYTES;
-use crate::{sampling, tokenizer};
+use crate::{Error, sampling, tokenizer};
 use omex_core::pass::LAST_POSITION;
 use omex_core::sample::Sampling;
 use omex_core::token::{Decoder, EncodeOptions, Tokenizer};
@@ -20,6 +23,10 @@ pub struct Defaults {
     pub sampling: Sampling,
     /// Strings that end a text.
     pub stop: Vec<String>,
+    /// What prompts go through, if anything.
+    pub preprocessor: Option<PreprocessorSettings>,
+    /// What becomes of texts, if anything.
+    pub formatter: Option<FormatterSettings>,
     /// Whether control tokens in a prompt are what they say.
     pub parse_special: bool,
     /// Whether a line whose text may grow past the context is refused.
@@ -117,6 +124,7 @@ pub(super) struct Requests<'t> {
     pub(super) model: Arc<Model>,
     pub(super) vocabulary: u32,
     pub(super) defaults: Defaults,
+    pub(super) preprocessor: Option<Preprocessor>,
     /// Bytes that texts may take.
     pub(super) for_texts: u64,
     /// Bytes that a line may have.
@@ -133,9 +141,10 @@ impl Requests<'_> {
     ) -> Result<LineRequest, String> {
         let line = parse(line, self.longest).map_err(printable)?;
         let Defaults { max_tokens, sampling, parse_special, strict, .. } = self.defaults;
+        let max_tokens = line.max_tokens.unwrap_or(max_tokens);
         let parse_special = line.parse_special.unwrap_or(parse_special);
         let (prompt, note) = match (&line.prompt, line.ids) {
-            (Some(text), None) => self.encode(text, parse_special, held)?,
+            (Some(text), None) => self.prepared(text, parse_special, (held, max_tokens))?,
             (None, Some(ids)) => (ids, None),
             (Some(_), Some(_)) => return Err("found prompt and ids, expected one of them".into()),
             (None, None) => return Err("expected prompt, or ids".into()),
@@ -146,7 +155,6 @@ impl Requests<'_> {
         if let Some(id) = prompt.iter().find(|id| **id >= self.vocabulary) {
             return Err(format!("found token {id}, expected ids below {}", self.vocabulary));
         }
-        let max_tokens = line.max_tokens.unwrap_or(max_tokens);
         let length = prompt.len() as u64 + u64::from(max_tokens);
         if length > LAST_POSITION.into() {
             return Err(format!(
@@ -169,6 +177,33 @@ impl Requests<'_> {
             seed: line.seed.unwrap_or(sampling.seed),
         };
         Ok(LineRequest { line: number, id: line.id, prompt, max_tokens, sampling, text, notes })
+    }
+
+    /// As [`Self::encode`], of what a preprocessor makes of the text.
+    fn prepared(
+        &mut self,
+        text: &str,
+        parse_special: bool,
+        (held, max_tokens): (u64, u32),
+    ) -> Result<(Vec<u32>, Option<String>), String> {
+        let Some(preprocessor) = self.preprocessor.take() else {
+            return self.encode(text, parse_special, held);
+        };
+        let context = self.model.plan().context as usize;
+        let most = context.saturating_sub(max_tokens as usize).max(context / 2);
+        let parts = preprocessor.run(text, most, &mut |part| {
+            let encoded = self.encode(part, parse_special, held).map_err(Error::Usage);
+            encoded.map(|(ids, _)| ids.len())
+        });
+        self.preprocessor = Some(preprocessor);
+        match &parts.map_err(|error| error.to_string())?[..] {
+            [part] => self.encode(part, parse_special, held),
+            parts => Err(format!(
+                "the preprocessor makes {} prompts of this one, expected one: give it in as many lines, or run it with \
+                 omex run",
+                parts.len()
+            )),
+        }
     }
 
     /// The tokens of a prompt, and what its author should know.
@@ -201,6 +236,12 @@ impl Requests<'_> {
         let decoder = after.unwrap_or(Ok(Decoder::new(false)));
         let decoder = decoder.map_err(|e| format!("the prompt can't be decoded: {e}"))?;
         Ok(DecodedText::behind(decoder, stops))
+    }
+
+    /// What becomes of a text.
+    pub(super) fn formatted(&self, text: String) -> Result<String, String> {
+        let Some(formatter) = &self.defaults.formatter else { return Ok(text) };
+        Formatter::whole(formatter, &text).map_err(|error| error.to_string())
     }
 
     /// Adds a token to a request's text; empty without a tokenizer.

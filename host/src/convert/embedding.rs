@@ -2,7 +2,7 @@
 
 use super::settings::beside;
 use crate::import::{Container, Fields, SourceFormat};
-use crate::package::{EmbeddingSettings, Pooling};
+use crate::package::{EmbeddingSettings, Pooling, PreprocessorSettings, Step};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -15,6 +15,9 @@ pub(crate) const POOLINGS: [(&str, &str, Pooling); 5] = [
     ("pooling_mode_cls_token", "cls", Pooling::FirstToken),
     ("pooling_mode_lasttoken", "lasttoken", Pooling::LastToken),
 ];
+
+/// The file beside a model that says how texts are prepared.
+const TEXTS: &str = "sentence_bert_config.json";
 
 /// Switches whose poolings are not computed here.
 const OTHERS: [&str; 1] = ["pooling_mode_weightedmean_tokens"];
@@ -67,15 +70,21 @@ fn of_gguf(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
     Ok(Some(EmbeddingSettings { pooling, normalize: true, ..Default::default() }))
 }
 
+/// What sentence-transformers has texts go through, if there is more than the tokenizer does.
+///
+/// # Errors
+/// A file that is malformed.
+pub(super) fn preprocessor(source: &dyn Container) -> Result<Option<PreprocessorSettings>> {
+    let fields = beside::<Fields>(source, TEXTS)?.unwrap_or_default();
+    let lowers = fields.get("do_lower_case") == Some(&Value::Bool(true));
+    Ok(lowers.then(|| PreprocessorSettings::new(vec![Step::Trim, Step::Lowercase])))
+}
+
 /// Reads how texts are prepared.
 fn read_texts(source: &dyn Container, settings: &mut EmbeddingSettings) -> Result<()> {
-    let name = "sentence_bert_config.json";
-    if let Some(fields) = beside::<Fields>(source, name)? {
-        let file = source.path().with_file_name(name);
+    if let Some(fields) = beside::<Fields>(source, TEXTS)? {
+        let file = source.path().with_file_name(TEXTS);
         settings.max_tokens = optional(&file, &fields, "max_seq_length", "a number")?;
-        if fields.get("do_lower_case") == Some(&Value::Bool(true)) {
-            return Err(unsupported(&file, "do_lower_case", "true", "false"));
-        }
     }
     let name = "config_sentence_transformers.json";
     if let Some(fields) = beside::<Fields>(source, name)? {

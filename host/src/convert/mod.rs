@@ -28,7 +28,7 @@ use crate::durable::{link, put_in_place};
 use crate::import::{Container, TokenizerSource};
 use crate::package::{
     Architecture, CHAT_FILE, EMBEDDING, HYPERPARAMETERS, Metadata, OMEX_VERSION, Package, RERANK,
-    TokenIds, WeightIndex,
+    TEXT_PREPROCESSOR, TokenIds, WeightIndex,
 };
 use crate::quantize::Precision;
 use crate::tokenizer::Spec;
@@ -185,6 +185,9 @@ impl Job<'_> {
         }
         if let Some(settings) = embedding::embedding_settings(self.source)? {
             write_within(path, EMBEDDING, &settings)?;
+            if let Some(settings) = embedding::preprocessor(self.source)? {
+                write_within(path, TEXT_PREPROCESSOR, &settings)?;
+            }
         }
         let rerank = rerank::rerank_settings(self.source, self.blueprint, spec.as_ref())?;
         if let Some(settings) = rerank {

@@ -4,7 +4,9 @@
 
 use super::embedding::EMBEDDING;
 use super::rerank::RERANK;
-use super::{CONVERT_AGAIN, HYPERPARAMETERS, Metadata, Package, parse_crc, parse_json};
+use super::{
+    CONVERT_AGAIN, HYPERPARAMETERS, Metadata, Package, TEXT_PREPROCESSOR, parse_crc, parse_json,
+};
 use crate::{Error, Result, durable, input};
 use crc32c::{crc32c, crc32c_append};
 use serde::de::DeserializeOwned;
@@ -25,6 +27,19 @@ const COVERED: [&str; 7] = [
 ];
 /// Its own, while it is computed.
 const NO_CRC: &str = "00000000";
+
+/// Whether a file may have a checksum: the others are nobody's but the package's author's.
+fn is_covered(name: &str) -> bool {
+    COVERED.contains(&name) || is_processor(name)
+}
+
+/// Whether this is the name of a preprocessor or a formatter.
+fn is_processor(name: &str) -> bool {
+    [super::PREPROCESSORS, super::FORMATTERS].iter().any(|(folder, end)| {
+        let file = name.strip_prefix(folder).and_then(|name| name.strip_prefix('/'));
+        file.and_then(|file| file.strip_suffix(end)).is_some_and(super::is_processor_name)
+    })
+}
 
 const REMEDY: &str = "the file is damaged: copy or convert the package again; if it was changed on \
                       purpose, run omex validate --renew-checksums";
@@ -94,11 +109,25 @@ impl Metadata {
         self.has(package, name).then(|| self.read_json(package, name)).transpose()
     }
 
+    /// A file that the package's author may add by hand: a checksum is checked where there is one.
+    pub(super) fn read_own<T: DeserializeOwned>(
+        &self,
+        package: &Path,
+        name: &str,
+    ) -> Result<Option<T>> {
+        if self.files.contains_key(name) {
+            return self.read_json(package, name).map(Some);
+        }
+        let there = package.join(name).symlink_metadata().is_ok();
+        let read = || super::read_part(package, name, &mut |_| {});
+        there.then(read).transpose()
+    }
+
     /// Writes `metadata.json` for the files that are in the package.
     pub(crate) fn write(&mut self, package: &Path) -> Result<()> {
         let path = package.join(HOLDER);
         self.files.clear();
-        for name in COVERED {
+        for name in COVERED.into_iter().chain([TEXT_PREPROCESSOR]) {
             if package.join(name).exists() {
                 let bytes = input::read_part(package, name, u64::MAX - 1)?;
                 self.files.insert(name.to_owned(), digits(crc32c(&bytes)));
@@ -123,8 +152,9 @@ pub fn renew_checksums(package: &Path) -> Result<Package> {
     let mut text = input::read_part(package, HOLDER, input::MAX_JSON_BYTES)?;
     let metadata: Metadata = parse_json(&path, &text, &mut |_| {})?;
     for name in metadata.files.keys() {
-        if !COVERED.contains(&name.as_str()) {
-            let expected = COVERED.map(|name| format!("\"{name}\"")).join(", ");
+        if !is_covered(name) {
+            let expected = COVERED.map(|name| format!("\"{name}\"")).join(", ")
+                + ", or a preprocessor or formatter";
             return Err(Error::malformed(&path, "files", name, expected, "remove the name"));
         }
         let crc = digits(crc32c(&input::read_part(package, name, input::MAX_JSON_BYTES)?));

@@ -3,8 +3,10 @@
 mod chat;
 mod checksums;
 mod embedding;
+mod formatter;
 mod index;
 mod metadata;
+mod preprocessor;
 mod rerank;
 pub mod validate;
 
@@ -13,8 +15,11 @@ pub(crate) use chat::{DEFAULT_TEMPLATE, FILE as CHAT_FILE};
 pub use checksums::renew_checksums;
 pub(crate) use embedding::EMBEDDING;
 pub use embedding::{EmbeddingSettings, Pooling};
+pub use formatter::{FormatterSettings, Style};
 pub use index::{FileEntry, TensorEntry, WeightIndex, parse_crc};
 pub use metadata::{Architecture, Metadata, TokenIds};
+pub(crate) use preprocessor::TEXT_PREPROCESSOR;
+pub use preprocessor::{Blocks, PreprocessorSettings, Step, UnicodeForm};
 pub(crate) use rerank::RERANK;
 pub use rerank::{PairPart, RerankSettings, ScoreActivation};
 
@@ -27,6 +32,17 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The folder of preprocessors, and how their files' names end.
+const PREPROCESSORS: (&str, &str) = ("preprocessors", "_preprocessor.json");
+/// The same of formatters.
+const FORMATTERS: (&str, &str) = ("postprocessors", "_formatter.json");
+
+/// Whether preprocessors and formatters may be called so.
+fn is_processor_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    !name.is_empty() && name.chars().all(allowed)
+}
 
 /// The file of the hyperparameters.
 pub(crate) const HYPERPARAMETERS: &str = "hyperparameters.json";

@@ -1,7 +1,12 @@
 //! Checks everything in a package: every file, every checksum, every cross-reference.
 
-use super::{HYPERPARAMETERS, Package, TensorEntry, read_part};
+use super::{
+    FORMATTERS, HYPERPARAMETERS, PREPROCESSORS, Package, PreprocessorSettings, TensorEntry,
+    read_part,
+};
 use crate::cancel::Cancel;
+use crate::chat::Moment;
+use crate::preprocess::Preprocessor;
 use crate::{Result, dispatch};
 use serde::Serialize;
 use serde_json::Value;
@@ -48,6 +53,7 @@ fn check(path: &Path, step: &mut dyn FnMut(u64) -> Result<()>) -> Result<Report>
             check_weights(&package, &mut report, step)?;
             check_tokenizer(&package, &mut report);
             check_chat(&package, &mut report);
+            check_processors(&package, &mut report);
             match package.hyperparameters() {
                 Ok(found) => report.files += u64::from(found.is_some()),
                 Err(error) => report.problems.push(error.to_string()),
@@ -186,6 +192,30 @@ fn check_chat(package: &Package, report: &mut Report) {
             report.notes.push(format!("chat.json: template {error}"));
         }
     }
+}
+
+/// Preprocessors and formatters must be such; that they are JSON is seen elsewhere.
+fn check_processors(package: &Package, report: &mut Report) {
+    for (folder, end) in [PREPROCESSORS, FORMATTERS] {
+        let Ok(entries) = std::fs::read_dir(package.path.join(folder)) else { continue };
+        for entry in entries.flatten() {
+            let file = entry.file_name();
+            let Some(name) = file.to_str().and_then(|file| file.strip_suffix(end)) else {
+                continue;
+            };
+            let found = match folder {
+                "preprocessors" => package.preprocessor(name).and_then(prepared),
+                _ => package.formatter(name).map(drop),
+            };
+            report.problems.extend(found.err().map(|error| error.to_string()));
+        }
+    }
+}
+
+/// Templates must be such.
+fn prepared(settings: Option<PreprocessorSettings>) -> Result<()> {
+    let prepare = |settings| Preprocessor::new(&settings, Moment::from_unix(0)).map(drop);
+    settings.map_or(Ok(()), prepare)
 }
 
 /// JSON files of the optional folders must be JSON; files that nobody knows are noted.

@@ -4,7 +4,7 @@ use crate::package::Blocks;
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// Counts the tokens of a part of a text, once it is all that it will be.
+/// Counts the tokens of a part of a text with what is put around it.
 pub(super) type Count<'c> = &'c mut dyn FnMut(&str) -> Result<usize>;
 
 /// Bytes of a token, as a first guess.
@@ -21,43 +21,52 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// The parts of a text, each of `most` tokens at most, as `count` counts them; those that `own` counts are the
-    /// part's own. Without overlap, the parts together are the text.
+    /// The parts of a text, each of `most` tokens at most, as `count` counts them with what is put around the part.
+    /// Without overlap, the parts together are the text.
     ///
     /// # Errors
-    /// A character that takes more tokens, or those of the counts.
-    pub(super) fn parts(
-        &self,
-        text: &str,
-        count: Count<'_>,
-        own: Count<'_>,
-    ) -> Result<Vec<Range<usize>>> {
+    /// A character that takes more tokens, or those of `count`.
+    pub(super) fn parts(&self, text: &str, count: Count<'_>) -> Result<Vec<Range<usize>>> {
         let (mut parts, mut start, mut done) = (vec![], 0, 0);
         while done < text.len() || parts.is_empty() {
-            let part = start..self.end(text, start, done, count)?;
+            let part = match self.end(text, start, done, count)? {
+                Some(end) => start..end,
+                // What is put around the text may leave no room for the overlap.
+                None if start < done => {
+                    start = done;
+                    continue;
+                }
+                None => return Err(self.too_small(text, start)),
+            };
             done = part.end;
             if done < text.len() {
-                start = self.next_start(text, &part, own)?;
+                start = self.next_start(text, &part, count)?;
             }
             parts.push(part);
         }
         Ok(parts)
     }
 
-    /// Where a part ends that begins at `start`, behind `done`.
-    fn end(&self, text: &str, start: usize, done: usize, count: Count<'_>) -> Result<usize> {
+    /// Where a part ends that begins at `start`, behind `done`, if there is such a place.
+    fn end(
+        &self,
+        text: &str,
+        start: usize,
+        done: usize,
+        count: Count<'_>,
+    ) -> Result<Option<usize>> {
         let mut fits = |end: usize| Ok::<_, Error>(count(&text[start..end])? <= self.most);
         let mut furthest = furthest(text, start, &mut fits)?;
         loop {
             if furthest <= done && furthest < text.len() {
-                return Err(self.too_small(text, start));
+                return Ok(None);
             }
             let best = self.best(text, done.max(start + (furthest - start) / 2), furthest);
             // More text may make fewer tokens: what fitted as a beginning need not fit alone.
             if best == furthest || fits(best)? {
-                return Ok(best);
+                return Ok(Some(best));
             }
-            furthest = before(text, best);
+            furthest = boundary_before(text, best);
         }
     }
 
@@ -80,15 +89,16 @@ impl Cut {
     }
 
     /// Where the next part begins, which repeats the end of this one.
-    fn next_start(&self, text: &str, part: &Range<usize>, own: Count<'_>) -> Result<usize> {
+    fn next_start(&self, text: &str, part: &Range<usize>, count: Count<'_>) -> Result<usize> {
         if self.overlap == 0 {
             return Ok(part.end);
         }
+        let around = count("")?;
         let mut start = part.end;
         let most = part.end.saturating_sub(self.overlap.saturating_mul(4 * TOKEN_BYTES));
         for at in (most.max(part.start + 1)..part.end).rev() {
             if text.is_char_boundary(at) && is_word_start(text, at) {
-                if own(&text[at..part.end])? > self.overlap {
+                if count(&text[at..part.end])?.saturating_sub(around) > self.overlap {
                     break;
                 }
                 start = at;
@@ -106,7 +116,7 @@ fn furthest(
 ) -> Result<usize> {
     let (mut good, mut step) = (start, 64 * TOKEN_BYTES);
     let mut bad = loop {
-        let next = text.ceil_char_boundary((good + step).min(text.len()));
+        let next = boundary_from(text, good + step);
         if !fits(next)? {
             break next;
         }
@@ -116,8 +126,8 @@ fn furthest(
         (good, step) = (next, step * 2);
     };
     loop {
-        let middle = text.floor_char_boundary(good + (bad - good) / 2);
-        let middle = if middle > good { middle } else { after(text, good) };
+        let middle = boundary_from(text, good + (bad - good).div_ceil(2));
+        let middle = if middle < bad { middle } else { boundary_from(text, good + 1) };
         if middle >= bad {
             return Ok(good);
         }
@@ -125,12 +135,14 @@ fn furthest(
     }
 }
 
-fn after(text: &str, at: usize) -> usize {
-    text.ceil_char_boundary((at + 1).min(text.len()))
+/// The first place between two characters that is not before this one.
+fn boundary_from(text: &str, at: usize) -> usize {
+    (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
 }
 
-fn before(text: &str, at: usize) -> usize {
-    text.floor_char_boundary(at.saturating_sub(1))
+/// The last one before this place.
+fn boundary_before(text: &str, at: usize) -> usize {
+    (0..at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 fn is_word_start(text: &str, at: usize) -> bool {
@@ -187,8 +199,9 @@ fn code_cost(before: &str, after: &str) -> u32 {
 /// Words that go on with the block before them in many languages.
 fn is_continuation(line: &str) -> bool {
     let word = line.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
-    let words = ["else", "elif", "elsif", "except", "finally", "catch", "end", "endif", "fi", "done"];
-    word.is_some_and(|word| words.contains(&word)) && !line.starts_with(char::is_numeric)
+    let words =
+        ["else", "elif", "elsif", "except", "finally", "catch", "end", "endif", "fi", "done"];
+    word.is_some_and(|word| words.contains(&word))
 }
 
 fn first_line(text: &str) -> &str {

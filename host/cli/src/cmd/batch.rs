@@ -1,5 +1,8 @@
 //! `omex batch`.
 
+use super::chat::prompt::today;
+use super::format::FormatArgs;
+use super::preprocess::PreprocessArgs;
 use super::sampling::SamplingArgs;
 use super::text::TextArgs;
 use super::{RunArgs, affordable};
@@ -43,6 +46,10 @@ pub(crate) struct Args {
     #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
     #[command(flatten)]
+    preprocess: PreprocessArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -60,8 +67,16 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut session = args.run.open_with(tables, &options)?;
     let (max_tokens, sampling) = (args.max_tokens, args.sampling.sampling());
     let (parse_special, strict) = (args.text.parse_special(), args.run.strict);
-    let stop = args.sampling.stop().to_vec();
-    let defaults = Defaults { max_tokens, sampling, stop, parse_special, strict };
+    let format = args.format.open(&args.model)?;
+    let defaults = Defaults {
+        max_tokens,
+        sampling,
+        stop: format.stop(args.sampling.stop()),
+        preprocessor: args.preprocess.settings(&args.model)?,
+        formatter: format.settings().cloned(),
+        parse_special,
+        strict,
+    };
     let mut journal =
         batch::open_journal(&args.output, &prompts, &session, &defaults, args.restart)?;
     let file = prompts.path().to_owned();
@@ -73,6 +88,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         ));
     }
     let mut progress = Progress::new(prompts.lines());
+    let defaults = (defaults, today());
     let result =
         batch::run(&mut session, &mut prompts, &mut journal, defaults, &mut |event| match event {
             Event::Pass(summary) => progress.show(summary),

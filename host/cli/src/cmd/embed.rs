@@ -1,9 +1,10 @@
 //! `omex embed`.
 
+use super::preprocess::PreprocessArgs;
 use super::{RunArgs, affordable, parse_ids, texts};
 use crate::output;
 use omex::Result;
-use omex::embed::{embed, fitting};
+use omex::embed::{combined, embed, fitting};
 use omex::npy::{Array, Element};
 use omex::package::EmbeddingSettings;
 use omex::session::{SessionOptions, Tables};
@@ -15,12 +16,14 @@ use std::path::PathBuf;
 /// Turn texts into vectors, to compare what they mean.
 ///
 /// Pooling, normalization, prompts and the most tokens of a text are those that the model was
-/// converted with; without them, a text is the mean of its tokens.
+/// converted with; without them, a text is the mean of its tokens. The vector of a text that a
+/// preprocessor cuts is the mean of its parts', by their tokens.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   omex embed minilm.omex \"The cat sits outside\" \"A feline rests outdoors\" --json
   omex embed minilm.omex --data sentences.txt -o vectors.npy
+  omex embed minilm.omex --data articles.jsonl --chunk paragraphs -o vectors.npy
   omex embed e5.omex --prompt query --data questions.jsonl -o questions.npy")]
 pub(crate) struct Args {
     /// A package of an encoder, or its flash image
@@ -45,6 +48,8 @@ pub(crate) struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: u32,
     #[command(flatten)]
+    preprocess: PreprocessArgs,
+    #[command(flatten)]
     run: RunArgs,
     /// Print one JSON object
     #[arg(long)]
@@ -59,26 +64,29 @@ struct Output {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let tables = Tables::open(&args.model)?;
     let settings = tables.embedding_settings().cloned().unwrap_or_default();
-    let texts = args.tokens(&tables, &settings)?;
     let options = affordable(&tables, args.parallel, |sequences| SessionOptions {
         sequences,
         ..args.run.options(1)
     })?;
+    let (parts, counts) = args.tokens(&tables, &settings, &options)?;
     let after = tables.tokenizer().map_or(0, |tokenizer| tokenizer.template()[1]);
     let mut session = args.run.open_with(tables, &options)?;
-    let most = longest(&session, settings.max_tokens);
-    let cut = texts.iter().filter(|text| text.len() > most).count();
+    let most = longest(session.plan(), settings.max_tokens);
+    let cut = parts.iter().filter(|part| part.len() > most).count();
     if cut > 0 {
         args.run.tell(&format!(
-            "{cut} texts have more than {most} tokens, and their ends are left out"
+            "{cut} texts have more than {most} tokens, and their ends are left out: --chunk paragraphs takes all of \
+             them, part by part"
         ))?;
     }
-    let texts: Vec<_> = texts.into_iter().map(|text| fitting(text, after, most)).collect();
-    let progress = output::progress("embedding", texts.len() as u64, false);
+    let parts: Vec<_> = parts.into_iter().map(|part| fitting(part, after, most)).collect();
+    let progress = output::progress("embedding", parts.len() as u64, false);
     let embedded =
-        embed(&mut session, &settings, &texts, &mut |done| progress.set_position(done as u64));
+        embed(&mut session, &settings, &parts, &mut |done| progress.set_position(done as u64));
     progress.finish_and_clear();
-    let embeddings = embedded?;
+    let mut vectors = embedded?.into_iter().zip(parts.iter().map(Vec::len));
+    let embeddings = counts.into_iter().map(|count| vectors.by_ref().take(count).collect());
+    let embeddings: Vec<_> = embeddings.map(|parts| combined(&settings, parts)).collect();
     if let Some(path) = &args.output {
         array(&embeddings).write(path)?;
     }
@@ -92,17 +100,37 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    /// The texts' tokens.
-    fn tokens(&self, tables: &Tables, settings: &EmbeddingSettings) -> Result<Vec<Vec<u32>>> {
+    /// The tokens of all parts of the texts, and how many parts each text has.
+    fn tokens(
+        &self,
+        tables: &Tables,
+        settings: &EmbeddingSettings,
+        options: &SessionOptions,
+    ) -> Result<(Vec<Vec<u32>>, Vec<usize>)> {
         if let Some(ids) = &self.ids {
-            return Ok(vec![ids.clone()]);
+            return Ok((vec![ids.clone()], vec![1]));
         }
         let prompt = settings.prompt(self.prompt.as_deref())?;
         let texts = texts::given(self.data.as_deref(), &self.texts, "texts")?;
         // A control token that a text spells is text.
-        let options = EncodeOptions { add_special: true, parse_special: false };
-        let most = self.run.memory.unwrap_or(u64::MAX);
-        texts.iter().map(|text| tables.encode(&format!("{prompt}{text}"), options, most)).collect()
+        let special = EncodeOptions { add_special: true, parse_special: false };
+        let memory = self.run.memory.unwrap_or(u64::MAX);
+        let encode = |text: &str| tables.encode(&format!("{prompt}{text}"), special, memory);
+        let Some(preprocessor) = self.preprocess.open(&self.model)? else {
+            let parts = texts.iter().map(|text| encode(text)).collect::<Result<Vec<_>>>()?;
+            let counts = vec![1; parts.len()];
+            return Ok((parts, counts));
+        };
+        let most = longest(&tables.plan(options)?, settings.max_tokens);
+        let (mut parts, mut counts) = (vec![], vec![]);
+        for text in &texts {
+            let found = preprocessor.run(text, most, &mut |text| Ok(encode(text)?.len()))?;
+            counts.push(found.len());
+            for part in found {
+                parts.push(encode(&part)?);
+            }
+        }
+        Ok((parts, counts))
     }
 }
 

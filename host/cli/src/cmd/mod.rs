@@ -15,6 +15,7 @@ mod draft;
 pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod export;
+mod format;
 pub(crate) mod graph_visualize;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;
@@ -31,12 +32,14 @@ pub(crate) mod memory_trace;
 mod model;
 pub(crate) mod pack;
 pub(crate) mod plan;
+mod preprocess;
 pub(crate) mod profile;
 #[cfg(feature = "hub")]
 pub(crate) mod pull;
 pub(crate) mod rerank;
 pub(crate) mod run;
 mod sampling;
+mod stats;
 mod storage;
 pub(crate) mod synth;
 mod text;

@@ -83,7 +83,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         ..args.run.options(sequences)
     })?;
     let mut session = args.run.open_with(tables, &options)?;
-    let most = longest(&session, settings.max_tokens);
+    let most = longest(session.plan(), settings.max_tokens);
     let pairs = encoded.iter().map(|document| pair(&settings.template, &query, document, most));
     let (pairs, left_out): (Vec<_>, Vec<_>) =
         pairs.collect::<Result<Vec<_>>>()?.into_iter().unzip();

@@ -2,23 +2,25 @@
 
 use super::chat::answer::{Parts, Shown};
 use super::chat::prompt::{Chat, TemplateArgs};
-use super::constrain::{self, RuleArgs};
+use super::constrain::{self, Constraint, RuleArgs};
 use super::draft::{DraftArgs, Models};
+use super::format::{Format, FormatArgs};
+use super::preprocess::PreprocessArgs;
 use super::sampling::SamplingArgs;
+use super::stats::Stats;
 use super::text::{self, TextArgs, kept_bytes};
 use super::{RunArgs, parse_ids};
-use crate::{bytes, output, signals, standard_input};
-use omex::chat::answer::Answer;
-use omex::draft::{Counts, Drafting};
-use omex::generate::{Event, Generated, Request, generate};
+use crate::{output, signals, standard_input};
+use omex::chat::answer::{Answer, Part};
+use omex::draft::Drafting;
+use omex::generate::{Event, Request, generate};
 use omex::mask::Mask;
-use omex::pager::PageSource;
-use omex::plan::{Kv, RunPrecision};
 use omex::saved_session::SavedSession;
-use omex::session::{Model, Session, Tables};
-use omex::system::peak_bytes;
+use omex::session::{Session, SessionOptions, Tables};
 use omex::{Error, Result};
+use omex_core::token::EncodeOptions;
 use serde::Serialize;
+use std::mem::take;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,7 @@ Examples:
   omex run qwen.omex \"Is the sky blue? Answer:\" --regex \" (yes|no)\"
   omex run llama.omex \"Q: What is 2 + 2? A:\" --stop Q: --stop $'\\n\\n'
   omex run qwen.omex --chat \"Who was Ada Lovelace?\" --set enable_thinking=false
+  omex run qwen.omex --chat - --chunk code --formatter plain < main.rs
   omex run card.img \"The cat\" (a flash image, with the board's memory plan)")]
 pub(crate) struct Args {
     /// A package, a flash image, or hf:ORGANISATION/NAME: a model of a hub, got and converted on first use
@@ -58,6 +61,10 @@ pub(crate) struct Args {
     /// Tokens to generate at most
     #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
+    #[command(flatten)]
+    preprocess: PreprocessArgs,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
@@ -87,88 +94,51 @@ pub(crate) struct Output {
     pub(crate) stats: Stats,
 }
 
-/// Times and memory of a run.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Stats {
-    time_to_first_token_ms: f64,
-    prefill_tok_s: f64,
-    decode_tok_s: f64,
-    pub(crate) planned_bytes: u64,
-    peak_bytes: Option<u64>,
-    streamed_bytes_per_token: u64,
-    /// Of KV caches, from storage.
-    kv_bytes_read_per_token: u64,
-    pages: PageSource,
-    #[serde(flatten)]
-    drafts: Counts,
-    tokens_per_pass: f64,
-    /// A budget may ask for another format, and that changes what is computed.
-    kv_format: Kv,
-    /// Or for fewer positions.
-    context: u32,
-    /// What of the prompt was out of the context when the text went on, and of both in the end.
-    forgotten_prompt_tokens: usize,
-    forgotten_tokens: usize,
-    /// As does the choice of planes.
-    precision: RunPrecision,
-    /// Passes that left planes out because memory was short, which `--precision auto` allows.
-    reduced_passes: u64,
-}
-
 pub(crate) fn main(args: &Args) -> Result<()> {
     let asked = &args.run;
-    let (prompt, chat) = args.prompt()?;
+    let chat = args.chat()?;
     let start = Instant::now();
     let tables = Tables::open(&args.model)?;
-    let goes_on = args.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
-    let ids = match &args.ids {
-        Some(ids) => ids.clone(),
-        // The template has put the tokens around the text that belong there.
-        None if args.chat => args.text.encode(asked.memory, &tables, &prompt, false)?,
-        None => args.text.encode(asked.memory, &tables, &prompt, !goes_on)?,
-    };
+    let format = args.format.open(&args.model)?;
+    let prompts = args.prompts(&tables, chat.as_ref())?;
     let mut constraint = args.rule.open(&tables)?;
     let of_rule = constraint.as_ref().map_or(0, |constraint| constraint.bytes());
-    let texts = kept_bytes(&prompt, &ids) + of_rule;
-    let models = args.draft.open(asked, &args.model, tables, texts)?;
-    let Models { model: mut session, mut draft } = models;
-    let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
-    let saved = args.session.as_ref().map(|file| SavedSession::open(file, &session)).transpose()?;
-    let earlier = saved.as_ref().map_or(0, |saved| saved.tokens().len());
-    asked.tell_of_prompt(&session, earlier + ids.len(), args.max_tokens as usize)?;
-    let drafting = args.draft.drafting(&session, draft.as_mut(), earlier + ids.len())?;
-    let request = Request {
-        saved,
-        prompt: &ids,
-        max_tokens: args.max_tokens as usize,
-        sampling: args.sampling.sampling(),
-        mask: constraint.as_mut().map(|constraint| constraint as &mut dyn Mask),
-        stop: args.sampling.stop(),
-        cancel: signals::cancel(),
-    };
-    let model = session.model();
-    let parts = chat.as_ref().map(|chat| Parts::behind(&prompt, chat, &model)).transpose()?;
-    let mut telling = Telling { parts, shown: (!args.json).then(Shown::new) };
-    if !args.json {
-        output::text(if args.chat { "" } else { &prompt })?;
-    }
-    let tell = &mut |id, text: &str| telling.push(id, text);
-    let result = run(&mut session, request, drafting, start, tell);
-    let answer = telling.finish()?;
-    if args.json {
-        let mut output = Output { answer, ..result? };
-        output.stats.planned_bytes += of_draft;
+    let kept = prompts.iter().map(|prompt| kept_bytes(&prompt.text, &prompt.ids)).sum::<u64>();
+    let mut models = args.draft.open(asked, &args.model, tables, kept + of_rule)?;
+    let mut outputs = vec![];
+    for (number, prompt) in prompts.iter().enumerate() {
+        if number > 0 {
+            constraint.as_mut().map_or(Ok(()), Constraint::restart)?;
+            if !args.json {
+                output::text(format.join())?;
+            }
+        }
+        let begun = if number > 0 { Instant::now() } else { start };
+        let rule = constraint.as_mut();
+        let made = args.one(prompt, &mut models, (chat.as_ref(), &format), rule, begun);
+        if !args.json && (made.is_err() || number + 1 == prompts.len()) {
+            output::text("\n")?;
+        }
+        outputs.push(made?);
         constrain::tell_of(&mut constraint);
-        return output::json(&output);
+        if args.stats {
+            outputs.iter().skip(number).for_each(|output| output.stats.print());
+        }
     }
-    output::text("\n")?;
-    let mut output = result?;
-    constrain::tell_of(&mut constraint);
-    output.stats.planned_bytes += of_draft;
-    if args.stats {
-        output.stats.print();
+    match (args.json, outputs.pop()) {
+        (false, _) => Ok(()),
+        (true, Some(last)) if outputs.is_empty() => output::json(&last),
+        (true, last) => {
+            outputs.extend(last);
+            output::json(&InParts::new(outputs, format.join()))
+        }
     }
-    Ok(())
+}
+
+/// What a text begins with.
+struct Prompt {
+    text: String,
+    ids: Vec<u32>,
 }
 
 /// How a text is told as it comes: that of a chat in parts, and none that is printed as JSON.
@@ -182,40 +152,151 @@ impl Telling<'_> {
         let parts = match (&mut self.parts, id) {
             (Some(parts), Some(id)) => parts.push(id, text)?,
             (Some(parts), None) => parts.reader.push(text),
-            (None, _) if self.shown.is_some() => return output::text(text),
-            (None, _) => return Ok(()),
+            (None, _) => vec![Part::Text(text.to_owned())],
         };
         self.shown.as_mut().map_or(Ok(()), |shown| shown.show(&parts))
     }
 
     /// Tells the last of it; gives an answer of a chat.
     fn finish(&mut self) -> Result<Option<Answer>> {
-        let Some(parts) = &mut self.parts else { return Ok(None) };
-        let last = parts.reader.finish();
+        let last = self.parts.as_mut().map(|parts| parts.reader.finish()).unwrap_or_default();
         if let Some(shown) = &mut self.shown {
             shown.show(&last)?;
             shown.finish()?;
         }
-        Ok(Some(parts.reader.answer().clone()))
+        Ok(self.parts.as_ref().map(|parts| parts.reader.answer().clone()))
     }
 }
 
 impl Args {
-    /// The text to begin with, and the template that made it.
-    fn prompt(&self) -> Result<(String, Option<Chat>)> {
-        let prompt = match self.prompt.as_str() {
-            "-" => standard_input::read(text::longest(self.run.memory))?,
-            text => text.to_owned(),
-        };
+    /// The template that makes a prompt of a message.
+    fn chat(&self) -> Result<Option<Chat>> {
         if self.chat {
-            let chat = self.template.open(Some(&self.model))?;
-            return Ok((chat.of_text(&prompt)?, Some(chat)));
+            return self.template.open(Some(&self.model)).map(Some);
         }
         if self.template.given() {
             let unused = "a template, its name, tools, variables and a date are for --chat: add it";
             return Err(Error::Usage(unused.into()));
         }
-        Ok((prompt, None))
+        Ok(None)
+    }
+
+    /// What to begin with: several, if a preprocessor cuts the prompt.
+    fn prompts(&self, tables: &Tables, chat: Option<&Chat>) -> Result<Vec<Prompt>> {
+        if let Some(ids) = &self.ids {
+            return Ok(vec![Prompt { text: String::new(), ids: ids.clone() }]);
+        }
+        let text = match self.prompt.as_str() {
+            "-" => standard_input::read(text::longest(self.run.memory))?,
+            text => text.to_owned(),
+        };
+        let ready = |text: &str| chat.map_or(Ok(text.to_owned()), |chat| chat.of_text(text));
+        // The template has put the tokens around the text that belong there.
+        let goes_on = self.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
+        let begins = chat.is_none() && !goes_on;
+        let texts = match self.preprocess.open(&self.model)? {
+            None => vec![text],
+            Some(preprocessor) => {
+                let most = self.room(tables, &text, preprocessor.cuts())?;
+                let count = &mut |text: &str| {
+                    let options = EncodeOptions {
+                        add_special: begins,
+                        parse_special: self.text.parse_special(),
+                    };
+                    Ok(tables.encode(&ready(text)?, options, text::longest(self.run.memory))?.len())
+                };
+                preprocessor.run(&text, most, count)?
+            }
+        };
+        if self.session.is_some() && texts.len() > 1 {
+            return Err(Error::Usage(format!(
+                "the preprocessor makes {} texts of the prompt, and --session goes on with one: leave it out, or add \
+                 --no-preprocess",
+                texts.len()
+            )));
+        }
+        let prompt = |text: String| {
+            let text = ready(&text)?;
+            let ids = self.text.encode(self.run.memory, tables, &text, begins)?;
+            Ok(Prompt { text, ids })
+        };
+        texts.into_iter().map(prompt).collect()
+    }
+
+    /// Tokens that a prompt may have, with room for the text behind it.
+    fn room(&self, tables: &Tables, text: &str, cuts: bool) -> Result<usize> {
+        if !cuts {
+            return Ok(usize::MAX);
+        }
+        let texts = kept_bytes(text, &[]) + text.len() as u64 * size_of::<u32>() as u64;
+        let options = SessionOptions { texts, ..self.run.options(1) };
+        let context = tables.plan(&options)?.context as usize;
+        Ok(context.saturating_sub(self.max_tokens as usize).max(context / 2))
+    }
+
+    /// Goes on with one prompt.
+    fn one(
+        &self,
+        prompt: &Prompt,
+        models: &mut Models,
+        (chat, format): (Option<&Chat>, &Format),
+        rule: Option<&mut Constraint>,
+        start: Instant,
+    ) -> Result<Output> {
+        let Models { model: session, draft } = models;
+        let of_draft = draft.as_ref().map_or(0, |draft| draft.plan().total);
+        let saved =
+            self.session.as_ref().map(|file| SavedSession::open(file, session)).transpose()?;
+        let before = saved.as_ref().map_or(0, |saved| saved.tokens().len()) + prompt.ids.len();
+        self.run.tell_of_prompt(session, before, self.max_tokens as usize)?;
+        let drafting = self.draft.drafting(session, draft.as_mut(), before)?;
+        let request = Request {
+            saved,
+            prompt: &prompt.ids,
+            max_tokens: self.max_tokens as usize,
+            sampling: self.sampling.sampling(),
+            mask: rule.map(|constraint| constraint as &mut dyn Mask),
+            stop: &format.stop(self.sampling.stop()),
+            cancel: signals::cancel(),
+        };
+        let model = session.model();
+        let parts = chat.map(|chat| Parts::behind(&prompt.text, chat, &model)).transpose()?;
+        let shown = (!self.json).then(|| Shown::new(format.begin()));
+        let mut telling = Telling { parts, shown };
+        // What is formatted stands alone.
+        if !self.json && chat.is_none() && format.settings().is_none() {
+            output::text(&prompt.text)?;
+        }
+        let result = run(session, request, drafting, start, &mut |id, text| telling.push(id, text));
+        let answer = telling.finish();
+        let mut output = result?;
+        output.answer = answer?;
+        if self.json {
+            match &mut output.answer {
+                Some(answer) => answer.content = format.whole(take(&mut answer.content))?,
+                None => output.text = format.whole(take(&mut output.text))?,
+            }
+        }
+        output.stats.planned_bytes += of_draft;
+        Ok(output)
+    }
+}
+
+/// What `--json` prints of a prompt that became several.
+#[derive(Debug, Serialize)]
+struct InParts {
+    text: String,
+    parts: Vec<Output>,
+}
+
+impl InParts {
+    fn new(parts: Vec<Output>, join: &str) -> Self {
+        let text = |output: &Output| match &output.answer {
+            Some(answer) => answer.content.clone(),
+            None => output.text.clone(),
+        };
+        let texts: Vec<_> = parts.iter().map(text).collect();
+        Self { text: texts.join(join), parts }
     }
 }
 
@@ -258,72 +339,4 @@ pub(crate) fn run(
         forgetting.into_iter().for_each(|it| output::note(&format!("\nnote: {it}")));
     }
     Ok(Output { ids: generated.ids, text: generated.text, answer: None, stats })
-}
-
-impl Stats {
-    fn new(model: &Model, generated: &Generated, first_token: Duration) -> Self {
-        let rate = |tokens: usize, time: Duration| match tokens {
-            0 => 0.0,
-            tokens => tokens as f64 / time.as_secs_f64(),
-        };
-        let (prompt, prefill) = generated.prefill;
-        // The first token came from the prompt's last pass.
-        let decoded = generated.ids.len().saturating_sub(1);
-        let [weights, kv] = generated.bytes_read.map(|bytes| bytes / decoded.max(1) as u64);
-        let passes = generated.drafts.passes.max(1) as f64;
-        let plan = model.plan();
-        Self {
-            time_to_first_token_ms: first_token.as_secs_f64() * 1e3,
-            prefill_tok_s: rate(prompt, prefill),
-            decode_tok_s: rate(decoded, generated.decode),
-            planned_bytes: plan.total,
-            peak_bytes: peak_bytes(),
-            streamed_bytes_per_token: weights,
-            kv_bytes_read_per_token: kv,
-            pages: model.source(),
-            drafts: generated.drafts,
-            tokens_per_pass: decoded as f64 / passes,
-            kv_format: plan.kv_format,
-            context: plan.context,
-            precision: plan.precision,
-            reduced_passes: generated.reduced_passes,
-            ..Self::default()
-        }
-    }
-
-    fn print(&self) {
-        let fewer = match self.reduced_passes {
-            0 => String::new(),
-            passes => format!(", fewer in {passes} passes"),
-        };
-        let spilled = match self.kv_bytes_read_per_token {
-            0 => String::new(),
-            bytes => format!(", {} a token read from storage", bytes::show(bytes)),
-        };
-        let forgotten = match self.forgotten_tokens {
-            0 => String::new(),
-            tokens => format!(", {tokens} tokens forgotten"),
-        };
-        let peak = self.peak_bytes.map_or("unknown".to_owned(), bytes::show);
-        output::note(&format!(
-            "time to first token  {:.1} ms\nprefill              {:.1} tok/s\n\
-             decode               {:.1} tok/s\nmemory               {} planned, {peak} peak\n\
-             streamed             {} a token\nKV cache             {}, {} positions{forgotten}{spilled}\n\
-             planes               {}{fewer}\n\
-             drafts               {} of {} tokens accepted, {:.2} tokens a pass\n\
-             pages                {}",
-            self.time_to_first_token_ms,
-            self.prefill_tok_s,
-            self.decode_tok_s,
-            bytes::show(self.planned_bytes),
-            bytes::show(self.streamed_bytes_per_token),
-            self.kv_format,
-            self.context,
-            self.precision,
-            self.drafts.accepted_tokens,
-            self.drafts.drafted_tokens,
-            self.tokens_per_pass,
-            self.pages,
-        ));
-    }
 }

@@ -3,6 +3,7 @@
 use super::prompt::Chat;
 use crate::output;
 use omex::chat::answer::{Part, Reader, ToolCall, is_mark};
+use omex::format::Formatter;
 use omex::session::Model;
 use omex::{Error, Result};
 use omex_core::token::{Decoder, Tokenizer};
@@ -42,25 +43,34 @@ pub(crate) struct Shown {
     thinking: bool,
     /// Whether the last line has ended.
     at_line: bool,
+    /// What becomes of the text that is no thought.
+    formatter: Option<Formatter>,
 }
 
 impl Shown {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(formatter: Option<Formatter>) -> Self {
         let dims = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { dims, thinking: false, at_line: true }
+        Self { dims, thinking: false, at_line: true, formatter }
     }
 
     pub(crate) fn show(&mut self, parts: &[Part]) -> Result<()> {
         parts.iter().try_for_each(|part| match part {
-            Part::Text(text) => self.write(false, text),
+            Part::Text(text) => match &mut self.formatter {
+                Some(formatter) => {
+                    let formatted = formatter.push(text);
+                    self.write(false, &formatted)
+                }
+                None => self.write(false, text),
+            },
             Part::Thought(text) => self.write(true, text),
             Part::Call(call) => self.call(call),
         })
     }
 
-    /// Ends a thought that nothing followed.
+    /// Ends a thought that nothing followed, and shows what a formatter held back.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        self.write(false, "")
+        let rest = self.formatter.take().map(|mut formatter| formatter.finish()).transpose()?;
+        self.write(false, &rest.unwrap_or_default())
     }
 
     fn write(&mut self, thinking: bool, text: &str) -> Result<()> {

@@ -3,6 +3,8 @@
 use super::prompt::TemplateArgs;
 use crate::cmd::RunArgs;
 use crate::cmd::constrain::RuleArgs;
+use crate::cmd::format::FormatArgs;
+use crate::cmd::preprocess::PreprocessArgs;
 use crate::cmd::sampling::SamplingArgs;
 use std::path::PathBuf;
 
@@ -52,6 +54,10 @@ pub(crate) struct Args {
     /// Print times of each answer to standard error
     #[arg(long)]
     pub(super) stats: bool,
+    #[command(flatten)]
+    pub(super) preprocess: PreprocessArgs,
+    #[command(flatten)]
+    pub(super) format: FormatArgs,
     #[command(flatten)]
     pub(super) sampling: SamplingArgs,
     #[command(flatten)]

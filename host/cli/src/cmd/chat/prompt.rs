@@ -101,7 +101,7 @@ fn no_template(model: Option<&Path>) -> Error {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a prompt may name the day, and is written nowhere")]
-fn today() -> Moment {
+pub(crate) fn today() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment::from_unix(since.as_secs())
 }

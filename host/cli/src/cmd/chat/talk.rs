@@ -6,11 +6,13 @@ use super::history::History;
 use super::lines::{Lines, stopped_by_user};
 use super::prompt::Chat;
 use crate::cmd::constrain::{self, Constraint};
+use crate::cmd::format::Format;
 use crate::{output, signals};
 use omex::cancel::Cancel;
 use omex::chat::Value;
 use omex::generate::{Event, Request, generate_behind};
 use omex::mask::Mask;
+use omex::preprocess::Preprocessor;
 use omex::session::{Model, Session, SessionOptions, Tables};
 use omex::{Error, Result};
 use omex_core::engine::Engine;
@@ -30,6 +32,8 @@ struct Talk<'t, 'e> {
     cancel: Cancel,
     stats: Option<Stats>,
     constraint: Option<Constraint>,
+    preprocessor: Option<Preprocessor>,
+    format: Format,
     /// Each moves the random numbers.
     retries: u64,
 }
@@ -58,6 +62,7 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
     let options = SessionOptions { texts, ..args.run.options(1) };
     let mut session: Session = args.run.open_with(tables, &options)?;
     let model = session.model();
+    let (preprocessor, format) = (args.preprocess.open(path)?, args.format.open(path)?);
     let history = match &args.messages {
         Some(file) => History::load(file)?,
         None => History::new(args.system.as_deref()),
@@ -75,6 +80,8 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
         cancel,
         stats,
         constraint,
+        preprocessor,
+        format,
         retries: 0,
     };
     if lines.terminal {
@@ -86,7 +93,11 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
             Ok(Next::Quit) => break,
             // On a terminal the user can mend it; elsewhere nobody would see it.
             Err(
-                error @ (Error::Usage(_) | Error::Chat(_) | Error::Malformed(_) | Error::Text(_)),
+                error @ (Error::Usage(_)
+                | Error::Chat(_)
+                | Error::Malformed(_)
+                | Error::Text(_)
+                | Error::NoJson { .. }),
             ) if lines.terminal => {
                 output::error(&error);
             }
@@ -115,7 +126,10 @@ impl Talk<'_, '_> {
                 return Err(Error::Usage(format!("{command} is no command: there are {known}")));
             }
             _ => {
-                self.history.push("user", message);
+                // What does not fit the context is said where all of the chat is known.
+                let prepared =
+                    self.preprocessor.as_ref().map(|it| it.whole(message)).transpose()?;
+                self.history.push("user", prepared.as_deref().unwrap_or(message));
                 self.answer_or_take_back("user")?;
             }
         }
@@ -163,10 +177,9 @@ impl Talk<'_, '_> {
     fn answer(&mut self) -> Result<()> {
         let (prompt, ids) = self.fitting_prompt()?;
         let mut parts = Parts::behind(&prompt, &self.chat, self.model)?;
-        let mut shown = Shown::new();
+        let mut shown = Shown::new(self.format.begin());
         let result = self.generate(&ids, &mut parts, &mut shown);
-        shown.show(&parts.reader.finish())?;
-        shown.finish()?;
+        let ended = shown.show(&parts.reader.finish()).and_then(|()| shown.finish());
         output::text("\n")?;
         match result {
             Err(Error::Interrupted) => {
@@ -178,6 +191,7 @@ impl Talk<'_, '_> {
             result => result?,
         }
         self.history.push_message(parts.reader.message());
+        ended?;
         if self.args.stats {
             self.stats.iter().for_each(Stats::print);
         }
@@ -219,13 +233,14 @@ impl Talk<'_, '_> {
         let mut sampling = self.args.sampling.sampling();
         sampling.seed = sampling.seed.wrapping_add(self.retries);
         self.constraint.as_mut().map_or(Ok(()), Constraint::restart)?;
+        let stop = self.format.stop(self.args.sampling.stop());
         let request = Request {
             saved: None,
             prompt: ids,
             max_tokens: room.min(self.args.max_tokens as usize),
             sampling,
             mask: self.constraint.as_mut().map(|constraint| constraint as &mut dyn Mask),
-            stop: self.args.sampling.stop(),
+            stop: &stop,
             cancel: self.cancel.clone(),
         };
         let most = request.max_tokens;

@@ -1,0 +1,72 @@
+//! What texts go through before they become tokens: shared by the commands that take some.
+
+use super::chat::prompt::today;
+use crate::choices;
+use omex::package::{Blocks, Package, PreprocessorSettings};
+use omex::preprocess::Preprocessor;
+use omex::{Error, Result};
+use std::path::Path;
+
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct PreprocessArgs {
+    /// What texts go through before they become tokens: a JSON file, or a name, as code for the
+    /// package's preprocessors/code_preprocessor.json [default: its text, if it has one]
+    #[arg(long, value_name = "NAME|FILE")]
+    preprocessor: Option<String>,
+    /// Take texts as they are, whatever the package has
+    #[arg(long, conflicts_with = "preprocessor")]
+    no_preprocess: bool,
+    /// Make several of a text that is longer than the context, cut between paragraphs of documents or
+    /// blocks of code, instead of forgetting some of it
+    #[arg(long, value_name = "BLOCKS", value_parser = choices::blocks())]
+    chunk: Option<Blocks>,
+}
+
+impl PreprocessArgs {
+    /// What texts go through, if anything.
+    pub(crate) fn settings(&self, model: &Path) -> Result<Option<PreprocessorSettings>> {
+        let settings = self.chosen(model)?;
+        let Some(blocks) = self.chunk else { return Ok(settings) };
+        let settings = settings.unwrap_or_else(|| PreprocessorSettings::new(vec![]));
+        Ok(Some(settings.cutting(blocks)))
+    }
+
+    fn chosen(&self, model: &Path) -> Result<Option<PreprocessorSettings>> {
+        if self.no_preprocess {
+            return Ok(None);
+        }
+        let Some(name) = self.preprocessor.as_deref() else {
+            return with_package(model, |package| package.preprocessor("text"));
+        };
+        if is_file(name) {
+            return PreprocessorSettings::read(name.as_ref()).map(Some);
+        }
+        let own = with_package(model, |package| package.preprocessor(name))?;
+        own.map(Some).ok_or_else(|| unknown(model, "preprocessor", name, ""))
+    }
+
+    pub(crate) fn open(&self, model: &Path) -> Result<Option<Preprocessor>> {
+        let settings = self.settings(model)?;
+        settings.map(|settings| Preprocessor::new(&settings, today())).transpose()
+    }
+}
+
+/// What a package says; a flash image says nothing.
+pub(super) fn with_package<T>(
+    model: &Path,
+    read: impl FnOnce(&Package) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    if model.is_dir() { read(&Package::open(model)?) } else { Ok(None) }
+}
+
+/// Whether a value is the name of a file, and not one in a package.
+pub(super) fn is_file(name: &str) -> bool {
+    name.contains(['/', '.', '\\'])
+}
+
+pub(super) fn unknown(model: &Path, what: &str, name: &str, others: &str) -> Error {
+    let model = model.display();
+    Error::Usage(format!(
+        "--{what} {name}: {model} has no {what} of that name{others}; the name of a file has a dot or a slash"
+    ))
+}

@@ -1,0 +1,106 @@
+//! What texts go through before they become tokens: a package's `preprocessors/NAME_preprocessor.json`.
+
+mod chunk;
+mod normalize;
+
+use crate::chat::{Conversation, Moment, Template, Value};
+use crate::package::{PreprocessorSettings, Step};
+use crate::{Error, Result};
+use chunk::Cut;
+
+/// Steps that are ready to be taken.
+pub struct Preprocessor {
+    before: Vec<Ready>,
+    cut: Option<Cut>,
+    /// What is done to each part.
+    after: Vec<Ready>,
+    now: Moment,
+}
+
+/// A step that makes one text of one.
+enum Ready {
+    Normalize(Step),
+    Template(Template),
+}
+
+impl Preprocessor {
+    /// Prepares the steps; templates believe to be at the moment `now`.
+    ///
+    /// # Errors
+    /// A template that is none.
+    pub fn new(settings: &PreprocessorSettings, now: Moment) -> Result<Self> {
+        let (mut before, mut cut, mut after) = (vec![], None, vec![]);
+        for (number, step) in settings.steps.iter().enumerate() {
+            let ready = match step {
+                Step::Chunk { by, max_tokens, overlap_tokens } => {
+                    let most = max_tokens.map_or(usize::MAX, |most| most as usize);
+                    cut = Some(Cut { blocks: *by, most, overlap: *overlap_tokens as usize });
+                    continue;
+                }
+                Step::Template { template } => {
+                    let name = format!("steps[{number}].template");
+                    Ready::Template(Template::new(&name, template)?)
+                }
+                other => Ready::Normalize(other.clone()),
+            };
+            if cut.is_none() { before.push(ready) } else { after.push(ready) }
+        }
+        Ok(Self { before, cut, after, now })
+    }
+
+    /// Whether long texts become several.
+    #[must_use]
+    pub fn cuts(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// The texts that one becomes: several, if it is cut and does not fit. Each has `most` tokens at most, as `count`
+    /// counts those of a text that is ready. A text that is not cut stays as long as it is.
+    ///
+    /// # Errors
+    /// A template that fails, a character that takes more tokens than there may be, or those of `count`.
+    pub fn run(
+        &self,
+        text: &str,
+        most: usize,
+        count: &mut dyn FnMut(&str) -> Result<usize>,
+    ) -> Result<Vec<String>> {
+        let text = self.pass(&self.before, text, 1)?;
+        let Some(cut) = &self.cut else { return Ok(vec![text]) };
+        let cut = Cut { most: cut.most.min(most), ..*cut };
+        let parts = cut.parts(&text, &mut |part| count(&self.pass(&self.after, part, 1)?))?;
+        let ready = |(number, part)| self.pass(&self.after, part, number);
+        (1..).zip(parts.into_iter().map(|part| &text[part])).map(ready).collect()
+    }
+
+    /// What a text becomes that is not to be cut.
+    ///
+    /// # Errors
+    /// A template that fails.
+    pub fn whole(&self, text: &str) -> Result<String> {
+        self.pass(&self.after, &self.pass(&self.before, text, 1)?, 1)
+    }
+
+    fn pass(&self, steps: &[Ready], text: &str, part: usize) -> Result<String> {
+        steps.iter().try_fold(text.to_owned(), |text, step| match step {
+            Ready::Normalize(step) => Ok(normalize::step(step, text)),
+            Ready::Template(template) => {
+                let variables = vec![
+                    ("text".to_owned(), Value::from(text)),
+                    ("part".to_owned(), Value::from(part)),
+                ];
+                template.render(&self.conversation(variables)).map_err(Error::from)
+            }
+        })
+    }
+
+    fn conversation(&self, variables: Vec<(String, Value)>) -> Conversation {
+        Conversation {
+            messages: Value::from(Vec::<Value>::new()),
+            tools: Value::from(()),
+            add_generation_prompt: false,
+            variables,
+            now: self.now,
+        }
+    }
+}
