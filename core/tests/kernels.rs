@@ -4,7 +4,7 @@
 
 mod comparison;
 
-use omex_core::math::erf;
+use omex_core::math::{erf, tanh};
 use omex_core::quant::{Format, GROUP, PANEL, dequantize_row, int4, int8, quantize_group};
 use omex_core::simd::{Kernels, PORTABLE, PanelDot};
 
@@ -125,4 +125,17 @@ fn the_error_function_is_within_4e_7_and_odd() {
         assert_eq!(erf(x), 1.0, "{x}");
     }
     assert!(erf(f32::NAN).is_nan());
+}
+
+/// Of each thousandth float; all of them take minutes.
+#[test]
+fn the_hyperbolic_tangent_has_the_bits_of_tanhf() {
+    for bits in (0..u32::MAX).step_by(1021) {
+        let x = f32::from_bits(bits);
+        let (found, expected) = (tanh(x), libm::tanhf(x));
+        assert!(
+            found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+            "{x}"
+        );
+    }
 }

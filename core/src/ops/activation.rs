@@ -38,13 +38,6 @@ impl Activation {
     }
 }
 
-/// √(2/π).
-const GELU: f32 = 0.797_884_6;
-
-fn gelu_tanh(x: f32) -> f32 {
-    0.5 * x * (1.0 + tanh(GELU * (x + 0.044_715 * x * x * x)))
-}
-
 /// Fewer activations than this are not worth waking another core.
 const TASK: usize = 16 << 10;
 /// Floats of a cache line: tasks do not share one.
@@ -67,7 +60,10 @@ pub(super) fn elementwise(
             #[cfg(feature = "float")]
             apply_to_all(kernels.gelu, inputs, output, parallel);
         }
-        Activation::GeluTanh => apply(gelu_tanh, inputs, output, parallel),
+        Activation::GeluTanh => {
+            #[cfg(feature = "float")]
+            apply_to_all(kernels.gelu_tanh, inputs, output, parallel);
+        }
         Activation::Relu => apply(|x| if x > 0.0 { x } else { 0.0 }, inputs, output, parallel),
         Activation::Tanh => apply(tanh, inputs, output, parallel),
         Activation::Sigmoid => apply(|x| 1.0 / (1.0 + exp(-x)), inputs, output, parallel),

@@ -43,6 +43,9 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         #[cfg(feature = "float")]
         // SAFETY: as above.
         gelu: |x| unsafe { gelu(x) },
+        #[cfg(feature = "float")]
+        // SAFETY: as above.
+        gelu_tanh: |x| unsafe { gelu_tanh(x) },
         crc32c,
     }
 }
@@ -52,6 +55,13 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
 #[target_feature(enable = "avx2,f16c")]
 fn gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = crate::math::gelu(*x));
+}
+
+/// As [`gelu`].
+#[cfg(feature = "float")]
+#[target_feature(enable = "avx2,f16c")]
+fn gelu_tanh(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = crate::math::gelu_tanh(*x));
 }
 
 #[target_feature(enable = "avx2,f16c")]

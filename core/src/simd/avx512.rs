@@ -25,6 +25,9 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         #[cfg(feature = "float")]
         // SAFETY: as above.
         gelu: |x| unsafe { gelu(x) },
+        #[cfg(feature = "float")]
+        // SAFETY: as above.
+        gelu_tanh: |x| unsafe { gelu_tanh(x) },
         // SAFETY: as above.
         ..unsafe { avx2::kernels(crc32c) }
     }
@@ -290,6 +293,13 @@ fn int8_single<const C: usize>(
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = crate::math::gelu(*x));
+}
+
+/// As [`gelu`].
+#[cfg(feature = "float")]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn gelu_tanh(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = crate::math::gelu_tanh(*x));
 }
 
 /// AVX2's, with twice the registers.

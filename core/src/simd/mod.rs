@@ -66,6 +66,9 @@ pub struct Kernels {
     /// The GELU of each number, in place.
     #[cfg(feature = "float")]
     pub gelu: fn(x: &mut [f32]),
+    /// The GELU of each number by its approximation with tanh, in place.
+    #[cfg(feature = "float")]
+    pub gelu_tanh: fn(x: &mut [f32]),
     /// Continues a CRC-32C (Castagnoli) over `bytes`, of any length; the first call starts from 0.
     pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
 }

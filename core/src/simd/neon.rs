@@ -46,6 +46,8 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         recur: |state, step, out| unsafe { recur(state, step, out) },
         #[cfg(feature = "float")]
         gelu: super::portable::gelu,
+        #[cfg(feature = "float")]
+        gelu_tanh: super::portable::gelu_tanh,
         crc32c,
     }
 }

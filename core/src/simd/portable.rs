@@ -38,6 +38,8 @@ pub static PORTABLE: Kernels = Kernels {
     },
     #[cfg(feature = "float")]
     gelu,
+    #[cfg(feature = "float")]
+    gelu_tanh,
     crc32c,
 };
 
@@ -45,6 +47,12 @@ pub static PORTABLE: Kernels = Kernels {
 #[cfg(feature = "float")]
 pub(super) fn gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = math::gelu(*x));
+}
+
+/// As [`gelu`].
+#[cfg(feature = "float")]
+pub(super) fn gelu_tanh(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::gelu_tanh(*x));
 }
 
 /// The remainders of every nibble, CRC-32C reflected: small, for boards.

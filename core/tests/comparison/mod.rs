@@ -58,7 +58,8 @@ pub(crate) struct Difference {
 pub(crate) fn compare(table: &Kernels) -> Result<(), Difference> {
     let mut comparison = Comparison { random: Random(0x9e37_79b9_7f4a_7c15), number: 0 };
     comparison.quantize(table)?;
-    comparison.gelu(table)?;
+    comparison.elementwise("gelu", table.gelu, PORTABLE.gelu)?;
+    comparison.elementwise("gelu_tanh", table.gelu_tanh, PORTABLE.gelu_tanh)?;
     for numbers in [Numbers::Ordinary, Numbers::Largest, Numbers::Any] {
         let integers = |random: &mut Random| random.quantized(numbers);
         let floats = |random: &mut Random| random.floats(numbers);
@@ -211,7 +212,12 @@ impl Comparison {
         Ok(())
     }
 
-    fn gelu(&mut self, table: &Kernels) -> Result<(), Difference> {
+    fn elementwise(
+        &mut self,
+        kernel: &'static str,
+        found: fn(&mut [f32]),
+        portable: fn(&mut [f32]),
+    ) -> Result<(), Difference> {
         let mut numbers = [0.0; 100];
         for length in 0..numbers.len() {
             let numbers = &mut numbers[..length];
@@ -219,12 +225,12 @@ impl Comparison {
             let mut expected = [0.0; 100];
             let expected = &mut expected[..length];
             expected.copy_from_slice(numbers);
-            (table.gelu)(numbers);
-            (PORTABLE.gelu)(expected);
+            found(numbers);
+            portable(expected);
             self.number += 1;
             if !numbers.iter().zip(expected).all(|(found, expected)| same(*found, *expected)) {
                 let (number, given) = (self.number, [length, 1, 1]);
-                return Err(Difference { number, kernel: "gelu", given });
+                return Err(Difference { number, kernel, given });
             }
         }
         Ok(())
