@@ -5,7 +5,7 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use criterion::{criterion_group, criterion_main};
 use omex::dispatch;
 use omex_core::quant::{GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8};
-use omex_core::simd::{Kernels, MAX_COLUMNS, MAX_PANELS, PanelDot};
+use omex_core::simd::{FEW_COLUMNS, Kernels, MAX_COLUMNS, MAX_PANELS, PanelDot};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -22,13 +22,14 @@ fn kernels(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(place);
         group.sampling_mode(SamplingMode::Flat).throughput(Throughput::Bytes(bytes as u64));
         group.bench_function("plain read", |bencher| bencher.iter(|| sum(black_box(weights))));
-        for Kernels { name, int4, int8, float16, float32, .. } in dispatch::available() {
+        for table @ Kernels { name, int4, int8, float16, float32, .. } in dispatch::available() {
             let mut bench = Bench { group: &mut group, weights, table: name };
             let x = QuantizedGroup { quads: [[3; 4]; GROUP / 4], scale: 0.1, int4_offset: -768 };
-            bench.kernel("int4", *int4, x, int4::BLOCK_BYTES);
-            bench.kernel("int8", *int8, x, int8::BLOCK_BYTES);
-            bench.kernel("f16", *float16, [0.5; GROUP], float16::BLOCK_BYTES);
-            bench.kernel("f32", *float32, [0.5; GROUP], float32::BLOCK_BYTES);
+            let most = table.tile(usize::MAX).columns();
+            bench.kernel("int4", *int4, most, x, int4::BLOCK_BYTES);
+            bench.kernel("int8", *int8, most, x, int8::BLOCK_BYTES);
+            bench.kernel("f16", *float16, FEW_COLUMNS, [0.5; GROUP], float16::BLOCK_BYTES);
+            bench.kernel("f32", *float32, FEW_COLUMNS, [0.5; GROUP], float32::BLOCK_BYTES);
         }
         group.finish();
     }
@@ -48,9 +49,16 @@ struct Bench<'b, 'c> {
 
 impl Bench<'_, '_> {
     /// Multiplies the weights, as blocks of a format, with one column and with as many as go.
-    fn kernel<X: Copy>(&mut self, format: &str, dot: PanelDot<X>, x: X, block_bytes: usize) {
+    fn kernel<X: Copy>(
+        &mut self,
+        format: &str,
+        dot: PanelDot<X>,
+        most: usize,
+        x: X,
+        block_bytes: usize,
+    ) {
         let (weights, table) = (self.weights, self.table);
-        for columns in [1, 4, MAX_COLUMNS] {
+        for columns in [1, 4, most] {
             let x = vec![x; BLOCKS * columns];
             self.group.bench_function(format!("{table} {format} x{columns}"), |bencher| {
                 bencher.iter(|| {

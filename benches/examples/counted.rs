@@ -15,7 +15,10 @@ const WIDTH: usize = 64;
 type Work = Box<dyn Fn()>;
 
 fn main() {
-    let works = dispatch::available().into_iter().filter(|t| t.name != "avx512").flat_map(works);
+    let works = dispatch::available()
+        .into_iter()
+        .filter(|t| !matches!(t.name, "avx512" | "amx"))
+        .flat_map(works);
     match std::env::args().nth(1) {
         None => works.for_each(|(name, _)| println!("{name}")),
         Some(wanted) => match works.into_iter().find(|(name, _)| *name == wanted) {

@@ -11,18 +11,42 @@ use omex_core::simd::{Kernels, PORTABLE, PanelDot};
 /// The tables besides the portable one.
 #[cfg(target_arch = "x86_64")]
 fn tables() -> Vec<Kernels> {
-    use omex_core::simd::{avx2, avx512};
+    use omex_core::simd::{amx, avx2, avx512};
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
     let avx512 = avx2
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vnni");
+    let amx = avx512 && may_use_tiles();
     // SAFETY: AVX2 and F16C are there.
     let avx2 = avx2.then(|| unsafe { avx2::kernels(PORTABLE.crc32c) });
     // SAFETY: and these parts of AVX-512.
     let avx512 = avx512.then(|| unsafe { avx512::kernels(PORTABLE.crc32c) });
-    avx2.into_iter().chain(avx512).collect()
+    // SAFETY: and tiles, which this process may use.
+    let amx = amx.then(|| unsafe { amx::kernels(PORTABLE.crc32c) });
+    avx2.into_iter().chain(avx512).chain(amx).collect()
+}
+
+/// True if the CPU has AMX for bytes, and Linux lets this process use it.
+#[cfg(target_arch = "x86_64")]
+fn may_use_tiles() -> bool {
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
+    const TILES_OF_BYTES: u32 = 1 << 24 | 1 << 25;
+    let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILES_OF_BYTES == TILES_OF_BYTES;
+    if !has || !cfg!(target_os = "linux") {
+        return false;
+    }
+    let result: i64;
+    // SAFETY: arch_prctl(ARCH_REQ_XCOMP_PERM, 18) takes two numbers.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") 158_i64 => result, in("rdi") 0x1023, in("rsi") 18,
+            out("rcx") _, out("r11") _,
+        );
+    }
+    result == 0
 }
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

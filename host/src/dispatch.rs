@@ -14,7 +14,7 @@ fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "the kernels need instructions that were just detected")]
 fn detect() -> Vec<Kernels> {
-    use omex_core::simd::{avx2, avx512};
+    use omex_core::simd::{amx, avx2, avx512};
     let mut tables = vec![];
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
         // SAFETY: AVX2 and F16C are there.
@@ -26,9 +26,40 @@ fn detect() -> Vec<Kernels> {
         {
             // SAFETY: and so are these.
             tables.push(unsafe { avx512::kernels(crc32c) });
+            if has_tiles() && permits_tiles() {
+                // SAFETY: and so are these, and this process may use them.
+                tables.push(unsafe { amx::kernels(crc32c) });
+            }
         }
     }
     tables
+}
+
+/// True if the CPU has AMX-TILE and AMX-INT8.
+#[cfg(target_arch = "x86_64")]
+fn has_tiles() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const TILE: u32 = 1 << 24;
+    const INT8: u32 = 1 << 25;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & (TILE | INT8) == TILE | INT8
+}
+
+/// Asks the operating system for tiles, which this process' threads then may use; false if it has none
+/// or refuses. A signal's stack may become too small for them, but none of ours is another than a
+/// thread's.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[expect(unsafe_code, reason = "a system call that libc has no function for")]
+fn permits_tiles() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: it takes two numbers.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
+}
+
+/// Elsewhere nobody was seen to allow them.
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn permits_tiles() -> bool {
+    false
 }
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

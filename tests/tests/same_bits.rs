@@ -14,7 +14,7 @@ use std::process::Command;
 
 /// Everything that must not matter, in every combination.
 fn settings(context: Option<u32>, kv: Option<Kv>) -> Vec<(String, Setting<'static>)> {
-    const CHUNKS: [&[usize]; 3] = [&[16], &[1], &[5, 3, 7]];
+    const CHUNKS: [&[usize]; 3] = [&[64], &[1], &[5, 3, 7]];
     let mut settings = vec![];
     for kernels in dispatch::available() {
         for threads in [1, 2, 3] {
@@ -85,7 +85,7 @@ fn kernels_threads_pagers_and_chunks_change_nothing_on_odd_shapes() {
             sums.push(assert_same(
                 &format!("{name}, {what}"),
                 &package.path,
-                &ids(30, vocabulary),
+                &ids(45, vocabulary),
                 None,
             ));
         }

@@ -8,7 +8,7 @@ use crate::page::Stream;
 use crate::program::{Check, Program, Tensor, Value};
 use crate::quant::{FloatGroup, Format, GROUP, PANEL};
 use crate::rows::{TaskRows, share_rows};
-use crate::simd::{MAX_COLUMNS, MAX_PANELS, PanelDot};
+use crate::simd::{FEW_COLUMNS, MAX_COLUMNS, MAX_PANELS, PanelDot, Tile};
 use core::ops::Range;
 use omex_hal::{PageError, Parallel};
 use serde::{Deserialize, Serialize};
@@ -85,44 +85,45 @@ pub(super) fn multiply(
     let stream = stream(pages, carry, matrix);
     let groups = (matrix.columns as usize).div_ceil(GROUP);
     let parallel = *parallel;
-    let product = Product { stream, parallel, output, columns, groups, unit, accumulate };
+    let tile = if matrix.format.is_integer() { kernels.tile(columns) } else { Tile::FEW };
+    let product = Product { stream, parallel, output, columns, tile, groups, unit, accumulate };
     match matrix.format {
-        Format::Int4 => {
-            product.run(kernels.int4, stage(staging, input, groups, columns, kernels.quantize))
-        }
-        Format::Int8 => {
-            product.run(kernels.int8, stage(staging, input, groups, columns, kernels.quantize))
-        }
+        Format::Int4 => product
+            .run(kernels.int4, stage(staging, input, groups, columns, tile, kernels.quantize)),
+        Format::Int8 => product
+            .run(kernels.int8, stage(staging, input, groups, columns, tile, kernels.quantize)),
         Format::F16 if Format::F16.is_played() => {
-            product.run(kernels.float16, stage(staging, input, groups, columns, |x| *x))
+            product.run(kernels.float16, stage(staging, input, groups, columns, tile, |x| *x))
         }
         Format::F32 if Format::F32.is_played() => {
-            product.run(kernels.float32, stage(staging, input, groups, columns, |x| *x))
+            product.run(kernels.float32, stage(staging, input, groups, columns, tile, |x| *x))
         }
         _ => return Err(RunError::Program),
     }?;
     Ok(())
 }
 
-/// Arranges activations in tiles of up to [`MAX_COLUMNS`] columns: in each tile, all columns of a
-/// group lie side by side.
+/// Arranges activations in tiles of up to so many columns: in each tile, all columns of a group lie
+/// side by side.
 fn stage<'s, X>(
     staging: &'s mut [u8],
     input: Columns<'_>,
     groups: usize,
     columns: usize,
+    tile: Tile,
     convert: impl Fn(&FloatGroup) -> X,
 ) -> &'s [X]
 where
     X: FromBytes + IntoBytes + KnownLayout + Immutable,
 {
+    let tile_columns = tile.columns();
     let bytes = groups.saturating_mul(columns).saturating_mul(size_of::<X>());
     let staged = staging.get_mut(..bytes).and_then(|bytes| <[X]>::mut_from_bytes(bytes).ok());
     let Some(staged) = staged else { return &[] };
-    for (tile, staged) in staged.chunks_mut((groups * MAX_COLUMNS).max(1)).enumerate() {
+    for (tile, staged) in staged.chunks_mut((groups * tile_columns).max(1)).enumerate() {
         let width = staged.len().checked_div(groups).unwrap_or(0).max(1);
         for c in 0..width {
-            let (whole, rest) = input.column(tile * MAX_COLUMNS + c).as_chunks::<GROUP>();
+            let (whole, rest) = input.column(tile * tile_columns + c).as_chunks::<GROUP>();
             let mut last = [0.0; GROUP];
             for (padded, x) in last.iter_mut().zip(rest) {
                 *padded = *x;
@@ -142,6 +143,7 @@ struct Product<'m, 'a> {
     parallel: &'m dyn Parallel,
     output: ColumnsMut<'m>,
     columns: usize,
+    tile: Tile,
     /// Blocks a panel.
     groups: usize,
     unit: usize,
@@ -162,6 +164,7 @@ impl Product<'_, '_> {
                 unit: self.unit,
                 x,
                 columns: self.columns,
+                tile: self.tile,
                 fresh: !self.accumulate,
             };
             let panels = first / groups..piece.end.div_ceil(groups);
@@ -181,7 +184,7 @@ impl Product<'_, '_> {
 const TASK_BYTES: usize = 32 << 10;
 
 /// Columns whose outputs stay at hand while panel after panel is added to them; tiles are whole in it.
-const CACHED_COLUMNS: usize = 4 * MAX_COLUMNS;
+const CACHED_COLUMNS: usize = if MAX_COLUMNS > FEW_COLUMNS { MAX_COLUMNS } else { 4 * FEW_COLUMNS };
 /// Bytes of panels that are read again for other columns before the next are.
 const CACHED_BYTES: usize = 256 << 10;
 
@@ -203,6 +206,7 @@ struct Piece<'p, X> {
     unit: usize,
     x: &'p [X],
     columns: usize,
+    tile: Tile,
     /// Sums start from zero.
     fresh: bool,
 }
@@ -260,11 +264,20 @@ impl<X> Piece<'_, X> {
         let first = start - panel * self.groups;
         let groups = first..first + (end - start) / panels.max(1);
         let row = panel * PANEL - rows.range().start;
-        for tile in columns.clone().step_by(MAX_COLUMNS) {
-            let width = MAX_COLUMNS.min(columns.end - tile);
+        let tile_columns = self.tile.columns();
+        for tile in columns.clone().step_by(tile_columns) {
+            let width = tile_columns.min(columns.end - tile);
             let base = tile * self.groups;
             let x = self.x.get(base + groups.start * width..base + groups.end * width);
-            let mut sums = [[0.0; PANEL]; MAX_COLUMNS * MAX_PANELS];
+            let mut few = [[0.0; PANEL]; FEW_COLUMNS * MAX_PANELS];
+            // Not even zeroed where they are not needed.
+            let mut many;
+            let sums = if width <= FEW_COLUMNS || MAX_COLUMNS == FEW_COLUMNS {
+                few.as_mut_slice()
+            } else {
+                many = [[0.0; PANEL]; MAX_COLUMNS * MAX_PANELS];
+                many.as_mut_slice()
+            };
             let Some(sums) = sums.get_mut(..width * panels) else { continue };
             if first > 0 || !self.fresh {
                 for_each_sum(sums, width, rows, tile, row, |sum, values| {

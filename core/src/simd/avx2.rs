@@ -2,7 +2,7 @@
 
 use super::lanes::{KvNumber, Lanes};
 use super::tiles::{for_tiles, groups_of};
-use super::{Kernels, KvHead, LANES, Query, Scaling, Step, attend, recur};
+use super::{FEW_COLUMNS, Kernels, KvHead, LANES, Query, Scaling, Step, attend, recur};
 use crate::quant::{
     FloatGroup, PANEL, QuantizedGroup, activation_step, float16, float32, int4, int8,
 };
@@ -20,6 +20,7 @@ pub(super) const PREFETCH_BYTES: usize = 4096;
 pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
     Kernels {
         name: "avx2",
+        columns: FEW_COLUMNS,
         // SAFETY: the caller vouches for AVX2 and F16C; so it is for all of these.
         int4: |blocks, x, columns, sums| unsafe { int4_dot(blocks, x, columns, sums) },
         // SAFETY: as above.

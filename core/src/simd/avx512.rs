@@ -63,12 +63,22 @@ macro_rules! for_panels {
 }
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int4_dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+pub(super) fn int4_dot(
+    blocks: &[u8],
+    x: &[QuantizedGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     for_panels!(int4_pair, int4_single, int4::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int8_dot(blocks: &[u8], x: &[QuantizedGroup], columns: usize, sums: &mut [[f32; PANEL]]) {
+pub(super) fn int8_dot(
+    blocks: &[u8],
+    x: &[QuantizedGroup],
+    columns: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     for_panels!(int8_pair, int8_single, int8::BLOCK_BYTES, blocks, x, columns, sums);
 }
 
@@ -79,9 +89,7 @@ fn load_pair<const C: usize>(sums: &[[f32; PANEL]]) -> [__m512; C] {
     let mut totals = [_mm512_setzero_ps(); C];
     let (first, second) = sums.split_at_checked(C).unwrap_or_default();
     for ((total, first), second) in totals.iter_mut().zip(first).zip(second) {
-        // SAFETY: each is eight floats.
-        let halves = unsafe { (_mm256_loadu_ps(first.as_ptr()), _mm256_loadu_ps(second.as_ptr())) };
-        *total = join_ps(halves.0, halves.1);
+        *total = join_sums(first, second);
     }
     totals
 }
@@ -91,25 +99,35 @@ fn load_pair<const C: usize>(sums: &[[f32; PANEL]]) -> [__m512; C] {
 fn store_pair<const C: usize>(totals: [__m512; C], sums: &mut [[f32; PANEL]]) {
     let Some((first, second)) = sums.split_at_mut_checked(C) else { return };
     for ((total, first), second) in totals.into_iter().zip(first).zip(second) {
-        let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(total));
-        // SAFETY: each is eight floats.
-        unsafe {
-            _mm256_storeu_ps(first.as_mut_ptr(), _mm512_castps512_ps256(total));
-            _mm256_storeu_ps(second.as_mut_ptr(), _mm256_castpd_ps(upper));
-        }
+        split_sums(total, first, second);
     }
 }
 
+/// One column's sums of two panels.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn join_ps(lower: __m256, upper: __m256) -> __m512 {
+#[target_feature(enable = "avx512f,avx512vl")]
+pub(super) fn join_sums(first: &[f32; PANEL], second: &[f32; PANEL]) -> __m512 {
+    // SAFETY: each is eight floats.
+    let (lower, upper) =
+        unsafe { (_mm256_loadu_ps(first.as_ptr()), _mm256_loadu_ps(second.as_ptr())) };
     let lower = _mm512_castps_pd(_mm512_castps256_ps512(lower));
     _mm512_castpd_ps(_mm512_insertf64x4::<1>(lower, _mm256_castps_pd(upper)))
 }
 
 #[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+pub(super) fn split_sums(total: __m512, first: &mut [f32; PANEL], second: &mut [f32; PANEL]) {
+    let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(total));
+    // SAFETY: each is eight floats.
+    unsafe {
+        _mm256_storeu_ps(first.as_mut_ptr(), _mm512_castps512_ps256(total));
+        _mm256_storeu_ps(second.as_mut_ptr(), _mm256_castpd_ps(upper));
+    }
+}
+
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn join(lower: &[u8; 32], upper: &[u8; 32]) -> __m512i {
+pub(super) fn join(lower: &[u8; 32], upper: &[u8; 32]) -> __m512i {
     // SAFETY: each is 32 bytes.
     let (lower, upper) = unsafe {
         (_mm256_loadu_si256(lower.as_ptr().cast()), _mm256_loadu_si256(upper.as_ptr().cast()))
@@ -120,7 +138,7 @@ fn join(lower: &[u8; 32], upper: &[u8; 32]) -> __m512i {
 /// The scales of two integer blocks.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn scales(lower: &[u8; 2 * PANEL], upper: &[u8; 2 * PANEL]) -> __m512 {
+pub(super) fn scales(lower: &[u8; 2 * PANEL], upper: &[u8; 2 * PANEL]) -> __m512 {
     // SAFETY: each is 16 bytes.
     let (lower, upper) =
         unsafe { (_mm_loadu_si128(lower.as_ptr().cast()), _mm_loadu_si128(upper.as_ptr().cast())) };
@@ -130,7 +148,12 @@ fn scales(lower: &[u8; 2 * PANEL], upper: &[u8; 2 * PANEL]) -> __m512 {
 /// Fetches what the two panels need later; behind the first comes the second, which is being read
 /// already, so at its end the next pair is fetched.
 #[inline(always)]
-fn prefetch_pair<const BYTES: usize>(a: &[u8; BYTES], b: &[u8; BYTES], i: usize, panel: usize) {
+pub(super) fn prefetch_pair<const BYTES: usize>(
+    a: &[u8; BYTES],
+    b: &[u8; BYTES],
+    i: usize,
+    panel: usize,
+) {
     let wraps = i * BYTES + avx2::PREFETCH_BYTES >= panel;
     let distance = avx2::PREFETCH_BYTES + if wraps { panel } else { 0 };
     avx2::prefetch_ahead(a, distance);
@@ -139,7 +162,7 @@ fn prefetch_pair<const BYTES: usize>(a: &[u8; BYTES], b: &[u8; BYTES], i: usize,
 
 /// The scales of an integer block, and its `N` vectors of 32 bytes.
 #[inline(always)]
-fn split<const BYTES: usize, const N: usize>(
+pub(super) fn split<const BYTES: usize, const N: usize>(
     block: &[u8; BYTES],
 ) -> Option<(&[u8; 2 * PANEL], &[[u8; 32]; N])> {
     let (scales, vectors) = block.split_first_chunk()?;

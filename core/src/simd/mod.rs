@@ -4,6 +4,8 @@
 //! the table to [`crate::engine::Engine`].
 #![allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 
+#[cfg(target_arch = "x86_64")]
+pub mod amx;
 mod attend;
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
@@ -30,14 +32,19 @@ pub use portable::PORTABLE;
 pub use recur::{Recur, Step};
 
 /// Adds the dot products of panels with activations to running sums, for `columns` tokens, at most
-/// [`MAX_COLUMNS`].
+/// [`Kernels::tile`].
 ///
 /// `blocks` is `[panels][groups][bytes of a block]`, `x` is `[groups][columns]`, and `sums` is
 /// `[panels][columns][PANEL rows]`. Elements beyond whole panels or groups are left out.
 pub type PanelDot<X> = fn(blocks: &[u8], x: &[X], columns: usize, sums: &mut [[f32; PANEL]]);
 
-/// The most columns that a kernel takes in one call.
-pub const MAX_COLUMNS: usize = 8;
+/// The columns that every kernel takes in one call.
+pub const FEW_COLUMNS: usize = 8;
+/// From so many columns on, kernels that take more than few pay.
+#[cfg(target_arch = "x86_64")]
+const MANY_COLUMNS: usize = 32;
+/// The most columns that a kernel of any table takes in one call. Boards have little stack.
+pub const MAX_COLUMNS: usize = if cfg!(target_arch = "x86_64") { 64 } else { FEW_COLUMNS };
 /// The most panels that a kernel is given in one call.
 pub const MAX_PANELS: usize = 2;
 
@@ -45,6 +52,9 @@ pub const MAX_PANELS: usize = 2;
 pub struct Kernels {
     /// The instruction set's name.
     pub name: &'static str,
+    /// The most columns that kernels of integers take in one call.
+    #[cfg(target_arch = "x86_64")]
+    pub columns: usize,
     /// 4-bit weights.
     pub int4: PanelDot<QuantizedGroup>,
     /// 8-bit weights.
@@ -71,4 +81,42 @@ pub struct Kernels {
     pub gelu_tanh: fn(x: &mut [f32]),
     /// Continues a CRC-32C (Castagnoli) over `bytes`, of any length; the first call starts from 0.
     pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
+}
+
+impl Kernels {
+    /// The tiles in which kernels of integers are given a pass's columns; those of floats are given
+    /// [`Tile::FEW`].
+    #[must_use]
+    pub const fn tile(&self, columns: usize) -> Tile {
+        #[cfg(target_arch = "x86_64")]
+        if columns >= MANY_COLUMNS {
+            return Tile { columns: self.columns };
+        }
+        let _ = columns;
+        Tile::FEW
+    }
+}
+
+/// How many columns kernels are given in one call; where it is always the same, it takes no memory.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    #[cfg(target_arch = "x86_64")]
+    columns: usize,
+}
+
+impl Tile {
+    /// As many as every kernel takes.
+    pub const FEW: Self = Self {
+        #[cfg(target_arch = "x86_64")]
+        columns: FEW_COLUMNS,
+    };
+
+    /// The most columns of one call.
+    #[must_use]
+    pub const fn columns(self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        return self.columns;
+        #[cfg(not(target_arch = "x86_64"))]
+        FEW_COLUMNS
+    }
 }

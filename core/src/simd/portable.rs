@@ -1,5 +1,7 @@
 //! The inner loops in plain Rust: what every other table must equal, bit for bit.
 
+#[cfg(target_arch = "x86_64")]
+use super::FEW_COLUMNS;
 use super::attend::attend_singly;
 use super::recur::recur;
 use super::{Kernels, LANES};
@@ -11,6 +13,8 @@ use crate::state::kv::KvFormat;
 /// Works everywhere.
 pub static PORTABLE: Kernels = Kernels {
     name: "portable",
+    #[cfg(target_arch = "x86_64")]
+    columns: FEW_COLUMNS,
     int4: int4::dot,
     int8: int8::dot,
     float16: if Format::F16.is_played() { float16::dot } else { |_, _, _, _| () },

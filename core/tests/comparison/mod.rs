@@ -5,12 +5,12 @@ use omex_core::quant::{
     FloatGroup, GROUP, PANEL, QuantizedGroup, float16, float32, int4, int8, quantize_group,
 };
 use omex_core::simd::{
-    Attend, Kernels, KvHead, LANES, MAX_COLUMNS, MAX_PANELS, MAX_QUERIES, PORTABLE, PanelDot,
-    Query, Scaling, Softmax,
+    Attend, FEW_COLUMNS, Kernels, KvHead, LANES, MAX_COLUMNS, MAX_PANELS, MAX_QUERIES, PORTABLE,
+    PanelDot, Query, Scaling, Softmax,
 };
 
 /// Blocks a panel, odd and even.
-const GROUPS: [usize; 4] = [1, 2, 3, 8];
+const GROUPS: [usize; 5] = [1, 2, 3, 6, 8];
 /// The most bytes of weights, activations and sums of one call.
 const MAX_BYTES: usize = MAX_PANELS * 8 * float32::BLOCK_BYTES;
 const MAX_X: usize = 8 * MAX_COLUMNS;
@@ -56,7 +56,7 @@ pub(crate) struct Difference {
 /// # Errors
 /// The first difference.
 pub(crate) fn compare(table: &Kernels) -> Result<(), Difference> {
-    let mut comparison = Comparison { random: Random(0x9e37_79b9_7f4a_7c15), number: 0 };
+    let mut comparison = Comparison { random: Random(0x9e37_79b9_7f4a_7c15), number: 0, most: 0 };
     comparison.quantize(table)?;
     comparison.elementwise("gelu", table.gelu, PORTABLE.gelu)?;
     comparison.elementwise("gelu_tanh", table.gelu_tanh, PORTABLE.gelu_tanh)?;
@@ -64,8 +64,10 @@ pub(crate) fn compare(table: &Kernels) -> Result<(), Difference> {
         let integers = |random: &mut Random| random.quantized(numbers);
         let floats = |random: &mut Random| random.floats(numbers);
         let (a, b) = (table, &PORTABLE);
+        comparison.most = a.tile(usize::MAX).columns();
         comparison.dots("int4", [a.int4, b.int4], int4::BLOCK_BYTES, numbers, integers)?;
         comparison.dots("int8", [a.int8, b.int8], int8::BLOCK_BYTES, numbers, integers)?;
+        comparison.most = FEW_COLUMNS;
         let bytes = float16::BLOCK_BYTES;
         comparison.dots("float16", [a.float16, b.float16], bytes, numbers, floats)?;
         let bytes = float32::BLOCK_BYTES;
@@ -103,6 +105,8 @@ enum Numbers {
 struct Comparison {
     random: Random,
     number: u32,
+    /// The most columns of a call.
+    most: usize,
 }
 
 impl Comparison {
@@ -118,7 +122,7 @@ impl Comparison {
         let mut x = [x_of(&mut self.random); MAX_X];
         for panels in 1..=MAX_PANELS {
             for groups in GROUPS {
-                for columns in 1..=MAX_COLUMNS {
+                for columns in 1..=self.most {
                     let blocks = &mut memory[..panels * groups * block_bytes];
                     for block in blocks.chunks_mut(block_bytes) {
                         self.random.block(kernel, numbers, block);

@@ -6,7 +6,7 @@ use crate::pool::Pool;
 use crate::quantize::Precision;
 use crate::{Result, dispatch};
 use omex_core::quant::{Format, GROUP, PANEL, QuantizedGroup};
-use omex_core::simd::{MAX_COLUMNS, MAX_PANELS, PanelDot};
+use omex_core::simd::{FEW_COLUMNS, MAX_COLUMNS, MAX_PANELS, PanelDot};
 use omex_hal::Parallel;
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
@@ -96,22 +96,30 @@ impl Measure<'_> {
         let integers = QuantizedGroup { quads: [[3; 4]; GROUP / 4], scale: 0.1, int4_offset: -768 };
         let floats = [0.5; GROUP];
         let kernels = dispatch::fastest();
+        let tile = kernels.tile(self.columns).columns();
         match self.format {
-            Precision::Int4 => self.of_kernel(kernels.int4, integers),
-            Precision::Int8 => self.of_kernel(kernels.int8, integers),
-            Precision::F16 => self.of_kernel(kernels.float16, floats),
+            Precision::Int4 => self.of_kernel(kernels.int4, tile, integers),
+            Precision::Int8 => self.of_kernel(kernels.int8, tile, integers),
+            Precision::F16 => self.of_kernel(kernels.float16, FEW_COLUMNS, floats),
             Precision::F32 | Precision::Vector | Precision::Channels => {
-                self.of_kernel(kernels.float32, floats)
+                self.of_kernel(kernels.float32, FEW_COLUMNS, floats)
             }
         }
     }
 
-    fn of_kernel<X: Copy + Sync>(&self, dot: PanelDot<X>, x: X) -> Result<SecondsPerGib> {
+    /// Measures a kernel that takes so many columns at once.
+    fn of_kernel<X: Copy + Sync>(
+        &self,
+        dot: PanelDot<X>,
+        tile: usize,
+        x: X,
+    ) -> Result<SecondsPerGib> {
         let x = vec![x; BLOCKS * self.columns];
         let panels = MAX_PANELS * BLOCKS * Format::from(self.format).unit_bytes();
         let pieces: Vec<_> = self.weights.chunks_exact(CACHED_BYTES / panels * panels).collect();
         let multiply = |piece: &[u8]| {
-            piece.chunks_exact(panels).for_each(|panels| multiply(dot, panels, &x, self.columns));
+            let panels = piece.chunks_exact(panels);
+            panels.for_each(|panels| multiply(dot, panels, &x, tile));
         };
         let count = (WORK / self.columns / CACHED_BYTES).max(1) * self.pool.cores();
         let same = vec![pieces.first().copied().unwrap_or_default(); count];
@@ -147,7 +155,7 @@ impl Measure<'_> {
 
 /// Multiplies [`MAX_PANELS`] panels with activations, tile by tile as the core does.
 fn multiply<X>(dot: PanelDot<X>, panels: &[u8], x: &[X], columns: usize) {
-    for tile in x.chunks(BLOCKS * MAX_COLUMNS.min(columns)) {
+    for tile in x.chunks(BLOCKS * columns) {
         let width = tile.len() / BLOCKS;
         let mut sums = [[0.0; PANEL]; MAX_COLUMNS * MAX_PANELS];
         dot(panels, tile, width, sums.get_mut(..width * MAX_PANELS).unwrap_or_default());
