@@ -52,6 +52,22 @@ fn quantized_blocks_come_back_as_they_were() {
 }
 
 #[test]
+fn blocks_of_heads_that_lie_in_another_order_come_back() {
+    let config = serde_json::json!({
+        "model_type": "qwen3_5_text", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 72,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32, "layer_types": ["linear_attention", "full_attention"],
+    });
+    let config = config.as_object().unwrap().clone();
+    let random = RandomModel::with_config(Path::new("config.json"), config).unwrap();
+    for precision in [Precision::Int8, Precision::Int4] {
+        let package = Converted::new(&random, Some(precision));
+        assert_same_model(&format!("heads of values, {precision:?}"), &package, None);
+    }
+}
+
+#[test]
 fn floats_come_back_as_they_were_whatever_the_shape() {
     for (what, source) in [("odd", Synthetic::odd()), ("odd, untied", Synthetic::odd_untied())] {
         for precision in [Precision::F16, Precision::F32] {
@@ -103,10 +119,13 @@ fn rows_of_part_of_a_block_are_written_as_the_floats_that_they_stand_for() {
 }
 
 /// Models of the goldens that llama.cpp has words for.
-const IN_GGUF: [&str; 29] = [
+const IN_GGUF: [&str; 33] = [
     "deepseek_v3",
     "deepseek_v3_yarn",
     "gemma3_text",
+    "gemma4_e",
+    "gemma4_moe",
+    "gemma4_text",
     "gpt2",
     "gpt_neox",
     "gpt_oss_clamp",
@@ -128,6 +147,7 @@ const IN_GGUF: [&str; 29] = [
     "phi3",
     "qwen2",
     "qwen3",
+    "qwen3_5_text",
     "qwen3_moe",
     "qwen3_next",
     "smollm3",
@@ -136,7 +156,7 @@ const IN_GGUF: [&str; 29] = [
 ];
 
 /// Made models that llama.cpp has words for.
-const MADE_IN_GGUF: [&str; 1] = ["bloom"];
+const MADE_IN_GGUF: [&str; 2] = ["bloom", "qwen3_5_moe_text"];
 
 #[test]
 fn every_architecture_that_llama_cpp_has_words_for_comes_back() {

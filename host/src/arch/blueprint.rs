@@ -103,6 +103,9 @@ pub struct Source {
     pub slice: Option<Slice>,
     /// The order in which they are stored.
     pub order: Order,
+    /// The order in which the numbers of each row are stored; of a tensor that is stored transposed, its
+    /// rows.
+    pub columns: Order,
     /// Rows are stored as columns.
     pub transposed: bool,
     /// What is added to each number.
@@ -138,14 +141,78 @@ pub enum Order {
         /// Rows of each part; 0 for no part.
         parts: [u32; 4],
     },
+    /// From `first` on, the first of the heads of values of each head of keys, then all their second ones, ...
+    Tiled {
+        /// What lies before them as it is used.
+        first: u32,
+        /// Number of heads of keys, and of heads of values of each.
+        heads: [u32; 2],
+        /// Rows of a head of values.
+        width: u32,
+    },
+}
+
+impl Order {
+    /// Where what is used as number `row` is stored.
+    ///
+    /// Programs here turn row `i` of a head with row `i + width / 2`, llama2.c and GGUF's Llamas row
+    /// `2 * i` with row `2 * i + 1`.
+    #[must_use]
+    pub fn place(self, row: u32) -> u32 {
+        match self {
+            Self::Plain => row,
+            Self::ByHead { heads, parts } => {
+                let (mut row, mut before) = (row, 0);
+                for width in parts {
+                    if row < heads * width {
+                        let of_head = parts.iter().sum::<u32>();
+                        return row / width * of_head + before + row % width;
+                    }
+                    row -= heads * width;
+                    before += width;
+                }
+                row
+            }
+            Self::Interleaved(width) => {
+                let (within, half) = (row % width, width / 2);
+                let pair = within % half;
+                row - within + 2 * pair + within / half
+            }
+            Self::Tiled { first, heads: [keys, values], width } => {
+                let Some(behind) = row.checked_sub(first) else { return row };
+                let (head, within) = (behind / width, behind % width);
+                first + (head % values * keys + head / values) * width + within
+            }
+        }
+    }
+
+    /// True if as many as are stored as a block stay side by side.
+    #[must_use]
+    pub fn keeps(self, block: u32) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Tiled { first, width, .. } => {
+                first.is_multiple_of(block) && width.is_multiple_of(block)
+            }
+            Self::Interleaved(_) | Self::ByHead { .. } => block == 1,
+        }
+    }
 }
 
 impl Source {
     /// All rows of a tensor, in their order.
     pub(super) fn whole(tensor: impl Into<String>, shape: [u32; 2]) -> Self {
-        let (tensor, order) = (tensor.into(), Order::Plain);
-        let (slice, transposed, negated_exponential) = (None, false, false);
-        Self { tensor, shape, slice, order, transposed, plus: 0.0, negated_exponential, depth: 0 }
+        Self {
+            tensor: tensor.into(),
+            shape,
+            slice: None,
+            order: Order::Plain,
+            columns: Order::Plain,
+            transposed: false,
+            plus: 0.0,
+            negated_exponential: false,
+            depth: 0,
+        }
     }
 
     /// One of so many parts of a tensor that lie one below the other and are of one shape.
@@ -162,31 +229,16 @@ impl Source {
 
     /// Where the row, or a vector's number, that is used as number `row` is stored among those that are
     /// read here. Of a tensor that is stored transposed, it is a column.
-    ///
-    /// Programs here turn row `i` of a head with row `i + width / 2`, llama2.c and GGUF's Llamas row
-    /// `2 * i` with row `2 * i + 1`.
     #[must_use]
     pub fn stored_row(&self, row: u32) -> u32 {
-        match self.order {
-            Order::Plain => row,
-            Order::ByHead { heads, parts } => {
-                let (mut row, mut before) = (row, 0);
-                for width in parts {
-                    if row < heads * width {
-                        let of_head = parts.iter().sum::<u32>();
-                        return row / width * of_head + before + row % width;
-                    }
-                    row -= heads * width;
-                    before += width;
-                }
-                row
-            }
-            Order::Interleaved(width) => {
-                let (within, half) = (row % width, width / 2);
-                let pair = within % half;
-                row - within + 2 * pair + within / half
-            }
-        }
+        self.order.place(row)
+    }
+
+    /// Where the number of a row that is used as number `column` is stored there. Of a tensor that is stored
+    /// transposed, it is a row.
+    #[must_use]
+    pub fn stored_column(&self, column: u32) -> u32 {
+        self.columns.place(column)
     }
 
     /// The first row of the stored tensor that is read.
@@ -364,6 +416,14 @@ mod tests {
         let source = Source { order, ..Source::whole("q", [12, 1]) };
         let stored: Vec<u32> = (0..12).map(|row| source.stored_row(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+
+    #[test]
+    fn rows_of_heads_that_are_tiled_are_found_behind_those_that_are_not() {
+        let order = Order::Tiled { first: 1, heads: [2, 3], width: 2 };
+        let stored: Vec<u32> = (0..13).map(|row| order.place(row)).collect();
+        assert_eq!(stored, [0, 1, 2, 5, 6, 9, 10, 3, 4, 7, 8, 11, 12]);
+        assert!(!order.keeps(2) && Order::Tiled { first: 64, heads: [2, 3], width: 32 }.keeps(32));
     }
 
     #[test]

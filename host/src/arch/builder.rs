@@ -85,6 +85,8 @@ pub(super) struct Stored<'n> {
     /// Which rows; none for all.
     pub(super) slice: Option<Slice>,
     pub(super) order: Order,
+    /// As [`Source::columns`].
+    pub(super) columns: Order,
     /// Rows are stored as columns.
     pub(super) transposed: bool,
     pub(super) bias: bool,
@@ -98,9 +100,9 @@ pub(super) struct Stored<'n> {
 
 /// A stored weight without a bias.
 pub(super) fn stored(name: &str) -> Stored<'_> {
-    let (slice, order) = (None, Order::Plain);
+    let (slice, order, columns) = (None, Order::Plain, Order::Plain);
     let (transposed, bias, plus, depth, skipped) = (false, false, 0.0, 0, 0);
-    Stored { name, slice, order, transposed, bias, plus, depth, skipped }
+    Stored { name, slice, order, columns, transposed, bias, plus, depth, skipped }
 }
 
 /// A stored weight with a bias.
@@ -431,14 +433,14 @@ impl Builder {
     /// Vectors [heads] by which so long time steps become what is left of states.
     pub(super) fn decay(
         &mut self,
-        [a_log, dt_bias]: [&str; 2],
+        [a_log, dt_bias]: [Stored<'_>; 2],
         dt: &ValueRef,
         [least, most]: [f32; 2],
         decay: &str,
     ) {
         let heads = self.width(dt);
         let mut vector =
-            |name: &str, from: &str| self.plan_whole(name, Role::Vector, stored(from), [1, heads]);
+            |name: &str, from: Stored<'_>| self.plan_whole(name, Role::Vector, from, [1, heads]);
         let a_log = vector("memory.a_log", a_log);
         let dt_bias = vector("memory.dt_bias", dt_bias);
         self.push(Decay { a_log, dt_bias, dt: dt.clone(), decay: all(decay), least, most });
@@ -708,7 +710,9 @@ impl Builder {
 
     fn bias(&mut self, name: &str, from: Stored<'_>, columns: u32) -> Option<String> {
         // A bias has an order of rows, but no columns to be transposed with.
-        let plan = from.bias.then_some(Stored { plus: 0.0, depth: 0, transposed: false, ..from });
+        let plain =
+            Stored { plus: 0.0, depth: 0, transposed: false, columns: Order::Plain, ..from };
+        let plan = from.bias.then_some(plain);
         let name = format!("{name}_bias");
         plan.map(|from| self.plan_part(&name, Role::Vector, "bias", from, [1, columns]))
     }
@@ -759,7 +763,7 @@ impl Builder {
 
     /// Plans the tensor of this very name.
     fn plan_whole(&mut self, name: &str, role: Role, from: Stored<'_>, shape: [u32; 2]) -> String {
-        let Stored { slice, order, transposed, plus, depth, skipped, .. } = from;
+        let Stored { slice, order, columns: inner, transposed, plus, depth, skipped, .. } = from;
         let plan = |name: String, place: String| {
             let tensor = format!("{place}{}", from.name);
             let negated_exponential = false;
@@ -768,6 +772,7 @@ impl Builder {
                 shape,
                 slice,
                 order,
+                columns: inner,
                 transposed,
                 plus,
                 negated_exponential,

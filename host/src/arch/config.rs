@@ -43,6 +43,8 @@ pub(super) struct Config<'a> {
     /// Queries and keys are stored for a RoPE that turns neighbours instead of halves.
     pub(super) interleaved: bool,
     pub(super) stacking: Stacking,
+    /// Tensors are as converters to GGUF leave them.
+    pub(super) converted: bool,
     /// Factors that divide the RoPE frequencies, where the file stores them as a tensor.
     pub(super) rope_factors: Option<Vec<f64>>,
 }
@@ -51,10 +53,22 @@ impl<'a> Config<'a> {
     /// Fields that have Hugging Face's names.
     pub(super) fn new(file: &'a Path, fields: Cow<'a, Fields>) -> Self {
         let read = RefCell::new(BTreeSet::new());
-        let (interleaved, stacking, rope_factors) = (false, Stacking::Apart, None);
+        let (interleaved, converted) = (false, false);
+        let (stacking, rope_factors) = (Stacking::Apart, None);
         let (prefix, names) = ("", Names::new());
         let noted = RefCell::new(BTreeMap::new());
-        Self { file, prefix, fields, names, read, noted, interleaved, stacking, rope_factors }
+        Self {
+            file,
+            prefix,
+            fields,
+            names,
+            read,
+            noted,
+            interleaved,
+            stacking,
+            converted,
+            rope_factors,
+        }
     }
 
     /// Fields that were given Hugging Face's names.
@@ -86,7 +100,7 @@ impl<'a> Config<'a> {
 
     /// True if tensors are as converters to GGUF leave them.
     pub(super) fn is_converted(&self) -> bool {
-        self.stacking == Stacking::Parts
+        self.converted
     }
 
     /// True if `architectures` names this class.
@@ -129,7 +143,8 @@ impl<'a> Config<'a> {
             Some(Value::Object(fields)) => {
                 let inner = Config::new(self.file, Cow::Borrowed(fields));
                 let (names, stacking) = (self.names.clone(), self.stacking);
-                Ok(Some(Config { prefix, names, stacking, ..inner }))
+                let converted = self.converted;
+                Ok(Some(Config { prefix, names, stacking, converted, ..inner }))
             }
             Some(other) => Err(self.bad(name, other, "an object or null")),
         }

@@ -27,6 +27,8 @@ struct DeltaNet {
     joint: bool,
     /// So are queries, keys, values and gates.
     mixed: bool,
+    /// Heads of values are stored in turn, one of each head of keys.
+    tiled: bool,
 }
 
 impl DeltaNet {
@@ -41,6 +43,7 @@ impl DeltaNet {
             epsilon,
             joint: false,
             mixed: false,
+            tiled: false,
         };
         let Self { key_heads, value_heads, keys, values, .. } = net;
         if !value_heads.is_multiple_of(key_heads) {
@@ -55,6 +58,17 @@ impl DeltaNet {
             return Err(config.bad("linear_value_head_dim", &values.into(), &expected));
         }
         Ok(net)
+    }
+
+    /// The order in which heads of values, of this width each, are stored behind so much else.
+    fn order(&self, first: u32, width: u32) -> Order {
+        match self.tiled {
+            true => {
+                let heads = [self.key_heads, self.value_heads / self.key_heads];
+                Order::Tiled { first, heads, width }
+            }
+            false => Order::Plain,
+        }
     }
 
     /// Width of all keys, and of all values.
@@ -104,7 +118,8 @@ impl DeltaNet {
             }
             false => self.project_rates(graph, [&rate, &step]),
         }
-        let conv = stored("linear_attn.conv1d");
+        let conv =
+            Stored { columns: self.order(2 * keys, self.values), ..stored("linear_attn.conv1d") };
         graph.short_conv("memory.taps", conv, self.taps, [&input, &all("convolved")]);
         graph.activate(Activation::Silu, &all("convolved"));
         let root = (self.keys as f32).sqrt();
@@ -114,7 +129,8 @@ impl DeltaNet {
             graph.unit_norm(name, value, self.keys, [length, UNIT_EPSILON]);
         }
         graph.activate(Activation::Sigmoid, &rate);
-        let vectors = ["linear_attn.A_log", "linear_attn.dt_bias"];
+        let vectors = ["linear_attn.A_log", "linear_attn.dt_bias"]
+            .map(|name| Stored { order: self.order(0, 1), ..stored(name) });
         graph.decay(vectors, &step, [0.0, 0.0], "decay");
         let operands = [&query, &key, &value, &all("decay"), &rate];
         graph.linear_attention(self.key_heads, true, None, operands, "remembered");
@@ -122,17 +138,20 @@ impl DeltaNet {
         let remembered = all("remembered");
         graph.norm("memory.norm", stored("linear_attn.norm"), of, [&remembered, &remembered]);
         graph.gated(Activation::Silu, [&gate, &remembered], "normed_memory");
-        let output = stored("linear_attn.out_proj");
+        let columns = self.order(0, self.values);
+        let output = Stored { columns, ..stored("linear_attn.out_proj") };
         graph.linear_onto("memory.output", output, "normed_memory", "residual");
     }
 
     /// Queries, keys and values, and gates.
     fn project(&self, graph: &mut Builder, [mixed, gate]: [&ValueRef; 2]) {
-        for (name, from, output) in [
-            ("memory.query_key_value", "linear_attn.in_proj_qkv", mixed),
-            ("memory.gate", "linear_attn.in_proj_z", gate),
+        let keys = self.widths()[0];
+        for (name, from, first, output) in [
+            ("memory.query_key_value", "linear_attn.in_proj_qkv", 2 * keys, mixed),
+            ("memory.gate", "linear_attn.in_proj_z", 0, gate),
         ] {
-            graph.linear(name, stored(from), "normed", output);
+            let order = self.order(first, self.values);
+            graph.linear(name, Stored { order, ..stored(from) }, "normed", output);
         }
     }
 
@@ -142,7 +161,8 @@ impl DeltaNet {
             ("memory.rate", "linear_attn.in_proj_b", rate),
             ("memory.step", "linear_attn.in_proj_a", step),
         ] {
-            graph.linear(name, stored(from), "normed", output);
+            let from = Stored { order: self.order(0, 1), ..stored(from) };
+            graph.linear(name, from, "normed", output);
         }
     }
 
@@ -202,9 +222,11 @@ pub(super) fn blueprint<K: PartialEq>(
 ) -> Result<Blueprint> {
     config.one_of("hidden_act", &["silu"])?;
     let bias = config.boolean("attention_bias", false)?;
-    // Converters to GGUF take the larger matrix apart.
+    // Converters to GGUF take the larger matrix apart, and put heads of values in another order.
     let mixed = joint && !config.is_converted();
-    let net = DeltaNet { joint, mixed, ..DeltaNet::read(config, decoder.whole().epsilon)? };
+    let net = DeltaNet::read(config, decoder.whole().epsilon)?;
+    let tiled = !joint && config.is_converted();
+    let net = DeltaNet { joint, mixed, tiled, ..net };
     config.note("linear_value_width", net.widths()[1]);
     let recurrent = kinds.iter().map(|(attends, _)| !attends);
     config.note("recurrent_layers", recurrent.collect::<Vec<_>>());

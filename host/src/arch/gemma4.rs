@@ -32,7 +32,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     };
     let [of_global, of_local] = &ropes;
     let widths = [local, global].map(|decoder| decoder.sizes.head_width);
-    let names = ["local_angles", "rotary.local_frequencies"];
+    let names = ["local_angles", gemma3::LOCAL_FREQUENCIES];
     local.angles_of(&mut graph, names, of_local, widths[0], config)?;
     global.angles_of(&mut graph, ["angles", FREQUENCIES], of_global, widths[1], config)?;
     local.embed(&mut graph);
@@ -99,6 +99,7 @@ impl Model {
             let expected = format!("at least the vocabulary's {}", local.vocab_size);
             return Err(config.bad("vocab_size_per_layer_input", &of_tokens.into(), &expected));
         }
+        note(config, &kinds, [&local, &global], of_layer);
         let decoders = [local, global];
         Ok(Self { decoders, kinds, keys_are_values, bias, mixture, of_layer, of_tokens })
     }
@@ -260,6 +261,26 @@ impl Model {
     }
 }
 
+/// Notes what GGUF files say of layers one by one, or by other names.
+fn note(config: &Config<'_>, kinds: &[Kind], [local, global]: [&Decoder; 2], of_layer: u32) {
+    let slides = kinds.iter().map(|kind| kind.window > 0);
+    config.note("sliding_window_pattern", slides.collect::<Vec<_>>());
+    let heads = |kind: &Kind| match kind.window {
+        0 => global.sizes.kv_heads,
+        _ => local.sizes.kv_heads,
+    };
+    if local.sizes.kv_heads != global.sizes.kv_heads {
+        config.note("num_key_value_heads", kinds.iter().map(heads).collect::<Vec<_>>());
+    }
+    if kinds.iter().any(|kind| kind.wide != local.sizes.intermediate) {
+        config.note("intermediate_size", kinds.iter().map(|kind| kind.wide).collect::<Vec<_>>());
+    }
+    let sharing = kinds.iter().filter(|kind| kind.shares.is_some()).count();
+    config.note("num_kv_shared_layers", sharing);
+    config.note("global_head_dim", global.sizes.head_width);
+    config.note("hidden_size_per_layer_input", of_layer);
+}
+
 /// What the layers are.
 fn kinds(config: &Config<'_>, decoder: &Decoder) -> Result<Vec<Kind>> {
     let mut windows = decoder.windows(config, Some(512), |layer| !(layer + 1).is_multiple_of(6))?;
@@ -352,9 +373,10 @@ fn of_layers(layers: &Config<'_>, local: &Decoder, kinds: &[Kind]) -> Result<(u3
 }
 
 fn mixture(config: &Config<'_>, hidden: u32) -> Result<Mixture> {
-    let names = (&["num_experts"][..], "top_k_experts");
+    let names = (&["num_experts", "num_local_experts"][..], "top_k_experts");
     let wide = ("moe_intermediate_size", 704);
     let mixture = Mixture::read_as(config, names, [128, 8], wide, hidden)?;
+    config.note("num_experts_per_tok", mixture.chosen);
     let routing = Routing { factors: Some("expert_factors"), ..mixture.routing };
     Ok(Mixture { activation: Activation::GeluTanh, routing, names: EXPERTS, ..mixture })
 }

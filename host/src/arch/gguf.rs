@@ -1,6 +1,7 @@
 //! GGUF files: their keys and names of tensors into Hugging Face's.
 
 mod adjust;
+mod gemma4;
 mod keys;
 mod kinds;
 mod names;
@@ -10,6 +11,7 @@ mod write;
 pub(crate) use write::{InGguf, in_gguf};
 
 use super::blueprint::Blueprint;
+use super::decoder::MAX_LAYERS;
 use super::draw;
 use crate::import::Container;
 use crate::{Error, Result};
@@ -24,6 +26,10 @@ pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     let (architecture, kind) = keys.kind()?;
     let config = keys.config(kind).map_err(|mut problems| problems.swap_remove(0))?;
     let mut blueprint = draw(architecture, &config)?;
+    // What guesses several tokens at once lies behind the layers.
+    let more = keys.integer(kind, "nextn_predict_layers")?.unwrap_or(0).min(MAX_LAYERS);
+    let layers = blueprint.sizes.layers;
+    blueprint.aside.extend((layers..layers + more).map(|layer| format!("blk.{layer}.")));
     blueprint.derived.extend([ROPE_FACTORS, LONG_ROPE[0].1, LONG_ROPE[1].1]);
     renamed(blueprint, container.path(), kind, "convert the original model")
 }

@@ -218,7 +218,7 @@ impl Mamba {
         let value = ValueRef::rows("convolved", 0, inner);
         let [key, query] =
             [inner, inner + keys].map(|first| ValueRef::rows("convolved", first, first + keys));
-        graph.decay(["mamba.A_log", "mamba.dt_bias"], &step, self.steps, "decay");
+        graph.decay(["mamba.A_log", "mamba.dt_bias"].map(stored), &step, self.steps, "decay");
         let operands = [&query, &key, &value, &all("decay"), &step];
         graph.linear_attention(1, false, Some("mamba.D"), operands, "remembered");
         graph.gated(Activation::Silu, [&gate, &all("remembered")], "gated_memory");

@@ -112,7 +112,8 @@ const ARCHITECTURES: &[Architecture] = &[
         .in_gguf("gemma2"),
     Architecture::new("gemma3_text", &["Gemma3ForCausalLM"], "model.", gemma3::blueprint)
         .in_gguf("gemma3"),
-    Architecture::new("gemma4_text", &["Gemma4ForCausalLM"], "model.", gemma4::blueprint),
+    Architecture::new("gemma4_text", &["Gemma4ForCausalLM"], "model.", gemma4::blueprint)
+        .in_gguf("gemma4"),
     Architecture::new("gpt2", &["GPT2LMHeadModel"], "transformer.", gpt2::blueprint)
         .stored_by_inputs()
         .in_gguf("gpt2"),
@@ -139,13 +140,15 @@ const ARCHITECTURES: &[Architecture] = &[
         granite_hybrid::blueprint,
     )
     .in_gguf("granitehybrid"),
-    Architecture::new("qwen3_5_text", &["Qwen3_5ForCausalLM"], "model.", qwen3_5::blueprint),
+    Architecture::new("qwen3_5_text", &["Qwen3_5ForCausalLM"], "model.", qwen3_5::blueprint)
+        .in_gguf("qwen35"),
     Architecture::new(
         "qwen3_5_moe_text",
         &["Qwen3_5MoeForCausalLM"],
         "model.",
         qwen3_5_moe::blueprint,
-    ),
+    )
+    .in_gguf("qwen35moe"),
     Architecture::new("lfm2", &["Lfm2ForCausalLM"], "model.", lfm2::blueprint).in_gguf("lfm2"),
     Architecture::new("bert", &bert::CLASSES, "bert.", bert::blueprint).in_gguf("bert"),
     // llama.cpp has one name for these and BERT, which computes the same of what its files have of them.

@@ -16,7 +16,8 @@ const DEFAULTS: Defaults =
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
     let decoder = Decoder::read(config, &DEFAULTS)?;
     let wide = ("moe_intermediate_size", 512);
-    let mixture = Mixture::read(config, &["num_experts"], [256, 8], wide, decoder.sizes.hidden)?;
+    let counts = ["num_experts", "num_local_experts"];
+    let mixture = Mixture::read(config, &counts, [256, 8], wide, decoder.sizes.hidden)?;
     let shared = shared_expert(config)?;
     let attends = attends(config, decoder.sizes.layers)?;
     let kinds: Vec<_> = attends.into_iter().map(|attends| (attends, ())).collect();

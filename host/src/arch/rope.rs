@@ -8,6 +8,9 @@ use std::f64::consts::TAU;
 /// The field that says which part of each head is turned.
 const PART: &str = "partial_rotary_factor";
 
+/// What files divide frequencies by that are to be 0.
+pub(super) const STAYS: f32 = 1e30;
+
 /// How a model's RoPE frequencies are computed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rope {
@@ -182,7 +185,11 @@ impl Rope {
                 "short": factors, "long": beyond, "original": original,
                 "attention_part": attention_factor,
             }),
-            Scaling::Proportional { .. } => json!({ "kind": "proportional" }),
+            Scaling::Proportional { factor, .. } => {
+                let divisor = |pair| if self.stays(pair, width) { STAYS } else { *factor as f32 };
+                let divisors = (0..width / 2).map(divisor);
+                json!({ "kind": "proportional", "divisors": divisors.collect::<Vec<_>>() })
+            }
         };
         said["theta"] = self.theta.into();
         said["width"] = width.into();

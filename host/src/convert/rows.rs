@@ -2,7 +2,7 @@
 
 use super::planned::Planned;
 use super::range::{check_scales, read_row};
-use crate::arch::{Data, Source, TensorPlan};
+use crate::arch::{Data, Order, Source, TensorPlan};
 use crate::import::{Container, Encoding, FP4};
 use crate::quantize::{Compensation, Group, quantize, write_panel};
 use crate::{Error, Result};
@@ -160,7 +160,7 @@ pub(crate) fn read_vector(container: &dyn Container, plan: &TensorPlan) -> Resul
             read_row(container, (&source.tensor, row), Format::Vector, out)?;
         }
         let at = |number: usize| match source.transposed {
-            true => number % rows * columns + number / rows,
+            true => source.stored_column((number % rows) as u32) as usize * columns + number / rows,
             false => source.stored_row(number as u32) as usize,
         };
         let stored = (0..stored.len()).map(|number| stored[at(number)] + source.plus);
@@ -174,6 +174,15 @@ pub(crate) fn read_vector(container: &dyn Container, plan: &TensorPlan) -> Resul
         }
     }
     Ok(numbers)
+}
+
+/// The parts of a row, of so many numbers each, in the order in which they are used.
+fn in_order<T: Copy>(columns: Order, width: u32, stored: Vec<T>) -> Vec<T> {
+    if columns == Order::Plain {
+        return stored;
+    }
+    let place = |number: u32| (columns.place(number * width) / width) as usize;
+    (0..stored.len() as u32).map(|number| stored[place(number)]).collect()
 }
 
 /// Refuses what has no logarithm.
@@ -223,7 +232,8 @@ impl<'b> Batch<'b> {
         turned.iter_mut().for_each(|row| row.resize(self.columns, 0.0));
         let mut stored = vec![0.0; stored_columns as usize];
         for column in 0..stored_rows {
-            let place = (source.tensor.as_str(), source.first_row() + column);
+            let row = source.first_row() + source.stored_column(column);
+            let place = (source.tensor.as_str(), row);
             read_row(self.container, place, self.format, &mut stored)?;
             for (number, row) in (first..).zip(turned.iter_mut()) {
                 row[column as usize] = stored[source.stored_row(number) as usize];
@@ -241,7 +251,7 @@ impl<'b> Batch<'b> {
         let mut floats = vec![0.0; self.columns];
         let place = (source.tensor.as_str(), source.first_row() + source.stored_row(row));
         read_row(self.container, place, self.format, &mut floats)?;
-        Ok(floats)
+        Ok(in_order(source.columns, 1, floats))
     }
 
     /// A row as blocks that the format can take over as they are, if it is stored so.
@@ -253,16 +263,17 @@ impl<'b> Batch<'b> {
             (Some(Encoding::Q8_0 | Encoding::Mxfp4), Format::Int8)
                 | (Some(Encoding::Q4_0), Format::Int4)
         );
-        if !same || source.transposed {
+        if !same || source.transposed || !source.columns.keeps(GROUP as u32) {
             return Ok(None);
         }
         let mut bytes = vec![];
         let stored = source.first_row() + source.stored_row(row);
         self.container.read_row_bytes(&source.tensor, stored, &mut bytes)?;
-        Ok(match encoding {
+        let groups = match encoding {
             Some(Encoding::Mxfp4) => mxfp4_groups(&bytes),
             _ => Some(ggml_groups(&bytes, self.format)),
-        })
+        };
+        Ok(groups.map(|groups| in_order(source.columns, GROUP as u32, groups)))
     }
 
     /// A row of the plane that is asked for.

@@ -1,6 +1,7 @@
 //! Which tensors another program stores a model as, and where their numbers lie in a package: what
 //! `arch` says of the package's tensors, read backwards.
 
+use super::rows;
 use crate::arch::{Blueprint, Source, TensorPlan};
 use crate::convert;
 use crate::package::{CONVERT_AGAIN, Package, TensorEntry};
@@ -70,7 +71,8 @@ impl Inverse {
     ) {
         let mut first = plan.skipped;
         for source in plan.sources() {
-            let whole = planes == 1 && !source.transposed;
+            let blocks = rows::encoding(entry.format).block_values();
+            let whole = planes == 1 && !source.transposed && source.columns.keeps(blocks);
             let format = whole.then_some(entry.format);
             let place = *places.entry(source.tensor.clone()).or_insert(self.tensors.len());
             match self.tensors.get_mut(place) {

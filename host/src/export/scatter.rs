@@ -2,6 +2,7 @@
 
 use super::inverse::{Inverse, Part};
 use super::rows::{Rows, encoding};
+use crate::arch::Order;
 use crate::cancel::Cancel;
 use crate::import::Encoding;
 use crate::package::Package;
@@ -113,7 +114,9 @@ impl Writer<'_, '_, '_> {
         let mut stored = vec![0.0; rows * columns];
         for (number, value) in all[first..].iter().enumerate() {
             let at = match source.transposed {
-                true => number % rows * columns + number / rows,
+                true => {
+                    source.stored_column((number % rows) as u32) as usize * columns + number / rows
+                }
                 false => source.stored_row(number as u32) as usize,
             };
             stored[at] = match source.negated_exponential {
@@ -131,9 +134,10 @@ impl Writer<'_, '_, '_> {
         let mut numbers = vec![0.0; stored_rows];
         for row in 0..rows {
             self.floats(self.part.first + row, &mut numbers)?;
-            let column = self.part.source.stored_row(row) as usize;
-            for (number, at) in numbers.iter().zip((column..).step_by(stored_columns)) {
-                stored[at] = *number;
+            let source = &self.part.source;
+            let column = source.stored_row(row) as usize;
+            for (number, of) in numbers.iter().zip(0..) {
+                stored[source.stored_column(of) as usize * stored_columns + column] = *number;
             }
         }
         let bytes = self.encoded(&stored)?;
@@ -165,12 +169,22 @@ impl Writer<'_, '_, '_> {
                 let bytes = only.row(row)?;
                 // Columns that only fill up the last block are left out.
                 let length = wanted.row_bytes(columns).unwrap_or(0) as usize;
-                out.extend_from_slice(&bytes[..length.min(bytes.len())]);
+                let blocks = [wanted.block_values(), wanted.block_bytes()];
+                put_blocks(
+                    &bytes[..length.min(bytes.len())],
+                    blocks,
+                    self.part.source.columns,
+                    out,
+                );
             }
             _ => {
                 let mut numbers = vec![0.0; columns as usize];
                 self.floats(row, &mut numbers)?;
-                out.extend(self.encoded(&numbers)?);
+                let mut stored = vec![0.0; numbers.len()];
+                for (number, of) in numbers.iter().zip(0..) {
+                    stored[self.part.source.stored_column(of) as usize] = *number;
+                }
+                out.extend(self.encoded(&stored)?);
             }
         }
         Ok(())
@@ -218,5 +232,19 @@ impl Writer<'_, '_, '_> {
         *self.written += bytes.len() as u64;
         (self.output.progress)(*self.written, self.all);
         self.output.cancel.check()
+    }
+}
+
+/// Appends a row's blocks, of so many numbers and bytes each, in the order in which they are stored.
+fn put_blocks(row: &[u8], [values, bytes]: [u32; 2], columns: Order, out: &mut Vec<u8>) {
+    let first = out.len();
+    out.extend_from_slice(row);
+    if columns == Order::Plain {
+        return;
+    }
+    let bytes = bytes as usize;
+    for (block, number) in row.chunks_exact(bytes).zip(0u32..) {
+        let at = first + (columns.place(number * values) / values) as usize * bytes;
+        out[at..at + bytes].copy_from_slice(block);
     }
 }

@@ -1,7 +1,9 @@
 //! What files of a kind say in another way than others, or not at all.
 
 use super::keys::Keys;
-use super::kinds::{BERT, GRANITE_HYBRID, Kind, MODERN_BERT, QWEN3_NEXT, SIGMOID};
+use super::kinds::{
+    BERT, DEEPSEEK, GEMMA4, GRANITE_HYBRID, Kind, MODERN_BERT, QWEN3_5, QWEN3_NEXT, SIGMOID,
+};
 use super::names::{CLASSIFIER, SEGMENTS};
 use crate::Result;
 use crate::import::Fields;
@@ -14,21 +16,16 @@ impl Keys<'_> {
         match kind.name {
             "qwen3moe" => put("norm_topk_prob", true.into()),
             "lfm2" => put("block_auto_adjust_ff_dim", false.into()),
-            "deepseek2" => self.adjust_latent(kind, fields)?,
+            DEEPSEEK => self.adjust_latent(kind, fields)?,
             "stablelm" => {
                 let norms = self.container.tensor("blk.0.attn_q_norm.weight").is_some();
                 fields.insert("qk_layernorm".to_owned(), norms.into());
             }
             GRANITE_HYBRID => self.adjust_hybrid(fields),
             BERT => self.adjust_encoder(fields),
-            QWEN3_NEXT => {
-                let number = |name: &str| fields.get(name).and_then(Value::as_u64);
-                let heads = number("linear_value_width").zip(number("linear_num_value_heads"));
-                let width = heads.and_then(|(width, heads)| width.checked_div(heads));
-                fields.insert("linear_value_head_dim".to_owned(), json!(width));
-                // As transformers names it.
-                let experts = fields.get("num_local_experts").cloned().unwrap_or_default();
-                fields.insert("num_experts".to_owned(), experts);
+            GEMMA4 => self.adjust_gemma4(kind, fields)?,
+            name if name == QWEN3_NEXT || QWEN3_5.contains(&name) => {
+                self.adjust_delta_nets(kind, fields)?;
             }
             MODERN_BERT => {
                 for name in ["sliding_window", "sliding_window_pattern"] {
@@ -58,6 +55,25 @@ impl Keys<'_> {
             let layer = |slides| if slides { "sliding_attention" } else { "full_attention" };
             fields.insert("layer_types".to_owned(), slides.map(layer).collect());
             fields.remove("sliding_window_pattern");
+        }
+        Ok(())
+    }
+
+    /// Those of gated DeltaNets, without layers that guess several tokens at once.
+    fn adjust_delta_nets(&self, kind: &Kind, fields: &mut Fields) -> Result<()> {
+        let number = |name: &str| fields.get(name).and_then(Value::as_u64);
+        let heads = number("linear_value_width").zip(number("linear_num_value_heads"));
+        let width = heads.and_then(|(width, heads)| width.checked_div(heads));
+        let more = self.integer(kind, "nextn_predict_layers")?.unwrap_or(0);
+        let layers = number("num_hidden_layers").map(|all| all.saturating_sub(more.into()));
+        fields.insert("linear_value_head_dim".to_owned(), json!(width));
+        fields.insert("num_hidden_layers".to_owned(), json!(layers));
+        if let Some(Value::Array(recurrent)) = fields.get_mut("recurrent_layers") {
+            recurrent.truncate(layers.unwrap_or(0) as usize);
+        }
+        // As transformers names it.
+        if let Some(experts) = fields.get("num_local_experts").cloned() {
+            fields.insert("num_experts".to_owned(), experts);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Keys into Hugging Face's fields.
 
-use super::kinds::{KINDS, Kind, LATENT, OPTIONAL};
+use super::kinds::{GEMMA4, KINDS, Kind};
 use super::names::{EMBEDDING, OUTPUT, ROPE_FACTORS};
 use crate::arch::config::{Config, Names, Stacking};
 use crate::arch::{ARCHITECTURES, Architecture, unknown};
@@ -52,7 +52,7 @@ impl<'a> Keys<'a> {
         let metadata = self.container.config();
         let (mut fields, mut names, mut problems) = (Fields::new(), Names::new(), vec![]);
         let required = kind.fields.iter().chain([&kind.epsilon]).map(|pair| (pair, true));
-        let optional = OPTIONAL.iter().chain(kind.own).map(|pair| (pair, false));
+        let optional = kind.optional().map(|pair| (pair, false));
         for (&(name, key), required) in required.chain(optional) {
             let key = format!("{}.{key}", kind.name);
             match metadata.get(&key) {
@@ -72,11 +72,17 @@ impl<'a> Keys<'a> {
             fields.insert(name.to_owned(), there.into());
         }
         let config = self.with_widths(kind, Config::renamed(self.path, fields, names));
-        match (config, self.rope_factors(ROPE_FACTORS)) {
+        // Gemma 4 has them for some of its layers, and as something else.
+        let factors = match kind.name {
+            GEMMA4 => Ok(None),
+            _ => self.rope_factors(ROPE_FACTORS),
+        };
+        match (config, factors) {
             (Ok(mut config), Ok(factors)) if problems.is_empty() => {
                 config.rope_factors = factors;
                 config.interleaved = kind.interleaved;
-                config.stacking = Stacking::Parts;
+                config.converted = true;
+                config.stacking = self.stacking();
                 Ok(config)
             }
             (config, factors) => {
@@ -85,6 +91,16 @@ impl<'a> Keys<'a> {
             }
         }
     }
+
+    /// How experts are stored: newer converters put gates and up matrices of each into one tensor.
+    fn stacking(&self) -> Stacking {
+        let joint = |name: &String| name.ends_with(".ffn_gate_up_exps.weight");
+        match self.container.names().iter().any(joint) {
+            true => Stacking::Joint,
+            false => Stacking::Parts,
+        }
+    }
+
     /// The metadata as they are.
     pub(super) fn raw(&self) -> Config<'a> {
         Config::new(self.path, Cow::Borrowed(self.container.config()))
@@ -136,8 +152,7 @@ impl<'a> Keys<'a> {
         let [hidden, heads] = [kind.fields[0].0, kind.fields[3].0].map(|name| config.integer(name));
         let divided = hidden?.zip(heads?).and_then(|(hidden, heads)| hidden.checked_div(heads));
         let Some(width) = config.integer("head_dim")?.or(divided) else { return Ok(config) };
-        // Latent attention has other widths, which fields of its own say.
-        if kind.own == LATENT {
+        if kind.own_widths {
             return Ok(config);
         }
         let of = |key| Ok::<_, Error>((format!("{}.{key}", kind.name), self.integer(kind, key)?));

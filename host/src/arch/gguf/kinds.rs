@@ -18,7 +18,9 @@ pub(super) struct Kind {
     pub(super) norms_behind: bool,
     /// llama.cpp keeps to sliding windows.
     pub(super) slides: bool,
-    /// Fields that others don't have, with their keys.
+    /// Fields of its own say how wide heads are.
+    pub(super) own_widths: bool,
+    /// Fields that others don't have, or have other keys for, with their keys.
     pub(super) own: &'static [(&'static str, &'static str)],
 }
 
@@ -32,12 +34,16 @@ const PLAIN: Kind = Kind {
     partial: false,
     norms_behind: false,
     slides: false,
+    own_widths: false,
     own: &[],
 };
 const LAYER_NORM: Kind =
     Kind { epsilon: ("layer_norm_eps", "attention.layer_norm_epsilon"), ..PLAIN };
 
-pub(super) const KINDS: [Kind; 24] = [
+const DELTA_NETS: Kind =
+    Kind { name: QWEN3_NEXT, partial: true, norms_behind: true, own: &DELTA_NET, ..PLAIN };
+
+pub(super) const KINDS: [Kind; 27] = [
     Kind { name: "llama", bias: Some("attention_bias"), interleaved: true, ..PLAIN },
     Kind { name: "qwen2", ..PLAIN },
     Kind { name: "qwen3", bias: Some("attention_bias"), ..PLAIN },
@@ -52,6 +58,19 @@ pub(super) const KINDS: [Kind; 24] = [
     },
     Kind { name: "gemma2", norms_behind: true, slides: true, ..PLAIN },
     Kind { name: "gemma3", norms_behind: true, slides: true, ..PLAIN },
+    Kind {
+        name: GEMMA4,
+        norms_behind: true,
+        slides: true,
+        own_widths: true,
+        own: &[
+            ("head_dim", "attention.key_length_swa"),
+            ("global_head_dim", "attention.key_length"),
+            ("num_kv_shared_layers", "attention.shared_kv_layers"),
+            ("hidden_size_per_layer_input", "embedding_length_per_layer_input"),
+        ],
+        ..PLAIN
+    },
     Kind { name: "phi3", partial: true, ..PLAIN },
     Kind { name: "smollm3", interleaved: true, ..PLAIN },
     Kind { name: "granite", interleaved: true, ..PLAIN },
@@ -84,23 +103,10 @@ pub(super) const KINDS: [Kind; 24] = [
         own: &[("conv_L_cache", "shortconv.l_cache")],
         ..PLAIN
     },
-    Kind { name: "deepseek2", own: &LATENT, ..PLAIN },
-    Kind {
-        name: QWEN3_NEXT,
-        partial: true,
-        norms_behind: true,
-        own: &[
-            ("linear_conv_kernel_dim", "ssm.conv_kernel"),
-            ("linear_key_head_dim", "ssm.state_size"),
-            ("linear_num_key_heads", "ssm.group_count"),
-            ("linear_num_value_heads", "ssm.time_step_rank"),
-            ("linear_value_width", "ssm.inner_size"),
-            ("full_attention_interval", "full_attention_interval"),
-            ("recurrent_layers", "attention.recurrent_layers"),
-            ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
-        ],
-        ..PLAIN
-    },
+    Kind { name: DEEPSEEK, own_widths: true, own: &LATENT, ..PLAIN },
+    DELTA_NETS,
+    Kind { name: QWEN3_5[0], ..DELTA_NETS },
+    Kind { name: QWEN3_5[1], fields: &MIXTURE_SIZES, ..DELTA_NETS },
     Kind {
         name: GRANITE_HYBRID,
         interleaved: true,
@@ -129,8 +135,23 @@ pub(super) const KINDS: [Kind; 24] = [
     },
 ];
 
-/// BERT and what comes after it.
+impl Kind {
+    /// Fields that need not be there, with their keys: those that most have, and its own.
+    pub(super) fn optional(&self) -> impl Iterator<Item = &(&'static str, &'static str)> {
+        let other = |(name, key): &&(&str, &str)| {
+            self.own.iter().all(|(own_name, own_key)| own_name != name && own_key != key)
+        };
+        OPTIONAL.iter().filter(other).chain(self.own)
+    }
+}
+
 pub(super) const BERT: &str = "bert";
+/// Latent attention, as DeepSeek has it.
+pub(super) const DEEPSEEK: &str = "deepseek2";
+/// Gemma 4, whose global layers have heads of another width.
+pub(super) const GEMMA4: &str = "gemma4";
+/// Qwen3.5, and the same with experts.
+pub(super) const QWEN3_5: [&str; 2] = ["qwen35", "qwen35moe"];
 pub(super) const QWEN3_NEXT: &str = "qwen3next";
 /// Granite 4, whose layers may be state space models.
 pub(super) const GRANITE_HYBRID: &str = "granitehybrid";
@@ -141,7 +162,7 @@ pub(super) const MODERN_BERT: &str = "modern-bert";
 pub(super) const SIGMOID: u32 = 2;
 
 /// Fields of latent attention, and of the experts behind it.
-pub(super) const LATENT: [(&str, &str); 10] = [
+const LATENT: [(&str, &str); 10] = [
     ("q_lora_rank", "attention.q_lora_rank"),
     ("kv_lora_rank", "attention.kv_lora_rank"),
     ("v_head_dim", "attention.value_length_mla"),
@@ -177,8 +198,23 @@ const BLOOM_SIZES: [(&str, &str); 5] = [
     ("seq_length", "context_length"),
 ];
 
+/// Of mixtures in which no feed-forward layer has another width than experts.
+const MIXTURE_SIZES: [(&str, &str); 4] = [SIZES[0], SIZES[2], SIZES[4], SIZES[3]];
+
+/// Sizes of gated DeltaNets.
+const DELTA_NET: [(&str, &str); 8] = [
+    ("linear_conv_kernel_dim", "ssm.conv_kernel"),
+    ("linear_key_head_dim", "ssm.state_size"),
+    ("linear_num_key_heads", "ssm.group_count"),
+    ("linear_num_value_heads", "ssm.time_step_rank"),
+    ("linear_value_width", "ssm.inner_size"),
+    ("full_attention_interval", "full_attention_interval"),
+    ("recurrent_layers", "attention.recurrent_layers"),
+    ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+];
+
 /// Fields that need not be there, with their keys.
-pub(super) const OPTIONAL: [(&str, &str); 17] = [
+const OPTIONAL: [(&str, &str); 17] = [
     ("num_key_value_heads", "attention.head_count_kv"),
     ("head_dim", "attention.key_length"),
     ("rope_theta", "rope.freq_base"),

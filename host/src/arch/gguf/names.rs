@@ -12,7 +12,7 @@ pub(super) const LONG_ROPE: [(&str, &str); 2] =
     [("short_factor", "rope_factors_short.weight"), ("long_factor", "rope_factors_long.weight")];
 
 /// Hugging Face's tensors, and what GGUF calls them, without `.weight` and `.bias`.
-const TENSORS: [(&str, &str); 24] = [
+const TENSORS: [(&str, &str); 27] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     // llama.cpp's own slip.
@@ -25,6 +25,9 @@ const TENSORS: [(&str, &str); 24] = [
     ("transformer.wte", "token_embd"),
     ("transformer.wpe", "position_embd"),
     ("transformer.ln_f", "output_norm"),
+    ("model.embed_tokens_per_layer", "per_layer_token_embd"),
+    ("model.per_layer_model_projection", "per_layer_model_proj"),
+    ("model.per_layer_projection_norm", "per_layer_proj_norm"),
     ("transformer.word_embeddings", "token_embd"),
     ("transformer.word_embeddings_layernorm", "token_embd_norm"),
     ("bert.embeddings.word_embeddings", "token_embd"),
@@ -50,7 +53,7 @@ const LAYERS: [&str; 4] =
     ["model.layers.", "gpt_neox.layers.", "transformer.h.", "bert.encoder.layer."];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 93] = [
+const LAYER_TENSORS: [(&str, &str); 103] = [
     ("input_layernorm", "attn_norm"),
     ("ln_1", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -71,6 +74,14 @@ const LAYER_TENSORS: [(&str, &str); 93] = [
     ("post_attention_layernorm", "ffn_norm"),
     ("pre_feedforward_layernorm", "ffn_norm"),
     ("post_feedforward_layernorm", "post_ffw_norm"),
+    ("post_feedforward_layernorm_1", "post_ffw_norm_1"),
+    ("pre_feedforward_layernorm_2", "pre_ffw_norm_2"),
+    ("post_feedforward_layernorm_2", "post_ffw_norm_2"),
+    ("router", "ffn_gate_inp"),
+    ("router.proj", "ffn_gate_inp"),
+    ("per_layer_input_gate", "inp_gate"),
+    ("per_layer_projection", "proj"),
+    ("post_per_layer_input_norm", "post_norm"),
     ("ln_2", "ffn_norm"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
@@ -108,6 +119,8 @@ const LAYER_TENSORS: [(&str, &str); 93] = [
     ("linear_attn.in_proj_qkv", "attn_qkv"),
     ("linear_attn.in_proj_z", "attn_gate"),
     ("linear_attn.in_proj_ba", "ssm_ba"),
+    ("linear_attn.in_proj_b", "ssm_beta"),
+    ("linear_attn.in_proj_a", "ssm_alpha"),
     ("linear_attn.conv1d", "ssm_conv1d"),
     ("linear_attn.dt", "ssm_dt"),
     ("linear_attn.norm", "ssm_norm"),
@@ -160,9 +173,17 @@ pub(super) fn stored_name(name: &str, kind: &Kind) -> Option<String> {
         .or(step.as_deref())
         .or(renamed.as_deref())
         .unwrap_or(name);
-    // Vectors that are called nothing else.
-    const BARE: [(&str, &str); 3] =
-        [(".mamba.A_log", "ssm_a"), (".mamba.D", "ssm_d"), (".linear_attn.A_log", "ssm_a")];
+    // Tensors that are called nothing else.
+    const BARE: [(&str, &str); 8] = [
+        (".mamba.A_log", "ssm_a"),
+        (".mamba.D", "ssm_d"),
+        (".linear_attn.A_log", "ssm_a"),
+        (".layer_scalar", "layer_output_scale.weight"),
+        (".router.per_expert_scale", "ffn_down_exps.scale"),
+        (".mlp.experts.gate_up_proj", "ffn_gate_up_exps.weight"),
+        (".experts.gate_up_proj", "ffn_gate_up_exps.weight"),
+        (".experts.down_proj", "ffn_down_exps.weight"),
+    ];
     for (theirs, ours) in BARE {
         if let Some(layer) = name.strip_suffix(theirs).and_then(|stem| stem.strip_prefix(LAYERS[0]))
         {

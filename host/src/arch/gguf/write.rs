@@ -1,6 +1,6 @@
 //! Hyperparameters into GGUF's keys: what is read of them beside this, the other way round.
 
-use super::kinds::{BERT, KINDS, Kind, LATENT, MODERN_BERT, OPTIONAL, SIGMOID};
+use super::kinds::{BERT, DEEPSEEK, GEMMA4, KINDS, Kind, MODERN_BERT, QWEN3_5, SIGMOID};
 use super::names::{LONG_ROPE, ROPE_FACTORS};
 use super::renamed;
 use crate::arch::blueprint::Blueprint;
@@ -40,10 +40,14 @@ pub(crate) fn in_gguf(file: &Path, fields: &Fields) -> Result<InGguf> {
     let kind = kind.ok_or_else(|| stranger(file, architecture.model_type))?;
     let mut config = Config::new(file, Cow::Borrowed(fields));
     (config.interleaved, config.stacking) = (kind.interleaved, Stacking::Parts);
+    config.converted = true;
     let blueprint = draw(architecture, &config)?;
     let mut words = Words { kind, config: &config, keys: vec![], factors: vec![] };
     words.add_fields(&blueprint);
-    words.add_rope()?;
+    match kind.name {
+        GEMMA4 => words.add_gemma4()?,
+        _ => words.add_rope()?,
+    }
     let Words { keys, factors, .. } = words;
     let window = config.noted("sliding_window").filter(|window| !window.is_null());
     let slides = window.is_some() && !kind.slides;
@@ -75,32 +79,35 @@ fn stranger(file: &Path, kind: &str) -> Error {
 /// The pooling of models that sort texts into classes, by its number.
 const RANK: u32 = 4;
 
-struct Words<'w> {
+pub(super) struct Words<'w> {
     kind: &'static Kind,
-    config: &'w Config<'w>,
+    pub(super) config: &'w Config<'w>,
     keys: Vec<(String, Value)>,
-    factors: Vec<(&'static str, Vec<f32>)>,
+    pub(super) factors: Vec<(&'static str, Vec<f32>)>,
 }
 
 impl Words<'_> {
-    fn add(&mut self, key: &str, value: impl Into<Value>) {
+    pub(super) fn add(&mut self, key: &str, value: impl Into<Value>) {
         self.keys.push((format!("{}.{key}", self.kind.name), value.into()));
     }
 
     fn add_fields(&mut self, blueprint: &Blueprint) {
-        let fields = self.kind.fields.iter().chain([&self.kind.epsilon]).chain(&OPTIONAL);
-        let latent = self.kind.own == LATENT;
+        let fields = self.kind.fields.iter().chain([&self.kind.epsilon]);
+        let latent = self.kind.name == DEEPSEEK;
         let elsewhere = |name: &str, key: &str| {
             key.starts_with("rope.") && name != "rope_finetuned"
                 || latent && ["head_dim", "num_key_value_heads"].contains(&name)
         };
-        for (name, key) in fields.chain(self.kind.own).filter(|(name, key)| !elsewhere(name, key)) {
+        for (name, key) in
+            fields.chain(self.kind.optional()).filter(|(name, key)| !elsewhere(name, key))
+        {
             if let Some(value) = self.config.noted(name).filter(|value| !value.is_null()) {
                 self.add(key, value);
             }
         }
         match self.config.noted("head_dim") {
             Some(_) if latent => self.add_latent(),
+            Some(_) if self.kind.own_widths => {}
             Some(width) => self.add("attention.value_length", width),
             None => {}
         }
@@ -116,6 +123,10 @@ impl Words<'_> {
             }
             MODERN_BERT => self.add("attention.causal", false),
             BERT => self.add_encoder(blueprint),
+            // How positions in time and in pictures share the pairs that RoPE turns; in texts they are one.
+            name if QWEN3_5.contains(&name) => {
+                self.add("rope.dimension_sections", vec![11, 11, 10, 0]);
+            }
             _ => {}
         }
     }
