@@ -1,7 +1,7 @@
 //! Ids and text agree with the reference implementations, string by string.
 
 use flate2::read::GzDecoder;
-use omex::tokenizer::{Kind, Spec, compile, normalized};
+use omex::tokenizer::{GgufVocabulary, Kind, Spec, compile, normalized};
 use omex_core::token::{Decoder, EncodeOptions, Symbol, Tokenizer};
 use serde_json::Value;
 use std::fs;
@@ -268,6 +268,36 @@ fn normalized_added_tokens() {
             assert_eq!(found, numbers(&case["ids"]), "{text}");
         }
     }
+}
+
+/// Merges of characters in a GGUF file, as Gemma 4's have them.
+#[test]
+fn gguf_with_merges_of_characters() {
+    let Some(folder) = shared("models/tokenizers/llama2") else { return };
+    let file = fs::read(folder.join("tokenizer.json")).unwrap();
+    let file: Value = serde_json::from_slice(&file).unwrap();
+    let ids = file["model"]["vocab"].as_object().unwrap();
+    let mut tokens = vec![vec![]; ids.len()];
+    for (token, id) in ids {
+        tokens[id.as_u64().unwrap() as usize] = token.clone().into_bytes();
+    }
+    let mut token_types = vec![1; tokens.len()];
+    token_types[..3].copy_from_slice(&[2, 3, 3]);
+    let line = |merge: &Value| match merge.as_str() {
+        Some(line) => line.to_owned(),
+        None => format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap()),
+    };
+    let vocabulary = GgufVocabulary {
+        model: "gemma4".into(),
+        tokens,
+        token_types,
+        merges: file["model"]["merges"].as_array().unwrap().iter().map(line).collect(),
+        bos: Some(1),
+        unknown: Some(0),
+        add_space_prefix: Some(true),
+        ..GgufVocabulary::default()
+    };
+    check_texts(&Spec::from_gguf(Path::new("gguf"), vocabulary).unwrap(), "llama2");
 }
 
 #[test]

@@ -22,9 +22,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 # What transformers itself differs by between f32 and f64, or a little more; llama.cpp's sums are in another order,
-# and its keys and values are in f16 unless it is told otherwise.
-TOLERANCE = {"safetensors": 2e-5, "gguf": 2e-3}
-# llama.cpp has BERT's GELU as its approximation by tanh, from a table of f16, and scores of the models here are small.
+# its keys and values are in f16 unless it is told otherwise, and its GELU is from a table of f16.
+TOLERANCE = {"safetensors": 2e-5, "gguf": 4e-3}
+# llama.cpp has BERT's GELU as its approximation by tanh, too, and scores of the models here are small.
 SCORE_TOLERANCE = {"safetensors": 2e-5, "gguf": 1e-2}
 
 

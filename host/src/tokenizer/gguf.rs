@@ -12,7 +12,7 @@ use std::path::Path;
 /// The fields of `tokenizer.ggml` that describe a vocabulary.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufVocabulary {
-    /// `model`: "llama" (SentencePiece's BPE), "t5" (its Unigram), "gpt2" (byte-level BPE) or "bert" (WordPiece).
+    /// `model`: "llama" (SentencePiece's BPE), "gemma4" (the same with merges), "t5" (its Unigram), "gpt2" (byte-level BPE) or "bert" (WordPiece).
     pub model: String,
     /// `pre`: how text is cut into words.
     pub pre: Option<String>,
@@ -56,7 +56,7 @@ impl Spec {
     /// Makes a tokenizer of the vocabulary that the GGUF file at `origin` holds.
     ///
     /// # Errors
-    /// If the vocabulary is of another kind than "llama", "t5", "gpt2" and "bert", its way of cutting text is unknown, or fields
+    /// If the vocabulary is of another kind than "llama", "gemma4", "t5", "gpt2" and "bert", its way of cutting text is unknown, or fields
     /// contradict each other.
     pub fn from_gguf(origin: &Path, vocabulary: GgufVocabulary) -> Result<Self> {
         let lengths = [vocabulary.scores.len(), vocabulary.token_types.len()];
@@ -71,6 +71,7 @@ impl Spec {
         }
         match vocabulary.model.as_str() {
             "llama" => characters(origin, vocabulary),
+            "gemma4" => merged(origin, &vocabulary),
             "t5" => scored(origin, &vocabulary),
             "gpt2" => bytes(origin, vocabulary),
             "bert" => Self::from_gguf_words(origin, &texts(origin, &vocabulary)?),
@@ -78,7 +79,7 @@ impl Spec {
                 origin,
                 "tokenizer.ggml.model",
                 other,
-                "llama, t5, gpt2 or bert",
+                "llama, gemma4, t5, gpt2 or bert",
                 WITHOUT_TOKENIZER,
             )),
         }
@@ -121,6 +122,34 @@ fn characters(origin: &Path, vocabulary: GgufVocabulary) -> Result<Spec> {
         ignore_merges: false,
         before: wanted(vocabulary.add_bos.unwrap_or(true), vocabulary.bos.or(Some(1))),
         after: wanted(vocabulary.add_eos.unwrap_or(false), vocabulary.eos.or(Some(2))),
+        lookup: Lookup::default(),
+        json: None,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+/// Characters that merge as a list says, where others have scores.
+fn merged(origin: &Path, vocabulary: &GgufVocabulary) -> Result<Spec> {
+    let texts = texts(origin, vocabulary)?;
+    let merges = ranked(origin, &texts, &vocabulary.merges)?;
+    let prefix = match vocabulary.add_space_prefix {
+        Some(true) => flag::PREFIX_ALWAYS | flag::STRIP_START,
+        _ => 0,
+    };
+    let spec = Spec {
+        origin: origin.to_owned(),
+        kind: Kind::Characters,
+        pre_tokenizer: PreTokenizer::None,
+        flags: flag::SPACE_MARK | flag::FUSE_UNKNOWN | prefix,
+        pieces: texts.into_iter().map(String::into_bytes).collect(),
+        merges,
+        added: added(origin, vocabulary)?,
+        unknown: vocabulary.unknown,
+        byte_fallback: true,
+        ignore_merges: false,
+        before: wanted(vocabulary.add_bos.unwrap_or(true), vocabulary.bos),
+        after: wanted(vocabulary.add_eos.unwrap_or(false), vocabulary.eos),
         lookup: Lookup::default(),
         json: None,
     };

@@ -108,6 +108,14 @@ impl Keys<'_> {
     }
 }
 
+/// True if the last layers that keep keys are those that llama.cpp takes them of: a local one, and the last,
+/// which is global.
+fn shares_as_llama_cpp(shared: &Value, slides: &Value) -> bool {
+    let (shared, slides) = (shared.as_u64().unwrap_or(0) as usize, slides.as_array());
+    let own = slides.and_then(|slides| Some(&slides[..slides.len().checked_sub(shared)?]));
+    shared == 0 || own.is_some_and(|own| own.ends_with(&[true.into(), false.into()]))
+}
+
 impl Words<'_> {
     /// Widths of values, and RoPEs.
     pub(super) fn add_gemma4(&mut self) -> Result<()> {
@@ -120,6 +128,12 @@ impl Words<'_> {
         if noted("hidden_size_per_layer_input") != 0 && tokens != all {
             let expected = format!("{all}, as vocab_size");
             return refused("vocab_size_per_layer_input", &tokens, &expected);
+        }
+        let (shared, slides) = (noted("num_kv_shared_layers"), noted("sliding_window_pattern"));
+        if !shares_as_llama_cpp(&shared, &slides) {
+            let expected =
+                "layers that share keys behind a local and a global one, whose keys they share";
+            return refused("num_kv_shared_layers", &shared, expected);
         }
         let [global, local] = [FREQUENCIES, LOCAL_FREQUENCIES].map(noted);
         let stretched = |rope: &Value| {

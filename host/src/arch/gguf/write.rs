@@ -123,12 +123,24 @@ impl Words<'_> {
             }
             MODERN_BERT => self.add("attention.causal", false),
             BERT => self.add_encoder(blueprint),
-            // How positions in time and in pictures share the pairs that RoPE turns; in texts they are one.
             name if QWEN3_5.contains(&name) => {
-                self.add("rope.dimension_sections", vec![11, 11, 10, 0]);
+                self.add("rope.dimension_sections", self.sections());
             }
             _ => {}
         }
+    }
+
+    /// How positions in time and in pictures share the pairs that RoPE turns, in whole thirds unless the model
+    /// says otherwise: in texts all of them are the same.
+    fn sections(&self) -> Vec<u64> {
+        let rope = self.config.fields().get("rope_parameters");
+        let given = rope.and_then(|rope| rope["mrope_section"].as_array());
+        let given = given.map(|sections| sections.iter().filter_map(Value::as_u64).collect());
+        let turned = self.config.noted(FREQUENCIES).and_then(|rope| rope["width"].as_u64());
+        let third = turned.unwrap_or(0).div_ceil(6);
+        let mut sections: Vec<_> = given.unwrap_or_else(|| vec![third; 3]);
+        sections.resize(4, 0);
+        sections
     }
 
     /// How many segments there are, and which classes texts are sorted into.
