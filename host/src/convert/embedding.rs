@@ -57,13 +57,14 @@ fn of_gguf(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
     let architecture = source.config().get("general.architecture").and_then(Value::as_str);
     let key = format!("{}.pooling_type", architecture.unwrap_or("bert"));
     let pooling = match source.config().get(&key).map(Value::as_u64) {
+        None | Some(Some(0)) => return Ok(None),
         // Scores of classes are no vectors.
-        None | Some(Some(0 | 4)) => return Ok(None),
+        Some(Some(4)) if source.tensor("cls.output.weight").is_some() => return Ok(None),
         Some(Some(1)) => Pooling::Mean,
         Some(Some(2)) => Pooling::FirstToken,
         Some(Some(3)) => Pooling::LastToken,
         _ => {
-            let expected = "0 (none), 1 (mean), 2 (first token), 3 (last token) or 4 (scores)";
+            let expected = "0 (none), 1 (mean), 2 (first token), 3 (last token), or 4 (scores) beside cls.output.weight";
             return Err(unsupported(source.path(), &key, &source.config()[&key], expected));
         }
     };
