@@ -18,6 +18,12 @@ import transformers
 
 IDS = [3, 14, 15, 9, 26, 5, 31, 8, 9]
 MODELS = {
+    "deepseek_v2": {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 32,
+        "q_lora_rank": None, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 8,
+        "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "max_position_embeddings": 64,
+    },
     "bloom": {"hidden_size": 12, "n_layer": 2, "n_head": 3, "vocab_size": 32},
     "qwen3_5_moe_text": {
         "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,

@@ -1,4 +1,4 @@
-//! DeepSeek-V3: latent attention, and experts whose choice is balanced by biases (arXiv:2412.19437).
+//! DeepSeek-V3, and what versions have in common: latent attention, and experts whose choice is balanced by biases (arXiv:2412.19437).
 //!
 //! The cache keeps latents, one for all heads, behind the part of keys that RoPE turns. What a head's
 //! keys are made of them with is multiplied with queries, what its values are, with what it attends to
@@ -33,17 +33,44 @@ const DEFAULTS: Defaults = Defaults {
 /// What norms of latents add, which no field says.
 const EPSILON: f32 = 1e-6;
 
+/// What versions of DeepSeek differ in, and what stands in for fields that are absent.
+pub(super) struct Version {
+    pub(super) family: &'static str,
+    pub(super) defaults: &'static Defaults,
+    pub(super) mixture: fn(&Config<'_>, &Decoder, Activation) -> Result<Mixture>,
+    /// Experts that all tokens meet.
+    pub(super) shared: u32,
+    /// Layers without experts, which are the first.
+    pub(super) dense: u32,
+    /// Layers behind the last that guess several tokens at once.
+    pub(super) guessing: u32,
+}
+
+const V3: Version = Version {
+    family: "deepseek_v3",
+    defaults: &DEFAULTS,
+    mixture,
+    shared: 1,
+    dense: 3,
+    guessing: 1,
+};
+
 pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
+    of_version(config, &V3)
+}
+
+/// The blueprint of a version.
+pub(super) fn of_version(config: &Config<'_>, version: &Version) -> Result<Blueprint> {
     let activation = config.activation("hidden_act", Activation::Silu)?;
     let bias = config.boolean("attention_bias", false)?;
-    let mut decoder = Decoder::read(config, &DEFAULTS)?;
-    let rope = Rope::read(config, DEFAULTS.theta)?;
+    let mut decoder = Decoder::read(config, version.defaults)?;
+    let rope = Rope::read(config, version.defaults.theta)?;
     let latent = Latent::read(config, decoder.sizes.heads, bias)?;
     decoder.score_scale =
         (f64::from(latent.plain + latent.turned).sqrt().recip() * rope.score_factor()) as f32;
     latent.place(&mut decoder);
-    let mixture = mixture(config, &decoder, activation)?;
-    let shared = config.size("n_shared_experts", 1, 64)?;
+    let mixture = (version.mixture)(config, &decoder, activation)?;
+    let shared = config.size("n_shared_experts", version.shared, 64)?;
     let shared = SharedExpert {
         activation,
         wide: shared.saturating_mul(mixture.wide).min(MAX_WIDTH),
@@ -54,7 +81,7 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         ],
         score: None,
     };
-    let dense = config.integer("first_k_dense_replace")?.unwrap_or(3);
+    let dense = config.integer("first_k_dense_replace")?.unwrap_or(version.dense);
     let kinds: Vec<_> = (0..decoder.sizes.layers).map(|layer| layer >= dense).collect();
     let mut graph = decoder.graph();
     latent.declare(&mut graph);
@@ -67,17 +94,21 @@ pub(super) fn blueprint(config: &Config<'_>) -> Result<Blueprint> {
         decoder.norm(graph, "feed_forward_norm", "post_attention_layernorm", into);
         match sparse {
             true => {
-                draw(&mixture, graph);
+                match mixture.routing.bias {
+                    Some(_) => draw(&mixture, graph),
+                    None => mixture.draw(graph),
+                }
                 shared.draw(graph);
             }
             false => decoder.feed_forward(graph, activation, false),
         }
     });
     // What guesses several tokens at once lies behind the layers.
-    let more = config.integer("num_nextn_predict_layers")?.unwrap_or(1).min(MAX_LAYERS);
+    let more = config.integer("num_nextn_predict_layers")?;
+    let more = more.unwrap_or(version.guessing).min(MAX_LAYERS);
     let layers = decoder.sizes.layers;
     let aside = (layers..layers + more).map(|layer| format!("model.layers.{layer}.")).collect();
-    Ok(Blueprint { aside, ..decoder.finish("deepseek_v3", graph) })
+    Ok(Blueprint { aside, ..decoder.finish(version.family, graph) })
 }
 
 fn mixture(config: &Config<'_>, decoder: &Decoder, activation: Activation) -> Result<Mixture> {

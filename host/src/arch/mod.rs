@@ -13,6 +13,7 @@ mod blueprint;
 mod builder;
 mod config;
 mod decoder;
+mod deepseek_v2;
 mod deepseek_v3;
 mod encoder;
 mod gated_delta;
@@ -106,6 +107,7 @@ const ARCHITECTURES: &[Architecture] = &[
         .in_gguf("qwen3next"),
     Architecture::new("gpt_oss", &["GptOssForCausalLM"], "model.", gpt_oss::blueprint)
         .in_gguf("gpt-oss"),
+    Architecture::new("deepseek_v2", &["DeepseekV2ForCausalLM"], "model.", deepseek_v2::blueprint),
     Architecture::new("deepseek_v3", &["DeepseekV3ForCausalLM"], "model.", deepseek_v3::blueprint)
         .in_gguf("deepseek2"),
     Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)

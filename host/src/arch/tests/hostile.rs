@@ -72,6 +72,13 @@ fn small(model_type: &str) -> Map<String, Value> {
             "num_local_experts": 4, "num_experts_per_tok": 2, "swiglu_limit": 7.0,
             "swiglu_alpha": 1.702, "attention_bias": true,
         }),
+        "deepseek_v2" => json!({
+            "q_lora_rank": null, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+            "v_head_dim": 8, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 8, "topk_method": "group_limited_greedy", "n_group": 2,
+            "topk_group": 2, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+            "norm_topk_prob": false, "routed_scaling_factor": 2.5,
+        }),
         "deepseek_v3" => json!({
             "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
             "v_head_dim": 8, "rope_interleave": true, "n_routed_experts": 4,
