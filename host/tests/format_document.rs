@@ -6,7 +6,8 @@ use omex_core::image::{Extent, HEADER_BYTES, ImageHeader, MAGIC, VERSION};
 use omex_core::ops::{
     Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Constant, Conv2d, Correction,
     Decay, Delta, Embed, Experts, Gated, Index, Linear, LinearAttention, Mask, Norm, NormKind, Op,
-    Pairing, Rotary, Route, Scale, Select, ShortConv, SoftCap, Softmax, Store, Weights,
+    Pairing, QuantizedAdd, Rotary, Route, Scale, Select, ShortConv, SoftCap, Softmax, Store,
+    Weights,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PART_BYTES,
@@ -377,6 +378,16 @@ fn examples() -> Vec<Op> {
             output: c,
             groups: 2,
             delta: true,
+        }
+        .into(),
+        QuantizedAdd {
+            first: a,
+            second: b,
+            output: c,
+            zeros: [-1, 2, 3],
+            multipliers: [1 << 30, 1 << 30, 1 << 30],
+            shifts: [0, -1, -20],
+            clamp: [-128, 127],
         }
         .into(),
     ]

@@ -162,3 +162,15 @@ fn integer_graphs_are_taken_over_and_not_compared() {
     let said = json_of(&run_in(folder.path(), &["convert", model, "--json"]));
     assert_eq!(said["check"], json!({ "skipped": "the package has the source's integers" }));
 }
+
+#[test]
+fn operators_that_are_not_known_are_all_named_at_once() {
+    let models = require_shared!("models/tflm");
+    let folder = tempfile::tempdir().unwrap();
+    let model = models.join("audio_preprocessor_int8.tflite");
+    let said = run_in(folder.path(), &["convert", model.to_str().unwrap(), "--dry-run"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for name in ["CUSTOM", "CAST", "CONCATENATION", "STRIDED_SLICE"] {
+        assert!(said.err.contains(&format!("({name})")), "{name}: {said:?}");
+    }
+}

@@ -76,6 +76,39 @@ fn keyword_spotting_is_bit_equal_to_the_reference() {
     );
 }
 
+#[test]
+fn int8_models_are_bit_equal_to_the_reference() {
+    for model in [
+        "mlperf_tiny/ad01_int8",
+        "mlperf_tiny/kws_ref_model",
+        "mlperf_tiny/pretrainedResnet_quant",
+        "mlperf_tiny/str_ww_ref_model",
+        "mlperf_tiny/vww_96_int8",
+        "tflm/hello_world_int8",
+        "tflm/micro_speech_quantized",
+        "tflm/person_detect",
+    ] {
+        let file = require_shared!(&format!("models/{model}.tflite"));
+        let (_, name) = model.split_once('/').unwrap();
+        let references = require_shared!(&format!("refs/tflite/{name}.npz"));
+        let folder = tempfile::tempdir().unwrap();
+        let package = folder.path().join("m.omex");
+        converted(&file, &package);
+        let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+        let (samples, size) = (inputs.shape[0], inputs.bytes.len() / inputs.shape[0]);
+        let mut session = Setting::default().open(&package, 1).unwrap();
+        let expected = outputs.bytes.chunks(outputs.bytes.len() / samples);
+        for (sample, expected) in expected.enumerate() {
+            let bytes = inputs.bytes[sample * size..][..size].to_vec();
+            let array = Array { element: Element::I8, shape: inputs.shape[1..].to_vec(), bytes };
+            let input = Input { name: None, path: Path::new("sample.npy"), array };
+            let found = infer(&mut session, &[input]).unwrap();
+            assert_eq!(found[0].1.bytes, expected, "{model}, sample {sample}");
+        }
+        println!("{model}: {samples} samples");
+    }
+}
+
 /// The firmware in QEMU, with the model on an SD card; `cargo xtask test` says when it can run.
 #[test]
 fn keyword_spotting_on_a_board_with_64_kb_is_bit_equal_to_the_reference() {

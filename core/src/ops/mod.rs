@@ -24,6 +24,7 @@ mod gated;
 mod linear;
 mod linear_attention;
 mod norm;
+mod quantized_add;
 mod rotary;
 mod route;
 mod scale;
@@ -51,6 +52,7 @@ pub use gated::Gated;
 pub use linear::Linear;
 pub use linear_attention::LinearAttention;
 pub use norm::{Norm, NormKind};
+pub use quantized_add::QuantizedAdd;
 pub use rotary::{Pairing, Rotary};
 pub use route::{Route, Weights};
 pub use scale::Scale;
@@ -95,6 +97,7 @@ macro_rules! for_each_op {
             23 Constant "float",
             24 Decay "float",
             25 LinearAttention "float",
+            26 QuantizedAdd "int8",
         }
     };
 }

@@ -208,6 +208,7 @@ pub fn problems(container: &dyn Container) -> Vec<Error> {
             let all = match container.format() {
                 SourceFormat::HuggingFace | SourceFormat::Onnx => unread(&config_of(container)),
                 SourceFormat::Gguf => gguf::problems(container),
+                SourceFormat::Tflite => tflite::problems(container),
                 _ => vec![],
             };
             if all.is_empty() { vec![first] } else { all }

@@ -5,17 +5,152 @@ use crate::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
 use crate::import::tflite::{Model, Operator, Tensor, read};
 use crate::import::{Container, Fields};
 use crate::{Error, Result};
-use omex_core::ops::{AveragePool, Conv2d, Softmax};
+use omex_core::ops::{AveragePool, Conv2d, QuantizedAdd, Softmax};
 use omex_core::program::{Dtype, Per};
 use std::path::Path;
 
 /// Builtin codes of the operators that are known.
+const ADD: i32 = 0;
 const AVERAGE_POOL: i32 = 1;
 const CONV: i32 = 3;
 const DEPTHWISE_CONV: i32 = 4;
 const FULLY_CONNECTED: i32 = 9;
 const RESHAPE: i32 = 22;
 const SOFTMAX: i32 = 25;
+/// The first builtin operators' names, by code.
+const OPERATORS: [&str; 131] = [
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONCATENATION",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "DEPTH_TO_SPACE",
+    "DEQUANTIZE",
+    "EMBEDDING_LOOKUP",
+    "FLOOR",
+    "FULLY_CONNECTED",
+    "HASHTABLE_LOOKUP",
+    "L2_NORMALIZATION",
+    "L2_POOL_2D",
+    "LOCAL_RESPONSE_NORMALIZATION",
+    "LOGISTIC",
+    "LSH_PROJECTION",
+    "LSTM",
+    "MAX_POOL_2D",
+    "MUL",
+    "RELU",
+    "RELU_N1_TO_1",
+    "RELU6",
+    "RESHAPE",
+    "RESIZE_BILINEAR",
+    "RNN",
+    "SOFTMAX",
+    "SPACE_TO_DEPTH",
+    "SVDF",
+    "TANH",
+    "CONCAT_EMBEDDINGS",
+    "SKIP_GRAM",
+    "CALL",
+    "CUSTOM",
+    "EMBEDDING_LOOKUP_SPARSE",
+    "PAD",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "GATHER",
+    "BATCH_TO_SPACE_ND",
+    "SPACE_TO_BATCH_ND",
+    "TRANSPOSE",
+    "MEAN",
+    "SUB",
+    "DIV",
+    "SQUEEZE",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "STRIDED_SLICE",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
+    "EXP",
+    "TOPK_V2",
+    "SPLIT",
+    "LOG_SOFTMAX",
+    "DELEGATE",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "CAST",
+    "PRELU",
+    "MAXIMUM",
+    "ARG_MAX",
+    "MINIMUM",
+    "LESS",
+    "NEG",
+    "PADV2",
+    "GREATER",
+    "GREATER_EQUAL",
+    "LESS_EQUAL",
+    "SELECT",
+    "SLICE",
+    "SIN",
+    "TRANSPOSE_CONV",
+    "SPARSE_TO_DENSE",
+    "TILE",
+    "EXPAND_DIMS",
+    "EQUAL",
+    "NOT_EQUAL",
+    "LOG",
+    "SUM",
+    "SQRT",
+    "RSQRT",
+    "SHAPE",
+    "POW",
+    "ARG_MIN",
+    "FAKE_QUANT",
+    "REDUCE_PROD",
+    "REDUCE_MAX",
+    "PACK",
+    "LOGICAL_OR",
+    "ONE_HOT",
+    "LOGICAL_AND",
+    "LOGICAL_NOT",
+    "UNPACK",
+    "REDUCE_MIN",
+    "FLOOR_DIV",
+    "REDUCE_ANY",
+    "SQUARE",
+    "ZEROS_LIKE",
+    "FILL",
+    "FLOOR_MOD",
+    "RANGE",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "LEAKY_RELU",
+    "SQUARED_DIFFERENCE",
+    "MIRROR_PAD",
+    "ABS",
+    "SPLIT_V",
+    "UNIQUE",
+    "CEIL",
+    "REVERSE_V2",
+    "ADD_N",
+    "GATHER_ND",
+    "COS",
+    "WHERE",
+    "RANK",
+    "ELU",
+    "REVERSE_SEQUENCE",
+    "MATRIX_DIAG",
+    "QUANTIZE",
+    "MATRIX_SET_DIAG",
+    "ROUND",
+    "HARD_SWISH",
+    "IF",
+    "WHILE",
+    "NON_MAX_SUPPRESSION_V4",
+    "NON_MAX_SUPPRESSION_V5",
+    "SCATTER_ND",
+    "SELECT_V2",
+    "DENSIFY",
+    "SEGMENT_SUM",
+    "BATCH_MATMUL",
+    "PLACEHOLDER_FOR_GREATER_OP_CODES",
+    "CUMSUM",
+    "CALL_ONCE",
+    "BROADCAST_TO",
+];
 /// Number of the type of signed bytes.
 const INT8: u8 = 9;
 
@@ -27,6 +162,18 @@ pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
         drawing.operator(operator)?;
     }
     drawing.finish()
+}
+
+/// What is wrong with each operator; one behind another that could not be drawn may be fine.
+pub(super) fn problems(container: &dyn Container) -> Vec<Error> {
+    let Ok(model) = read(container.path()) else { return vec![] };
+    let mut drawing = Drawing::new(container.path(), &model);
+    let mut problems = vec![];
+    for (number, operator) in model.operators.iter().enumerate() {
+        drawing.number = number;
+        problems.extend(drawing.operator(operator).err());
+    }
+    problems
 }
 
 /// A graph that is being drawn.
@@ -49,8 +196,12 @@ impl<'m> Drawing<'m> {
     }
 
     fn bad(&self, found: impl Into<String>, expected: &str) -> Error {
-        let node = format!("operator {}", self.number);
-        let remedy = "convolutions, fully connected layers, average pooling, reshape and softmax in int8 \
+        let operator = self.model.operators.get(self.number);
+        let kind = operator.map_or_else(String::new, |operator| operator_name(operator.code));
+        let to = operator.and_then(|operator| self.model.tensors.get(*operator.outputs.first()?));
+        let to = to.map_or_else(String::new, |tensor| format!(", which makes \"{}\"", tensor.name));
+        let node = format!("operator {} ({kind}){to}", self.number);
+        let remedy = "convolutions, fully connected layers, average pooling, sums, reshape and softmax in int8 \
                       are supported";
         Error::malformed(self.path, node, found.into(), expected, remedy)
     }
@@ -66,6 +217,7 @@ impl<'m> Drawing<'m> {
         let output = operator.outputs.first().copied().map(Some);
         let (output, _) = self.tensor(output.as_ref())?;
         match operator.code {
+            ADD => self.add(operator, input, output),
             CONV => self.conv(operator, input, output, false),
             DEPTHWISE_CONV => self.conv(operator, input, output, true),
             FULLY_CONNECTED => self.fully_connected(operator, input, output),
@@ -80,7 +232,7 @@ impl<'m> Drawing<'m> {
                 self.same_as[output] = self.same_as[input];
                 Ok(())
             }
-            code => Err(self.bad(format!("builtin operator {code}"), "one that is known")),
+            _ => Err(self.bad("this operator", "one that is supported")),
         }
     }
 
@@ -96,8 +248,22 @@ impl<'m> Drawing<'m> {
         let name = format!("t{}", self.same_as[index]);
         let dims = [1, dims[0] as u16, dims[1] as u16, dims[2] as u16];
         let shape = ValueShape { width: width as u32, per: Per::Pass, dtype: Dtype::I8, dims };
-        self.graph.values.insert(name.clone(), shape);
+        let before = self.graph.values.insert(name.clone(), shape);
+        if let Some(before) = before.filter(|before| *before != shape) {
+            let found =
+                format!("tensor \"{}\" as an image {:?} and {dims:?}", tensor.name, before.dims);
+            return Err(self.bad(found, "one shape"));
+        }
         Ok(ValueRef::all(&name))
+    }
+
+    /// What a value is as an image where only its size counts: what it was before, or its shape.
+    fn dims(&self, index: usize, width: usize) -> [usize; 3] {
+        let known = self.graph.values.get(&format!("t{}", self.same_as[index]));
+        match known.map(|known| known.dims.map(usize::from)) {
+            Some([_, height, width, channels]) => [height, width, channels],
+            None => self.image(index).unwrap_or([1, 1, width]),
+        }
     }
 
     /// Height, width and channels of a tensor; of fewer dimensions, one pixel.
@@ -184,8 +350,11 @@ impl<'m> Drawing<'m> {
         let activation = operator.options.first().copied().unwrap_or(0);
         let at = |channel: usize, at: usize| channel * columns + at;
         let weight = self.channels(operator, weights, [rows, columns], at)?;
-        let values = [(input, [1, 1, columns]), (output, [1, 1, rows])];
-        self.push_conv(weight, values, [1, 1], [1, 1], [0, 0], activation, false)
+        // A matrix over an image is a convolution whose window is as large.
+        let from = self.dims(input, columns);
+        let kernel = self.steps([from[0] as i32, from[1] as i32])?;
+        let values = [(input, from), (output, [1, 1, rows])];
+        self.push_conv(weight, values, kernel, [1, 1], [0, 0], activation, false)
     }
 
     #[allow(clippy::too_many_arguments, reason = "a convolution has as many sides")]
@@ -216,6 +385,50 @@ impl<'m> Drawing<'m> {
             depthwise,
         };
         self.graph.nodes.push(Node::from(conv));
+        Ok(())
+    }
+
+    fn add(&mut self, operator: &Operator, first: usize, output: usize) -> Result<()> {
+        let (second, tensor) = self.tensor(operator.inputs.get(1))?;
+        let shape = &self.model.tensors[output].shape;
+        if *shape != self.model.tensors[first].shape || *shape != tensor.shape {
+            return Err(self.bad(
+                format!("a sum of tensors {shape:?}, {:?}", tensor.shape),
+                "three of one shape",
+            ));
+        }
+        if !tensor.data.is_empty() || !self.model.tensors[first].data.is_empty() {
+            return Err(self.bad("a sum with a constant", "two values"));
+        }
+        let ends = [first, second, output];
+        let mut quantized = [(0.0, 0); 3];
+        for (found, index) in quantized.iter_mut().zip(ends) {
+            *found = self.quantization(index)?;
+        }
+        let [(scale_1, zero_1), (scale_2, zero_2), (scale, zero)] = quantized;
+        let [scale_1, scale_2, scale] = [scale_1, scale_2, scale].map(f64::from);
+        // So scaled, a sum of two stays below what 32 bits hold.
+        let twice = 2.0 * scale_1.max(scale_2);
+        let factors = [scale_1 / twice, scale_2 / twice, twice / (f64::from(1 << 20) * scale)];
+        let [first_scale, second_scale, sum_scale] = factors.map(quantize_multiplier);
+        let clamp = self.clamp(operator.options.first().copied().unwrap_or(0), output)?;
+        let width = shape.iter().product();
+        let mut values = vec![];
+        for index in ends {
+            let dims = self.dims(index, width);
+            values.push(self.value(index, dims)?);
+        }
+        let [first, second, output] =
+            values.try_into().map_err(|_| self.bad("no values", "three"))?;
+        self.graph.nodes.push(Node::from(QuantizedAdd::<Names> {
+            first,
+            second,
+            output,
+            zeros: [zero_1, zero_2, zero],
+            multipliers: [first_scale.0, second_scale.0, sum_scale.0],
+            shifts: [first_scale.1, second_scale.1, sum_scale.1],
+            clamp,
+        }));
         Ok(())
     }
 
@@ -251,8 +464,8 @@ impl<'m> Drawing<'m> {
         let shift = shift.ok_or_else(|| self.bad("scores of this scale", "a usual scale"))?;
         let radius = (31i64 << 26) as f64 / (1i64 << shift) as f64;
         let count: usize = self.model.tensors[input].shape.iter().product();
-        let dims = [1, 1, count];
-        let (input, output) = (self.value(input, dims)?, self.value(output, dims)?);
+        let [from, to] = [input, output].map(|index| self.dims(index, count));
+        let (input, output) = (self.value(input, from)?, self.value(output, to)?);
         let least_difference = -(radius.floor() as i32);
         let softmax = Softmax::<Names> { input, output, multiplier, shift, least_difference };
         self.graph.nodes.push(softmax.into());
@@ -391,6 +604,12 @@ impl<'m> Drawing<'m> {
             hyperparameters: Fields::new(),
         })
     }
+}
+
+/// The name of an operator in the schema; its builtin code where that is a rare one.
+fn operator_name(code: i32) -> String {
+    let name = usize::try_from(code).ok().and_then(|code| OPERATORS.get(code));
+    name.map_or_else(|| format!("builtin operator {code}"), |name| (*name).to_owned())
 }
 
 /// A positive factor as a multiplier of 31 bits and an exponent: factor = multiplier · 2^(exponent - 31).

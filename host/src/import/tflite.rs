@@ -72,6 +72,7 @@ pub struct Operator {
 /// Widths in bytes of the fields of the options that are known: by builtin code.
 fn option_widths(code: i32) -> &'static [usize] {
     match code {
+        0 => &[1],
         1 => &[1, 4, 4, 4, 4, 1],
         3 => &[1, 4, 4, 1, 4, 4],
         4 => &[1, 4, 4, 4, 1, 4, 4],

@@ -3,7 +3,7 @@
 use super::choices::Choices;
 use super::maker::{Made, Maker};
 use omex::graph::{Names, Port, ValueRef, ValueShape};
-use omex_core::ops::{AveragePool, Conv2d, Softmax};
+use omex_core::ops::{AveragePool, Conv2d, QuantizedAdd, Softmax};
 use omex_core::program::{Dtype, Per};
 use omex_core::quant::Format;
 
@@ -34,8 +34,16 @@ pub(super) fn make(choices: &[u8]) -> Made {
     let channels = maker.random.between(1, 5);
     let mut image = maker.image(sides, channels);
     maker.graph.inputs = vec![port(INPUT, &image)];
+    let mut before = vec![];
     for _ in 0..maker.random.between(1, 4) {
-        image = if maker.random.chance(3) { maker.pool(&image) } else { maker.convolve(&image) };
+        let next = if maker.random.chance(3) { maker.pool(&image) } else { maker.convolve(&image) };
+        before.push(std::mem::replace(&mut image, next));
+        if maker.random.chance(3) {
+            let as_large =
+                |other: &&Image| (other.sides, other.channels) == (image.sides, image.channels);
+            let sum = maker.add(&image, before.iter().find(as_large).unwrap_or(&image));
+            before.push(std::mem::replace(&mut image, sum));
+        }
     }
     if maker.random.chance(3) {
         image = maker.softmax(&image);
@@ -128,6 +136,29 @@ impl Maker<'_> {
         let to = self.image(sides, from.channels);
         let (input, output) = (from.value.clone(), to.value.clone());
         self.push(AveragePool::<Names> { input, output, kernel, stride, pad, clamp });
+        to
+    }
+
+    /// The sum of an image and itself, or of another as large.
+    fn add(&mut self, first: &Image, second: &Image) -> Image {
+        let to = self.image(first.sides, first.channels);
+        let mut three = |low: u32, count: u32| {
+            [0; 3].map(|_: i32| low.cast_signed() + self.random.below(count).cast_signed())
+        };
+        let multipliers = three(1 << 30, 1 << 30);
+        let [first_shift, second_shift, shift] = three(0, 6);
+        let zeros = three(0, 256).map(|zero| zero - 128);
+        let [low, high] = [self.random.byte(), self.random.byte()];
+        let [first, second] = [first, second].map(|image| image.value.clone());
+        self.push(QuantizedAdd::<Names> {
+            first,
+            second,
+            output: to.value.clone(),
+            zeros,
+            multipliers,
+            shifts: [-first_shift, -second_shift, shift - 22],
+            clamp: [low.min(high), low.max(high)],
+        });
         to
     }
 

@@ -1,6 +1,6 @@
 //! A player of programs over images of signed bytes: pixel by pixel, in 64-bit integers.
 
-use omex_core::ops::{AveragePool, Conv2d, Op, Softmax};
+use omex_core::ops::{AveragePool, Conv2d, Op, QuantizedAdd, Softmax};
 use omex_core::program::{ALL, Program, Value};
 use omex_core::quant::CHANNEL_HEAD;
 use std::collections::BTreeMap;
@@ -29,6 +29,7 @@ impl<'p> NaiveBytes<'p> {
                 Op::Conv2d(op) => (op.output, self.convolve(op)),
                 Op::AveragePool(op) => (op.output, self.pool(op)),
                 Op::Softmax(op) => (op.output, self.softmax(op)),
+                Op::QuantizedAdd(op) => (op.output, self.add(op)),
                 _ => panic!("{} is not an operation over images", op.name()),
             };
             self.slots.insert(output.slot, bytes);
@@ -94,6 +95,24 @@ impl<'p> NaiveBytes<'p> {
             mean.round().max(low).min(high) as i8
         };
         pixels(self.sides(op.output)).map(each).collect()
+    }
+
+    fn add(&self, op: QuantizedAdd) -> Vec<i8> {
+        let [low, high] = op.clamp.map(i64::from);
+        let of = |value: Value, at: usize, side: usize| {
+            let x = i64::from(self.slots[&value.slot][value.first as usize + at]);
+            scaled(
+                (x - i64::from(op.zeros[side])) << 20,
+                op.multipliers[side].into(),
+                op.shifts[side],
+            )
+        };
+        let each = |at: usize| {
+            let sum = of(op.first, at, 0) + of(op.second, at, 1);
+            let sum = scaled(sum, op.multipliers[2].into(), op.shifts[2]);
+            (sum + i64::from(op.zeros[2])).max(low).min(high) as i8
+        };
+        (0..op.output.width as usize).map(each).collect()
     }
 
     /// Within one of the engine's.

@@ -123,10 +123,10 @@ impl Report {
         }
         let dtypes = self.found.dtypes.iter().map(|(name, count)| format!("{count} {name}"));
         let dtypes = dtypes.collect::<Vec<_>>().join(", ");
-        text.push_str(&format!(
-            "\n  tensors    {dtypes}, {}",
-            bytes::show(self.found.source_bytes)
-        ));
+        if !dtypes.is_empty() {
+            let size = bytes::show(self.found.source_bytes);
+            text.push_str(&format!("\n  tensors    {dtypes}, {size}"));
+        }
         if let Some(tokenizer) = self.found.tokenizer {
             text.push_str(&format!("\n  tokenizer  {tokenizer}, {} tokens", self.found.tokens));
         }
@@ -185,6 +185,11 @@ impl Plan {
             None => String::new(),
         };
         let streams = if fits { "" } else { "; what does not fit is read from storage" };
+        // An integer graph has neither tokens nor another precision.
+        if quantization == "channels" {
+            text.push_str(&format!("  memory     {takes},{here}{streams}\n"));
+            return text;
+        }
         text.push_str(&format!(
             "  memory     {takes} with {CONTEXT} tokens at most,{here}{streams}\n"
         ));
