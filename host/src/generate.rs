@@ -47,6 +47,8 @@ pub struct Generated {
     pub decode: Duration,
     /// Bytes of weights and of KV caches read from storage meanwhile.
     pub bytes_read: [u64; 2],
+    /// Whether it was as long as asked for before anything else ended it.
+    pub cut_off: bool,
     /// What came of drafts.
     pub drafts: Counts,
     /// Passes that left corrections out because memory was short.
@@ -69,6 +71,7 @@ pub fn generate(
     let (mut ids, sampler) = request.begin(engine)?;
     let mut text = Text::behind(model, &ids, request.stop)?;
     let (held, prompt) = (engine.position() as usize, ids.len());
+    let longest = model.longest_text(prompt)?;
     let only_keys = holds_only_keys(engine.program());
     let start = Instant::now();
     let columns = engine.plan().columns as usize;
@@ -78,11 +81,12 @@ pub fn generate(
     drafting.begin(&ids, held, columns, made.prefill.1)?;
     listener(Event::Prompt)?;
     let (start, before) = (Instant::now(), bytes_read(model));
-    let (cancel, most) = (&request.cancel, prompt + request.max_tokens);
+    let (cancel, most) = (&request.cancel, longest.min(prompt + request.max_tokens));
     let mask = request.mask.as_deref_mut();
     let mut writing = Writing { model, cancel, most, mask };
     let written = writing.run(&mut generation, &mut drafting, &mut text, &mut ids, listener);
     made.reduced_passes = written.reduced_passes;
+    made.cut_off = ids.len() >= most && !writing.has_ended(&text);
     // What is told of the text may fail, and the text is saved all the same.
     let stopped = written.stopped.and(listener(Event::End { text: text.finish() }));
     let seed = generation.finish().map_err(&failed)?.seed();
@@ -114,6 +118,7 @@ pub fn generate_behind(
 ) -> Result<()> {
     let failed = model.failure();
     let prompt = request.prompt;
+    let longest = model.longest_text(prompt.len())?;
     let common = held.iter().zip(prompt).take_while(|(old, new)| old == new).count();
     let mut kept = common.min(engine.position() as usize).min(prompt.len().saturating_sub(1));
     // Where the engine can't go back, the text begins anew.
@@ -131,7 +136,7 @@ pub fn generate_behind(
     drafting.begin(prompt, kept, columns, Duration::ZERO)?;
     listener(Event::Prompt)?;
     let mut ids = prompt.to_vec();
-    let (cancel, most) = (&request.cancel, ids.len() + request.max_tokens);
+    let (cancel, most) = (&request.cancel, longest.min(ids.len() + request.max_tokens));
     let mut writing = Writing { model, cancel, most, mask: request.mask.as_deref_mut() };
     writing.run(&mut generation, &mut drafting, &mut text, &mut ids, listener).stopped?;
     listener(Event::End { text: text.finish() })

@@ -237,6 +237,24 @@ fn a_text_that_is_cut_is_the_mean_of_its_parts() {
     assert_eq!(vector(&["a b c", "--chunk", "code"]), vector(&["a b c"]));
 }
 
+#[test]
+fn encoders_write_no_texts_and_learned_positions_have_an_end() {
+    let bert = convert_from(&require_shared!("golden/bert"), Some(Precision::F32));
+    let refused = command("run", &bert.path, &["--ids", "1,2"]);
+    assert!(refused.code == Some(2) && refused.err.contains("omex embed"), "{refused:?}");
+    let gpt2 = convert_from(&require_shared!("golden/gpt2"), Some(Precision::F32));
+    let config = json(&require_shared!("golden/gpt2/config.json"));
+    let known = config["n_positions"].as_u64().unwrap() as usize;
+    let more = ["--ids", "1,2", "--max-tokens", "100000", "--json"];
+    let said = json_of(&command("run", &gpt2.path, &more));
+    let written = said["ids"].as_array().unwrap().len();
+    assert!(written + 2 == known || said["finish"] == "stop", "{written} of {known}");
+    let context = (known + 1).to_string();
+    let refused = command("run", &gpt2.path, &["--ids", "1,2", "--context", &context]);
+    let number = format!("{known} positions");
+    assert!(refused.code == Some(2) && refused.err.contains(&number), "{refused:?}");
+}
+
 /// The model lies where `OMEX_MINILM` says.
 #[test]
 fn minilm_means_what_it_means_to_pytorch() {

@@ -43,7 +43,21 @@ fn markdown_is_closed_where_it_was_cut_off() {
 fn json_is_the_first_value_of_a_text() {
     let text = "Sure! [see {this}]: ```json\n{\"a\": [1, {\"b\": \"}\"}]}\n``` {\"c\": 1}";
     assert_eq!(formatted("json", text), r#"{"a": [1, {"b": "}"}]}"#);
+    // Neither depth nor size is bounded, and escapes are as the grammar has them.
+    let deep = format!("{}1{}", "[".repeat(300), "]".repeat(300));
+    for text in [deep.as_str(), r#"{"a": 1e999, "b": {"c": 1}}"#, r#"{"a": "\ud800", "b": [1]}"#] {
+        assert_eq!(formatted("json", text), text);
+    }
     let settings = FormatterSettings::built_in("json").unwrap();
+    // A part of what is broken or cut off is no answer.
+    for text in [
+        r#"{"a": {"b": 1}, "c": "#,
+        r#"{"a": 1, "b": [1,2],}"#,
+        "{'a': 1, 'b': [1,2]}",
+        r#"{"a": NaN, "b": [1]}"#,
+    ] {
+        assert!(Formatter::whole(&settings, text).is_err(), "{text}");
+    }
     let error = Formatter::whole(&settings, "none { here").unwrap_err();
     assert!(error.to_string().contains("no object or list in JSON"), "{error}");
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 fn run(steps: Vec<Step>, text: &str, most: usize) -> omex::Result<Vec<String>> {
     let settings = PreprocessorSettings::new(steps);
-    let preprocessor = Preprocessor::new(&settings, Moment::from_unix(0))?;
+    let preprocessor = Preprocessor::new(&settings, "here", Moment::from_unix(0))?;
     preprocessor.run(text, most, &mut |text| Ok(tokens(text)))
 }
 
@@ -33,11 +33,11 @@ fn steps_tidy_a_text_in_their_order() {
     let text = "  \u{fb01}n\u{e9}  E\u{301}t\u{7}e\r\n\r\n\r\n\tZwei\t \tW\u{f6}rter \r";
     let steps = vec![
         Step::Unicode { form: UnicodeForm::Nfkc },
-        Step::LineEnds,
-        Step::RemoveControl,
-        Step::CollapseSpaces,
-        Step::Lowercase,
-        Step::Trim,
+        Step::LineEnds {},
+        Step::RemoveControl {},
+        Step::CollapseSpaces {},
+        Step::Lowercase {},
+        Step::Trim {},
     ];
     assert_eq!(one(steps, text), "fin\u{e9} \u{e9}te\n\nzwei w\u{f6}rter");
     assert_eq!(one(vec![Step::Unicode { form: UnicodeForm::Nfd }], "\u{e9}"), "e\u{301}");
@@ -62,7 +62,7 @@ fn a_text_that_fits_stays_whole_and_the_context_bounds_parts() {
     assert_eq!(run(steps(), text, 3).unwrap(), ["one two three ", "four"]);
     assert_eq!(run(steps(), "", 3).unwrap(), [""]);
     // Nothing cuts it.
-    assert_eq!(run(vec![Step::Trim], text, 3).unwrap(), [text]);
+    assert_eq!(run(vec![Step::Trim {}], text, 3).unwrap(), [text]);
 }
 
 #[test]
@@ -99,10 +99,16 @@ fn parts_overlap_by_whole_words() {
 }
 
 #[test]
+fn overlap_without_a_size_is_half_a_part_at_most() {
+    let step = Step::Chunk { by: Blocks::Paragraphs, max_tokens: None, overlap_tokens: 1000 };
+    assert_eq!(run(vec![step], "a b c d e f", 4).unwrap(), ["a b c d ", "c d e f"]);
+}
+
+#[test]
 fn what_can_not_be_done_is_refused() {
     let template = |text: &str| vec![Step::Template { template: text.to_owned() }];
     let refused = |steps, most| run(steps, "some text", most).unwrap_err().to_string();
-    assert!(refused(template("{% if %}"), 9).contains("steps[0].template"));
+    assert!(refused(template("{% if %}"), 9).contains("here: steps[0].template"));
     let steps = [vec![chunk(Blocks::Code, 9, 0)], template("a b c d {{ text }}")].concat();
     let error = refused(steps, 3);
     assert!(error.contains("may have 3 tokens") && error.contains("max_tokens"), "{error}");

@@ -140,6 +140,7 @@ fn files_that_are_wrong_are_found_before_they_are_run() {
     let validated = || run(&mut omex(["validate", model.path.to_str().unwrap(), "--json"]));
     for (file, value, word) in [
         (TEXT, steps(&json!([{"step": "sing"}])), "sing"),
+        (TEXT, steps(&json!([{"step": "trim", "form": "nfc"}])), "form"),
         (TEXT, json!({"format": 2, "steps": []}), "format"),
         (TEXT, steps(&json!([{"step": "template", "template": "{% if %}"}])), "steps[0].template"),
         (TEXT, steps(&json!([{"step": "chunk", "by": "words"}])), "words"),
@@ -181,6 +182,10 @@ fn a_checksum_is_checked_where_there_is_one() {
     let renewed = run(&mut omex(["validate", model.path.to_str().unwrap(), "--renew-checksums"]));
     assert_eq!(renewed.code, Some(0), "{renewed:?}");
     assert_eq!(said(&model.path, " a", &[]).code, Some(0));
+    let valid = || run(&mut omex(["validate", model.path.to_str().unwrap()]));
+    fs::rename(model.path.join(TEXT), model.path.join("aside.json")).unwrap();
+    let lost = valid();
+    assert!(lost.code == Some(1) && lost.err.contains(TEXT), "{lost:?}");
     write(&model.path, TEXT, &steps(&json!([{"step": "lowercase"}])));
     let damaged = said(&model.path, " a", &[]);
     assert!(damaged.code == Some(1) && damaged.err.contains("crc32c"), "{damaged:?}");

@@ -147,7 +147,8 @@ pub fn run(
     report: &mut dyn FnMut(Event<'_>),
 ) -> Result<BatchSummary> {
     let preprocessor = defaults.preprocessor.as_ref();
-    let preprocessor = preprocessor.map(|it| Preprocessor::new(it, now)).transpose()?;
+    let preprocessor =
+        preprocessor.map(|it| Preprocessor::new(it, "the preprocessor", now)).transpose()?;
     let tables = session.tokenizer_tables();
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;

@@ -21,7 +21,7 @@ pub struct Defaults {
     pub max_tokens: u32,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Strings that end a text.
+    /// Strings that end a text, besides the formatter's.
     pub stop: Vec<String>,
     /// What prompts go through, if anything.
     pub preprocessor: Option<PreprocessorSettings>,
@@ -155,6 +155,9 @@ impl Requests<'_> {
         if let Some(id) = prompt.iter().find(|id| **id >= self.vocabulary) {
             return Err(format!("found token {id}, expected ids below {}", self.vocabulary));
         }
+        let room = self.model.longest_text(prompt.len()).map_err(|error| error.to_string())?;
+        let room = u32::try_from(room - prompt.len()).unwrap_or(u32::MAX);
+        let max_tokens = max_tokens.min(room);
         let length = prompt.len() as u64 + u64::from(max_tokens);
         if length > LAST_POSITION.into() {
             return Err(format!(
@@ -230,7 +233,13 @@ impl Requests<'_> {
         prompt: &[u32],
         stop: Option<&[String]>,
     ) -> Result<DecodedText, String> {
-        let stops = Stops::new(stop.unwrap_or(&self.defaults.stop), self.tokenizer.as_mut());
+        let own = stop.unwrap_or(&self.defaults.stop);
+        if own.iter().any(String::is_empty) {
+            return Err("stop: found \"\", expected some text".into());
+        }
+        let of_formatter = self.defaults.formatter.iter().flat_map(|formatter| &formatter.stop);
+        let all: Vec<_> = of_formatter.chain(own).cloned().collect();
+        let stops = Stops::new(&all, self.tokenizer.as_mut());
         let stops = stops.map_err(|error| error.to_string())?;
         let after = self.tokenizer.as_mut().map(|it| it.decoder_after(prompt, false));
         let decoder = after.unwrap_or(Ok(Decoder::new(false)));

@@ -15,7 +15,7 @@ mod python;
 mod source;
 
 pub use minijinja::Value;
-pub use minijinja::value::ObjectRepr;
+pub use minijinja::value::{ObjectRepr, ValueKind};
 pub use moment::Moment;
 
 use crate::printable::printable;

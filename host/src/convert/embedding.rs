@@ -78,7 +78,7 @@ fn of_gguf(source: &dyn Container) -> Result<Option<EmbeddingSettings>> {
 pub(super) fn preprocessor(source: &dyn Container) -> Result<Option<PreprocessorSettings>> {
     let fields = beside::<Fields>(source, TEXTS)?.unwrap_or_default();
     let lowers = fields.get("do_lower_case") == Some(&Value::Bool(true));
-    Ok(lowers.then(|| PreprocessorSettings::new(vec![Step::Trim, Step::Lowercase])))
+    Ok(lowers.then(|| PreprocessorSettings::new(vec![Step::Trim {}, Step::Lowercase {}])))
 }
 
 /// Reads how texts are prepared.

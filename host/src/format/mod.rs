@@ -8,12 +8,15 @@ use crate::package::{FormatterSettings, Style};
 use crate::{Error, Result};
 use fences::Fences;
 use plain::Plain;
+use serde::de::IgnoredAny;
 use trim::Trim;
 
 /// Formats a text that comes in pieces; the pieces change nothing.
 pub struct Formatter {
     style: Formatting,
     trim: Option<Trim>,
+    /// Whether there was more than white space.
+    begun: bool,
 }
 
 enum Formatting {
@@ -35,7 +38,7 @@ impl Formatter {
             Style::Code => Formatting::Code(Fences::default()),
             Style::Json => Formatting::Json(String::new()),
         };
-        Self { style, trim: settings.trim.then(Trim::default) }
+        Self { style, trim: settings.trim.then(Trim::default), begun: false }
     }
 
     /// All of a text at once.
@@ -49,8 +52,15 @@ impl Formatter {
         Ok(formatted)
     }
 
+    /// Whether there was no more than white space.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.begun
+    }
+
     /// What can be told once a piece has come.
     pub fn push(&mut self, piece: &str) -> String {
+        self.begun |= !piece.trim().is_empty();
         let formatted = match &mut self.style {
             Formatting::Text => piece.to_owned(),
             Formatting::Plain(plain) => plain.push(piece),
@@ -93,12 +103,41 @@ impl Formatter {
     }
 }
 
-/// The first object or list in JSON of a text.
+/// The first object or list in JSON of a text. What lies in one that is none is no part of its own.
 fn first_json(text: &str) -> Option<&str> {
-    text.match_indices(['{', '[']).find_map(|(start, _)| {
-        let rest = &text[start..];
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
-        values.next()?.ok()?;
-        Some(&rest[..values.byte_offset()])
+    let mut rest = text;
+    while let Some(start) = rest.find(['{', '[']) {
+        rest = &rest[start..];
+        // Neither bounded in depth nor in the size of numbers.
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
+        match values.next() {
+            Some(Ok(_)) => return Some(&rest[..values.byte_offset()]),
+            Some(Err(error)) => {
+                let behind = balanced(rest).unwrap_or_else(|| place(rest, &error));
+                rest = rest.get(behind..).unwrap_or_default();
+            }
+            None => return None,
+        }
+    }
+    None
+}
+
+/// Where the brackets are closed that a text begins with, whatever else is in it.
+fn balanced(text: &str) -> Option<usize> {
+    let mut open = 0usize;
+    text.char_indices().find_map(|(at, c)| {
+        match c {
+            '{' | '[' => open += 1,
+            '}' | ']' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        (open == 0).then_some(at + 1)
     })
+}
+
+/// Where an error is: at least behind the first byte.
+fn place(text: &str, error: &serde_json::Error) -> usize {
+    let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
+    let at = lines.map(str::len).sum::<usize>() + error.column();
+    (at.max(1)..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
 }

@@ -2,6 +2,9 @@
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
+/// Lists in lists that are indented more than those around them.
+const MAX_INDENTATION: usize = 8;
+
 /// Takes the marks away from blocks that have ended.
 #[derive(Default)]
 pub(super) struct Plain {
@@ -110,7 +113,7 @@ impl Writer {
 
     fn item(&mut self) {
         self.line_end();
-        self.text.push_str(&"  ".repeat(self.lists.len().saturating_sub(1)));
+        self.indent(self.lists.len().saturating_sub(1));
         let marker = match self.lists.last_mut() {
             Some(Some(number)) => {
                 *number += 1;
@@ -156,10 +159,15 @@ impl Writer {
     fn write(&mut self, text: &str) {
         for piece in text.split_inclusive('\n') {
             if self.text.ends_with('\n') && piece != "\n" {
-                self.text.push_str(&"  ".repeat(self.lists.len()));
+                self.indent(self.lists.len());
             }
             self.text.push_str(piece);
         }
+    }
+
+    /// So far and no further, however deep lists lie in each other.
+    fn indent(&mut self, depth: usize) {
+        self.text.push_str(&"  ".repeat(depth.min(MAX_INDENTATION)));
     }
 
     fn line_end(&mut self) {

@@ -30,15 +30,7 @@ const NO_CRC: &str = "00000000";
 
 /// Whether a file may have a checksum: the others are nobody's but the package's author's.
 fn is_covered(name: &str) -> bool {
-    COVERED.contains(&name) || is_processor(name)
-}
-
-/// Whether this is the name of a preprocessor or a formatter.
-fn is_processor(name: &str) -> bool {
-    [super::PREPROCESSORS, super::FORMATTERS].iter().any(|(folder, end)| {
-        let file = name.strip_prefix(folder).and_then(|name| name.strip_prefix('/'));
-        file.and_then(|file| file.strip_suffix(end)).is_some_and(super::is_processor_name)
-    })
+    COVERED.contains(&name) || super::is_processor(name)
 }
 
 const REMEDY: &str = "the file is damaged: copy or convert the package again; if it was changed on \
@@ -119,7 +111,7 @@ impl Metadata {
             return self.read_json(package, name).map(Some);
         }
         let there = package.join(name).symlink_metadata().is_ok();
-        let read = || super::read_part(package, name, &mut |_| {});
+        let read = || super::read_part(package, name, &mut |_| {}).map_err(super::by_hand);
         there.then(read).transpose()
     }
 

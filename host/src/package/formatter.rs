@@ -1,6 +1,6 @@
 //! `postprocessors/NAME_formatter.json`: what becomes of a text that the model has written.
 
-use super::{Package, read_json};
+use super::{Package, read_written};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -73,7 +73,7 @@ impl FormatterSettings {
     /// # Errors
     /// A file that can't be read, or that is malformed.
     pub fn read(path: &Path) -> Result<Self> {
-        let settings: Self = read_json(path)?;
+        let settings: Self = read_written(path)?;
         settings.check(path)?;
         Ok(settings)
     }

@@ -38,6 +38,14 @@ const PREPROCESSORS: (&str, &str) = ("preprocessors", "_preprocessor.json");
 /// The same of formatters.
 const FORMATTERS: (&str, &str) = ("postprocessors", "_formatter.json");
 
+/// Whether this is the name of a preprocessor or a formatter.
+fn is_processor(name: &str) -> bool {
+    [PREPROCESSORS, FORMATTERS].iter().any(|(folder, end)| {
+        let file = name.strip_prefix(folder).and_then(|name| name.strip_prefix('/'));
+        file.and_then(|file| file.strip_suffix(end)).is_some_and(is_processor_name)
+    })
+}
+
 /// Whether preprocessors and formatters may be called so.
 fn is_processor_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
@@ -209,6 +217,22 @@ fn read_part<T: DeserializeOwned>(
 ) -> Result<T> {
     let text = input::read_part(package, name, input::MAX_JSON_BYTES)?;
     parse_json(&package.join(name), &text, unknown)
+}
+
+/// As [`read_json`], of a file that people write.
+fn read_written<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    read_json(path).map_err(by_hand)
+}
+
+/// What is wrong with a file that people write, they correct.
+fn by_hand(error: Error) -> Error {
+    match error {
+        Error::Malformed(mut malformed) => {
+            malformed.remedy = "correct the file".to_owned();
+            Error::Malformed(malformed)
+        }
+        error => error,
+    }
 }
 
 fn parse_json<T: DeserializeOwned>(

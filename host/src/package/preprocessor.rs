@@ -1,6 +1,6 @@
 //! `preprocessors/NAME_preprocessor.json`: what texts go through before they become tokens.
 
-use super::{Package, read_json};
+use super::{Package, read_written};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -33,15 +33,15 @@ pub enum Step {
         form: UnicodeForm,
     },
     /// Small letters.
-    Lowercase,
+    Lowercase {},
     /// Lines end with one line feed.
-    LineEnds,
+    LineEnds {},
     /// Control characters are left out, but for line feeds and tabs.
-    RemoveControl,
+    RemoveControl {},
     /// Spaces and tabs that follow each other within a line become one space, blank lines one blank line.
-    CollapseSpaces,
+    CollapseSpaces {},
     /// White space at both ends is left out.
-    Trim,
+    Trim {},
     /// A program in Jinja2 puts something around the text.
     Template {
         /// It knows `text`, and as `part` the number of the part, counted from 1.
@@ -91,16 +91,17 @@ impl PreprocessorSettings {
         Self { format: FORMAT, steps }
     }
 
-    /// These steps, with one that cuts at such places what is longer than the context: before the first template, or
-    /// in the place of the one that there is.
+    /// These steps, with one that cuts at such places what is longer than the context: before the first template;
+    /// one that is there cuts at these.
     #[must_use]
     pub fn cutting(mut self, by: Blocks) -> Self {
-        let is_cut = |step: &Step| matches!(step, Step::Chunk { .. });
-        let chunk = Step::Chunk { by, max_tokens: None, overlap_tokens: 0 };
-        if let Some(old) = self.steps.iter_mut().find(|step| is_cut(step)) {
-            *old = chunk;
-            return self;
+        for step in &mut self.steps {
+            if let Step::Chunk { by: found, .. } = step {
+                *found = by;
+                return self;
+            }
         }
+        let chunk = Step::Chunk { by, max_tokens: None, overlap_tokens: 0 };
         let template = self.steps.iter().position(|step| matches!(step, Step::Template { .. }));
         self.steps.insert(template.unwrap_or(self.steps.len()), chunk);
         self
@@ -111,7 +112,7 @@ impl PreprocessorSettings {
     /// # Errors
     /// A file that can't be read, or that is malformed.
     pub fn read(path: &Path) -> Result<Self> {
-        let settings: Self = read_json(path)?;
+        let settings: Self = read_written(path)?;
         settings.check(path)?;
         Ok(settings)
     }

@@ -196,6 +196,13 @@ fn check_chat(package: &Package, report: &mut Report) {
 
 /// Preprocessors and formatters must be such; that they are JSON is seen elsewhere.
 fn check_processors(package: &Package, report: &mut Report) {
+    let listed = package.metadata.files.keys().filter(|name| super::is_processor(name));
+    for name in listed.filter(|name| !package.path.join(name).exists()) {
+        let file = package.path.join(name);
+        report
+            .problems
+            .push(format!("{}: found no file, but metadata.json lists it", file.display()));
+    }
     for (folder, end) in [PREPROCESSORS, FORMATTERS] {
         let Ok(entries) = std::fs::read_dir(package.path.join(folder)) else { continue };
         for entry in entries.flatten() {
@@ -204,7 +211,9 @@ fn check_processors(package: &Package, report: &mut Report) {
                 continue;
             };
             let found = match folder {
-                "preprocessors" => package.preprocessor(name).and_then(prepared),
+                "preprocessors" => package
+                    .preprocessor(name)
+                    .and_then(|settings| prepared(settings, &entry.path().display().to_string())),
                 _ => package.formatter(name).map(drop),
             };
             report.problems.extend(found.err().map(|error| error.to_string()));
@@ -213,8 +222,8 @@ fn check_processors(package: &Package, report: &mut Report) {
 }
 
 /// Templates must be such.
-fn prepared(settings: Option<PreprocessorSettings>) -> Result<()> {
-    let prepare = |settings| Preprocessor::new(&settings, Moment::from_unix(0)).map(drop);
+fn prepared(settings: Option<PreprocessorSettings>, file: &str) -> Result<()> {
+    let prepare = |settings| Preprocessor::new(&settings, file, Moment::from_unix(0)).map(drop);
     settings.map_or(Ok(()), prepare)
 }
 

@@ -160,9 +160,9 @@ fn cost(blocks: Blocks, text: &str, at: usize) -> u32 {
             Blocks::Code => code_cost(before, after).min(LINE),
         };
     }
-    let ended = before.trim_end_matches(' ');
-    let spaced = ended.len() < before.len() && !after.starts_with(' ');
-    let sentence = ended.ends_with(['.', '!', '?', ':', ';']) && spaced;
+    let spaced = before.ends_with(' ') && !after.starts_with(' ');
+    let ends = |text: &str| text.trim_end_matches(' ').ends_with(['.', '!', '?', ':', ';']);
+    let sentence = spaced && ends(before);
     match () {
         () if sentence || before.ends_with(['。', '！', '？']) => LINE + 1,
         () if spaced || before.ends_with('\t') => LINE + 2,

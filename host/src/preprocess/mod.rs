@@ -24,11 +24,11 @@ enum Ready {
 }
 
 impl Preprocessor {
-    /// Prepares the steps; templates believe to be at the moment `now`.
+    /// Prepares the steps, which `origin` has; templates believe to be at the moment `now`.
     ///
     /// # Errors
     /// A template that is none.
-    pub fn new(settings: &PreprocessorSettings, now: Moment) -> Result<Self> {
+    pub fn new(settings: &PreprocessorSettings, origin: &str, now: Moment) -> Result<Self> {
         let (mut before, mut cut, mut after) = (vec![], None, vec![]);
         for (number, step) in settings.steps.iter().enumerate() {
             let ready = match step {
@@ -38,7 +38,7 @@ impl Preprocessor {
                     continue;
                 }
                 Step::Template { template } => {
-                    let name = format!("steps[{number}].template");
+                    let name = format!("{origin}: steps[{number}].template");
                     Ready::Template(Template::new(&name, template)?)
                 }
                 other => Ready::Normalize(other.clone()),
@@ -67,7 +67,8 @@ impl Preprocessor {
     ) -> Result<Vec<String>> {
         let text = self.pass(&self.before, text, 1)?;
         let Some(cut) = &self.cut else { return Ok(vec![text]) };
-        let cut = Cut { most: cut.most.min(most), ..*cut };
+        let most = cut.most.min(most);
+        let cut = Cut { most, overlap: cut.overlap.min(most / 2), ..*cut };
         let parts = cut.parts(&text, &mut |part| count(&self.pass(&self.after, part, 1)?))?;
         let ready = |(number, part)| self.pass(&self.after, part, number);
         (1..).zip(parts.into_iter().map(|part| &text[part])).map(ready).collect()

@@ -10,13 +10,13 @@ pub(super) fn step(step: &Step, text: String) -> String {
         Step::Unicode { form: UnicodeForm::Nfd } => text.nfd().collect(),
         Step::Unicode { form: UnicodeForm::Nfkc } => text.nfkc().collect(),
         Step::Unicode { form: UnicodeForm::Nfkd } => text.nfkd().collect(),
-        Step::Lowercase => text.to_lowercase(),
-        Step::LineEnds => text.replace("\r\n", "\n").replace('\r', "\n"),
-        Step::RemoveControl => {
+        Step::Lowercase {} => text.to_lowercase(),
+        Step::LineEnds {} => text.replace("\r\n", "\n").replace('\r', "\n"),
+        Step::RemoveControl {} => {
             text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
         }
-        Step::CollapseSpaces => collapse_spaces(&text),
-        Step::Trim => text.trim().to_owned(),
+        Step::CollapseSpaces {} => collapse_spaces(&text),
+        Step::Trim {} => text.trim().to_owned(),
         Step::Template { .. } | Step::Chunk { .. } => text,
     }
 }

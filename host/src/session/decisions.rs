@@ -1,11 +1,39 @@
 //! What is decided without being asked for and changes texts: whoever runs a model should hear of it.
 
 use super::{Model, SessionOptions, Tables};
-use crate::Result;
 use crate::plan::{MemoryPlan, RunPrecision};
+use crate::{Error, Result};
+use omex_core::ops::{Index, Mask, Op};
+use omex_core::program::ALL;
 use omex_core::state::State;
 
 impl Tables {
+    /// Positions that the model has embeddings for, where it learned some.
+    pub(super) fn known_positions(&self) -> Result<Option<u32>> {
+        let program = self.program()?;
+        let of = |op: Op, layer: u32| match op {
+            Op::Embed(op) if op.index == Index::Position => {
+                let tensor = program.tensor(op.weight.at(layer))?;
+                Some(tensor.rows.saturating_sub(op.offset))
+            }
+            _ => None,
+        };
+        Ok(program.steps(ALL).filter_map(|(op, layer)| of(op, layer)).min())
+    }
+
+    /// Refuses a context that is longer than the positions that the model has embeddings for.
+    pub(super) fn check_positions(&self, options: &SessionOptions) -> Result<()> {
+        let known = self.known_positions()?;
+        match (known, options.context) {
+            (Some(known), Some(context)) if known < context => Err(Error::Usage(format!(
+                "{}: --context {context}: the model has embeddings of {known} positions and no more: \
+                 give {known} at most",
+                self.path.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// What the plan for these options has that changes texts and was not asked for, a sentence each.
     ///
     /// # Errors
@@ -84,6 +112,27 @@ impl Model {
                 context - sinks.min(context)
             )
         })
+    }
+
+    /// Tokens that a text may have behind a prompt of so many, at most.
+    ///
+    /// # Errors
+    /// A model that reads whole texts and writes none, or a prompt that is longer than the positions that
+    /// the model has embeddings for.
+    pub(crate) fn longest_text(&self, prompt: usize) -> Result<usize> {
+        let path = self.tables.path.display();
+        let reads_whole = |op: Op| matches!(op, Op::Attend(op) if op.mask == Mask::Full);
+        if self.program()?.steps(ALL).any(|(op, _)| reads_whole(op)) {
+            return Err(Error::Usage(format!(
+                "{path}: the model reads whole texts and writes none: use omex embed, omex rerank or omex logits"
+            )));
+        }
+        match self.tables.known_positions()?.map(|known| known as usize) {
+            Some(known) if known < prompt => Err(Error::Usage(format!(
+                "{path}: the prompt has {prompt} tokens, and the model embeddings of {known} positions: shorten it"
+            ))),
+            known => Ok(known.unwrap_or(usize::MAX)),
+        }
     }
 
     /// Says so if a text of so many tokens may grow past its context.

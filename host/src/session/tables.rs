@@ -341,6 +341,7 @@ impl Tables {
         options: &SessionOptions,
     ) -> Result<MemoryPlan> {
         let program = self.program()?;
+        self.check_positions(options)?;
         if let Some(fixed) = self.fixed {
             agrees(&self.path, &fixed, options)?;
         }

@@ -71,7 +71,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let defaults = Defaults {
         max_tokens,
         sampling,
-        stop: format.stop(args.sampling.stop()),
+        stop: args.sampling.stop().to_vec(),
         preprocessor: args.preprocess.settings(&args.model)?,
         formatter: format.settings().cloned(),
         parse_special,

@@ -1,8 +1,8 @@
 //! `omex embed`.
 
-use super::preprocess::PreprocessArgs;
+use super::preprocess::{ChunkArgs, PreprocessArgs};
 use super::{RunArgs, affordable, parse_ids, texts};
-use crate::output;
+use crate::{output, signals};
 use omex::Result;
 use omex::embed::{combined, embed, fitting};
 use omex::npy::{Array, Element};
@@ -30,12 +30,12 @@ pub(crate) struct Args {
     pub(crate) model: PathBuf,
     /// Texts
     texts: Vec<String>,
-    /// A text a line; of a file that ends in .jsonl, a string or an object with \"text\" a line; -
+    /// A text a line; of a file that ends in .jsonl, a string or an object with "text" a line; -
     /// reads standard input
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     data: Option<PathBuf>,
     /// Ids of the tokens of one text, as they are
-    #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with_all = ["texts", "data"])]
+    #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with_all = ["texts", "data", "preprocessor", "chunk"])]
     ids: Option<::std::vec::Vec<u32>>,
     /// What kind of texts they are, such as query: it decides what they begin with
     #[arg(long, value_name = "NAME")]
@@ -49,6 +49,8 @@ pub(crate) struct Args {
     parallel: u32,
     #[command(flatten)]
     preprocess: PreprocessArgs,
+    #[command(flatten)]
+    chunk: ChunkArgs,
     #[command(flatten)]
     run: RunArgs,
     /// Print one JSON object
@@ -116,15 +118,27 @@ impl Args {
         let special = EncodeOptions { add_special: true, parse_special: false };
         let memory = self.run.memory.unwrap_or(u64::MAX);
         let encode = |text: &str| tables.encode(&format!("{prompt}{text}"), special, memory);
-        let Some(preprocessor) = self.preprocess.open(&self.model)? else {
+        let Some(preprocessor) = self.preprocess.open_with(&self.chunk, &self.model)? else {
             let parts = texts.iter().map(|text| encode(text)).collect::<Result<Vec<_>>>()?;
             let counts = vec![1; parts.len()];
             return Ok((parts, counts));
         };
         let most = longest(&tables.plan(options)?, settings.max_tokens);
         let (mut parts, mut counts) = (vec![], vec![]);
+        // Each part of a text that is cut begins with the prompt; another is prepared with it.
+        let whole = |text: &str| tables.encode(text, special, memory);
+        if !preprocessor.cuts() {
+            for text in &texts {
+                parts.push(whole(&preprocessor.whole(&format!("{prompt}{text}"))?)?);
+            }
+            let counts = vec![1; parts.len()];
+            return Ok((parts, counts));
+        }
         for text in &texts {
-            let found = preprocessor.run(text, most, &mut |text| Ok(encode(text)?.len()))?;
+            let found = preprocessor.run(text, most, &mut |text| {
+                signals::cancel().check()?;
+                Ok(encode(text)?.len())
+            })?;
             counts.push(found.len());
             for part in found {
                 parts.push(encode(&part)?);

@@ -1,5 +1,6 @@
 //! `omex export`.
 
+use super::preprocess::note_left_out;
 use crate::{bytes, choices, output, signals};
 use omex::Result;
 use omex::export::{Dtype, Exported, Format, gguf, safetensors};
@@ -47,6 +48,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     };
     bar.finish_and_clear();
     let exported = exported?;
+    note_left_out(&args.model)?;
     if args.json {
         return output::json(&exported);
     }

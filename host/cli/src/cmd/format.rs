@@ -21,6 +21,7 @@ pub(crate) struct FormatArgs {
 }
 
 /// What becomes of a text, if anything.
+#[derive(Clone)]
 pub(crate) struct Format(Option<FormatterSettings>);
 
 impl FormatArgs {

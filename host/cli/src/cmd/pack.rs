@@ -1,5 +1,6 @@
 //! `omex pack`.
 
+use super::preprocess::note_left_out;
 use crate::{bytes, choices, output, signals};
 use omex::Result;
 use omex::pack::{Target, pack};
@@ -54,6 +55,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         kv: args.kv,
     };
     let plan = pack(&package, &target, &args.output, &signals::cancel())?;
+    note_left_out(&args.model)?;
     if args.json {
         return output::json(&plan);
     }

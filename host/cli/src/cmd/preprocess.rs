@@ -1,7 +1,7 @@
 //! What texts go through before they become tokens: shared by the commands that take some.
 
 use super::chat::prompt::today;
-use crate::choices;
+use crate::{choices, output};
 use omex::package::{Blocks, Package, PreprocessorSettings};
 use omex::preprocess::Preprocessor;
 use omex::{Error, Result};
@@ -16,6 +16,11 @@ pub(crate) struct PreprocessArgs {
     /// Take texts as they are, whatever the package has
     #[arg(long, conflicts_with = "preprocessor")]
     no_preprocess: bool,
+}
+
+/// Whether long texts become several: shared by the commands that take some as parts.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct ChunkArgs {
     /// Make several of a text that is longer than the context, cut between paragraphs of documents or
     /// blocks of code, instead of forgetting some of it
     #[arg(long, value_name = "BLOCKS", value_parser = choices::blocks())]
@@ -25,13 +30,6 @@ pub(crate) struct PreprocessArgs {
 impl PreprocessArgs {
     /// What texts go through, if anything.
     pub(crate) fn settings(&self, model: &Path) -> Result<Option<PreprocessorSettings>> {
-        let settings = self.chosen(model)?;
-        let Some(blocks) = self.chunk else { return Ok(settings) };
-        let settings = settings.unwrap_or_else(|| PreprocessorSettings::new(vec![]));
-        Ok(Some(settings.cutting(blocks)))
-    }
-
-    fn chosen(&self, model: &Path) -> Result<Option<PreprocessorSettings>> {
         if self.no_preprocess {
             return Ok(None);
         }
@@ -46,8 +44,28 @@ impl PreprocessArgs {
     }
 
     pub(crate) fn open(&self, model: &Path) -> Result<Option<Preprocessor>> {
-        let settings = self.settings(model)?;
-        settings.map(|settings| Preprocessor::new(&settings, today())).transpose()
+        let ready = |settings| Preprocessor::new(&settings, self.origin(), today());
+        self.settings(model)?.map(ready).transpose()
+    }
+
+    /// With long texts cut where that is asked for.
+    pub(crate) fn open_with(
+        &self,
+        chunk: &ChunkArgs,
+        model: &Path,
+    ) -> Result<Option<Preprocessor>> {
+        let mut settings = self.settings(model)?;
+        if let Some(blocks) = chunk.chunk {
+            let before = settings.unwrap_or_else(|| PreprocessorSettings::new(vec![]));
+            settings = Some(before.cutting(blocks));
+        }
+        let ready = |settings| Preprocessor::new(&settings, self.origin(), today());
+        settings.map(ready).transpose()
+    }
+
+    /// What errors call it.
+    fn origin(&self) -> &str {
+        self.preprocessor.as_deref().unwrap_or("the package's text_preprocessor.json")
     }
 }
 
@@ -57,6 +75,16 @@ pub(super) fn with_package<T>(
     read: impl FnOnce(&Package) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
     if model.is_dir() { read(&Package::open(model)?) } else { Ok(None) }
+}
+
+/// Notes that a model is written without what its package has texts go through.
+pub(super) fn note_left_out(model: &Path) -> Result<()> {
+    let prepares = with_package(model, |package| package.preprocessor("text"))?.is_some();
+    let formats = with_package(model, |package| package.formatter("text"))?.is_some();
+    if prepares || formats {
+        output::note("note: the package's preprocessor and formatter of texts are not taken along");
+    }
+    Ok(())
 }
 
 /// Whether a value is the name of a file, and not one in a package.

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     query: String,
     /// What may answer it
     documents: Vec<String>,
-    /// A document a line; of a file that ends in .jsonl, a string or an object with \"text\" a line; -
+    /// A document a line; of a file that ends in .jsonl, a string or an object with "text" a line; -
     /// reads standard input
     #[arg(long, value_name = "FILE", conflicts_with = "documents")]
     data: Option<PathBuf>,

@@ -5,7 +5,7 @@ use super::chat::prompt::{Chat, TemplateArgs};
 use super::constrain::{self, Constraint, RuleArgs};
 use super::draft::{DraftArgs, Models};
 use super::format::{Format, FormatArgs};
-use super::preprocess::PreprocessArgs;
+use super::preprocess::{ChunkArgs, PreprocessArgs};
 use super::sampling::SamplingArgs;
 use super::stats::Stats;
 use super::text::{self, TextArgs, kept_bytes};
@@ -52,7 +52,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     template: TemplateArgs,
     /// Token ids to begin with, instead of a prompt
-    #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with = "prompt")]
+    #[arg(long, value_name = "1,2,3", value_parser = parse_ids)]
+    #[arg(conflicts_with_all = ["prompt", "preprocessor", "chunk"])]
     ids: Option<::std::vec::Vec<u32>>,
     /// Keep the text in this file, and go on from it in the next run, without running again what is
     /// there, and with its random numbers; an empty prompt just goes on
@@ -63,6 +64,8 @@ pub(crate) struct Args {
     max_tokens: u32,
     #[command(flatten)]
     preprocess: PreprocessArgs,
+    #[command(flatten)]
+    chunk: ChunkArgs,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
@@ -88,6 +91,8 @@ pub(crate) struct Args {
 pub(crate) struct Output {
     pub(crate) ids: Vec<u32>,
     pub(crate) text: String,
+    /// `length` of a text that is as long as asked for, or `stop`.
+    finish: &'static str,
     /// With `--chat`: the text without thoughts and calls, thoughts, and `tool_calls`.
     #[serde(flatten)]
     answer: Option<Answer>,
@@ -119,8 +124,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         if !args.json && (made.is_err() || number + 1 == prompts.len()) {
             output::text("\n")?;
         }
-        outputs.push(made?);
-        constrain::tell_of(&mut constraint);
+        let made = made?;
+        if made.finish == "length" {
+            constrain::tell_of(&mut constraint);
+        }
+        outputs.push(made);
         if args.stats {
             outputs.iter().skip(number).for_each(|output| output.stats.print());
         }
@@ -194,11 +202,12 @@ impl Args {
         // The template has put the tokens around the text that belong there.
         let goes_on = self.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
         let begins = chat.is_none() && !goes_on;
-        let texts = match self.preprocess.open(&self.model)? {
+        let texts = match self.preprocess.open_with(&self.chunk, &self.model)? {
             None => vec![text],
             Some(preprocessor) => {
                 let most = self.room(tables, &text, preprocessor.cuts())?;
                 let count = &mut |text: &str| {
+                    signals::cancel().check()?;
                     let options = EncodeOptions {
                         add_special: begins,
                         parse_special: self.text.parse_special(),
@@ -261,7 +270,7 @@ impl Args {
         };
         let model = session.model();
         let parts = chat.map(|chat| Parts::behind(&prompt.text, chat, &model)).transpose()?;
-        let shown = (!self.json).then(|| Shown::new(format.begin()));
+        let shown = (!self.json).then(|| Shown::new(format));
         let mut telling = Telling { parts, shown };
         // What is formatted stands alone.
         if !self.json && chat.is_none() && format.settings().is_none() {
@@ -273,7 +282,13 @@ impl Args {
         output.answer = answer?;
         if self.json {
             match &mut output.answer {
-                Some(answer) => answer.content = format.whole(take(&mut answer.content))?,
+                // A call needs no text beside it.
+                Some(answer) if answer.tool_calls.is_empty() => {
+                    answer.content = format.whole(take(&mut answer.content))?;
+                }
+                Some(answer) => {
+                    answer.content = format.whole(take(&mut answer.content)).unwrap_or_default();
+                }
                 None => output.text = format.whole(take(&mut output.text))?,
             }
         }
@@ -338,5 +353,6 @@ pub(crate) fn run(
         let forgetting = model.forgetting("text", prompt + generated.ids.len());
         forgetting.into_iter().for_each(|it| output::note(&format!("\nnote: {it}")));
     }
-    Ok(Output { ids: generated.ids, text: generated.text, answer: None, stats })
+    let finish = if generated.cut_off { "length" } else { "stop" };
+    Ok(Output { ids: generated.ids, text: generated.text, finish, answer: None, stats })
 }

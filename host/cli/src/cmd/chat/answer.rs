@@ -1,6 +1,7 @@
 //! An answer as it is shown: what the model thinks is dimmed on a terminal, and calls of tools are lines.
 
 use super::prompt::Chat;
+use crate::cmd::format::Format;
 use crate::output;
 use omex::chat::answer::{Part, Reader, ToolCall, is_mark};
 use omex::format::Formatter;
@@ -44,13 +45,17 @@ pub(crate) struct Shown {
     /// Whether the last line has ended.
     at_line: bool,
     /// What becomes of the text that is no thought.
+    format: Format,
     formatter: Option<Formatter>,
+    /// Whether a tool was called: then there need be no text.
+    called: bool,
 }
 
 impl Shown {
-    pub(crate) fn new(formatter: Option<Formatter>) -> Self {
+    pub(crate) fn new(format: &Format) -> Self {
         let dims = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { dims, thinking: false, at_line: true, formatter }
+        let (format, formatter) = (format.clone(), format.begin());
+        Self { dims, thinking: false, at_line: true, format, formatter, called: false }
     }
 
     pub(crate) fn show(&mut self, parts: &[Part]) -> Result<()> {
@@ -69,8 +74,11 @@ impl Shown {
 
     /// Ends a thought that nothing followed, and shows what a formatter held back.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        let rest = self.formatter.take().map(|mut formatter| formatter.finish()).transpose()?;
-        self.write(false, &rest.unwrap_or_default())
+        let rest = self.formatter.take().map(|mut formatter| match formatter.finish() {
+            Err(_) if self.called => Ok(String::new()),
+            finished => finished,
+        });
+        self.write(false, &rest.transpose()?.unwrap_or_default())
     }
 
     fn write(&mut self, thinking: bool, text: &str) -> Result<()> {
@@ -85,6 +93,9 @@ impl Shown {
     }
 
     fn call(&mut self, call: &ToolCall) -> Result<()> {
+        self.called = true;
+        self.finish()?;
+        self.formatter = self.format.begin();
         let arguments = serde_json::to_string(&call.function.arguments).unwrap_or_default();
         let begin = if self.at_line { "" } else { "\n" };
         self.write(false, &format!("{begin}tool call: {} {arguments}\n", call.function.name))

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(super) template: TemplateArgs,
     /// Print the prompt that the template makes of --messages, and run nothing
-    #[arg(long, requires = "messages")]
+    #[arg(long, requires = "messages", conflicts_with_all = ["preprocessor", "formatter", "stop"])]
     pub(super) render: bool,
     /// Messages to begin with: JSON, a list of objects with role and content, or an object with
     /// such a list as messages
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "render")]
     pub(super) no_generation_prompt: bool,
     /// The system message
-    #[arg(long, value_name = "TEXT", conflicts_with = "render")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["render", "messages"])]
     pub(super) system: Option<String>,
     /// Tokens of an answer at most
     #[arg(long, value_name = "N", default_value_t = 1024)]

@@ -22,6 +22,13 @@ pub(super) struct Lines {
     cancel: Cancel,
 }
 
+/// What was typed.
+pub(super) enum Line {
+    Message(String),
+    /// Begins with a slash.
+    Command(String),
+}
+
 impl Lines {
     pub(super) fn new(cancel: Cancel) -> Result<Self> {
         let (sender, lines) = sync_channel(1);
@@ -45,24 +52,33 @@ impl Lines {
         Ok(Self { lines, terminal: std::io::stdin().is_terminal(), cancel })
     }
 
-    /// The next message; `None` at the end of the input.
-    pub(super) fn message(&self) -> Result<Option<String>> {
+    /// The next message or command; `None` at the end of the input.
+    pub(super) fn next(&self) -> Result<Option<Line>> {
         let Some(mut text) = self.line("> ")? else { return Ok(None) };
         if let Some(begun) = text.trim_start().strip_prefix(QUOTES) {
-            return self.quoted(begun.to_owned()).map(Some);
+            return self.quoted(begun.to_owned()).map(|text| Some(Line::Message(text)));
         }
         while let Some(before) = text.strip_suffix('\\') {
-            let Some(next) = self.line(". ")? else { return Ok(Some(before.to_owned())) };
+            let Some(next) = self.line(". ")? else { break };
             text = format!("{before}\n{next}");
         }
-        Ok(Some(text))
+        let text = text.trim_end_matches('\\').to_owned();
+        let is_command = text.trim_start().starts_with('/');
+        Ok(Some(if is_command { Line::Command(text) } else { Line::Message(text) }))
     }
 
     /// The rest of a message of many lines.
     fn quoted(&self, mut text: String) -> Result<String> {
         loop {
             if let Some(at) = text.find(QUOTES) {
-                text.truncate(at);
+                let behind = text.split_off(at);
+                let behind = behind[QUOTES.len()..].trim();
+                if !behind.is_empty() {
+                    let message = format!(
+                        "found {behind:?} behind {QUOTES}, which ends a message: leave it out"
+                    );
+                    return Err(Error::Usage(message));
+                }
                 return Ok(text.trim_matches('\n').to_owned());
             }
             let Some(next) = self.line(". ")? else { return Ok(text) };

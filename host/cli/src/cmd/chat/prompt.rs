@@ -1,6 +1,6 @@
 //! How a conversation becomes a prompt: the template, and what it is given.
 
-use omex::chat::{Conversation, MAX_TEMPLATE_BYTES, Moment, Template, Value};
+use omex::chat::{Conversation, MAX_TEMPLATE_BYTES, Moment, Template, Value, ValueKind};
 use omex::package::Package;
 use omex::{Error, Result, input};
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl TemplateArgs {
 
     /// Opens the template, of a package or of its own.
     pub(crate) fn open(&self, model: Option<&Path>) -> Result<Chat> {
-        let tools = self.tools.as_deref().map(read_json).transpose()?;
+        let tools = self.tools.as_deref().map(read_tools).transpose()?;
         let chat = model.map(|model| Package::open(model)?.chat()).transpose()?.flatten();
         let template = match (&self.template, &chat) {
             (Some(file), _) => {
@@ -104,6 +104,19 @@ fn no_template(model: Option<&Path>) -> Error {
 pub(crate) fn today() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment::from_unix(since.as_secs())
+}
+
+/// Tools: a list of objects.
+fn read_tools(path: &Path) -> Result<Value> {
+    let tools = read_json(path)?;
+    let is_object = |tool: &Value| tool.kind() == ValueKind::Map;
+    if tools.kind() == ValueKind::Seq
+        && tools.try_iter().is_ok_and(|mut all| all.all(|tool| is_object(&tool)))
+    {
+        return Ok(tools);
+    }
+    let found = format!("a {}", tools.kind());
+    Err(Error::malformed(path, "the tools", found, "a list of objects", "correct the file"))
 }
 
 /// A JSON file, in the order of its keys.

@@ -3,7 +3,7 @@
 use super::answer::{Parts, Shown};
 use super::args::Args;
 use super::history::History;
-use super::lines::{Lines, stopped_by_user};
+use super::lines::{Line, Lines, stopped_by_user};
 use super::prompt::Chat;
 use crate::cmd::constrain::{self, Constraint};
 use crate::cmd::format::Format;
@@ -87,8 +87,13 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
     if lines.terminal {
         output::note("/system, /save, /load, /retry, /tool, /stats, /quit; Ctrl-C stops an answer");
     }
-    while let Some(message) = lines.message()? {
-        match talk.take(&message) {
+    loop {
+        let next = match lines.next() {
+            Ok(None) => break,
+            Ok(Some(line)) => talk.take(&line),
+            Err(error) => Err(error),
+        };
+        match next {
             Ok(Next::On) => {}
             Ok(Next::Quit) => break,
             // On a terminal the user can mend it; elsewhere nobody would see it.
@@ -109,28 +114,37 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
 
 impl Talk<'_, '_> {
     /// Carries out a command, or answers a message.
-    fn take(&mut self, message: &str) -> Result<Next> {
+    fn take(&mut self, line: &Line) -> Result<Next> {
+        match line {
+            Line::Command(command) => return self.command(command),
+            Line::Message(message) if message.trim().is_empty() => {}
+            Line::Message(message) => {
+                // What does not fit the context is said where all of the chat is known.
+                let prepared =
+                    self.preprocessor.as_ref().map(|it| it.whole(message)).transpose()?;
+                self.history.push("user", prepared.as_deref().unwrap_or(message));
+                self.answer_or_take_back("user")?;
+            }
+        }
+        Ok(Next::On)
+    }
+
+    fn command(&mut self, message: &str) -> Result<Next> {
         let (word, rest) = message.trim().split_once(' ').unwrap_or((message.trim(), ""));
         match (word, rest.trim()) {
-            ("", _) => {}
             ("/quit" | "/exit", _) => return Ok(Next::Quit),
             ("/system", text) => self.history = History::new(Some(text).filter(|t| !t.is_empty())),
             ("/stats", _) => self.stats.iter().for_each(Stats::print),
             ("/retry", _) => self.retry()?,
             ("/tool", result) => self.tool(result)?,
             ("/save" | "/load", "") => return Err(Error::Usage(format!("{word} needs a file"))),
-            ("/save", file) => self.history.save(file.as_ref())?,
-            ("/load", file) => self.history = History::load(file.as_ref())?,
-            (command, _) if command.starts_with('/') && !command[1..].contains('/') => {
+            ("/save", file) => self.history.save(file.as_ref()).map_err(mistaken)?,
+            ("/load", file) => self.history = History::load(file.as_ref()).map_err(mistaken)?,
+            (command, _) => {
                 let known = "/system, /save, /load, /retry, /tool, /stats and /quit";
-                return Err(Error::Usage(format!("{command} is no command: there are {known}")));
-            }
-            _ => {
-                // What does not fit the context is said where all of the chat is known.
-                let prepared =
-                    self.preprocessor.as_ref().map(|it| it.whole(message)).transpose()?;
-                self.history.push("user", prepared.as_deref().unwrap_or(message));
-                self.answer_or_take_back("user")?;
+                return Err(Error::Usage(format!(
+                    "{command} is no command: there are {known}; a message that begins with a slash stands in \"\"\""
+                )));
             }
         }
         Ok(Next::On)
@@ -177,7 +191,7 @@ impl Talk<'_, '_> {
     fn answer(&mut self) -> Result<()> {
         let (prompt, ids) = self.fitting_prompt()?;
         let mut parts = Parts::behind(&prompt, &self.chat, self.model)?;
-        let mut shown = Shown::new(self.format.begin());
+        let mut shown = Shown::new(&self.format);
         let result = self.generate(&ids, &mut parts, &mut shown);
         let ended = shown.show(&parts.reader.finish()).and_then(|()| shown.finish());
         output::text("\n")?;
@@ -268,12 +282,21 @@ impl Talk<'_, '_> {
         let decode = start.elapsed().saturating_sub(prefill);
         self.stats = Some(Stats { prompt: ids.len(), run, tokens, prefill, decode });
         result?;
-        constrain::tell_of(&mut self.constraint);
-        if tokens == most {
+        let kept = self.constraint.as_mut().is_some_and(Constraint::is_complete);
+        if tokens == most && !kept {
+            constrain::tell_of(&mut self.constraint);
             let why = if tokens == room { "the context is full" } else { "--max-tokens" };
             output::note(&format!("\nnote: the answer is cut off after {tokens} tokens: {why}"));
         }
         Ok(())
+    }
+}
+
+/// A file that a command names can be another one next time.
+fn mistaken(error: Error) -> Error {
+    match error {
+        Error::Io { .. } => Error::Usage(error.to_string()),
+        error => error,
     }
 }
 
