@@ -60,7 +60,7 @@ unsafe extern "C" fn hard_fault() -> ! {
 }
 
 extern "C" fn report_fault() -> ! {
-    Output::open().write(b"error hard fault: the stack is too small, or a device is missing\n");
+    Output::open().write(b"error hard fault: the stack is too small, or no such device\n");
     host::exit(false)
 }
 

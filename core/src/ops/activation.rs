@@ -51,6 +51,8 @@ pub(super) fn elementwise(
     kernels: &Kernels,
     parallel: &dyn Parallel,
 ) {
+    #[cfg(not(feature = "float"))]
+    let _ = kernels;
     match activation {
         Activation::Silu => apply(|x| x / (1.0 + exp(-x)), inputs, output, parallel),
         // Without the feature, `Activation::is_played` has refused the others.

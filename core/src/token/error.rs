@@ -55,12 +55,10 @@ impl fmt::Display for OpenError {
             Self::Source => "the tokenizer section cannot be read, or is cut short",
             Self::Magic => "this is not a tokenizer section",
             Self::Version => "a tokenizer section of an unknown version",
-            Self::Setting => {
-                "the tokenizer section asks for something that this version does not have"
-            }
+            Self::Setting => "the tokenizer section asks for what this version does not have",
             Self::Kind => {
-                "a tokenizer other than byte-pair encoding, which this build was made without: \
-                 build omex-core with the feature piece-tries"
+                "a tokenizer other than byte-pair encoding: build omex-core with the feature \
+                 piece-tries"
             }
             Self::Bounds => "a table lies outside the tokenizer section",
         })
