@@ -238,6 +238,24 @@ fn a_text_that_is_cut_is_the_mean_of_its_parts() {
 }
 
 #[test]
+fn texts_and_vectors_are_in_the_budget() {
+    let model = require_shared!("golden/bert");
+    let folder = with_modules(&model, &[("tokenizer.json", letters())]);
+    let package = convert_from(folder.path(), Some(Precision::F32));
+    let file = folder.path().join("texts.txt");
+    let said = |lines: usize| {
+        fs::write(&file, "a b c d\n".repeat(lines)).unwrap();
+        let out = folder.path().join("v.npy");
+        let [file, out] = [&file, &out].map(|path| path.to_str().unwrap());
+        command("embed", &package.path, &["--data", file, "-o", out, "--memory", "20MB"])
+    };
+    let few = said(20);
+    assert_eq!(few.code, Some(0), "{few:?}");
+    let many = said(60_000);
+    assert!(many.code == Some(1) && many.err.contains("too small"), "{many:?}");
+}
+
+#[test]
 fn encoders_write_no_texts_and_learned_positions_have_an_end() {
     let bert = convert_from(&require_shared!("golden/bert"), Some(Precision::F32));
     let refused = command("run", &bert.path, &["--ids", "1,2"]);

@@ -105,6 +105,17 @@ fn overlap_without_a_size_is_half_a_part_at_most() {
 }
 
 #[test]
+fn steps_stay_within_their_memory() {
+    let step = Step::Unicode { form: UnicodeForm::Nfkd };
+    let settings = PreprocessorSettings::new(vec![step]);
+    let small = || Preprocessor::new(&settings, "here", Moment::from_unix(0)).unwrap().within(800);
+    // Each becomes 18 characters.
+    let error = small().whole(&"\u{fdfa}".repeat(40)).unwrap_err().to_string();
+    assert!(error.contains("--memory") && error.contains("200"), "{error}");
+    assert!(small().whole("short").is_ok());
+}
+
+#[test]
 fn what_can_not_be_done_is_refused() {
     let template = |text: &str| vec![Step::Template { template: text.to_owned() }];
     let refused = |steps, most| run(steps, "some text", most).unwrap_err().to_string();

@@ -146,15 +146,16 @@ pub fn run(
     (defaults, now): (Defaults, Moment),
     report: &mut dyn FnMut(Event<'_>),
 ) -> Result<BatchSummary> {
+    let for_texts = session.for_texts();
     let preprocessor = defaults.preprocessor.as_ref();
-    let preprocessor =
-        preprocessor.map(|it| Preprocessor::new(it, "the preprocessor", now)).transpose()?;
+    let preprocessor = preprocessor.map(|it| Preprocessor::new(it, "the preprocessor", now));
+    let within = for_texts.saturating_add(TEXT_BYTES);
+    let preprocessor = preprocessor.transpose()?.map(|it| it.within(within));
     let tables = session.tokenizer_tables();
     let tokenizer = tables.as_deref().map(Tokenizer::open).transpose();
     let tokenizer = tokenizer.map_err(|error| session.bad_tokenizer(&error))?;
     let vocabulary = session.program()?.header().vocab_size;
     let (failed, cancel) = (session.failure(), session.cancel().clone());
-    let for_texts = session.for_texts();
     let longest = prompts.limit(for_texts.saturating_add(TEXT_BYTES));
     let model = session.model();
     let memory = session.plan().bytes.kv_cache;

@@ -15,6 +15,8 @@ pub struct Preprocessor {
     /// What is done to each part.
     after: Vec<Ready>,
     now: Moment,
+    /// Bytes that a step may make of a text.
+    most_bytes: u64,
 }
 
 /// A step that makes one text of one.
@@ -45,7 +47,14 @@ impl Preprocessor {
             };
             if cut.is_none() { before.push(ready) } else { after.push(ready) }
         }
-        Ok(Self { before, cut, after, now })
+        Ok(Self { before, cut, after, now, most_bytes: u64::MAX })
+    }
+
+    /// Refuses texts that would take more than so many bytes of memory while a step makes one of another.
+    #[must_use]
+    pub fn within(self, bytes: u64) -> Self {
+        // What a step makes stands beside what it makes it of, the text as it was given, and the parts.
+        Self { most_bytes: bytes / 4, ..self }
     }
 
     /// Whether long texts become several.
@@ -83,16 +92,32 @@ impl Preprocessor {
     }
 
     fn pass(&self, steps: &[Ready], text: &str, part: usize) -> Result<String> {
-        steps.iter().try_fold(text.to_owned(), |text, step| match step {
-            Ready::Normalize(step) => Ok(normalize::step(step, text)),
-            Ready::Template(template) => {
-                let variables = vec![
-                    ("text".to_owned(), Value::from(text)),
-                    ("part".to_owned(), Value::from(part)),
-                ];
-                template.render(&self.conversation(variables)).map_err(Error::from)
-            }
+        self.fits(text)?;
+        steps.iter().try_fold(text.to_owned(), |text, step| {
+            let made = match step {
+                Ready::Normalize(step) => normalize::step(step, text, self.most_bytes),
+                Ready::Template(template) => {
+                    let variables = vec![
+                        ("text".to_owned(), Value::from(text)),
+                        ("part".to_owned(), Value::from(part)),
+                    ];
+                    template.render(&self.conversation(variables))?
+                }
+            };
+            self.fits(&made).map(|()| made)
         })
+    }
+
+    fn fits(&self, text: &str) -> Result<()> {
+        if text.len() as u64 <= self.most_bytes {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "a preprocessor has a text of {} bytes or more, and may make texts of {}, a quarter of the memory: raise \
+             --memory, or give a shorter text",
+            text.len(),
+            self.most_bytes
+        )))
     }
 
     fn conversation(&self, variables: Vec<(String, Value)>) -> Conversation {

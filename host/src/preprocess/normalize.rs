@@ -3,13 +3,13 @@
 use crate::package::{Step, UnicodeForm};
 use unicode_normalization::UnicodeNormalization;
 
-/// What a step makes of a text; others than those of this file leave it as it is.
-pub(super) fn step(step: &Step, text: String) -> String {
+/// What a step makes of a text, or more than `most` bytes of it; others than those of this file leave it as it is.
+pub(super) fn step(step: &Step, text: String, most: u64) -> String {
     match step {
-        Step::Unicode { form: UnicodeForm::Nfc } => text.nfc().collect(),
-        Step::Unicode { form: UnicodeForm::Nfd } => text.nfd().collect(),
-        Step::Unicode { form: UnicodeForm::Nfkc } => text.nfkc().collect(),
-        Step::Unicode { form: UnicodeForm::Nfkd } => text.nfkd().collect(),
+        Step::Unicode { form: UnicodeForm::Nfc } => within(text.nfc(), most),
+        Step::Unicode { form: UnicodeForm::Nfd } => within(text.nfd(), most),
+        Step::Unicode { form: UnicodeForm::Nfkc } => within(text.nfkc(), most),
+        Step::Unicode { form: UnicodeForm::Nfkd } => within(text.nfkd(), most),
         Step::Lowercase {} => text.to_lowercase(),
         Step::LineEnds {} => text.replace("\r\n", "\n").replace('\r', "\n"),
         Step::RemoveControl {} => {
@@ -19,6 +19,18 @@ pub(super) fn step(step: &Step, text: String) -> String {
         Step::Trim {} => text.trim().to_owned(),
         Step::Template { .. } | Step::Chunk { .. } => text,
     }
+}
+
+/// Characters, up to the first one that is too much.
+fn within(characters: impl Iterator<Item = char>, most: u64) -> String {
+    let mut text = String::new();
+    for c in characters {
+        text.push(c);
+        if text.len() as u64 > most {
+            break;
+        }
+    }
+    text
 }
 
 fn collapse_spaces(text: &str) -> String {

@@ -1,10 +1,10 @@
 //! `omex embed`.
 
 use super::preprocess::{ChunkArgs, PreprocessArgs};
-use super::{RunArgs, affordable, parse_ids, texts};
+use super::{RunArgs, affordable, parse_ids, text, texts};
 use crate::{output, signals};
 use omex::Result;
-use omex::embed::{combined, embed, fitting};
+use omex::embed::{HIDDEN, combined, embed, fitting};
 use omex::npy::{Array, Element};
 use omex::package::EmbeddingSettings;
 use omex::session::{SessionOptions, Tables};
@@ -66,11 +66,15 @@ struct Output {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let tables = Tables::open(&args.model)?;
     let settings = tables.embedding_settings().cloned().unwrap_or_default();
+    let Texts { parts, counts, bytes } = args.tokens(&tables, &settings)?;
+    // The vectors are put together once more, of parts or for a file.
+    let width = hidden_width(&tables)? * size_of::<f32>() as u64 + 48;
+    let texts = bytes + 2 * width * parts.len() as u64;
     let options = affordable(&tables, args.parallel, |sequences| SessionOptions {
         sequences,
+        texts,
         ..args.run.options(1)
     })?;
-    let (parts, counts) = args.tokens(&tables, &settings, &options)?;
     let after = tables.tokenizer().map_or(0, |tokenizer| tokenizer.template()[1]);
     let mut session = args.run.open_with(tables, &options)?;
     let most = longest(session.plan(), settings.max_tokens);
@@ -101,40 +105,67 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
 }
 
+/// What is to become vectors.
+struct Texts {
+    /// Tokens of all parts of the texts.
+    parts: Vec<Vec<u32>>,
+    /// How many parts each text has.
+    counts: Vec<usize>,
+    /// What they take.
+    bytes: u64,
+}
+
+fn hidden_width(tables: &Tables) -> Result<u64> {
+    let program = tables.program()?;
+    let hidden = program.outputs().find(|port| port.name == HIDDEN);
+    Ok(hidden.map_or(0, |port| port.value.width.into()))
+}
+
 impl Args {
-    /// The tokens of all parts of the texts, and how many parts each text has.
-    fn tokens(
+    /// The texts' tokens, part by part.
+    fn tokens(&self, tables: &Tables, settings: &EmbeddingSettings) -> Result<Texts> {
+        if let Some(ids) = &self.ids {
+            return Ok(Texts { parts: vec![ids.clone()], counts: vec![1], bytes: 0 });
+        }
+        let prompt = settings.prompt(self.prompt.as_deref())?;
+        let longest_file = text::longest(self.run.memory);
+        let texts = texts::given(self.data.as_deref(), &self.texts, "texts", longest_file)?;
+        let (parts, counts) = self.parts(tables, settings, prompt, &texts)?;
+        let bytes = texts::held(&texts, &parts, 0);
+        Ok(Texts { parts, counts, bytes })
+    }
+
+    fn parts(
         &self,
         tables: &Tables,
         settings: &EmbeddingSettings,
-        options: &SessionOptions,
+        prompt: &str,
+        texts: &[String],
     ) -> Result<(Vec<Vec<u32>>, Vec<usize>)> {
-        if let Some(ids) = &self.ids {
-            return Ok((vec![ids.clone()], vec![1]));
-        }
-        let prompt = settings.prompt(self.prompt.as_deref())?;
-        let texts = texts::given(self.data.as_deref(), &self.texts, "texts")?;
         // A control token that a text spells is text.
         let special = EncodeOptions { add_special: true, parse_special: false };
         let memory = self.run.memory.unwrap_or(u64::MAX);
         let encode = |text: &str| tables.encode(&format!("{prompt}{text}"), special, memory);
-        let Some(preprocessor) = self.preprocess.open_with(&self.chunk, &self.model)? else {
+        let Some(preprocessor) =
+            self.preprocess.open_with(&self.chunk, &self.model, self.run.memory)?
+        else {
             let parts = texts.iter().map(|text| encode(text)).collect::<Result<Vec<_>>>()?;
             let counts = vec![1; parts.len()];
             return Ok((parts, counts));
         };
-        let most = longest(&tables.plan(options)?, settings.max_tokens);
+        let plan = tables.plan(&self.run.options(1))?;
+        let most = longest(&plan, settings.max_tokens);
         let (mut parts, mut counts) = (vec![], vec![]);
         // Each part of a text that is cut begins with the prompt; another is prepared with it.
         let whole = |text: &str| tables.encode(text, special, memory);
         if !preprocessor.cuts() {
-            for text in &texts {
+            for text in texts {
                 parts.push(whole(&preprocessor.whole(&format!("{prompt}{text}"))?)?);
             }
             let counts = vec![1; parts.len()];
             return Ok((parts, counts));
         }
-        for text in &texts {
+        for text in texts {
             let found = preprocessor.run(text, most, &mut |text| {
                 signals::cancel().check()?;
                 Ok(encode(text)?.len())

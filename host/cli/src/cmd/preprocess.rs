@@ -1,6 +1,7 @@
 //! What texts go through before they become tokens: shared by the commands that take some.
 
 use super::chat::prompt::today;
+use super::text::longest;
 use crate::{choices, output};
 use omex::package::{Blocks, Package, PreprocessorSettings};
 use omex::preprocess::Preprocessor;
@@ -43,9 +44,9 @@ impl PreprocessArgs {
         own.map(Some).ok_or_else(|| unknown(model, "preprocessor", name, ""))
     }
 
-    pub(crate) fn open(&self, model: &Path) -> Result<Option<Preprocessor>> {
-        let ready = |settings| Preprocessor::new(&settings, self.origin(), today());
-        self.settings(model)?.map(ready).transpose()
+    /// What texts go through, within some memory.
+    pub(crate) fn open(&self, model: &Path, memory: Option<u64>) -> Result<Option<Preprocessor>> {
+        self.ready(self.settings(model)?, memory)
     }
 
     /// With long texts cut where that is asked for.
@@ -53,14 +54,24 @@ impl PreprocessArgs {
         &self,
         chunk: &ChunkArgs,
         model: &Path,
+        memory: Option<u64>,
     ) -> Result<Option<Preprocessor>> {
         let mut settings = self.settings(model)?;
         if let Some(blocks) = chunk.chunk {
             let before = settings.unwrap_or_else(|| PreprocessorSettings::new(vec![]));
             settings = Some(before.cutting(blocks));
         }
-        let ready = |settings| Preprocessor::new(&settings, self.origin(), today());
-        settings.map(ready).transpose()
+        self.ready(settings, memory)
+    }
+
+    fn ready(
+        &self,
+        settings: Option<PreprocessorSettings>,
+        memory: Option<u64>,
+    ) -> Result<Option<Preprocessor>> {
+        let Some(settings) = settings else { return Ok(None) };
+        let ready = Preprocessor::new(&settings, self.origin(), today())?;
+        Ok(Some(ready.within(longest(memory))))
     }
 
     /// What errors call it.

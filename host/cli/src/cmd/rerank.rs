@@ -1,11 +1,11 @@
 //! `omex rerank`.
 
-use super::{RunArgs, affordable, texts};
+use super::{RunArgs, affordable, text, texts};
 use crate::output;
 use omex::package::ScoreActivation;
 use omex::rerank::{pair, scores};
 use omex::session::{SessionOptions, Tables};
-use omex::whole::longest;
+use omex::whole::{Placed, longest};
 use omex::{Error, Result};
 use omex_core::token::EncodeOptions;
 use serde::Serialize;
@@ -71,15 +71,20 @@ pub(crate) fn main(args: &Args) -> Result<()> {
                        for sequence classification that was converted with its tokenizer.json";
         Error::Usage(format!("{}: {message}", args.model.display()))
     })?;
-    let documents = texts::given(args.data.as_deref(), &args.documents, "documents")?;
+    let longest_file = text::longest(args.run.memory);
+    let documents = texts::given(args.data.as_deref(), &args.documents, "documents", longest_file)?;
     // A control token that a text spells is text.
     let options = EncodeOptions { add_special: false, parse_special: false };
     let most = args.run.memory.unwrap_or(u64::MAX);
     let query = tables.encode(&args.query, options, most)?;
     let encoded = documents.iter().map(|document| tables.encode(document, options, most));
     let encoded = encoded.collect::<Result<Vec<_>>>()?;
+    // A pair has both texts' tokens, each with its segment; then there are scores, and ranks.
+    let of_query = (query.len() * size_of::<Placed>() + 4 * 64) * documents.len();
+    let texts = texts::held(&documents, &encoded, size_of::<Placed>()) + of_query as u64;
     let options = affordable(&tables, args.parallel, |sequences| SessionOptions {
         sequences,
+        texts,
         ..args.run.options(sequences)
     })?;
     let mut session = args.run.open_with(tables, &options)?;

@@ -202,7 +202,7 @@ impl Args {
         // The template has put the tokens around the text that belong there.
         let goes_on = self.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
         let begins = chat.is_none() && !goes_on;
-        let texts = match self.preprocess.open_with(&self.chunk, &self.model)? {
+        let texts = match self.preprocess.open_with(&self.chunk, &self.model, self.run.memory)? {
             None => vec![text],
             Some(preprocessor) => {
                 let most = self.room(tables, &text, preprocessor.cuts())?;

@@ -1,5 +1,6 @@
 //! Files of many texts.
 
+use omex::tokenizer::TEXT_BYTES;
 use omex::{Error, Result, input};
 use serde::Deserialize;
 use std::path::Path;
@@ -12,10 +13,15 @@ enum Line {
     Object { text: String },
 }
 
-/// The texts that a command is given, in a file or as they are; `what` they are called.
-pub(super) fn given(data: Option<&Path>, texts: &[String], what: &str) -> Result<Vec<String>> {
+/// The texts that a command is given, in a file of `most` bytes at most or as they are; `what` they are called.
+pub(super) fn given(
+    data: Option<&Path>,
+    texts: &[String],
+    what: &str,
+    most: u64,
+) -> Result<Vec<String>> {
     match data {
-        Some(file) => read(file),
+        Some(file) => read(file, most.min(input::MAX_TEXT_BYTES)),
         None if texts.is_empty() => {
             Err(Error::Usage(format!("no {what}: give some, or a file with --data")))
         }
@@ -25,11 +31,11 @@ pub(super) fn given(data: Option<&Path>, texts: &[String], what: &str) -> Result
 
 /// The texts in a file: a line each, or in one that ends in .jsonl a string or an object each; `-` is
 /// standard input.
-fn read(file: &Path) -> Result<Vec<String>> {
+fn read(file: &Path, most: u64) -> Result<Vec<String>> {
     let text = if file == Path::new("-") {
-        input::read_text_from(std::io::stdin().lock(), "standard input", input::MAX_TEXT_BYTES)?
+        input::read_text_from(std::io::stdin().lock(), "standard input", most)?
     } else {
-        input::read_text(file, input::MAX_TEXT_BYTES)?
+        input::read_text(file, most)?
     };
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     if file.extension().is_none_or(|extension| extension != "jsonl") {
@@ -46,4 +52,18 @@ fn read(file: &Path) -> Result<Vec<String>> {
         )),
     };
     lines.map(parse).collect()
+}
+
+/// Bytes that an allocation takes besides what lies in it, and where it is noted.
+const ALLOCATION: usize = 48;
+
+/// Bytes that texts take with their tokens, and with `each` more for every token, besides those that every plan has.
+pub(super) fn held(texts: &[String], tokens: &[Vec<u32>], each: usize) -> u64 {
+    // While they are read, there are lines and the file.
+    let of_text = |text: &String| 2 * text.len() + ALLOCATION;
+    let of_tokens =
+        |ids: &Vec<u32>| ids.capacity() * size_of::<u32>() + ids.len() * each + ALLOCATION;
+    let bytes =
+        texts.iter().map(of_text).sum::<usize>() + tokens.iter().map(of_tokens).sum::<usize>();
+    (bytes as u64).saturating_sub(TEXT_BYTES)
 }

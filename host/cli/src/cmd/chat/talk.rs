@@ -62,7 +62,8 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
     let options = SessionOptions { texts, ..args.run.options(1) };
     let mut session: Session = args.run.open_with(tables, &options)?;
     let model = session.model();
-    let (preprocessor, format) = (args.preprocess.open(path)?, args.format.open(path)?);
+    let (preprocessor, format) =
+        (args.preprocess.open(path, args.run.memory())?, args.format.open(path)?);
     let history = match &args.messages {
         Some(file) => History::load(file)?,
         None => History::new(args.system.as_deref()),
