@@ -2,7 +2,7 @@
 
 use crate::format::Formatter;
 use crate::package::{FormatterSettings, PreprocessorSettings};
-use crate::preprocess::Preprocessor;
+use crate::preprocess::{Preprocessor, prompt_room};
 use crate::printable::printable;
 use crate::session::Model;
 use crate::stop::{DecodedText, Stops};
@@ -192,8 +192,7 @@ impl Requests<'_> {
         let Some(preprocessor) = self.preprocessor.take() else {
             return self.encode(text, parse_special, held);
         };
-        let context = self.model.plan().context as usize;
-        let most = context.saturating_sub(max_tokens as usize).max(context / 2);
+        let most = prompt_room(self.model.plan().context, max_tokens);
         let parts = preprocessor.run(text, most, &mut |part| {
             let encoded = self.encode(part, parse_special, held).map_err(Error::Usage);
             encoded.map(|(ids, _)| ids.len())

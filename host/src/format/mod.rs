@@ -15,8 +15,6 @@ use trim::Trim;
 pub struct Formatter {
     style: Formatting,
     trim: Option<Trim>,
-    /// Whether there was more than white space.
-    begun: bool,
 }
 
 enum Formatting {
@@ -38,7 +36,7 @@ impl Formatter {
             Style::Code => Formatting::Code(Fences::default()),
             Style::Json => Formatting::Json(String::new()),
         };
-        Self { style, trim: settings.trim.then(Trim::default), begun: false }
+        Self { style, trim: settings.trim.then(Trim::default) }
     }
 
     /// All of a text at once.
@@ -52,15 +50,8 @@ impl Formatter {
         Ok(formatted)
     }
 
-    /// Whether there was no more than white space.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        !self.begun
-    }
-
     /// What can be told once a piece has come.
     pub fn push(&mut self, piece: &str) -> String {
-        self.begun |= !piece.trim().is_empty();
         let formatted = match &mut self.style {
             Formatting::Text => piece.to_owned(),
             Formatting::Plain(plain) => plain.push(piece),

@@ -96,13 +96,6 @@ impl Package {
     /// # Errors
     /// A file that is damaged or malformed.
     pub fn formatter(&self, name: &str) -> Result<Option<FormatterSettings>> {
-        if !super::is_processor_name(name) {
-            return Ok(None);
-        }
-        let (folder, end) = super::FORMATTERS;
-        let file = format!("{folder}/{name}{end}");
-        let settings: Option<FormatterSettings> = self.metadata.read_own(&self.path, &file)?;
-        settings.iter().try_for_each(|settings| settings.check(&self.path.join(&file)))?;
-        Ok(settings)
+        self.processor(super::FORMATTERS, name, FormatterSettings::check)
     }
 }

@@ -163,6 +163,22 @@ impl Package {
         self.tokenizer.as_deref()
     }
 
+    /// A preprocessor or formatter of a name, if the package has it.
+    fn processor<T: DeserializeOwned>(
+        &self,
+        (folder, end): (&str, &str),
+        name: &str,
+        check: fn(&T, &Path) -> Result<()>,
+    ) -> Result<Option<T>> {
+        if !is_processor_name(name) {
+            return Ok(None);
+        }
+        let file = format!("{folder}/{name}{end}");
+        let settings = self.metadata.read_own(&self.path, &file)?;
+        settings.iter().try_for_each(|settings| check(settings, &self.path.join(&file)))?;
+        Ok(settings)
+    }
+
     /// The file of weights with this name.
     ///
     /// # Errors

@@ -152,13 +152,6 @@ impl Package {
     /// # Errors
     /// A file that is damaged or malformed.
     pub fn preprocessor(&self, name: &str) -> Result<Option<PreprocessorSettings>> {
-        if !super::is_processor_name(name) {
-            return Ok(None);
-        }
-        let (folder, end) = super::PREPROCESSORS;
-        let file = format!("{folder}/{name}{end}");
-        let settings: Option<PreprocessorSettings> = self.metadata.read_own(&self.path, &file)?;
-        settings.iter().try_for_each(|settings| settings.check(&self.path.join(&file)))?;
-        Ok(settings)
+        self.processor(super::PREPROCESSORS, name, PreprocessorSettings::check)
     }
 }

@@ -8,6 +8,12 @@ use crate::package::{PreprocessorSettings, Step};
 use crate::{Error, Result};
 use chunk::Cut;
 
+/// Tokens that a prompt may have in a context, with room for as many behind it as may follow, or else half of it.
+#[must_use]
+pub fn prompt_room(context: u32, max_tokens: u32) -> usize {
+    context.saturating_sub(max_tokens).max(context / 2) as usize
+}
+
 /// Steps that are ready to be taken.
 pub struct Preprocessor {
     before: Vec<Ready>,

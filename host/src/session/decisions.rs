@@ -23,9 +23,9 @@ impl Tables {
 
     /// Refuses a context that is longer than the positions that the model has embeddings for.
     pub(super) fn check_positions(&self, options: &SessionOptions) -> Result<()> {
-        let known = self.known_positions()?;
-        match (known, options.context) {
-            (Some(known), Some(context)) if known < context => Err(Error::Usage(format!(
+        let Some(context) = options.context else { return Ok(()) };
+        match self.known_positions()? {
+            Some(known) if known < context => Err(Error::Usage(format!(
                 "{}: --context {context}: the model has embeddings of {known} positions and no more: \
                  give {known} at most",
                 self.path.display()

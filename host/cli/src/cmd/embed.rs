@@ -143,33 +143,31 @@ impl Args {
         texts: &[String],
     ) -> Result<(Vec<Vec<u32>>, Vec<usize>)> {
         // A control token that a text spells is text.
-        let special = EncodeOptions { add_special: true, parse_special: false };
+        let options = EncodeOptions { add_special: true, parse_special: false };
         let memory = self.run.memory.unwrap_or(u64::MAX);
-        let encode = |text: &str| tables.encode(&format!("{prompt}{text}"), special, memory);
-        let Some(preprocessor) =
-            self.preprocess.open_with(&self.chunk, &self.model, self.run.memory)?
-        else {
-            let parts = texts.iter().map(|text| encode(text)).collect::<Result<Vec<_>>>()?;
-            let counts = vec![1; parts.len()];
-            return Ok((parts, counts));
-        };
-        let plan = tables.plan(&self.run.options(1))?;
-        let most = longest(&plan, settings.max_tokens);
-        let (mut parts, mut counts) = (vec![], vec![]);
-        // Each part of a text that is cut begins with the prompt; another is prepared with it.
-        let whole = |text: &str| tables.encode(text, special, memory);
-        if !preprocessor.cuts() {
-            for text in texts {
-                parts.push(whole(&preprocessor.whole(&format!("{prompt}{text}"))?)?);
+        let encode = |text: &str| tables.encode(text, options, memory);
+        let preprocessor = self.preprocess.open_with(&self.chunk, &self.model, self.run.memory)?;
+        let most = match &preprocessor {
+            Some(preprocessor) if preprocessor.cuts() => {
+                longest(&tables.plan(&self.run.options(1))?, settings.max_tokens)
             }
-            let counts = vec![1; parts.len()];
-            return Ok((parts, counts));
-        }
+            _ => usize::MAX,
+        };
+        let count = &mut |part: &str| {
+            signals::cancel().check()?;
+            Ok(encode(&format!("{prompt}{part}"))?.len())
+        };
+        let (mut parts, mut counts) = (vec![], vec![]);
         for text in texts {
-            let found = preprocessor.run(text, most, &mut |text| {
-                signals::cancel().check()?;
-                Ok(encode(text)?.len())
-            })?;
+            // Each part of a text that is cut begins with the prompt; another is prepared with it.
+            let found = match &preprocessor {
+                Some(preprocessor) if preprocessor.cuts() => {
+                    let found = preprocessor.run(text, most, count)?;
+                    found.into_iter().map(|part| format!("{prompt}{part}")).collect()
+                }
+                Some(preprocessor) => vec![preprocessor.whole(&format!("{prompt}{text}"))?],
+                None => vec![format!("{prompt}{text}")],
+            };
             counts.push(found.len());
             for part in found {
                 parts.push(encode(&part)?);

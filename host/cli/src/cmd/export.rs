@@ -48,7 +48,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     };
     bar.finish_and_clear();
     let exported = exported?;
-    note_left_out(&args.model)?;
+    note_left_out(&package)?;
     if args.json {
         return output::json(&exported);
     }

@@ -1,9 +1,9 @@
 //! What becomes of a text that the model has written: shared by the commands that show some.
 
-use super::preprocess::{is_file, unknown, with_package};
+use super::preprocess::{chosen, unknown};
 use omex::Result;
 use omex::format::Formatter;
-use omex::package::FormatterSettings;
+use omex::package::{FormatterSettings, Package};
 use std::path::Path;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -29,17 +29,14 @@ impl FormatArgs {
         if self.no_format {
             return Ok(Format(None));
         }
-        let Some(name) = self.formatter.as_deref() else {
-            return with_package(model, |package| package.formatter("text")).map(Format);
-        };
-        if is_file(name) {
-            return FormatterSettings::read(name.as_ref()).map(|settings| Format(Some(settings)));
-        }
-        let own = with_package(model, |package| package.formatter(name))?;
-        let found = own.or_else(|| FormatterSettings::built_in(name));
+        let name = self.formatter.as_deref();
+        let found = chosen(model, name, FormatterSettings::read, Package::formatter)?;
+        let found = found.or_else(|| name.and_then(FormatterSettings::built_in));
         let always = "; there are always text, plain, markdown, code and json";
-        let found = found.ok_or_else(|| unknown(model, "formatter", name, always))?;
-        Ok(Format(Some(found)))
+        match name {
+            Some(name) if found.is_none() => Err(unknown(model, "formatter", name, always)),
+            _ => Ok(Format(found)),
+        }
     }
 }
 
@@ -55,7 +52,10 @@ impl Format {
 
     /// All of a text.
     pub(crate) fn whole(&self, text: String) -> Result<String> {
-        self.0.as_ref().map_or(Ok(text.clone()), |settings| Formatter::whole(settings, &text))
+        match &self.0 {
+            Some(settings) => Formatter::whole(settings, &text),
+            None => Ok(text),
+        }
     }
 
     /// What stands between the texts of parts.

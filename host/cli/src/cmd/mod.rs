@@ -97,11 +97,6 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// The memory to stay within, if it was given.
-    fn memory(&self) -> Option<u64> {
-        self.memory
-    }
-
     fn options(&self, logit_columns: u32) -> SessionOptions {
         SessionOptions {
             memory: self.memory,

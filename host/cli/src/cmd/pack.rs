@@ -55,7 +55,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         kv: args.kv,
     };
     let plan = pack(&package, &target, &args.output, &signals::cancel())?;
-    note_left_out(&args.model)?;
+    note_left_out(&package)?;
     if args.json {
         return output::json(&plan);
     }

@@ -34,14 +34,12 @@ impl PreprocessArgs {
         if self.no_preprocess {
             return Ok(None);
         }
-        let Some(name) = self.preprocessor.as_deref() else {
-            return with_package(model, |package| package.preprocessor("text"));
-        };
-        if is_file(name) {
-            return PreprocessorSettings::read(name.as_ref()).map(Some);
+        let name = self.preprocessor.as_deref();
+        let found = chosen(model, name, PreprocessorSettings::read, Package::preprocessor)?;
+        match name {
+            Some(name) if found.is_none() => Err(unknown(model, "preprocessor", name, "")),
+            _ => Ok(found),
         }
-        let own = with_package(model, |package| package.preprocessor(name))?;
-        own.map(Some).ok_or_else(|| unknown(model, "preprocessor", name, ""))
     }
 
     /// What texts go through, within some memory.
@@ -80,27 +78,26 @@ impl PreprocessArgs {
     }
 }
 
-/// What a package says; a flash image says nothing.
-pub(super) fn with_package<T>(
+/// What a file has, or a package by a name, which is `text` where none is given; a flash image has nothing.
+pub(super) fn chosen<T>(
     model: &Path,
-    read: impl FnOnce(&Package) -> Result<Option<T>>,
+    name: Option<&str>,
+    read: fn(&Path) -> Result<T>,
+    own: fn(&Package, &str) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    if model.is_dir() { read(&Package::open(model)?) } else { Ok(None) }
+    match name {
+        Some(file) if file.contains(['/', '.', '\\']) => read(file.as_ref()).map(Some),
+        _ if model.is_dir() => own(&Package::open(model)?, name.unwrap_or("text")),
+        _ => Ok(None),
+    }
 }
 
 /// Notes that a model is written without what its package has texts go through.
-pub(super) fn note_left_out(model: &Path) -> Result<()> {
-    let prepares = with_package(model, |package| package.preprocessor("text"))?.is_some();
-    let formats = with_package(model, |package| package.formatter("text"))?.is_some();
-    if prepares || formats {
+pub(super) fn note_left_out(package: &Package) -> Result<()> {
+    if package.preprocessor("text")?.is_some() || package.formatter("text")?.is_some() {
         output::note("note: the package's preprocessor and formatter of texts are not taken along");
     }
     Ok(())
-}
-
-/// Whether a value is the name of a file, and not one in a package.
-pub(super) fn is_file(name: &str) -> bool {
-    name.contains(['/', '.', '\\'])
 }
 
 pub(super) fn unknown(model: &Path, what: &str, name: &str, others: &str) -> Error {

@@ -15,6 +15,7 @@ use omex::chat::answer::{Answer, Part};
 use omex::draft::Drafting;
 use omex::generate::{Event, Request, generate};
 use omex::mask::Mask;
+use omex::preprocess::prompt_room;
 use omex::saved_session::SavedSession;
 use omex::session::{Session, SessionOptions, Tables};
 use omex::{Error, Result};
@@ -239,8 +240,7 @@ impl Args {
         }
         let texts = kept_bytes(text, &[]) + text.len() as u64 * size_of::<u32>() as u64;
         let options = SessionOptions { texts, ..self.run.options(1) };
-        let context = tables.plan(&options)?.context as usize;
-        Ok(context.saturating_sub(self.max_tokens as usize).max(context / 2))
+        Ok(prompt_room(tables.plan(&options)?.context, self.max_tokens))
     }
 
     /// Goes on with one prompt.

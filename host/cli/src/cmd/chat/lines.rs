@@ -59,10 +59,12 @@ impl Lines {
             return self.quoted(begun.to_owned()).map(|text| Some(Line::Message(text)));
         }
         while let Some(before) = text.strip_suffix('\\') {
-            let Some(next) = self.line(". ")? else { break };
+            let Some(next) = self.line(". ")? else {
+                text.pop();
+                break;
+            };
             text = format!("{before}\n{next}");
         }
-        let text = text.trim_end_matches('\\').to_owned();
         let is_command = text.trim_start().starts_with('/');
         Ok(Some(if is_command { Line::Command(text) } else { Line::Message(text) }))
     }

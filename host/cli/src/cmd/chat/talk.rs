@@ -63,7 +63,7 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
     let mut session: Session = args.run.open_with(tables, &options)?;
     let model = session.model();
     let (preprocessor, format) =
-        (args.preprocess.open(path, args.run.memory())?, args.format.open(path)?);
+        (args.preprocess.open(path, args.run.memory)?, args.format.open(path)?);
     let history = match &args.messages {
         Some(file) => History::load(file)?,
         None => History::new(args.system.as_deref()),
