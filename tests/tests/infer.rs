@@ -118,26 +118,57 @@ fn keyword_spotting_on_a_board_with_64_kb_is_bit_equal_to_the_reference() {
     let [package, image, file] = ["kws.omex", "card.img", "in.npy"].map(|n| folder.path().join(n));
     let Some(mut board) = board("lm3s6965evb", &image) else { return };
     converted(&model, &package);
-    let target = Target {
-        ram: 64 << 10,
-        reserve: 11 << 10,
-        page_size: None,
-        columns: None,
-        context: None,
-        kv: None,
-    };
-    pack_with(&package, &target, &image);
+    pack_with(&package, &on_board(64 << 10), &image);
     let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
     inputs.write(&file).unwrap();
     let said = json_of(&run(board.arg("--input").arg(&file)));
     let samples = said["outputs"].as_array().unwrap();
     assert_eq!((samples.len(), outputs.shape[0]), (13, 13), "{said}");
     for (sample, expected) in samples.iter().zip(outputs.bytes.chunks(outputs.shape[1])) {
-        let values = sample["values"].as_array().unwrap().iter().map(|x| x.as_i64().unwrap());
-        let expected = expected.iter().map(|x| i64::from(x.cast_signed()));
-        assert_eq!(values.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        assert_eq!(sample["values"], signed(expected));
     }
     check_memory(&said, 64 << 10);
+}
+
+/// Models in memory that they are played from, with instructions counted.
+#[test]
+fn int8_models_on_a_cortex_m4_are_bit_equal_to_the_reference() {
+    for model in ["ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "vww_96_int8"] {
+        let file = require_shared!(&format!("models/mlperf_tiny/{model}.tflite"));
+        let references = require_shared!(&format!("refs/tflite/{model}.npz"));
+        let folder = tempfile::tempdir().unwrap();
+        let [package, image, input] =
+            ["m.omex", "m.img", "in.npy"].map(|name| folder.path().join(name));
+        let Some(mut board) = board("mps2-an386", &image) else { return };
+        converted(&file, &package);
+        pack_with(&package, &on_board(4 << 20), &image);
+        let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+        inputs.write(&input).unwrap();
+        let said = json_of(&run(board.arg("--input").arg(&input)));
+        let samples = said["outputs"].as_array().unwrap();
+        assert_eq!(samples.len(), inputs.shape[0], "{said}");
+        let length = outputs.bytes.len() / samples.len();
+        for (sample, expected) in samples.iter().zip(outputs.bytes.chunks(length)) {
+            assert_eq!(sample["values"], signed(expected), "{model}");
+        }
+        assert_eq!(said["output"], samples.last().unwrap()["values"]);
+        let counted = said["instructions_per_inference"].as_u64().unwrap();
+        println!("{model}: {counted} instructions");
+        assert!(said["instructions_of_first_inference"].as_u64().unwrap() > counted, "{said}");
+        assert!(said["flash_bytes"].as_u64().unwrap() > 0, "{said}");
+        check_memory(&said, 4 << 20);
+    }
+}
+
+/// Bytes as JSON has them.
+fn signed(bytes: &[u8]) -> serde_json::Value {
+    bytes.iter().map(|byte| byte.cast_signed()).collect()
+}
+
+/// What an image is packed for.
+fn on_board(ram: u64) -> Target {
+    let (page_size, columns, context, kv) = (None, None, None, None);
+    Target { ram, reserve: 11 << 10, page_size, columns, context, kv }
 }
 
 /// Numbers that look random.

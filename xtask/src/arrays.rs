@@ -6,8 +6,15 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A temporary file with the plain bytes of inputs, removed when dropped.
-pub(crate) struct Inputs(PathBuf);
+/// What the firmware calls inputs that it makes itself.
+const MADE: [&str; 2] = ["zero", "seeded"];
+
+/// Inputs as the firmware calls them: those that it makes itself, or a temporary file with their plain
+/// bytes, removed when dropped.
+pub(crate) enum Inputs {
+    Made(&'static str),
+    File(PathBuf),
+}
 
 impl Inputs {
     /// The numbers in a NumPy file, or all of another file.
@@ -15,24 +22,32 @@ impl Inputs {
     /// # Errors
     /// Files that can't be read or written, or a NumPy file that is damaged.
     pub(crate) fn new(source: &Path) -> Result<Self> {
+        if let Some(made) = MADE.into_iter().find(|made| source.as_os_str() == *made) {
+            return Ok(Self::Made(made));
+        }
         let bytes = fs::read(source).map_err(|e| format!("{}: {e}", source.display()))?;
         let numbers = numbers(&bytes).ok_or(format!("{}: damaged", source.display()))?;
         let name = format!("omex-inputs-{}.bin", std::process::id());
-        let inputs = Self(std::env::temp_dir().join(name));
-        fs::write(&inputs.0, numbers).map_err(|e| format!("{}: {e}", inputs.0.display()))?;
-        Ok(inputs)
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, numbers).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self::File(path))
     }
 
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
+    /// The word of the firmware's command line.
+    pub(crate) fn word(&self) -> String {
+        match self {
+            Self::Made(made) => (*made).to_owned(),
+            Self::File(path) => path.to_string_lossy().into_owned(),
+        }
     }
 }
 
 impl Drop for Inputs {
     fn drop(&mut self) {
         // Nothing is lost if it stays: it lies in the folder for temporary files.
-        let _ = fs::remove_file(&self.0);
+        if let Self::File(path) = self {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -79,6 +94,11 @@ impl Output {
         let mut name = String::new();
         unescape(escaped, &mut name);
         Some(Self { name, values })
+    }
+
+    /// The values alone.
+    pub(crate) fn values(&self) -> String {
+        self.values.to_string()
     }
 
     /// The name and the values.

@@ -2,6 +2,7 @@
 
 use crate::arrays::{Inputs, Output};
 use crate::card::Card;
+use crate::elf::Elf;
 use crate::escapes::unescape;
 use crate::firmware::{Board, Kind, Place};
 use crate::{Result, json, tools};
@@ -19,8 +20,8 @@ Runs a flash image (omex pack) on a board in QEMU, and prints the text or the ou
   --prompt TEXT     what the text begins with [default: Once upon a time]
   --ids 1,2,3       the same, as token ids
   --max-tokens N    tokens to generate at most [default: 64]
-  --input FILE      inputs of a model that takes no tokens, as often as they follow one another: a
-                    NumPy file, or plain bytes
+  --input INPUTS    inputs of a model that takes no tokens: zero, seeded for bytes of xorshift32 from
+                    0x12345678 on, or a NumPy file or plain bytes, as often as they follow one another
   --sdhc            of a board with an SD card: on a 4 GiB card, which is addressed by blocks instead of bytes
   --json            print one JSON object on standard output, all else on standard error";
 
@@ -57,7 +58,7 @@ impl Asked {
             Self::Text(max_tokens, form, prompt) => {
                 vec![max_tokens.to_string(), (*form).to_owned(), prompt.clone()]
             }
-            Self::Outputs(inputs) => vec![inputs.path().to_string_lossy().into_owned()],
+            Self::Outputs(inputs) => vec![inputs.word()],
         }
     }
 }
@@ -74,12 +75,14 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let arguments = parse(arguments)?;
     tools::QEMU_ARM.find()?;
     let firmware = arguments.board.build(arguments.asked.kind())?;
+    let flash = Elf::read(&firmware)?.flash_bytes();
     let drive = Drive::new(&arguments)?;
     let said = play(&arguments, &firmware, &drive)?;
     if arguments.json {
-        println!("{}", said.to_json()?);
+        println!("{}", said.to_json(flash)?);
     } else {
         eprintln!("\n\n{}", said.summary.join("\n"));
+        eprintln!("flash_bytes={flash}");
         if let Some(kept) = said.kept() {
             eprintln!(
                 "the text is longer than the KV cache, and kept its thread for {kept} tokens"
@@ -278,7 +281,8 @@ impl Said {
         (self.number("positions")? > kept).then_some(kept)
     }
 
-    fn to_json(&self) -> Result<String> {
+    /// What the board said, what follows from its numbers, and its `flash` bytes.
+    fn to_json(&self, flash: u64) -> Result<String> {
         let ids: Vec<_> = self.ids.iter().map(u32::to_string).collect();
         let outputs: Vec<_> = self.outputs.iter().map(Output::to_json).collect();
         let mut fields = vec![
@@ -292,6 +296,14 @@ impl Said {
                 number.ok_or_else(|| format!("the board's summary has no number: {pair}"))?;
             fields.push(format!("\"{name}\":{number}"));
         }
+        if let Some(output) = self.outputs.last() {
+            fields.push(format!("\"output\":{}", output.values()));
+        }
+        let parts = [self.number("tables_bytes"), self.number("engine_bytes")];
+        if let [Some(tables), Some(engine)] = parts {
+            fields.push(format!("\"arena_bytes\":{}", tables + engine));
+        }
+        fields.push(format!("\"flash_bytes\":{flash}"));
         Ok(format!("{{{}}}", fields.join(",")))
     }
 }
@@ -307,11 +319,12 @@ mod tests {
             said.hear(line).unwrap();
         }
         said.hear("output i8 01ff a b").unwrap();
-        said.hear("summary logits_checksum=1 ram_bytes=2").unwrap();
+        said.hear("summary logits_checksum=1 tables_bytes=2 engine_bytes=3").unwrap();
         let expected = "{\"ids\":[5,7,9],\"text\":\" a\\n\\\\né\",\
                         \"outputs\":[{\"name\":\"a b\",\"values\":[1,-1]}],\
-                        \"logits_checksum\":1,\"ram_bytes\":2}";
-        assert_eq!(said.to_json().unwrap(), expected);
+                        \"logits_checksum\":1,\"tables_bytes\":2,\"engine_bytes\":3,\
+                        \"output\":[1,-1],\"arena_bytes\":5,\"flash_bytes\":4}";
+        assert_eq!(said.to_json(4).unwrap(), expected);
         assert!(said.hear("token x y").is_err());
         assert!(said.hear("").is_err());
     }
@@ -332,6 +345,6 @@ mod tests {
     fn a_damaged_summary_is_an_error() {
         let mut said = Said::default();
         said.hear("summary ram_bytes=x").unwrap();
-        assert_eq!(said.to_json().unwrap_err(), "the board's summary has no number: ram_bytes=x");
+        assert_eq!(said.to_json(0).unwrap_err(), "the board's summary has no number: ram_bytes=x");
     }
 }

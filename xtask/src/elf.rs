@@ -65,6 +65,15 @@ impl Elf {
         Some(Self { sections, symbols })
     }
 
+    /// Bytes of flash: code, constants, and the contents of variables.
+    pub(crate) fn flash_bytes(&self) -> u64 {
+        self.sections
+            .iter()
+            .filter(|section| section.has_contents)
+            .map(|section| section.size)
+            .sum()
+    }
+
     /// A symbol's address.
     pub(crate) fn symbol(&self, name: &str) -> Option<u64> {
         self.symbols.iter().find(|(symbol, _)| symbol == name).map(|(_, address)| *address)

@@ -39,6 +39,15 @@ pub(crate) const BOARDS: &[Board] = &[
         machine: &["-M", "lm3s6965evb", "-cpu", "cortex-m3", "-icount", "shift=7"],
     },
     Board {
+        name: "mps2-an386",
+        target: "thumbv7em-none-eabihf",
+        flash: 256 << 10,
+        ram: 4 << 20,
+        image: Place::Memory(0x0004_0000, 3840 << 10),
+        // Its timer counts instructions if they take 64 ns.
+        machine: &["-M", "mps2-an386", "-icount", "shift=6"],
+    },
+    Board {
         name: "netduinoplus2",
         target: "thumbv7em-none-eabihf",
         flash: 256 << 10,

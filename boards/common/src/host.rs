@@ -10,6 +10,7 @@ use cortex_m_semihosting::{debug, syscall1};
 const GET_COMMAND_LINE: usize = 0x15;
 #[cfg(feature = "int8")]
 const OPEN_BINARY: usize = 1;
+
 /// The longest command line, in bytes, with the zero that ends it.
 pub const COMMAND_BYTES: usize = 512;
 
@@ -59,6 +60,13 @@ impl File {
         // SAFETY: the call reads the path, which ends with a zero behind `length` bytes.
         let handle = unsafe { syscall1(nr::OPEN, (&raw const block).expose_provenance()) };
         (handle != usize::MAX).then_some(Self(handle))
+    }
+
+    /// Goes back to the beginning.
+    pub fn rewind(&mut self) {
+        let block = [self.0, 0];
+        // SAFETY: the call only reads the block.
+        unsafe { syscall1(nr::SEEK, (&raw const block).expose_provenance()) };
     }
 
     /// Fills `out` as far as the file goes, and returns how far that is.

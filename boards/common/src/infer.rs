@@ -1,7 +1,8 @@
 //! Outputs from a model that takes arrays.
 //!
-//! The command line is `omex FILE`: the file, at the other end of the debugger, holds the bytes of all
-//! inputs, in the program's order, once for each time that the model is to be played.
+//! The command line is `omex INPUTS`: `zero`, `seeded` for bytes that look random, or a file at the other end
+//! of the debugger, which holds the bytes of all inputs, in the program's order, once for each time that the
+//! model is to be played.
 
 use crate::failure::Failure;
 use crate::host::{self, File};
@@ -12,11 +13,16 @@ use core::ffi::CStr;
 use omex_core::engine::{Engine, Model};
 use omex_core::program::Dtype;
 
-const EXPECTED: Failure = Failure::Task("expected the name of a file with inputs");
+const EXPECTED: Failure = Failure::Task("expected the name of a file with inputs, zero or seeded");
 const UNREADABLE: Failure = Failure::Task("the file with inputs can't be read");
 const CUT: Failure = Failure::Task("the file ends before all inputs are whole");
+/// What the bytes of `seeded` begin with.
+const SEED: u32 = 0x1234_5678;
 
-/// Plays the model for all inputs in the file, and prints its outputs.
+/// Plays the model for all inputs, and prints its outputs.
+///
+/// Where instructions are counted, the first inputs are played once more before: that inference also checks
+/// the weights against their checksums, which those after it need not.
 ///
 /// # Errors
 /// A file that can't be read or ends too early, or a device or an image that is damaged, or does not
@@ -28,25 +34,77 @@ pub fn run<M: Medium>(
     memory: &mut [u8],
     report: &mut Report<'_>,
 ) -> Result<(), Failure> {
-    let mut file = open()?;
+    let mut source = Source::open()?;
+    let counter = image.medium.counter();
     image.with_engine(model, memory, report, |engine, report| {
-        while read(engine, &mut file)? {
+        let mut again = counter.is_some();
+        while source.read(engine)? {
+            let start = counter.map(|counter| (counter.ticks)());
             engine.infer().map_err(|error| Failure::run(error, image.header.page_size))?;
-            print(engine, image.medium.bytes_read(), report);
+            if let Some((counter, start)) = counter.zip(start) {
+                report.inference(counter.since(start));
+            }
+            match core::mem::take(&mut again) {
+                true => source.rewind(),
+                false => print(engine, image.medium.bytes_read(), report),
+            }
         }
         report.summary(["outputs_checksum", "sd_bytes_per_pass"], image.medium.bytes_read());
         Ok(())
     })
 }
 
-/// Opens the file that the command line names.
-#[inline(never)]
-fn open() -> Result<File, Failure> {
-    let mut line = [0; host::COMMAND_BYTES];
-    let line = host::command_line(&mut line).ok_or(EXPECTED)?.to_bytes_with_nul();
-    let space = line.iter().position(|byte| *byte == b' ').ok_or(EXPECTED)?;
-    let path = line.get(space + 1..).and_then(|path| CStr::from_bytes_with_nul(path).ok());
-    File::open(path.ok_or(EXPECTED)?).ok_or(UNREADABLE)
+/// Where inputs come from.
+enum Source {
+    File(File),
+    /// Bytes of xorshift32 with this state, which begins anew for each time; 0 gives zeros. And whether
+    /// there is one more time.
+    Made(u32, bool),
+}
+
+impl Source {
+    /// What the command line names.
+    #[inline(never)]
+    fn open() -> Result<Self, Failure> {
+        let mut line = [0; host::COMMAND_BYTES];
+        let line = host::command_line(&mut line).ok_or(EXPECTED)?.to_bytes_with_nul();
+        let space = line.iter().position(|byte| *byte == b' ').ok_or(EXPECTED)?;
+        match line.get(space + 1..).ok_or(EXPECTED)? {
+            b"zero\0" => Ok(Self::Made(0, true)),
+            b"seeded\0" => Ok(Self::Made(SEED, true)),
+            path => {
+                let path = CStr::from_bytes_with_nul(path).map_err(|_| EXPECTED)?;
+                File::open(path).ok_or(UNREADABLE).map(Self::File)
+            }
+        }
+    }
+
+    /// Begins anew.
+    fn rewind(&mut self) {
+        match self {
+            Self::File(file) => file.rewind(),
+            Self::Made(_, more) => *more = true,
+        }
+    }
+
+    /// Sets all inputs; false where there are no more.
+    fn read(&mut self, engine: &mut Engine<'_>) -> Result<bool, Failure> {
+        match self {
+            Self::File(file) => read(engine, file),
+            Self::Made(seed, more) => {
+                let mut state = *seed;
+                for port in engine.program().inputs() {
+                    engine.input_mut(port.name).fill_with(|| {
+                        state ^= state << 13;
+                        state ^= state >> 17;
+                        state ^= state << 5;
+                        (state >> 24) as u8
+                    });
+                }
+                Ok(core::mem::take(more))
+            }
+        }
+    }
 }
 
 /// Sets all inputs; false where the file has no more.

@@ -3,11 +3,12 @@
 //!
 //! `play` is the main path: it opens the image. `generate` makes text of a language model, `infer` outputs of
 //! inputs. `command` says what text is wanted, `text` knows the tokenizer, `report` prints, `memory` knows what
-//! was used, and `host` is the computer at the other end of the debugger.
+//! was used, `counter` counts instructions, and `host` is the computer at the other end of the debugger.
 #![no_std]
 
 #[cfg(feature = "text")]
 mod command;
+mod counter;
 mod failure;
 #[cfg(feature = "text")]
 mod generate;
@@ -22,6 +23,7 @@ mod report;
 #[cfg(feature = "text")]
 mod text;
 
+pub use counter::{Counted, Counter};
 pub use failure::Failure;
 pub use medium::{Card, Flash, Medium};
 pub use memory::Arena;

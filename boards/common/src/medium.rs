@@ -1,5 +1,6 @@
 //! Where a board's image lies.
 
+use crate::counter::Counter;
 use core::cell::{Cell, RefCell};
 use omex_hal::Pager;
 use omex_hal_adapters::{
@@ -29,6 +30,11 @@ pub trait Medium {
 
     /// Bytes read since the start, if they are copied.
     fn bytes_read(&self) -> Option<u64>;
+
+    /// What counts the instructions of its board, if anything does.
+    fn counter(&self) -> Option<Counter> {
+        None
+    }
 }
 
 /// A card of 512-byte blocks, shared by those who read it.

@@ -14,6 +14,9 @@ pub struct Report<'o> {
     crc32c: u32,
     /// Bytes read when the first result was there, if pages are read.
     read_at_first: Option<u64>,
+    /// Those of the last inference, and those of the first.
+    #[cfg(feature = "int8")]
+    instructions: Option<[u64; 2]>,
     /// How long the text is, and how many positions the KV cache holds.
     positions: Option<[u32; 2]>,
     /// Bytes of the arena that hold the image's tables, the engine's memory, and pages.
@@ -30,6 +33,8 @@ impl<'o> Report<'o> {
             results: 0,
             crc32c: 0,
             read_at_first: None,
+            #[cfg(feature = "int8")]
+            instructions: None,
             positions: None,
             tables,
             engine: 0,
@@ -46,6 +51,13 @@ impl<'o> Report<'o> {
     #[cfg(feature = "text")]
     pub fn positions(&mut self, text: u32, cache: u32) {
         self.positions = Some([text, cache]);
+    }
+
+    /// Notes how many instructions an inference took.
+    #[cfg(feature = "int8")]
+    pub fn inference(&mut self, instructions: u64) {
+        let first = self.instructions.map_or(instructions, |[_, first]| first);
+        self.instructions = Some([instructions, first]);
     }
 
     /// Counts a result, for which so much was read since the start.
@@ -130,6 +142,10 @@ impl<'o> Report<'o> {
             ("tables_bytes", Some(self.tables)),
             ("engine_bytes", Some(self.engine as u64)),
             ("ring_bytes", Some(self.ring as u64)),
+            #[cfg(feature = "int8")]
+            ("instructions_per_inference", self.instructions.map(|[last, _]| last)),
+            #[cfg(feature = "int8")]
+            ("instructions_of_first_inference", self.instructions.map(|[_, first]| first)),
             ("positions", self.positions.map(|[used, _]| used.into())),
             ("kv_positions", self.positions.map(|[_, kept]| kept.into())),
             ("sd_bytes", bytes_read),
