@@ -8,6 +8,7 @@ what transformers computes with them.
 `tests/tests/made_models.rs` makes the same weights, and compares.
 """
 
+import copy
 import json
 import zlib
 from pathlib import Path
@@ -23,6 +24,13 @@ MODELS = {
         "q_lora_rank": None, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 8,
         "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "max_position_embeddings": 64,
+    },
+    # As Phi 4 mini is published. What transformers reads is longer than the original context.
+    "phi3": {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "vocab_size": 32, "pad_token_id": 0, "partial_rotary_factor": 0.75,
+        "max_position_embeddings": 64, "original_max_position_embeddings": 6,
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.25, 2.0], "long_factor": [1.5, 3.0, 9.0]},
     },
     "bloom": {"hidden_size": 12, "n_layer": 2, "n_head": 3, "vocab_size": 32},
     "qwen3_5_moe_text": {
@@ -49,18 +57,19 @@ def weights(name, shape):
 
 
 def made(kind, fields):
-    config = transformers.AutoConfig.for_model(kind, bos_token_id=1, eos_token_id=2, **fields)
+    config = transformers.AutoConfig.for_model(kind, bos_token_id=1, eos_token_id=2, **copy.deepcopy(fields))
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     tied = set(model.all_tied_weights_keys)
     state = {name: weights(name, tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
     model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()}, strict=not tied)
     model.tie_weights()
+    original = fields.get("original_max_position_embeddings")
     with torch.no_grad():
-        logits = model(torch.tensor([IDS])).logits[0]
+        short, logits = (model(torch.tensor([ids])).logits[0] for ids in (IDS[:original], IDS))
     shapes = {name: list(tensor.shape) for name, tensor in state.items()}
     fields = {"model_type": kind, "bos_token_id": 1, "eos_token_id": 2, **fields}
-    rows = [[float(f"{x:.7g}") for x in row] for row in logits.tolist()]
-    return {"config": fields, "tensors": shapes, "logits": rows}
+    short, logits = ([[float(f"{x:.7g}") for x in row] for row in rows.tolist()] for rows in (short, logits))
+    return {"config": fields, "tensors": shapes, "logits": logits} | ({"short": short} if original else {})
 
 
 if __name__ == "__main__":

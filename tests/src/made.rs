@@ -19,6 +19,8 @@ pub struct MadeModel {
     pub ids: Vec<u32>,
     /// What transformers makes of them.
     pub logits: Vec<Vec<f32>>,
+    /// What it makes of as many of them as the original context holds, where this is longer.
+    pub short: Option<Vec<Vec<f32>>>,
 }
 
 /// Makes the models of which there are references, one after another.
@@ -41,8 +43,9 @@ fn made(name: String, model: &Value, ids: &[u32]) -> MadeModel {
     let config = model["config"].to_string();
     std::fs::write(folder.path().join("config.json"), config).expect("a file");
     write_safetensors(&folder.path().join("model.safetensors"), &tensors);
-    let logits = serde_json::from_value(model["logits"].clone()).expect("rows of logits");
-    MadeModel { name, folder, ids: ids.to_vec(), logits }
+    let rows = |name: &str| serde_json::from_value(model[name].clone()).expect("rows of logits");
+    let short = model.get("short").map(|_| rows("short"));
+    MadeModel { name, folder, ids: ids.to_vec(), logits: rows("logits"), short }
 }
 
 /// Multiples of 2^-25 within 1/4 of 0, or of 1 for vectors.

@@ -18,7 +18,7 @@ fn compared(source: &Path, precision: Precision) -> Checked {
     let (path, source) = (folder.path().join("m.omex"), Arc::from(open(source, None).unwrap()));
     let options = ConvertOptions { precision: Some(precision), ..Default::default() };
     convert(&*source, "any", "m", &path, &options, &mut |_, _| {}).unwrap();
-    check(&source, &path, None, &options.cancel).unwrap()
+    check(&source, &path, &options).unwrap()
 }
 
 /// The folder that holds the model that ships, as another one.

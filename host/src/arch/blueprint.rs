@@ -4,7 +4,7 @@ use crate::graph::{Graph, LOGITS, Node};
 use crate::import::{Container, Encoding, Fields};
 use crate::{Error, Result};
 use omex_core::ops::Mask;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A model before its weights are written: what `convert` makes a package of.
 #[derive(Clone, Debug)]
@@ -28,6 +28,18 @@ pub struct Blueprint {
     /// The hyperparameters as a `config.json` has them that another such blueprint can be made of; none
     /// of models that no `config.json` describes.
     pub hyperparameters: Fields,
+    /// What is different of a model that takes longer texts, where there is one.
+    pub longer: Option<Longer>,
+}
+
+/// A model for texts longer than those that it was trained on at first: RoPE has other frequencies there,
+/// for all positions of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Longer {
+    /// How many positions a text may have at most.
+    pub context_length: u32,
+    /// The frequencies, by their tensors' names.
+    pub(super) frequencies: BTreeMap<String, Vec<f32>>,
 }
 
 /// A model's sizes, as far as it has them.
@@ -309,6 +321,19 @@ impl Blueprint {
         let mut nodes = self.graph.subgraphs.values().flatten().chain(&self.graph.nodes);
         let sees_all = nodes.any(|node| matches!(node, Node::Attend(op) if op.mask == Mask::Full));
         !sees_all && self.graph.outputs.iter().any(|output| output.name == LOGITS)
+    }
+
+    /// The model for longer texts, if there is one.
+    #[must_use]
+    pub fn lengthened(mut self) -> Option<Self> {
+        let Longer { context_length, mut frequencies } = self.longer.take()?;
+        self.graph.context_length = context_length;
+        for plan in self.files.iter_mut().flatten() {
+            if let Some(frequencies) = frequencies.remove(&plan.name) {
+                plan.data = Data::Computed(frequencies);
+            }
+        }
+        Some(self)
     }
 
     /// Gives the stored tensors the names that another container has for them.

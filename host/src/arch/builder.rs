@@ -1,7 +1,7 @@
 //! Graphs node by node. Each operation that names a tensor plans it, too: its role follows from the
 //! operation, its shape from the values.
 
-use super::blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
+use super::blueprint::{Blueprint, Data, Longer, Order, Role, Sizes, Slice, Source, TensorPlan};
 use crate::graph::{CLASSES, FORMAT, Graph, LOGITS, Node, Port, StateShape, ValueRef, ValueShape};
 use crate::import::Fields;
 use omex_core::ops::{
@@ -37,6 +37,8 @@ pub(super) struct Builder {
     owners: BTreeMap<String, usize>,
     /// No layers are taken as one that comes again.
     pub(super) unrolled: bool,
+    /// What is different where texts are longer.
+    longer: Option<Longer>,
 }
 
 /// Where in a model nodes are being drawn.
@@ -179,13 +181,20 @@ impl Builder {
         let graph = Graph { format: FORMAT, vocab_size, context_length, ..Graph::default() };
         let (nodes, place, prefix) = (vec![], Place::Outside, "");
         let (head, layers, tail) = (vec![], vec![], vec![]);
-        let (owners, unrolled) = (BTreeMap::new(), false);
-        Self { graph, nodes, place, prefix, head, layers, tail, owners, unrolled }
+        let (owners, unrolled, longer) = (BTreeMap::new(), false, None);
+        Self { graph, nodes, place, prefix, head, layers, tail, owners, unrolled, longer }
     }
 
-    /// Lets texts be no longer than this.
-    pub(super) fn limit_context(&mut self, positions: u32) {
-        self.graph.context_length = self.graph.context_length.min(positions);
+    /// Lets texts be no longer than this, but where these frequencies of the tensor stand in for others.
+    pub(super) fn limit_context(&mut self, positions: u32, tensor: &str, frequencies: Vec<f32>) {
+        let context_length = &mut self.graph.context_length;
+        let longest = self.longer.as_ref().map_or(*context_length, |longer| longer.context_length);
+        if positions < longest {
+            let longer = Longer { context_length: longest, frequencies: BTreeMap::new() };
+            let longer = self.longer.get_or_insert(longer);
+            longer.frequencies.insert(tensor.to_owned(), frequencies);
+            *context_length = positions.min(*context_length);
+        }
     }
 
     /// Declares values: names, and floats a token.
@@ -693,7 +702,8 @@ impl Builder {
             first.splice(..0, self.head);
         }
         let (aside, hyperparameters) = (vec![], Fields::new());
-        Blueprint { family, sizes, graph, files, bos, eos, derived, aside, hyperparameters }
+        let longer = self.longer;
+        Blueprint { family, sizes, graph, files, bos, eos, derived, aside, hyperparameters, longer }
     }
 
     /// Floats a token of a value.

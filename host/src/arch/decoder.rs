@@ -264,7 +264,9 @@ impl Decoder {
     ) -> Result<()> {
         let values = rope.frequencies(width, config)?;
         config.note(frequencies, rope.described(width));
-        graph.limit_context(rope.context());
+        if let Some((original, beyond)) = rope.beyond() {
+            graph.limit_context(original, frequencies, beyond.frequencies(width, config)?);
+        }
         let scale = rope.attention_factor() as f32;
         if !scale.is_finite() {
             let found = Value::from(rope.attention_factor());

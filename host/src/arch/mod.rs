@@ -56,7 +56,7 @@ mod tests;
 mod text;
 mod tflite;
 
-pub use blueprint::{Blueprint, Data, Order, Role, Sizes, Slice, Source, TensorPlan};
+pub use blueprint::{Blueprint, Data, Longer, Order, Role, Sizes, Slice, Source, TensorPlan};
 pub(crate) use builder::EMBEDDING;
 #[cfg(test)]
 use builder::FREQUENCIES;

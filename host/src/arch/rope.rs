@@ -62,8 +62,8 @@ enum Scaling {
     Proportional { part: f64, factor: f64 },
     /// Each is divided by its own factor.
     Factors(Vec<f64>),
-    /// So are those of LongRoPE (arXiv:2402.13753) in texts up to the original context; beyond it, other
-    /// factors would apply to all of the text.
+    /// So are those of LongRoPE (arXiv:2402.13753) in texts up to the original context; in longer ones, other
+    /// factors apply to all of the text.
     Long {
         factors: Vec<f64>,
         /// The other factors.
@@ -235,9 +235,11 @@ impl Rope {
         }
     }
 
-    /// How many positions a text may have at most.
-    pub(super) fn context(&self) -> u32 {
-        if let Scaling::Long { original, .. } = self.scaling { original } else { u32::MAX }
+    /// How many positions a text may have at most, and the RoPE of longer ones, if there is another.
+    pub(super) fn beyond(&self) -> Option<(u32, Self)> {
+        let Scaling::Long { beyond, original, .. } = &self.scaling else { return None };
+        let scaling = Scaling::Factors(beyond.clone());
+        Some((*original, Self { scaling, ..self.clone() }))
     }
 
     fn stretch(&self, frequency: f64, pair: u32, width: u32) -> f64 {
@@ -331,7 +333,7 @@ impl Scaling {
 }
 
 impl Scaling {
-    /// LongRoPE's factors for short texts.
+    /// LongRoPE's factors for short texts, and for long ones.
     fn long(rope: &Config<'_>, config: &Config<'_>) -> Result<Self> {
         let (name, most) = ("original_max_position_embeddings", "max_position_embeddings");
         let context = config.integer(most)?.unwrap_or(4096);
@@ -419,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn longrope_divides_by_the_factors_of_short_texts_which_texts_are() {
+    fn longrope_has_factors_for_short_texts_and_others_for_long_ones() {
         for old in [true, false] {
             let mut scaling = serde_json::json!({
                 "rope_type": "longrope", "short_factor": [1.0, 4.0], "long_factor": [2.0, 8.0],
@@ -440,7 +442,12 @@ mod tests {
             let config = Config::new(Path::new("config.json"), Cow::default());
             assert_eq!(rope.frequencies(4, &config).unwrap(), [1.0, 0.0025]);
             // sqrt(1 + ln 16 / ln 16).
-            assert_eq!((rope.context(), rope.attention_factor()), (16, 2f64.sqrt()));
+            assert_eq!(rope.attention_factor(), 2f64.sqrt());
+            let (original, beyond) = rope.beyond().unwrap();
+            assert_eq!(
+                (original, beyond.frequencies(4, &config).unwrap()),
+                (16, vec![0.5, 0.00125])
+            );
         }
     }
 
@@ -449,7 +456,7 @@ mod tests {
         let scaling = serde_json::json!({ "type": "dynamic", "factor": 4.0 });
         let rope = read(serde_json::json!({ "rope_scaling": scaling })).unwrap();
         assert_eq!(rope, Rope::plain(10000.0));
-        assert_eq!(rope.context(), u32::MAX);
+        assert_eq!(rope.beyond(), None);
         assert!(read(serde_json::json!({ "rope_scaling": { "type": "dynamic" } })).is_err());
     }
 

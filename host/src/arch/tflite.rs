@@ -602,6 +602,7 @@ impl<'m> Drawing<'m> {
             derived: vec![],
             aside: vec![],
             hyperparameters: Fields::new(),
+            longer: None,
         })
     }
 }

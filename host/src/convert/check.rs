@@ -1,11 +1,11 @@
 //! A package compared with the model that it was made of: both run one short text, the model with its
 //! weights as they are stored.
 
+use super::options::ConvertOptions;
 use super::planned::Planned;
-use super::room;
 use super::unrounded::{self, MADE_AT_ONCE};
 use super::weights::WeightLayout;
-use crate::arch;
+use super::{blueprint, room};
 use crate::cancel::Cancel;
 use crate::embed::HIDDEN;
 use crate::generate::forward;
@@ -71,21 +71,21 @@ pub enum Comparison {
     },
 }
 
-/// Runs a package and the model that it was made of, within `memory` bytes if that is given.
+/// Runs a package and the model that it was made of with these options, within their memory if that is given.
 ///
 /// # Errors
 /// A package that can't be run for another reason than its size; [`Error::Interrupted`].
 pub fn check(
     source: &Arc<dyn Container>,
     package: &Path,
-    memory: Option<u64>,
-    cancel: &Cancel,
+    options: &ConvertOptions<'_>,
 ) -> Result<Checked> {
+    let (memory, cancel) = (options.memory, &options.cancel);
     let skipped = |why: &str| Ok(Checked::Skipped(why.to_owned()));
     if source.format() == SourceFormat::Tflite {
         return skipped("the package has the source's integers");
     }
-    let blueprint = arch::blueprint(&**source)?;
+    let blueprint = blueprint(&**source, options)?;
     let tables = Tables::open(package)?;
     let ids = prompt(&tables, blueprint.graph.vocab_size, blueprint.graph.context_length)?;
     let deadline = Instant::now() + TIME;

@@ -1,7 +1,9 @@
 //! What a model of another program is, and what a package of it would be, without reading its weights.
 
 use super::weights::WeightLayout;
-use super::{TokenizerChoice, chat, embedding, ends, precisions, rerank, tables, tokenizer};
+use super::{
+    ConvertOptions, TokenizerChoice, chat, embedding, ends, precisions, rerank, tables, tokenizer,
+};
 use crate::arch;
 use crate::import::{Container, Encoding, TokenizerSource};
 use crate::quantize::Precision;
@@ -47,16 +49,24 @@ pub struct Outlook {
     pub quantization: String,
     /// Bytes of the weights.
     pub weight_bytes: u64,
-    /// Bytes that running it takes with a context of [`CONTEXT`] tokens, if no weights stream.
+    /// Tokens that a text may have at most; 0 where it has none.
+    pub context: u32,
+    /// So many where the model is converted for longer texts, if it can be ([`ConvertOptions::long_context`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub long_context: Option<u32>,
+    /// Bytes that running it takes with a context of [`Self::tokens`], if no weights stream.
     pub memory: u64,
+    /// Tokens of a text that this has room for: all that a text may have, but [`CONTEXT`] at most.
+    pub tokens: u32,
 }
 
-/// Tokens of a text that what is to fit into memory has room for.
+/// Tokens of a text at most that what is to fit into memory has room for.
 pub const CONTEXT: u32 = 4096;
 
 /// Looks at all that a conversion would read but the numbers, and notes every part that it would refuse.
 #[must_use]
-pub fn found(source: &dyn Container, choice: TokenizerChoice<'_>) -> Found {
+pub fn found(source: &dyn Container, options: &ConvertOptions<'_>) -> Found {
+    let choice = options.tokenizer;
     let mut found =
         Found { source_format: source.format().to_string(), ..Found::of_tensors(source) };
     let blueprint = match arch::blueprint(source) {
@@ -66,6 +76,9 @@ pub fn found(source: &dyn Container, choice: TokenizerChoice<'_>) -> Found {
             None
         }
     };
+    if blueprint.is_some() {
+        found.part(super::blueprint(source, options));
+    }
     if let Some(blueprint) = &blueprint {
         found.architecture = Some(blueprint.family);
         found.parameters = Some(blueprint.parameters());
@@ -130,36 +143,38 @@ fn name(tokenizer: &TokenizerSource) -> &'static str {
 ///
 /// # Errors
 /// Those of [`super::outline`].
-pub fn outlook(
-    source: &dyn Container,
-    precision: Option<Precision>,
-    residual: bool,
-) -> Result<Outlook> {
-    let blueprint = arch::blueprint(source)?;
-    let layout = WeightLayout::new(source, &blueprint, precision, residual);
+pub fn outlook(source: &dyn Container, options: &ConvertOptions<'_>) -> Result<Outlook> {
+    let long_context = arch::blueprint(source)?.longer.map(|longer| longer.context_length);
+    let blueprint = super::blueprint(source, options)?;
+    let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
     let index = layout.index();
     let tables = tables(source.path(), &layout, &blueprint.eos, &index)?;
-    let context = Some(blueprint.graph.context_length).filter(|trained| *trained > 0);
-    let context = context.map(|trained| trained.min(CONTEXT));
-    let memory = tables.needed(&SessionOptions { context, ..Default::default() })?;
+    let context = blueprint.graph.context_length;
+    let tokens = context.min(CONTEXT);
+    let room = (tokens > 0).then_some(tokens);
+    let memory = tables.needed(&SessionOptions { context: room, ..Default::default() })?;
     let (quantization, weight_bytes) = (precisions(&layout), index.space());
-    Ok(Outlook { quantization, weight_bytes, memory })
+    Ok(Outlook { quantization, weight_bytes, context, long_context, memory, tokens })
 }
 
 /// The best precision whose package runs within `memory` bytes without streaming, as
-/// [`super::ConvertOptions::precision`] has it: the default, or else int4.
+/// [`ConvertOptions::precision`] has it: the default, or else int4.
 ///
 /// # Errors
 /// Those of [`outlook`].
 pub fn best_precision(
     source: &dyn Container,
+    options: &ConvertOptions<'_>,
     memory: Option<u64>,
 ) -> Result<(Option<Precision>, Outlook)> {
-    let default = outlook(source, None, false)?;
+    let with = |precision| {
+        outlook(source, &ConvertOptions { precision, residual: false, ..options.clone() })
+    };
+    let default = with(None)?;
     if memory.is_none_or(|memory| default.memory <= memory) {
         return Ok((None, default));
     }
-    let int4 = outlook(source, Some(Precision::Int4), false)?;
+    let int4 = with(Some(Precision::Int4))?;
     // What can't be rounded any further stays as it is.
     if int4.weight_bytes >= default.weight_bytes {
         return Ok((None, default));
@@ -175,12 +190,13 @@ mod tests {
     #[test]
     fn the_best_precision_is_the_one_that_memory_holds() {
         let source = RandomModel::new(&SHAPES[0], Precision::F16, 1).unwrap();
-        let (precision, int8) = best_precision(&source, None).unwrap();
+        let best = |memory| best_precision(&source, &ConvertOptions::default(), memory).unwrap();
+        let (precision, int8) = best(None);
         assert_eq!((precision, int8.quantization.as_str()), (None, "int8"));
         assert!(int8.memory > int8.weight_bytes);
-        let (precision, _) = best_precision(&source, Some(int8.memory)).unwrap();
+        let (precision, _) = best(Some(int8.memory));
         assert_eq!(precision, None);
-        let (precision, int4) = best_precision(&source, Some(int8.memory - 1)).unwrap();
+        let (precision, int4) = best(Some(int8.memory - 1));
         assert_eq!(precision, Some(Precision::Int4));
         assert!(int4.weight_bytes < int8.weight_bytes, "{int4:?}");
     }

@@ -20,6 +20,7 @@ pub(super) struct Identity {
     source: Vec<Stamp>,
     precision: Option<Precision>,
     residual: bool,
+    long_context: bool,
     calibration: String,
     calibration_text: Option<Stamp>,
     /// Texts become other tokens with another one.
@@ -69,6 +70,7 @@ impl Identity {
             source: files.iter().map(|path| Stamp::of(path)).collect::<Result<_>>()?,
             precision: options.precision,
             residual: options.residual,
+            long_context: options.long_context,
             calibration: calibration.to_owned(),
             calibration_text: text.map(Stamp::of).transpose()?,
             tokenizer: tokenizer.to_owned(),
@@ -93,6 +95,7 @@ impl Identity {
             ("version of omex", self.version == other.version),
             ("model", self.source == other.source),
             ("precision", (self.precision, self.residual) == (other.precision, other.residual)),
+            ("context", self.long_context == other.long_context),
             (
                 "calibration",
                 (&self.calibration, &self.calibration_text)

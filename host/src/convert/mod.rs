@@ -72,7 +72,7 @@ pub fn convert(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Package> {
     check_output(output, options.force)?;
-    let blueprint = arch::blueprint(source)?;
+    let blueprint = blueprint(source, options)?;
     let job = Job { source, blueprint: &blueprint, source_format, name, options };
     let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
     let room = job.room(&layout)?;
@@ -93,12 +93,26 @@ pub fn convert(
     Package::open(output)
 }
 
+/// What a model computes in texts as long as is asked for.
+fn blueprint(source: &dyn Container, options: &ConvertOptions<'_>) -> Result<Blueprint> {
+    let blueprint = arch::blueprint(source)?;
+    if !options.long_context {
+        return Ok(blueprint);
+    }
+    let context = blueprint.graph.context_length;
+    blueprint.lengthened().ok_or_else(|| {
+        let found = format!("no factors for texts longer than its context of {context} tokens");
+        let (expected, remedy) = ("those of a LongRoPE", "convert it without --long-context");
+        Error::malformed(source.path(), "rope_scaling", found, expected, remedy)
+    })
+}
+
 /// Refuses [`ConvertOptions::memory`] that a conversion can't do with.
 ///
 /// # Errors
 /// [`Error::Room`], or a model that no architecture here computes.
 pub fn check_memory(source: &dyn Container, options: &ConvertOptions<'_>) -> Result<()> {
-    let blueprint = arch::blueprint(source)?;
+    let blueprint = blueprint(source, options)?;
     let job = Job { source, blueprint: &blueprint, source_format: "", name: "", options };
     let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
     job.room(&layout).map(|_| ())

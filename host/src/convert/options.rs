@@ -14,6 +14,9 @@ pub struct ConvertOptions<'o> {
     /// Gives the int4 matrices of the layers a second int4 plane, of what the first got wrong; those
     /// that are int4 already need none.
     pub residual: bool,
+    /// Makes the model for texts longer than those that it was trained on at first, where there is another
+    /// for them.
+    pub long_context: bool,
     /// The tokenizer.
     pub tokenizer: TokenizerChoice<'o>,
     /// How rounding to int4 is calibrated.

@@ -28,6 +28,7 @@ Examples:
   omex convert ./MiniLM/onnx/model_quantized.onnx
   omex convert ./TinyLlama --quantization int4+4 --output-dir tinyllama.omex
   omex convert ./Llama-3-70B --memory 256MB
+  omex convert ./Phi-3.5-mini --long-context
   omex convert stories260K.bin --tokenizer tok512.bin --quantization int8
   omex convert --source-format huggingface --model-path ./TinyLlama --output-dir tinyllama.omex")]
 pub(crate) struct Args {
@@ -54,6 +55,12 @@ pub(crate) struct Args {
     /// as good as int8, the first alone is what int4 is (see omex run --precision)
     #[arg(long, value_name = "f32|f16|int8|int4|int4+4", value_parser = parse_quantization)]
     quantization: Option<Quantization>,
+    /// Take texts longer than the model was trained on at first, where it has other factors for them (LongRoPE:
+    /// Phi 3 and 4)
+    ///
+    /// They apply to all positions and texts of any length: short texts come out a little differently
+    #[arg(long)]
+    long_context: bool,
     /// A tokenizer.json, or llama2.c's tokenizer.bin [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -114,7 +121,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let source = args.open()?;
     let output = args.output();
     args.check_memory(&*source)?;
-    let found = convert::found(&*source, args.tokenizer());
+    let found = convert::found(&*source, &args.options(None));
     let plan = match found.problems.is_empty() {
         true => Some(args.plan(&*source, &output)?),
         false => None,
@@ -135,7 +142,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let package = args.convert_to(&*source, precision, &output, false)?;
     report.written(&package, &output, began.elapsed());
     if !args.no_check {
-        report.check = Some(convert::check(&source, &output, args.memory, &signals::cancel())?);
+        report.check = Some(convert::check(&source, &output, &args.options(precision))?);
     }
     if args.json { output::json(&report) } else { output::text(&report.after()) }
 }
@@ -171,13 +178,14 @@ impl Args {
     fn plan(&self, source: &dyn Container, output: &Path) -> Result<Plan> {
         let available = memory::usable();
         let ((precision, outlook), chosen) = match self.quantization {
-            Some((precision, residual)) => {
-                let outlook = convert::outlook(source, Some(precision), residual)?;
-                ((Some(precision), outlook), false)
+            Some((precision, _)) => {
+                let precision = Some(precision);
+                ((precision, convert::outlook(source, &self.options(precision))?), false)
             }
-            None => (convert::best_precision(source, available)?, true),
+            None => (convert::best_precision(source, &self.options(None), available)?, true),
         };
-        Ok(Plan { path: output.display().to_string(), precision, outlook, available, chosen })
+        let (path, long_context) = (output.display().to_string(), self.long_context);
+        Ok(Plan { path, precision, outlook, available, chosen, long_context })
     }
 
     /// Ends without having written anything: with all that is wrong, if something is.
@@ -201,6 +209,7 @@ impl Args {
         ConvertOptions {
             precision,
             residual: self.quantization.is_some_and(|(_, residual)| residual),
+            long_context: self.long_context,
             tokenizer: self.tokenizer(),
             calibration: match &self.calibration {
                 Some(text) => Calibration::Text(text),
@@ -280,6 +289,7 @@ pub(super) fn convert_plainly(
         model_path: None,
         output_dir: None,
         quantization,
+        long_context: false,
         tokenizer: None,
         no_tokenizer: false,
         calibration: None,

@@ -2,7 +2,7 @@
 
 use crate::{bytes, output};
 use omex::Result;
-use omex::convert::{CONTEXT, Checked, Comparison, Found, Outlook};
+use omex::convert::{Checked, Comparison, Found, Outlook};
 use omex::package::{Package, TensorEntry};
 use omex::quantize::Precision;
 use serde::Serialize;
@@ -51,6 +51,9 @@ pub(super) struct Plan {
     /// Nobody asked for the precision.
     #[serde(skip)]
     pub(super) chosen: bool,
+    /// It takes longer texts than the model was trained on at first.
+    #[serde(skip)]
+    pub(super) long_context: bool,
 }
 
 /// A tensor whose numbers are not quite the model's.
@@ -176,9 +179,10 @@ impl Rounded {
 
 impl Plan {
     fn text(&self) -> String {
-        let Outlook { quantization, weight_bytes, memory } = &self.outlook;
+        let Outlook { quantization, weight_bytes, memory, tokens, .. } = &self.outlook;
         let (size, takes) = (bytes::show(*weight_bytes), bytes::show(*memory));
         let mut text = format!("{}: {quantization}, {size} of weights\n", self.path);
+        text.push_str(&self.context());
         let fits = self.available.is_none_or(|available| *memory <= available);
         let here = match self.available {
             Some(available) => format!(" of the {} that there are here", bytes::show(available)),
@@ -191,7 +195,7 @@ impl Plan {
             return text;
         }
         text.push_str(&format!(
-            "  memory     {takes} with {CONTEXT} tokens at most,{here}{streams}\n"
+            "  memory     {takes} with {tokens} tokens at most,{here}{streams}\n"
         ));
         if self.chosen && self.precision.is_some() {
             text.push_str("  int4, since int8 does not fit; for another: --quantization int8\n");
@@ -199,6 +203,22 @@ impl Plan {
             text.push_str("  for another precision: --quantization f16, int4+4, or int4\n");
         }
         text
+    }
+
+    /// How long a text may be.
+    fn context(&self) -> String {
+        let Outlook { context, long_context, .. } = self.outlook;
+        match (long_context, self.long_context) {
+            _ if context == 0 => String::new(),
+            (Some(long), false) => format!(
+                "  context    {context} tokens; --long-context takes {long}, and reads short texts, too, by the \
+                 factors of long ones\n"
+            ),
+            (Some(_), true) => {
+                format!("  context    {context} tokens, all texts by the factors of long ones\n")
+            }
+            (None, _) => format!("  context    {context} tokens\n"),
+        }
     }
 }
 
