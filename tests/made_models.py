@@ -18,12 +18,23 @@ import torch
 import transformers
 
 IDS = [3, 14, 15, 9, 26, 5, 31, 8, 9]
+DEEPSEEK_V2 = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 32,
+    "q_lora_rank": None, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "max_position_embeddings": 64,
+}  # fmt: skip
 MODELS = {
-    "deepseek_v2": {
-        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 32,
-        "q_lora_rank": None, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
-        "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 8,
-        "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "max_position_embeddings": 64,
+    "deepseek_v2": DEEPSEEK_V2,
+    "deepseek_v2_groups": DEEPSEEK_V2 | {
+        "model_type": "deepseek_v2", "n_routed_experts": 8, "num_experts_per_tok": 3,
+        "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
+    },
+    "granitemoehybrid": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 32,
+        "num_local_experts": 0, "shared_intermediate_size": 24, "layer_types": ["mamba", "attention", "mamba"],
+        "mamba_n_heads": 4, "mamba_n_groups": 2, "mamba_d_state": 8, "mamba_d_head": 8, "mamba_expand": 2,
+        "mamba_d_conv": 4, "max_position_embeddings": 64, "pad_token_id": 0, "tie_word_embeddings": False,
     },
     # As Phi 4 mini is published. What transformers reads is longer than the original context.
     "phi3": {
@@ -57,7 +68,8 @@ def weights(name, shape):
 
 
 def made(kind, fields):
-    config = transformers.AutoConfig.for_model(kind, bos_token_id=1, eos_token_id=2, **copy.deepcopy(fields))
+    fields = {"model_type": kind, "bos_token_id": 1, "eos_token_id": 2, **fields}
+    config = transformers.AutoConfig.for_model(**copy.deepcopy(fields))
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     tied = set(model.all_tied_weights_keys)
     state = {name: weights(name, tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
@@ -67,13 +79,12 @@ def made(kind, fields):
     with torch.no_grad():
         short, logits = (model(torch.tensor([ids])).logits[0] for ids in (IDS[:original], IDS))
     shapes = {name: list(tensor.shape) for name, tensor in state.items()}
-    fields = {"model_type": kind, "bos_token_id": 1, "eos_token_id": 2, **fields}
     short, logits = ([[float(f"{x:.7g}") for x in row] for row in rows.tolist()] for rows in (short, logits))
     return {"config": fields, "tensors": shapes, "logits": logits} | ({"short": short} if original else {})
 
 
 if __name__ == "__main__":
-    models = {kind: made(kind, fields) for kind, fields in MODELS.items()}
+    models = {name: made(fields.get("model_type", name), fields) for name, fields in MODELS.items()}
     path = Path(__file__).with_name("made_models.json")
     parts = [f"{json.dumps(kind)}: {json.dumps(model)}" for kind, model in models.items()]
     path.write_text('{"ids": ' + json.dumps(IDS) + ",\n" + ",\n".join(parts) + "}\n")

@@ -334,6 +334,7 @@ fn examples() -> Vec<Op> {
             groups: 4,
             kept_groups: 2,
             factors: None,
+            by_best: false,
         }
         .into(),
         Experts {

@@ -155,7 +155,8 @@ const IN_GGUF: [&str; 32] = [
 ];
 
 /// Made models that llama.cpp has words for.
-const MADE_IN_GGUF: [&str; 2] = ["bloom", "qwen3_5_moe_text"];
+const MADE_IN_GGUF: [&str; 5] =
+    ["bloom", "deepseek_v2", "deepseek_v2_groups", "granitemoehybrid", "qwen3_5_moe_text"];
 
 #[test]
 fn every_architecture_that_llama_cpp_has_words_for_comes_back() {

@@ -1,7 +1,8 @@
 //! Architectures compute what transformers does, with weights that follow from their tensors' names.
 
+use omex::Result;
 use omex::convert::ConvertOptions;
-use omex::import::open;
+use omex::import::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource, open};
 use omex::quantize::Precision;
 use omex_tests::{
     Converted, MadeModel, Setting, json, json_of, logits, made_models, run_in, worst_error,
@@ -90,4 +91,97 @@ fn a_model_without_factors_for_long_texts_is_not_made_for_them() {
     assert!(said.code == Some(1) && said.err.contains("without --long-context"), "{said:?}");
     let dry = run_in(model.folder.path(), &["convert", ".", "--long-context", "--dry-run"]);
     assert!(dry.code == Some(1) && dry.err.contains("rope_scaling"), "{dry:?}");
+}
+
+/// DeepSeek-V2 as converters to GGUF wrote it before llama.cpp multiplied queries with what makes keys of
+/// latents: that and what makes values of them are one tensor, as in the checkpoint.
+#[derive(Debug)]
+struct Older {
+    file: Box<dyn Container>,
+    checkpoint: Box<dyn Container>,
+    fields: Fields,
+}
+
+impl Older {
+    fn new(file: &Path, checkpoint: &Path) -> Self {
+        let [file, checkpoint] = [file, checkpoint].map(|path| open(path, None).unwrap());
+        let mut fields = file.config().clone();
+        let key = |name: &str| format!("deepseek2.{name}");
+        for name in ["attention.key_length", "attention.value_length"] {
+            let width = fields.remove(&key(&format!("{name}_mla"))).unwrap();
+            fields.insert(key(name), width);
+        }
+        let heads = fields[&key("attention.head_count")].clone();
+        fields.insert(key("attention.head_count_kv"), heads);
+        fields.remove(&key("expert_gating_func")).unwrap();
+        Self { file, checkpoint, fields }
+    }
+
+    /// Which of both has a tensor, and under what name.
+    fn of(&self, name: &str) -> (&dyn Container, String) {
+        match name.strip_prefix("blk.").and_then(|rest| rest.strip_suffix(".attn_kv_b.weight")) {
+            Some(layer) => {
+                (&*self.checkpoint, format!("model.layers.{layer}.self_attn.kv_b_proj.weight"))
+            }
+            None => (&*self.file, name.to_owned()),
+        }
+    }
+}
+
+impl Container for Older {
+    fn format(&self) -> SourceFormat {
+        SourceFormat::Gguf
+    }
+
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn config(&self) -> &Fields {
+        &self.fields
+    }
+
+    fn names(&self) -> Vec<String> {
+        let names = self.file.names().into_iter().filter(|name| !name.contains(".attn_v_b."));
+        names.map(|name| name.replace(".attn_k_b.", ".attn_kv_b.")).collect()
+    }
+
+    fn tensor_path(&self, name: &str) -> &Path {
+        let (of, name) = self.of(name);
+        of.tensor_path(&name)
+    }
+
+    fn tensor(&self, name: &str) -> Option<TensorInfo> {
+        let (of, name) = self.of(name);
+        of.tensor(&name).filter(|_| !name.contains(".attn_k_b."))
+    }
+
+    fn read_row(&self, name: &str, row: u32, out: &mut [f32]) -> Result<()> {
+        let (of, name) = self.of(name);
+        of.read_row(&name, row, out)
+    }
+
+    fn read_row_bytes(&self, name: &str, row: u32, out: &mut Vec<u8>) -> Result<()> {
+        let (of, name) = self.of(name);
+        of.read_row_bytes(&name, row, out)
+    }
+
+    fn tokenizer(&self) -> Option<&TokenizerSource> {
+        self.file.tokenizer()
+    }
+}
+
+#[test]
+fn older_gguf_files_of_deepseek_v2_are_the_same_model() {
+    let model = made_models().find(|model| model.name == "deepseek_v2").unwrap();
+    let package = converted(model.folder.path(), false);
+    let (path, file) = (package.path.to_str().unwrap(), model.folder.path().join("m.gguf"));
+    let export = ["export", path, "--format", "gguf", "--output", "m.gguf"];
+    let said = run_in(model.folder.path(), &export);
+    assert!(said.code == Some(0), "{said:?}");
+    let options = ConvertOptions { precision: Some(Precision::F32), ..Default::default() };
+    let older = Converted::with(&Older::new(&file, model.folder.path()), &options);
+    let [found, expected] =
+        [&older, &package].map(|it| logits(&it.path, &model.ids, &Setting::default()));
+    assert!(found == expected, "{}", worst_error(&found, &expected));
 }

@@ -80,16 +80,16 @@ impl Player<'_> {
         self.program.tensor(weight.at(layer)).ok_or(RunError::Program)
     }
 
-    /// Combines each column of a value, in pieces of this length, with a vector of as many elements.
+    /// Combines each column of a value, in pieces as long as the vector, with a vector.
     pub(crate) fn with_vector(
         &mut self,
         vector: PerLayer,
         layer: u32,
         value: Value,
-        piece: usize,
         combine: Combine,
     ) -> Result<(), RunError> {
         let tensor = self.tensor(vector, layer)?;
+        let piece = (tensor.columns as usize).max(1);
         let Self { memory, program, inputs, pages, carry, .. } = self;
         let ([], mut value) = memory.split(program, inputs.counts(), [], value)?;
         let mut elements = stream(pages, carry, &tensor);
@@ -97,7 +97,7 @@ impl Player<'_> {
         while let Some(bytes) = elements.next_units()? {
             let (elements, _) = bytes.as_chunks::<4>();
             for c in 0..value.count {
-                for piece in value.column(c).chunks_mut(piece.max(1)) {
+                for piece in value.column(c).chunks_mut(piece) {
                     let pairs = piece.get_mut(done..).unwrap_or_default().iter_mut().zip(elements);
                     let number = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
                     match combine {

@@ -30,7 +30,6 @@ impl Operation for Constant {
     }
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
-        let width = self.output.width as usize;
-        player.with_vector(self.weight, layer, self.output, width, Combine::Set)
+        player.with_vector(self.weight, layer, self.output, Combine::Set)
     }
 }

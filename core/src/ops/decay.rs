@@ -47,9 +47,8 @@ impl Operation for Decay {
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
         let Self { a_log, dt_bias, dt, decay, least, most } = *self;
-        let width = dt.width as usize;
-        player.with_vector(a_log, layer, decay, width, Combine::Set)?;
-        player.with_vector(dt_bias, layer, dt, width, Combine::Add)?;
+        player.with_vector(a_log, layer, decay, Combine::Set)?;
+        player.with_vector(dt_bias, layer, dt, Combine::Add)?;
         let ([], mut steps) = player.values([], dt)?;
         for c in 0..steps.count {
             for dt in steps.column(c) {

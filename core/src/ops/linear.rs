@@ -49,9 +49,8 @@ impl Operation for Linear {
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
         let mut accumulate = self.accumulate;
         if let Some(bias) = self.bias {
-            let width = self.output.width as usize;
             let add = if accumulate { Combine::Add } else { Combine::Set };
-            player.with_vector(bias, layer, self.output, width, add)?;
+            player.with_vector(bias, layer, self.output, add)?;
             accumulate = true;
         }
         let matrix = player.tensor(self.weight, layer)?;

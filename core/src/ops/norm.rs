@@ -4,7 +4,7 @@ use super::{Form, Numbers, Operation, operands};
 use crate::engine::player::{Combine, Player};
 use crate::error::{Fault, RunError};
 use crate::math::{sqrt, sum_lanes};
-use crate::program::Check;
+use crate::program::{Check, PerLayer};
 use serde::{Deserialize, Serialize};
 
 /// How a value is normalized.
@@ -19,8 +19,7 @@ pub enum NormKind {
     Layer,
 }
 
-/// `output` = `input` normalized · `weight` + `bias`. A value of several times the weight's length is
-/// normalized piece by piece (a norm for each head).
+/// `output` = `input` normalized · `weight` + `bias`, piece by piece (a norm for each head).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(
@@ -29,9 +28,9 @@ pub enum NormKind {
 )]
 #[serde(deny_unknown_fields)]
 pub struct Norm<F: Form = Numbers> {
-    /// Vector [width of a piece].
+    /// Vector [width of a piece], or [width of the value].
     pub weight: F::Name,
-    /// Vector [width of a piece], added at last.
+    /// Vector of either length, added at last.
     #[serde(default)]
     pub bias: Option<F::Name>,
     /// What is normalized.
@@ -54,6 +53,13 @@ impl Norm {
     fn piece(&self) -> u32 {
         if self.group == 0 { self.output.width } else { self.group }
     }
+
+    /// Numbers of a vector: one for each of the value, or of a piece.
+    fn length(&self, check: &Check<'_>, vector: PerLayer) -> u32 {
+        let width = self.output.width;
+        let whole = cfg!(feature = "float") && check.vector(vector, width).is_ok();
+        if whole { width } else { self.piece() }
+    }
 }
 
 impl Operation for Norm {
@@ -63,8 +69,8 @@ impl Operation for Norm {
         check.that(cfg!(feature = "float") || self.kind == NormKind::Rms)?;
         check.that(self.epsilon.is_finite() && self.epsilon >= 0.0)?;
         check.that(self.output.width.is_multiple_of(self.piece().max(1)))?;
-        check.vector(self.weight, self.piece())?;
-        self.bias.map_or(Ok(()), |bias| check.vector(bias, self.piece()))
+        check.vector(self.weight, self.length(check, self.weight))?;
+        self.bias.map_or(Ok(()), |bias| check.vector(bias, self.length(check, bias)))
     }
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
@@ -77,9 +83,9 @@ impl Operation for Norm {
             }
             y.chunks_mut(piece).for_each(|piece| normalize(piece, self.kind, self.epsilon));
         }
-        player.with_vector(self.weight, layer, self.output, piece, Combine::Multiply)?;
+        player.with_vector(self.weight, layer, self.output, Combine::Multiply)?;
         match self.bias {
-            Some(bias) => player.with_vector(bias, layer, self.output, piece, Combine::Add),
+            Some(bias) => player.with_vector(bias, layer, self.output, Combine::Add),
             None => Ok(()),
         }
     }

@@ -53,17 +53,20 @@ pub struct Route<F: Form = Numbers> {
     /// Experts lie in so many groups of one size; 0 for no groups.
     #[serde(default)]
     pub groups: u32,
-    /// Of the groups, how many a token's experts are chosen from: those whose two largest scores have
-    /// the largest sums (DeepSeek-V3).
+    /// Of the groups, how many a token's experts are chosen from: those with the largest scores.
     #[serde(default)]
     pub kept_groups: u32,
     /// A number for each expert, once a pass, that its weight is multiplied with.
     #[serde(default)]
     pub factors: Option<F::Value>,
+    /// A group's score is its best expert's (DeepSeek-V2, arXiv:2405.04434), not the sum of its best two's
+    /// (DeepSeek-V3).
+    #[serde(default)]
+    pub by_best: bool,
 }
 
 operands!(Route {
-    read input, write output, maybe_read bias, maybe_read factors; weights, factor, groups, kept_groups
+    read input, write output, maybe_read bias, maybe_read factors; weights, factor, groups, kept_groups, by_best
 });
 
 impl Operation for Route {
@@ -124,7 +127,8 @@ impl Route {
         }
         for _ in 0..self.kept_groups {
             let left = (0..groups).filter(|group| kept >> group & 1 == 0);
-            let best = best(left.map(|group| (group, scores.of_group(group * size, size))));
+            let best =
+                best(left.map(|group| (group, scores.of_group(group * size, size, self.by_best))));
             kept |= best.map_or(0, |(group, _)| 1 << group);
         }
         (size, kept)
@@ -157,10 +161,13 @@ impl Choice<'_> {
         of(self.scores) + of(self.bias)
     }
 
-    /// The sum of the two largest of a group.
-    fn of_group(&self, first: usize, size: usize) -> f32 {
+    /// The largest of a group, or the sum of the two largest.
+    fn of_group(&self, first: usize, size: usize, by_best: bool) -> f32 {
         let all = || (first..first + size).map(|number| (number, self.of(number)));
         let Some((largest, score)) = best(all()) else { return 0.0 };
+        if by_best {
+            return score;
+        }
         let second = best(all().filter(|(number, _)| *number != largest));
         score + second.map_or(0.0, |(_, score)| score)
     }
@@ -242,7 +249,8 @@ mod tests {
         let mut chosen = [[0.0; 2]; 2];
         scores.choose((2, 0b101), &mut chosen);
         assert_eq!(chosen, [[1.0, 0.2], [4.0, 0.5]]);
-        assert!((scores.of_group(0, 2) - 1.2).abs() < 1e-6);
+        assert!((scores.of_group(0, 2, false) - 1.2).abs() < 1e-6);
+        assert!((scores.of_group(0, 2, true) - 1.1).abs() < 1e-6);
         scores.choose((2, 0b010), &mut chosen);
         assert_eq!(chosen, [[3.0, 0.4], [2.0, 0.3]]);
     }

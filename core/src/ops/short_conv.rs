@@ -63,13 +63,7 @@ impl Operation for ShortConv {
             self.keep(player, index, &run)?;
         }
         match self.bias {
-            Some(bias) => player.with_vector(
-                bias,
-                layer,
-                self.output,
-                self.input.width as usize,
-                Combine::Add,
-            ),
+            Some(bias) => player.with_vector(bias, layer, self.output, Combine::Add),
             None => Ok(()),
         }
     }

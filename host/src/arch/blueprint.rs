@@ -303,6 +303,9 @@ impl TensorPlan {
     }
 }
 
+/// What makes keys and values of latents, where converters keep it as one: keys are read as columns of it.
+const KEPT_JOINT: &str = ".kv_b_proj.weight";
+
 impl Blueprint {
     /// The tensors that the graph names.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorPlan> {
@@ -360,7 +363,7 @@ impl Blueprint {
             // Convolutions lose the dimension that is 1, and nothing else.
             if source.depth > 0 && source.depth == source.stored_shape()[0] {
                 source.depth = 0;
-            } else {
+            } else if !source.tensor.ends_with(KEPT_JOINT) {
                 source.transposed = false;
             }
         }

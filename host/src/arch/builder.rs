@@ -166,6 +166,8 @@ pub(super) struct Routing {
     pub(super) bias: Option<&'static str>,
     /// In how many groups experts lie, and of how many a token's are chosen; 0 for no groups.
     pub(super) groups: [u32; 2],
+    /// Groups are chosen by their best expert, not by their best two.
+    pub(super) by_best: bool,
     /// What weights are multiplied with besides, a value of a pass.
     pub(super) factors: Option<&'static str>,
 }
@@ -336,6 +338,20 @@ impl Builder {
         let bias = self.bias(name, from, columns);
         let NormOf { kind, epsilon, group } = of;
         self.push(Norm { weight, bias, input, output, epsilon, kind, group });
+    }
+
+    /// The same of pieces, with weights for each of their own: rows of a stored tensor.
+    pub(super) fn piecewise_norm(
+        &mut self,
+        name: &str,
+        from: Source,
+        of: NormOf,
+        io: [&ValueRef; 2],
+    ) {
+        let [input, output] = io.map(Clone::clone);
+        let weight = self.stack(name, Role::Vector, &[from]);
+        let NormOf { kind, epsilon, group } = of;
+        self.push(Norm { weight, bias: None, input, output, epsilon, kind, group });
     }
 
     /// The same, with weights of this very name.
@@ -563,10 +579,20 @@ impl Builder {
 
     /// Sends tokens to those of the experts that score highest.
     pub(super) fn route(&mut self, scores: &str, of: Routing, output: &str) {
-        let Routing { weights, factor, bias, groups: [groups, kept_groups], factors } = of;
+        let Routing { weights, factor, bias, groups: [groups, kept_groups], factors, by_best } = of;
         let (input, output) = (all(scores), all(output));
         let [bias, factors] = [bias, factors].map(|value| value.map(all));
-        self.push(Route { input, output, weights, factor, bias, groups, kept_groups, factors });
+        self.push(Route {
+            input,
+            output,
+            weights,
+            factor,
+            bias,
+            groups,
+            kept_groups,
+            factors,
+            by_best,
+        });
     }
 
     /// What the experts that `route` names make of `input`, added to `output`. Tensors and values get

@@ -125,8 +125,18 @@ fn mixture(config: &Config<'_>, decoder: &Decoder, activation: Activation) -> Re
     };
     routing.factor = config.positive("routed_scaling_factor")?.unwrap_or(2.5) as f32;
     routing.bias = Some("balance");
-    let groups = config.size("n_group", 8, 64)?;
-    let kept = config.size("topk_group", 4, groups)?;
+    routing.groups = read_groups(config, &mixture, [8, 4])?;
+    Ok(Mixture { activation, routing, ..mixture })
+}
+
+/// In how many groups experts lie, and of how many a token's are chosen.
+pub(super) fn read_groups(
+    config: &Config<'_>,
+    mixture: &Mixture,
+    [groups, kept]: [u32; 2],
+) -> Result<[u32; 2]> {
+    let groups = config.size("n_group", groups, 64)?;
+    let kept = config.size("topk_group", kept, groups)?;
     let of_group = mixture.experts / groups;
     if of_group < 2 || of_group * groups != mixture.experts {
         let expected = format!("groups of two and more of the {} experts", mixture.experts);
@@ -137,8 +147,7 @@ fn mixture(config: &Config<'_>, decoder: &Decoder, activation: Activation) -> Re
             format!("groups of {of_group} that hold a token's {} experts", mixture.chosen);
         return Err(config.bad("topk_group", &kept.into(), &expected));
     }
-    routing.groups = [groups, kept];
-    Ok(Mixture { activation, routing, ..mixture })
+    Ok([groups, kept])
 }
 
 fn draw(mixture: &Mixture, graph: &mut Builder) {
@@ -184,7 +193,7 @@ impl Latent {
             value: config.size("v_head_dim", 128, most)?,
             interleaved: config.boolean("rope_interleave", true)?,
             bias,
-            apart: config.is_converted(),
+            apart: config.is_converted() && !config.boolean("joint_kv_b", false)?,
         };
         if latent.head() > MAX_HEAD_WIDTH.min(most) {
             let expected = format!("at most {} with qk_rope_head_dim", MAX_HEAD_WIDTH.min(most));

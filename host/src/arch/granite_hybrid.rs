@@ -1,6 +1,6 @@
 //! Granite 4: a Granite most of whose layers are state space models (Mamba-2, arXiv:2405.21060).
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, Source};
 use super::builder::{Builder, FREQUENCIES, NormOf, Routing, Stored, TAPS, all, stored};
 use super::config::Config;
 use super::decoder::{Decoder, LLAMA, MAX_WIDTH};
@@ -131,6 +131,8 @@ struct Mamba {
     heads: u32,
     /// Width of a key: the state's size.
     keys: u32,
+    /// Groups of heads that share keys and queries, and are normed together.
+    groups: u32,
     /// Width of all values.
     inner: u32,
     taps: u32,
@@ -140,6 +142,8 @@ struct Mamba {
     steps: [f32; 2],
     activation: Activation,
     epsilon: f32,
+    /// The norm's weights are stored group by group.
+    converted: bool,
 }
 
 impl Mamba {
@@ -155,6 +159,7 @@ impl Mamba {
         let mamba = Self {
             heads: config.size("mamba_n_heads", 128, MAX_WIDTH)?,
             keys: config.size("mamba_d_state", 256, MAX_WIDTH)?,
+            groups: config.size("mamba_n_groups", 1, MAX_WIDTH)?,
             inner,
             taps: config.size_within("mamba_d_conv", 4, TAPS)?,
             conv_bias: config.boolean("mamba_conv_bias", true)?,
@@ -162,16 +167,16 @@ impl Mamba {
             steps: steps(config)?,
             activation,
             epsilon,
+            converted: config.is_converted(),
         };
-        let Self { heads, keys, .. } = mamba;
+        let Self { heads, keys, groups, .. } = mamba;
         if !inner.is_multiple_of(heads) {
             let expected = format!("a divisor of {inner}");
             return Err(config.bad("mamba_n_heads", &heads.into(), &expected));
         }
-        // A norm of each group has weights of its own, which one for all does not.
-        let groups = config.size("mamba_n_groups", 1, MAX_WIDTH)?;
-        if groups != 1 {
-            return Err(config.unsupported("mamba_n_groups", &groups.into(), "1"));
+        if !heads.is_multiple_of(groups) {
+            let expected = format!("a divisor of the {heads} heads");
+            return Err(config.bad("mamba_n_groups", &groups.into(), &expected));
         }
         let width = inner / heads;
         let given = config.get("mamba_d_head").filter(|value| *value != "auto");
@@ -179,7 +184,8 @@ impl Mamba {
             return Err(config.bad("mamba_d_head", given, &format!("{width}, or \"auto\"")));
         }
         let state = LinearAttention::state_floats([heads, keys, width]);
-        let wide = 2 * u64::from(inner) + 2 * u64::from(keys) + u64::from(heads);
+        let shared = u64::from(groups) * u64::from(keys);
+        let wide = 2 * u64::from(inner) + 2 * shared + u64::from(heads);
         if state.max(wide) > u64::from(MAX_WIDTH) {
             let expected = format!("a state of at most {MAX_WIDTH} numbers");
             return Err(config.bad("mamba_d_state", &keys.into(), &expected));
@@ -189,7 +195,7 @@ impl Mamba {
 
     /// Width of what is convolved: values, keys and queries.
     fn convolved(&self) -> u32 {
-        self.inner + 2 * self.keys
+        self.inner + 2 * self.groups * self.keys
     }
 
     fn declare(&self, graph: &mut Builder) {
@@ -214,17 +220,20 @@ impl Mamba {
         let conv = from("mamba.conv1d", self.conv_bias);
         graph.short_conv("memory.taps", conv, self.taps, [&input, &all("convolved")]);
         graph.activate(self.activation, &all("convolved"));
-        let keys = self.keys;
+        let keys = self.groups * self.keys;
         let value = ValueRef::rows("convolved", 0, inner);
         let [key, query] =
             [inner, inner + keys].map(|first| ValueRef::rows("convolved", first, first + keys));
         graph.decay(["mamba.A_log", "mamba.dt_bias"].map(stored), &step, self.steps, "decay");
         let operands = [&query, &key, &value, &all("decay"), &step];
-        graph.linear_attention(1, false, Some("mamba.D"), operands, "remembered");
+        graph.linear_attention(self.groups, false, Some("mamba.D"), operands, "remembered");
         graph.gated(Activation::Silu, [&gate, &all("remembered")], "gated_memory");
-        let of = NormOf { kind: NormKind::Rms, epsilon: self.epsilon, group: 0 };
+        let group = if self.groups == 1 { 0 } else { inner / self.groups };
+        let of = NormOf { kind: NormKind::Rms, epsilon: self.epsilon, group };
+        let rows = if self.converted { self.groups } else { 1 };
+        let weights = Source::whole("mamba.norm.weight", [rows, inner / rows]);
         let gated = all("gated_memory");
-        graph.norm("memory.norm", stored("mamba.norm"), of, [&gated, &gated]);
+        graph.piecewise_norm("memory.norm", weights, of, [&gated, &gated]);
     }
 }
 

@@ -107,7 +107,9 @@ const ARCHITECTURES: &[Architecture] = &[
         .in_gguf("qwen3next"),
     Architecture::new("gpt_oss", &["GptOssForCausalLM"], "model.", gpt_oss::blueprint)
         .in_gguf("gpt-oss"),
-    Architecture::new("deepseek_v2", &["DeepseekV2ForCausalLM"], "model.", deepseek_v2::blueprint),
+    // llama.cpp has one name for both.
+    Architecture::new("deepseek_v2", &["DeepseekV2ForCausalLM"], "model.", deepseek_v2::blueprint)
+        .in_gguf("deepseek2"),
     Architecture::new("deepseek_v3", &["DeepseekV3ForCausalLM"], "model.", deepseek_v3::blueprint)
         .in_gguf("deepseek2"),
     Architecture::new("gemma2", &["Gemma2ForCausalLM"], "model.", gemma2::blueprint)

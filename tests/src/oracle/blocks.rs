@@ -104,8 +104,13 @@ impl Maker<'_> {
     pub(super) fn norm(&mut self, input: &ValueRef, output: &ValueRef, width: u32, group: u32) {
         let piece = if group == 0 { width } else { group };
         let kind = self.random.pick(&[NormKind::Rms, NormKind::Layer]);
-        let weight = self.vector(piece, 1.0);
-        let bias = if self.random.chance(2) { Some(self.vector(piece, 0.0)) } else { None };
+        let mut vector = |middle| {
+            let length = self.random.pick(&[piece, width]);
+            self.vector(length, middle)
+        };
+        let weight = vector(1.0);
+        let bias = vector(0.0);
+        let bias = self.random.chance(2).then_some(bias);
         let (input, output) = (input.clone(), output.clone());
         self.push(Norm::<Names> { weight, bias, input, output, epsilon: EPSILON, kind, group });
     }
@@ -301,6 +306,7 @@ impl Maker<'_> {
         let factor = self.random.pick(&[0.0, 1.5]);
         let route = output.clone();
         let factors = if self.random.chance(3) { Some(self.constant(experts)) } else { None };
+        let by_best = grouped && self.random.chance(2);
         self.push(Route::<Names> {
             input,
             output,
@@ -310,6 +316,7 @@ impl Maker<'_> {
             groups,
             kept_groups,
             factors,
+            by_best,
         });
         route
     }

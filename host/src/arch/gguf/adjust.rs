@@ -116,11 +116,17 @@ impl Keys<'_> {
 
     /// Those of latent attention, whose heads are not as wide as what is kept of them.
     fn adjust_latent(&self, kind: &Kind, fields: &mut Fields) -> Result<()> {
-        let width = |key| self.integer(kind, key);
+        let width = |key: &str| self.integer(kind, key);
         let turned = width("rope.dimension_count")?;
-        let plain = width("attention.key_length_mla")?.zip(turned);
+        // Older files have the widths of heads that are not put together, and one tensor for keys and values.
+        let joint = self.container.tensor("blk.0.attn_kv_b.weight").is_some();
+        let ends = if joint { "" } else { "_mla" };
+        let of_head = |kind: &str| width(&format!("attention.{kind}_length{ends}"));
+        let plain = of_head("key")?.zip(turned);
         let gates = width("expert_gating_func")?;
         fields.remove("head_dim");
+        fields.insert("v_head_dim".to_owned(), json!(of_head("value")?));
+        fields.insert("joint_kv_b".to_owned(), joint.into());
         let heads = fields.get("num_attention_heads").cloned().unwrap_or_default();
         fields.insert("num_key_value_heads".to_owned(), heads);
         let default = |fields: &mut Fields, name: &str, value: Value| {
@@ -134,6 +140,9 @@ impl Keys<'_> {
         default(fields, "q_lora_rank", Value::Null);
         default(fields, "norm_topk_prob", false.into());
         default(fields, "routed_scaling_factor", 1.0.into());
+        if fields.get("n_group").is_some_and(|groups| *groups != 1) && gates != Some(SIGMOID) {
+            fields.insert("topk_method".to_owned(), "group_limited_greedy".into());
+        }
         for (name, value) in [("n_group", 1), ("topk_group", 1), ("first_k_dense_replace", 0)] {
             default(fields, name, value.into());
         }

@@ -1,6 +1,6 @@
 //! Keys into Hugging Face's fields.
 
-use super::kinds::{GEMMA4, KINDS, Kind};
+use super::kinds::{DEEPSEEK, GEMMA4, KINDS, Kind, SIGMOID};
 use super::names::{EMBEDDING, OUTPUT, ROPE_FACTORS};
 use crate::arch::config::{Config, Names, Stacking};
 use crate::arch::{ARCHITECTURES, Architecture, unknown};
@@ -23,10 +23,15 @@ impl<'a> Keys<'a> {
         let count =
             |key| Ok::<_, Error>(self.raw().integer(&format!("{name}.{key}"))?.unwrap_or(0));
         let (experts, window) = (count("expert_count")?, self.window(name));
-        // Mixtrals are Llamas with experts there, and Mistrals Llamas with windows.
+        let scores = count("expert_gating_func")?;
+        // Mixtrals are Llamas with experts there, and Mistrals Llamas with windows; DeepSeek-V3's experts have
+        // other scores than V2's.
         let architecture = match (name, experts) {
             ("llama", 1..) => ARCHITECTURES.iter().find(|a| a.model_type == "mixtral"),
             ("llama", 0) if window => ARCHITECTURES.iter().find(|a| a.model_type == "mistral"),
+            (DEEPSEEK, _) if scores == SIGMOID => {
+                ARCHITECTURES.iter().find(|a| a.model_type == "deepseek_v3")
+            }
             _ => ARCHITECTURES.iter().find(|a| a.gguf == Some(name)),
         };
         let kind = KINDS.iter().find(|kind| kind.name == name);

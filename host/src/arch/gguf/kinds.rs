@@ -158,7 +158,8 @@ pub(super) const GRANITE_HYBRID: &str = "granitehybrid";
 /// ModernBERT, which counts windows on both sides.
 pub(super) const MODERN_BERT: &str = "modern-bert";
 
-/// The number of the function that makes scores of experts.
+/// The numbers of functions that make scores of experts.
+pub(super) const SOFTMAX: u32 = 1;
 pub(super) const SIGMOID: u32 = 2;
 
 /// Fields of latent attention, and of the experts behind it.

@@ -53,7 +53,7 @@ const LAYERS: [&str; 4] =
     ["model.layers.", "gpt_neox.layers.", "transformer.h.", "bert.encoder.layer."];
 
 /// Those of a layer, without `.weight` and `.bias`.
-const LAYER_TENSORS: [(&str, &str); 103] = [
+const LAYER_TENSORS: [(&str, &str); 104] = [
     ("input_layernorm", "attn_norm"),
     ("ln_1", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -151,6 +151,7 @@ const LAYER_TENSORS: [(&str, &str); 103] = [
     ("self_attn.q_b_proj", "attn_q_b"),
     ("self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"),
     ("self_attn.kv_a_layernorm", "attn_kv_a_norm"),
+    ("self_attn.kv_b_proj", "attn_kv_b"),
     ("self_attn.k_b_proj", "attn_k_b"),
     ("self_attn.v_b_proj", "attn_v_b"),
     ("exp_probs_b", "exp_probs_b"),

@@ -1,6 +1,6 @@
 //! Hyperparameters into GGUF's keys: what is read of them beside this, the other way round.
 
-use super::kinds::{BERT, DEEPSEEK, GEMMA4, KINDS, Kind, MODERN_BERT, QWEN3_5, SIGMOID};
+use super::kinds::{BERT, DEEPSEEK, GEMMA4, KINDS, Kind, MODERN_BERT, QWEN3_5, SIGMOID, SOFTMAX};
 use super::names::{LONG_ROPE, ROPE_FACTORS};
 use super::renamed;
 use crate::arch::blueprint::Blueprint;
@@ -51,7 +51,11 @@ pub(crate) fn in_gguf(file: &Path, fields: &Fields) -> Result<InGguf> {
     let Words { keys, factors, .. } = words;
     let window = config.noted("sliding_window").filter(|window| !window.is_null());
     let slides = window.is_some() && !kind.slides;
-    let notes = [(WINDOWS, slides), (SEGMENTS, sorts_by_segments(&blueprint))];
+    let notes = [
+        (WINDOWS, slides),
+        (SEGMENTS, sorts_by_segments(&blueprint)),
+        (GROUPS, chooses_groups_by_best(&blueprint)),
+    ];
     let notes = notes.into_iter().filter(|(_, so)| *so).map(|(note, _)| note).collect();
     let remedy = "use --format safetensors";
     let blueprint = renamed(blueprint, file, kind, remedy)?;
@@ -62,6 +66,15 @@ const WINDOWS: &str = "llama.cpp lets these layers see all of a text: longer one
                        out otherwise";
 const SEGMENTS: &str =
     "llama.cpp puts all tokens into the first segment: scores of pairs come out otherwise";
+
+const GROUPS: &str = "llama.cpp chooses groups of experts by the best two of each, and not by the best one: texts \
+                      may come out otherwise";
+
+/// True for a model that chooses groups of experts by the best of each.
+fn chooses_groups_by_best(blueprint: &Blueprint) -> bool {
+    let nodes = blueprint.graph.subgraphs.values().flatten().chain(&blueprint.graph.nodes);
+    nodes.into_iter().any(|node| matches!(node, Node::Route(op) if op.by_best))
+}
 
 /// True for a model that tells two texts apart by their segments.
 fn sorts_by_segments(blueprint: &Blueprint) -> bool {
@@ -106,7 +119,7 @@ impl Words<'_> {
             }
         }
         match self.config.noted("head_dim") {
-            Some(_) if latent => self.add_latent(),
+            Some(_) if latent => self.add_latent(blueprint),
             Some(_) if self.kind.own_widths => {}
             Some(width) => self.add("attention.value_length", width),
             None => {}
@@ -161,7 +174,8 @@ impl Words<'_> {
     }
 
     /// Widths of what is kept, of which there is one for all heads, and of heads.
-    fn add_latent(&mut self) {
+    fn add_latent(&mut self, blueprint: &Blueprint) {
+        let scores = if blueprint.family == "deepseek_v2" { SOFTMAX } else { SIGMOID };
         let noted = |name| self.config.noted(name).and_then(|size| size.as_u64()).unwrap_or(0);
         let [width, turned, plain] =
             ["kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim"].map(noted);
@@ -170,7 +184,7 @@ impl Words<'_> {
             ("attention.key_length", width + turned),
             ("attention.value_length", width),
             ("attention.key_length_mla", plain + turned),
-            ("expert_gating_func", SIGMOID.into()),
+            ("expert_gating_func", scores.into()),
         ] {
             self.add(key, size);
         }

@@ -15,7 +15,7 @@ impl Naive<'_> {
             let size = scores.len() / op.groups as usize;
             let sum = |group: &[f32]| {
                 let order = order(group);
-                group[order[0]] + group[order[1]]
+                group[order[0]] + if op.by_best { 0.0 } else { group[order[1]] }
             };
             let sums: Vec<f32> = biased.chunks(size).map(sum).collect();
             let kept = self.largest(&sums, op.kept_groups as usize, token);

@@ -197,18 +197,19 @@ impl<'p> Naive<'p> {
     fn norm(&mut self, op: Norm, layer: u32, token: usize) {
         let (weight, bias) =
             (self.vector(op.weight, layer), op.bias.map(|b| self.vector(b, layer)));
-        let piece = weight.len();
         let mut x = self.get(token, op.input);
+        let piece = if op.group == 0 { x.len() } else { op.group as usize };
         for x in x.chunks_mut(piece) {
             let mean = x.iter().sum::<f32>() / piece as f32;
             if op.kind == NormKind::Layer {
                 x.iter_mut().for_each(|x| *x -= mean);
             }
             let square = x.iter().map(|x| x * x).sum::<f32>() / piece as f32;
-            for (i, x) in x.iter_mut().enumerate() {
-                *x *= weight[i] / (square + op.epsilon).sqrt();
-                *x += bias.as_ref().map_or(0.0, |bias| bias[i]);
-            }
+            x.iter_mut().for_each(|x| *x /= (square + op.epsilon).sqrt());
+        }
+        for (i, x) in x.iter_mut().enumerate() {
+            *x *= weight[i % weight.len()];
+            *x += bias.as_ref().map_or(0.0, |bias| bias[i % bias.len()]);
         }
         self.set(token, op.output, &x);
     }
