@@ -7,7 +7,8 @@ use omex::rerank::{pair, scores};
 use omex::session::{Session, SessionOptions, Tables};
 use omex_core::token::EncodeOptions;
 use omex_tests::{
-    Converted, Finished, convert_from, json, json_of, numbers, omex, run, worst_error,
+    Converted, Finished, convert_from, json, json_of, numbers, omex, run, tensors, worst_error,
+    write_safetensors,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -80,21 +81,58 @@ fn scores_are_those_of_the_reference() {
     }
 }
 
+/// ModernBERT as GGUF files have a place for it: with a head that adds nothing before its norm.
+fn unbiased() -> tempfile::TempDir {
+    let folder = changed("modernbert", "config.json", &json!({"classifier_bias": false}));
+    let weights = folder.path().join("model.safetensors");
+    let mut tensors = tensors(&weights);
+    tensors.retain(|(name, _, _)| name != "head.dense.bias");
+    write_safetensors(&weights, &tensors);
+    folder
+}
+
+/// Writes a package as a GGUF file.
+fn exported(package: &Converted) -> (PathBuf, Finished) {
+    let file = package.folder.path().join("model.gguf");
+    let args = ["export", package.path.to_str().unwrap(), "--format", "gguf", "-o"];
+    let said = run(omex(args).arg(&file));
+    (file, said)
+}
+
 #[test]
 fn scores_are_the_same_where_the_model_comes_from_a_gguf_file() {
-    for name in ["bert", "xlm_roberta"] {
+    let unbiased = unbiased();
+    let models = ["bert", "xlm_roberta"].map(|name| (name, model(name)));
+    for (name, folder) in models.into_iter().chain([("modernbert", unbiased.path().to_owned())]) {
         let reference = json(&model(name).join("ref.json"));
-        let package = convert_from(&model(name), Some(Precision::F32));
-        let file = package.folder.path().join("model.gguf");
-        let args = ["export", package.path.to_str().unwrap(), "--format", "gguf", "-o"];
-        let exported = run(omex(args).arg(&file));
-        assert_eq!(exported.code, Some(0), "{name}: {exported:?}");
+        let package = convert_from(&folder, Some(Precision::F32));
+        let (file, said) = exported(&package);
+        assert_eq!(said.code, Some(0), "{name}: {said:?}");
         let again = convert_from(&file, Some(Precision::F32));
         let template = |package| settings(package).template;
         assert_eq!(template(&again), template(&package), "{name}");
         for pair in pairs(&reference) {
             assert_eq!(found(&again, pair), found(&package, pair), "{name}: {pair}");
         }
+    }
+}
+
+#[test]
+fn heads_that_gguf_files_have_no_place_for_are_refused() {
+    // llama.cpp adds nothing, and sorts the mean.
+    let from_first = unbiased();
+    let settings = from_first.path().join("config.json");
+    let mut config = json(&settings);
+    config["classifier_pooling"] = "cls".into();
+    fs::write(&settings, config.to_string()).unwrap();
+    let cases = [
+        (model("modernbert"), "head.dense.bias"),
+        (from_first.path().to_owned(), "which a GGUF file"),
+    ];
+    for (folder, word) in cases {
+        let (file, said) = exported(&convert_from(&folder, Some(Precision::F32)));
+        assert!(said.code == Some(1) && said.err.contains(word), "{said:?}");
+        assert!(said.err.contains("--format safetensors") && !file.exists(), "{said:?}");
     }
 }
 

@@ -27,14 +27,16 @@ impl Spec {
         Ok(Some(parts))
     }
 
-    /// The texts with what goes around each of them, as RoBERTas put them together; none where nothing
-    /// goes around them, as then nothing says how pairs look.
+    /// The texts with what goes around each of them: between them twice, as RoBERTas put them together, or once
+    /// if it is BERT's token; none where nothing goes around them, as then nothing says how pairs look.
     fn pair_without_template(&self) -> Option<Vec<PairPart>> {
         if self.before.is_empty() || self.after.is_empty() {
             return None;
         }
         let tokens = |ids: &[u32]| PairPart::Tokens { ids: ids.to_vec(), segment: 0 };
-        let between = tokens(&self.after.repeat(2));
+        let piece = |id: &u32| self.pieces.get(*id as usize).map(Vec::as_slice);
+        let once = self.after.iter().any(|id| piece(id) == Some(b"[SEP]"));
+        let between = tokens(&self.after.repeat(if once { 1 } else { 2 }));
         Some(vec![tokens(&self.before), query(0), between, document(0), tokens(&self.after)])
     }
 

@@ -31,6 +31,9 @@ impl Keys<'_> {
                 for name in ["sliding_window", "sliding_window_pattern"] {
                     fields.remove(name);
                 }
+                // As llama.cpp has it, the mean of a text's tokens is sorted.
+                fields.insert("classifier_pooling".to_owned(), "mean".into());
+                self.adjust_classes("ModernBertForSequenceClassification", fields);
             }
             _ => {}
         }
@@ -80,16 +83,23 @@ impl Keys<'_> {
 
     /// How many segments and classes there are.
     fn adjust_encoder(&self, fields: &mut Fields) {
-        let rows =
-            |stem: &str| self.container.tensor(&format!("{stem}.weight")).map(|tensor| tensor.rows);
-        if let Some(segments) = rows(SEGMENTS) {
+        if let Some(segments) = self.rows(SEGMENTS) {
             fields.insert("type_vocab_size".to_owned(), segments.into());
         }
-        if let Some(classes) = rows(CLASSIFIER) {
+        self.adjust_classes("BertForSequenceClassification", fields);
+    }
+
+    /// How many classes there are, if there are some: then the model is of another class itself.
+    fn adjust_classes(&self, class: &str, fields: &mut Fields) {
+        if let Some(classes) = self.rows(CLASSIFIER) {
             fields.insert("num_labels".to_owned(), classes.into());
-            let class = json!(["BertForSequenceClassification"]);
-            fields.insert("architectures".to_owned(), class);
+            fields.insert("architectures".to_owned(), json!([class]));
         }
+    }
+
+    /// The rows of a matrix, if it is there.
+    fn rows(&self, stem: &str) -> Option<u32> {
+        self.container.tensor(&format!("{stem}.weight")).map(|tensor| tensor.rows)
     }
 
     /// Those of state space models, and of the feed-forward layer beside experts.

@@ -12,7 +12,7 @@ pub(super) const LONG_ROPE: [(&str, &str); 2] =
     [("short_factor", "rope_factors_short.weight"), ("long_factor", "rope_factors_long.weight")];
 
 /// Hugging Face's tensors, and what GGUF calls them, without `.weight` and `.bias`.
-const TENSORS: [(&str, &str); 27] = [
+const TENSORS: [(&str, &str); 29] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     // llama.cpp's own slip.
@@ -41,7 +41,12 @@ const TENSORS: [(&str, &str); 27] = [
     ("model.embeddings.tok_embeddings", "token_embd"),
     ("model.embeddings.norm", "token_embd_norm"),
     ("model.final_norm", "output_norm"),
+    ("head.dense", "cls"),
+    ("head.norm", "cls.norm"),
 ];
+/// Tensors whose biases have no place there.
+const UNBIASED: [&str; 2] = ["head.dense", "head.norm"];
+
 /// Embeddings of segments, as many as there are.
 pub(super) const SEGMENTS: &str = "token_types";
 
@@ -194,7 +199,8 @@ pub(super) fn stored_name(name: &str, kind: &Kind) -> Option<String> {
     let (stem, end) = name.rsplit_once('.')?;
     let Some(rest) = LAYERS.iter().find_map(|layers| stem.strip_prefix(layers)) else {
         let (_, found) = TENSORS.iter().find(|(theirs, _)| *theirs == stem)?;
-        return Some(format!("{found}.{end}"));
+        let has_place = end == "weight" || !UNBIASED.contains(&stem);
+        return has_place.then(|| format!("{found}.{end}"));
     };
     let (layer, part) = rest.split_once('.')?;
     let (_, found) = LAYER_TENSORS.iter().find(|(theirs, _)| *theirs == part)?;

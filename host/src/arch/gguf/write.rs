@@ -134,7 +134,10 @@ impl Words<'_> {
             "granite" if self.config.noted("logits_scaling").is_none() => {
                 self.add("logit_scale", 1.0)
             }
-            MODERN_BERT => self.add("attention.causal", false),
+            MODERN_BERT => {
+                self.add("attention.causal", false);
+                self.add_classes(blueprint);
+            }
             BERT => self.add_encoder(blueprint),
             name if QWEN3_5.contains(&name) => {
                 self.add("rope.dimension_sections", self.sections());
@@ -156,11 +159,16 @@ impl Words<'_> {
         sections
     }
 
-    /// How many segments there are, and which classes texts are sorted into.
+    /// How many segments there are, and classes.
     fn add_encoder(&mut self, blueprint: &Blueprint) {
         self.add("attention.causal", false);
         let types = self.config.noted("type_vocab_size").unwrap_or_default();
         self.keys.push(("tokenizer.ggml.token_type_count".to_owned(), types));
+        self.add_classes(blueprint);
+    }
+
+    /// Which classes texts are sorted into, if they are.
+    fn add_classes(&mut self, blueprint: &Blueprint) {
         let Some(classes) = blueprint.graph.values.get(CLASSES).map(|shape| shape.width) else {
             return;
         };
