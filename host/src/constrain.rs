@@ -30,6 +30,8 @@ pub enum Rule {
 pub struct Constraint {
     matcher: Matcher,
     name: PathBuf,
+    /// CRC-32C of the rule as it is written.
+    crc32c: u32,
     /// Bytes of the tables of tokens, and of a parser.
     bytes: u64,
     /// The tokens with which the model ends a text.
@@ -47,18 +49,27 @@ impl Rule {
         }
     }
 
-    fn read(&self) -> Result<TopLevelGrammar> {
+    /// The rule as it is written.
+    fn text(&self) -> Result<String> {
+        match self {
+            Self::Regex(regex) => Ok(regex.clone()),
+            Self::Grammar(path) | Self::JsonSchema(path) => input::read_text(path, MAX_BYTES),
+        }
+    }
+
+    fn grammar(&self, text: &str) -> Result<TopLevelGrammar> {
         Ok(match self {
-            Self::Regex(regex) => TopLevelGrammar::from_regex(regex),
-            Self::Grammar(path) => TopLevelGrammar::from_lark(input::read_text(path, MAX_BYTES)?),
-            Self::JsonSchema(path) => TopLevelGrammar::from_json_schema(on_one_line(schema(path)?)),
+            Self::Regex(_) => TopLevelGrammar::from_regex(text),
+            Self::Grammar(_) => TopLevelGrammar::from_lark(text.to_owned()),
+            Self::JsonSchema(path) => {
+                TopLevelGrammar::from_json_schema(on_one_line(schema(path, text)?))
+            }
         })
     }
 }
 
-fn schema(path: &Path) -> Result<Value> {
-    let text = input::read_text(path, MAX_BYTES)?;
-    serde_json::from_str(&text).map_err(|error| {
+fn schema(path: &Path, text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         let remedy = "correct it there";
         Error::malformed(path, place, error.to_string(), "a JSON schema", remedy)
@@ -83,7 +94,8 @@ impl Constraint {
     /// # Errors
     /// A model without a tokenizer; a rule that can't be read, is none, or that nothing keeps to.
     pub fn new(rule: &Rule, tables: &Tables) -> Result<Self> {
-        let grammar = rule.read()?;
+        let text = rule.text()?;
+        let grammar = rule.grammar(&text)?;
         let vocabulary = Vocabulary::of(tables)?;
         let (bytes, stops) = (vocabulary.bytes(), vocabulary.stops.clone());
         let vocabulary = vocabulary.build();
@@ -93,7 +105,7 @@ impl Constraint {
         factory.quiet().limits_mut().verbose_errors = false;
         let compiled = |grammar| factory.create_parser(grammar);
         let parser = compiled(grammar).map_err(|error| match rule {
-            Rule::JsonSchema(path) => match schema(path) {
+            Rule::JsonSchema(path) => match schema(path, &text) {
                 Ok(schema) => wrong_schema(path, &schema, &error, &|part| {
                     compiled(TopLevelGrammar::from_json_schema(part)).err()
                 }),
@@ -102,9 +114,37 @@ impl Constraint {
             _ => failed(error),
         })?;
         let matcher = Matcher::new(Ok(parser));
-        let constraint = Self { matcher, name: rule.name().to_owned(), bytes, stops, way: vec![] };
+        let (name, crc32c) = (rule.name().to_owned(), crc32c::crc32c(text.as_bytes()));
+        let constraint = Self { matcher, name, crc32c, bytes, stops, way: vec![] };
         constraint.check()?;
         Ok(constraint)
+    }
+
+    /// The same for another text, which is where this one is.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let Self { name, crc32c, bytes, stops, .. } = self;
+        let (name, stops, way) = (name.clone(), stops.clone(), vec![]);
+        Self {
+            matcher: self.matcher.deep_clone(),
+            name,
+            crc32c: *crc32c,
+            bytes: *bytes,
+            stops,
+            way,
+        }
+    }
+
+    /// CRC-32C of the rule as it is written.
+    #[must_use]
+    pub fn crc32c(&self) -> u32 {
+        self.crc32c
+    }
+
+    /// Bytes that a [`Self::fork`] takes, if the parser is of usual size.
+    #[must_use]
+    pub fn fork_bytes(&self) -> u64 {
+        PARSER_BYTES as u64
     }
 
     /// Bytes that the tables take, with a parser of usual size.

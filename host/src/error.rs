@@ -43,6 +43,21 @@ pub enum Error {
         /// Bytes given.
         given: u64,
     },
+    /// Texts and their tokens take more memory than the budget leaves.
+    #[error(
+        "the budget of {given} bytes is too small: the model and the first {done} of {all} texts with their tokens \
+         take {needed}; raise --memory, or give fewer at a time"
+    )]
+    Texts {
+        /// Texts whose tokens are counted.
+        done: usize,
+        /// All of them.
+        all: usize,
+        /// Bytes that these need.
+        needed: u64,
+        /// Bytes given.
+        given: u64,
+    },
     /// A conversion takes more memory than it may.
     #[error(
         "{path}: converting it takes {needed} bytes of memory, most of them for {part}, {short} more than the \

@@ -248,3 +248,70 @@ fn each_answer_of_a_chat_keeps_to_the_rule() {
     assert_eq!(answers.len(), 2, "{out}");
     answers.into_iter().for_each(keeps_to_schema);
 }
+
+/// What a chat says, and the messages that it saves.
+fn saved_chat(folder: &Path, more: &[&str], lines: &str) -> Value {
+    let mut command = omex(["chat", "model.omex", "--template", "t.jinja", "--temperature", "0"]);
+    command.args(more).current_dir(folder);
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = pipes.spawn().unwrap();
+    let lines = format!("{lines}/save saved.json\n");
+    process.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&std::fs::read(folder.join("saved.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn calls_of_tools_have_identifiers_of_their_own_in_a_chat() {
+    let model = convert_from(&shipped_model(), Some(Precision::Int8));
+    let folder = model.folder.path();
+    written(folder, "t.jinja", "{% for m in messages %}{{ m.content }} {% endfor %}");
+    let call = r#"<tool_call>\{"name": "clock", "arguments": \{\}\}</tool_call>"#;
+    let rule = ["--regex", call, "--max-tokens", "200"];
+    let ids = |messages: &Value| -> Vec<String> {
+        let calls = messages.as_array().unwrap().iter().filter_map(|m| m["tool_calls"].as_array());
+        calls.flatten().map(|call| call["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let messages = saved_chat(folder, &rule, "What time is it?\n/tool noon\nAnd now?\n");
+    assert_eq!(ids(&messages), ["call00000", "call00001", "call00002"], "{messages}");
+    let more = [&rule[..], &["--messages", "saved.json"]].concat();
+    assert_eq!(ids(&saved_chat(folder, &more, "And now?\n"))[3], "call00003");
+}
+
+#[test]
+fn each_text_of_a_batch_keeps_to_the_rule() {
+    let model = convert_from(&shipped_model(), Some(Precision::Int8));
+    let folder = model.folder.path();
+    written(folder, "schema.json", &schema().to_string());
+    let prompts: String = (0..5)
+        .map(|seed| {
+            let line = json!({ "prompt": "The robot", "seed": seed, "temperature": 1.3 });
+            format!("{line}\n")
+        })
+        .collect();
+    written(folder, "in.jsonl", &prompts);
+    let batch = |more: &[&str]| {
+        let all = ["batch", "model.omex", "in.jsonl", "-o", "out.jsonl", "--max-tokens", "400"];
+        run(omex(all).args(more).current_dir(folder))
+    };
+    let rule = ["--json-schema", "schema.json", "--parallel", "3", "--formatter", "json"];
+    let said = batch(&rule);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let output = std::fs::read_to_string(folder.join("out.jsonl")).unwrap();
+    let texts: Vec<_> = output.lines().skip(1).collect();
+    assert_eq!(texts.len(), 5);
+    for text in texts {
+        let record: Value = serde_json::from_str(text).unwrap();
+        keeps_to_schema(record["text"].as_str().unwrap());
+        let seed = (record["line"].as_u64().unwrap() - 1).to_string();
+        let alone = ["run", "model.omex", "The robot", "--json-schema", "schema.json", "--json"];
+        let how = ["--seed", &seed, "--temperature", "1.3", "--max-tokens", "400"];
+        let alone = run(omex(alone).args(how).args(&rule[4..]).current_dir(folder));
+        let alone: Value = serde_json::from_str(&alone.out).unwrap();
+        assert_eq!(record["ids"], alone["ids"], "as omex run");
+    }
+    written(folder, "schema.json", r#"{"type": "object"}"#);
+    let other = batch(&rule);
+    assert!(other.code == Some(1) && other.err.contains("rule_crc32c"), "{other:?}");
+}

@@ -135,6 +135,36 @@ fn batches_prepare_and_format_as_runs_do() {
 }
 
 #[test]
+fn templates_take_the_day_that_is_given() {
+    let model = model();
+    let template =
+        json!([{"step": "template", "template": "{{ strftime_now('%Y-%m-%d') }} {{ text }}"}]);
+    write(&model.path, TEXT, &steps(&template));
+    let folder = model.folder.path();
+    fs::write(folder.join("in.jsonl"), format!("{}\n", json!({"prompt": "The sea"}))).unwrap();
+    let name = model.path.file_name().unwrap().to_str().unwrap();
+    let batch = |date: &str| {
+        let all = ["batch", name, "in.jsonl", "-o", "out.jsonl", "--date", date];
+        run_in(folder, &[&all[..], &["--max-tokens", "20"]].concat())
+    };
+    let said = batch("2026-07-04");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let output = fs::read_to_string(folder.join("out.jsonl")).unwrap();
+    let record: Value = serde_json::from_str(output.lines().nth(1).unwrap()).unwrap();
+    let alone = ["--no-preprocess"];
+    assert_eq!(record["ids"], written(&model.path, "2026-07-04 The sea", &alone)["ids"]);
+    let other = batch("2026-07-05");
+    assert!(other.code == Some(1) && other.err.contains("date"), "{other:?}");
+    fs::write(folder.join("chat.jinja"), "{{ messages[0].content }}").unwrap();
+    let chat = |prompt: &str, more: &[&str]| {
+        let all = ["run", name, prompt, "--chat", "--template", "chat.jinja", "--json"];
+        json_of(&run_in(folder, &[&all[..], &["--max-tokens", "8"], more].concat()))["ids"].clone()
+    };
+    let prepared = chat("The sea", &["--date", "2026-07-04"]);
+    assert_eq!(prepared, chat("2026-07-04 The sea", &["--no-preprocess"]));
+}
+
+#[test]
 fn files_that_are_wrong_are_found_before_they_are_run() {
     let model = model();
     let validated = || run(&mut omex(["validate", model.path.to_str().unwrap(), "--json"]));

@@ -12,7 +12,9 @@ use omex_tests::{
 };
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 const TOLERANCE: f32 = 1e-4;
 const MODELS: [&str; 3] = ["bert", "xlm_roberta", "modernbert"];
@@ -87,6 +89,8 @@ fn unbiased() -> tempfile::TempDir {
     let weights = folder.path().join("model.safetensors");
     let mut tensors = tensors(&weights);
     tensors.retain(|(name, _, _)| name != "head.dense.bias");
+    // Nor do they say how many tokens of a text count.
+    fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
     write_safetensors(&weights, &tensors);
     folder
 }
@@ -270,6 +274,72 @@ fn what_is_cut_is_told_or_refused() {
     assert!(told.code == Some(0) && told.err.contains("1 documents have more than 40"), "{told:?}");
     let refused = command("rerank", &package, &["who?", "it", &long, "--strict"]);
     assert!(refused.code == Some(2) && refused.err.contains("--strict"), "{refused:?}");
+}
+
+/// What is said of documents in a file, or on standard input where it is `-`.
+fn of_data(package: &Converted, file: &str, input: &str, more: &[&str]) -> Finished {
+    let mut command = omex(["rerank", package.path.to_str().unwrap(), "who wrote the book?"]);
+    command.args(["--data", file]).args(more).stdin(Stdio::piped());
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = process.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Documents by their numbers, in this order.
+fn scores_by_index(said: &Finished) -> Vec<f64> {
+    let mut results = json_of(said)["results"].as_array().unwrap().clone();
+    results.sort_by_key(|result| result["index"].as_u64());
+    let indexes = results.iter().map(|result| result["index"].as_u64().unwrap());
+    assert!(indexes.eq(0..results.len() as u64), "{results:?}");
+    results.iter().map(|result| result["relevance_score"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn documents_have_the_numbers_of_their_lines() {
+    let package = convert_from(&model("bert"), Some(Precision::F32));
+    let folder = tempfile::tempdir().unwrap();
+    let [file, lines] = ["d.txt", "d.jsonl"].map(|name| folder.path().join(name));
+    let [path, objects] = [&file, &lines].map(|path| path.to_str().unwrap());
+    let [first, second] = [DOCUMENTS[0], DOCUMENTS[1]];
+    let text = format!("{first}\n\n{second}\n \n\n");
+    fs::write(&file, &text).unwrap();
+    let found = scores_by_index(&of_data(&package, path, "", &["--json"]));
+    let given = command("rerank", &package, &["who wrote the book?", first, "", second, "--json"]);
+    assert_eq!(
+        found,
+        scores_by_index(&given),
+        "a blank line is a document, those at the end are none"
+    );
+    assert_eq!(scores_by_index(&of_data(&package, "-", &text, &["--json"])), found);
+
+    let text =
+        format!("{}\n{}\n{}\n\n", json!(first), json!({"text": ""}), json!({"text": second}));
+    fs::write(&lines, &text).unwrap();
+    assert_eq!(scores_by_index(&of_data(&package, objects, "", &["--json"])), found);
+    assert_eq!(scores_by_index(&of_data(&package, "-", &text, &["--jsonl", "--json"])), found);
+    let missed = of_data(&package, "-", &json!({"text": first}).to_string(), &["--json"]);
+    assert!(missed.code == Some(0) && missed.err.contains("--jsonl"), "{missed:?}");
+    let blank = of_data(&package, "-", "\"a\"\n\n\"b\"\n", &["--jsonl"]);
+    assert!(blank.code == Some(1) && blank.err.contains("standard input: line 2"), "{blank:?}");
+}
+
+#[test]
+fn documents_that_leave_no_room_are_refused_before_all_are_tokens() {
+    let package = convert_from(&model("bert"), Some(Precision::F32));
+    let said = |memory: &str, count: usize| {
+        let text = format!("{}\n", "the book ".repeat(100)).repeat(count);
+        of_data(&package, "-", &text, &["--memory", memory, "--json"])
+    };
+    assert_eq!(said("20MB", 3).code, Some(0));
+    let many = said("20MB", 8000);
+    let first = many.err.split("the first ").nth(1).and_then(|rest| rest.split(' ').next());
+    let first: usize =
+        first.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{many:?}"));
+    assert!(many.code == Some(1) && (1..8000).contains(&first), "{many:?}");
+    let model = said("10KB", 3);
+    assert!(model.code == Some(1) && model.err.contains("bytes too small"), "{model:?}");
 }
 
 #[test]

@@ -200,7 +200,9 @@ fn kind(error: &Error) -> Option<&'static str> {
         Error::Io { .. } => "io",
         Error::Malformed(_) => "malformed",
         Error::Usage(_) => "usage",
-        Error::Budget { .. } | Error::Room { .. } | Error::Text(_) => "budget",
+        Error::Budget { .. } | Error::Texts { .. } | Error::Room { .. } | Error::Text(_) => {
+            "budget"
+        }
         Error::Load { .. } => "load",
         Error::Run { .. } => "run",
         Error::Page { .. } => "page",

@@ -29,7 +29,7 @@ pub(super) type Tell<'t> = &'t mut dyn FnMut(&mut DecodedText, u32) -> Result<()
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Finish {
-    /// The model ended it, or a string did that ends texts.
+    /// The model ended it, or a string did that ends texts, or nothing may follow by its rule.
     Stop,
     /// It has as many tokens as were asked for.
     Length,
@@ -69,7 +69,7 @@ impl ActiveText {
         })
     }
 
-    /// Chooses the next token; whether the text ends with it, or can't be decoded.
+    /// Chooses the next token; whether the text ends with it, or can't be decoded or keep to its rule.
     fn choose(
         &mut self,
         logits: &mut [f32],
@@ -80,9 +80,17 @@ impl ActiveText {
         if most == 0 {
             return Ok(Some(Finish::Length));
         }
+        if let Some(mask) = &mut self.request.mask
+            && !mask.apply(logits).map_err(|error| error.to_string())?
+        {
+            return Ok(Some(Finish::Stop));
+        }
         let token = self.sampler.sample(logits);
         if stop_tokens.contains(&token) {
             return Ok(Some(Finish::Stop));
+        }
+        if let Some(mask) = &mut self.request.mask {
+            mask.accept(token).map_err(|error| error.to_string())?;
         }
         self.ids.push(token);
         tell(&mut self.request.text, token)?;

@@ -10,7 +10,7 @@ mod request;
 
 pub use journal::Journal;
 pub use prompts::Prompts;
-pub use request::Defaults;
+pub use request::{Defaults, Rule};
 
 use crate::Result;
 use crate::cancel::Cancel;
@@ -108,11 +108,8 @@ pub fn open_journal(
 ) -> Result<Journal> {
     let Defaults { max_tokens, sampling, parse_special, strict, .. } = defaults;
     let plan = session.plan();
-    let header = JournalHeader {
-        omex_batch: 1,
-        model_crc32c: session.crc32c(),
-        // Numbers as they are typed: 0.8, not the double next to its float.
-        settings: json!({
+    // Numbers as they are typed: 0.8, not the double next to its float.
+    let mut settings = json!({
             "max_tokens": max_tokens,
             "temperature": sampling.temperature.to_string(),
             "top_k": sampling.top_k,
@@ -128,14 +125,20 @@ pub fn open_journal(
             "context": plan.context,
             "kv_format": plan.kv_format,
             "precision": plan.precision,
-        }),
-    };
+    });
+    if let Some(date) = defaults.date {
+        settings["date"] = date.format("%F %T").into();
+    }
+    if let Some(crc32c) = defaults.rule_crc32c {
+        settings["rule_crc32c"] = crc32c.into();
+    }
+    let header = JournalHeader { omex_batch: 1, model_crc32c: session.crc32c(), settings };
     Journal::open(path, &header, prompts.checksums(), restart)
 }
 
 /// Generates the texts that the journal lacks, and appends each as it ends. The planes are the
 /// plan's throughout: a text may not depend on the memory that is left while it runs. Templates of a preprocessor
-/// believe to be at the moment `now`.
+/// take `now` for the present, where the defaults have no date; texts keep to `rule`, whose checksum the defaults have.
 ///
 /// # Errors
 /// A pass that fails, files that can't be read or written, or being cancelled; what was appended stays.
@@ -143,12 +146,13 @@ pub fn run(
     session: &mut Session,
     prompts: &mut Prompts,
     journal: &mut Journal,
-    (defaults, now): (Defaults, Moment),
+    (defaults, now, rule): (Defaults, Moment, Option<Rule<'_>>),
     report: &mut dyn FnMut(Event<'_>),
 ) -> Result<BatchSummary> {
     let for_texts = session.for_texts();
     let preprocessor = defaults.preprocessor.as_ref();
-    let preprocessor = preprocessor.map(|it| Preprocessor::new(it, "the preprocessor", now));
+    let preprocessor = preprocessor
+        .map(|it| Preprocessor::new(it, "the preprocessor", defaults.date.unwrap_or(now)));
     let within = for_texts.saturating_add(TEXT_BYTES);
     let preprocessor = preprocessor.transpose()?.map(|it| it.within(within));
     let tables = session.tokenizer_tables();
@@ -169,6 +173,7 @@ pub fn run(
             vocabulary,
             defaults,
             preprocessor,
+            rule,
             for_texts,
             longest,
         },

@@ -1,6 +1,8 @@
 //! What a line of prompts asks for.
 
+use crate::chat::Moment;
 use crate::format::Formatter;
+use crate::mask::Mask;
 use crate::package::{FormatterSettings, PreprocessorSettings};
 use crate::preprocess::{Preprocessor, prompt_room};
 use crate::printable::printable;
@@ -13,6 +15,9 @@ use omex_core::sample::Sampling;
 use omex_core::token::{Decoder, EncodeOptions, Tokenizer};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::sync::Arc;
+
+/// Makes what a text keeps to, at its beginning.
+pub type Rule<'r> = &'r dyn Fn() -> Box<dyn Mask>;
 
 /// What lines that say nothing else ask for.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +32,10 @@ pub struct Defaults {
     pub preprocessor: Option<PreprocessorSettings>,
     /// What becomes of texts, if anything.
     pub formatter: Option<FormatterSettings>,
+    /// CRC-32C of what texts keep to, if they keep to anything.
+    pub rule_crc32c: Option<u32>,
+    /// What its templates take for the present, if not the time at which they run.
+    pub date: Option<Moment>,
     /// Whether control tokens in a prompt are what they say.
     pub parse_special: bool,
     /// Whether a line whose text may grow past the context is refused.
@@ -43,6 +52,8 @@ pub(super) struct LineRequest {
     pub(super) sampling: Sampling,
     /// The text as its tokens come.
     pub(super) text: DecodedText,
+    /// What the text keeps to.
+    pub(super) mask: Option<Box<dyn Mask>>,
     /// What its author should know.
     pub(super) notes: [Option<String>; 2],
 }
@@ -125,6 +136,7 @@ pub(super) struct Requests<'t> {
     pub(super) vocabulary: u32,
     pub(super) defaults: Defaults,
     pub(super) preprocessor: Option<Preprocessor>,
+    pub(super) rule: Option<Rule<'t>>,
     /// Bytes that texts may take.
     pub(super) for_texts: u64,
     /// Bytes that a line may have.
@@ -179,7 +191,8 @@ impl Requests<'_> {
             repetition_penalty: line.repetition_penalty.unwrap_or(sampling.repetition_penalty),
             seed: line.seed.unwrap_or(sampling.seed),
         };
-        Ok(LineRequest { line: number, id: line.id, prompt, max_tokens, sampling, text, notes })
+        let (id, mask) = (line.id, self.rule.map(|rule| rule()));
+        Ok(LineRequest { line: number, id, prompt, max_tokens, sampling, text, mask, notes })
     }
 
     /// As [`Self::encode`], of what a preprocessor makes of the text.

@@ -1,13 +1,16 @@
 //! `omex batch`.
 
 use super::chat::prompt::today;
+use super::constrain::{Constraint, RuleArgs};
 use super::format::FormatArgs;
 use super::preprocess::PreprocessArgs;
 use super::sampling::SamplingArgs;
 use super::text::TextArgs;
 use super::{RunArgs, affordable};
 use crate::{output, signals};
-use omex::batch::{self, BatchSummary, Defaults, Event, Prompts};
+use omex::batch::{self, BatchSummary, Defaults, Event, Prompts, Rule};
+use omex::chat::Moment;
+use omex::mask::Mask;
 use omex::session::{SessionOptions, Tables};
 use omex::{Error, Result};
 use std::path::PathBuf;
@@ -26,6 +29,7 @@ use std::time::{Duration, Instant};
 Examples:
   omex batch stories.omex prompts.jsonl -o out.jsonl
   omex batch stories.omex prompts.jsonl -o out.jsonl --parallel 32 --temperature 0.8 --json
+  omex batch qwen.omex people.jsonl -o out.jsonl --json-schema person.json
   echo '{\"prompt\": \"Once upon a time\", \"seed\": 7}' | omex batch stories.omex - -o out.jsonl")]
 pub(crate) struct Args {
     /// A package, or a flash image
@@ -47,8 +51,13 @@ pub(crate) struct Args {
     max_tokens: u32,
     #[command(flatten)]
     preprocess: PreprocessArgs,
+    /// The day that a preprocessor's template takes for today [default: today, in UTC]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = Moment::parse)]
+    date: Option<Moment>,
     #[command(flatten)]
     format: FormatArgs,
+    #[command(flatten)]
+    rule: RuleArgs,
     #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
@@ -63,7 +72,10 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut prompts = Prompts::open(&args.prompts, &signals::cancel())?;
     let tables = Tables::open(&args.model)?;
-    let options = affordable(&tables, args.parallel, |count| args.options(&prompts, count))?;
+    let constraint = args.rule.open(&tables)?;
+    let options = affordable(&tables, args.parallel, |count| {
+        args.options(&prompts, count, constraint.as_ref())
+    })?;
     let mut session = args.run.open_with(tables, &options)?;
     let (max_tokens, sampling) = (args.max_tokens, args.sampling.sampling());
     let (parse_special, strict) = (args.text.parse_special(), args.run.strict);
@@ -74,6 +86,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         stop: args.sampling.stop().to_vec(),
         preprocessor: args.preprocess.settings(&args.model)?,
         formatter: format.settings().cloned(),
+        rule_crc32c: constraint.as_ref().map(Constraint::crc32c),
+        date: args.date,
         parse_special,
         strict,
     };
@@ -88,7 +102,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         ));
     }
     let mut progress = Progress::new(prompts.lines());
-    let defaults = (defaults, today());
+    let fork =
+        constraint.as_ref().map(|constraint| || -> Box<dyn Mask> { Box::new(constraint.fork()) });
+    let rule = fork.as_ref().map(|fork| fork as Rule<'_>);
+    let defaults = (defaults, today(), rule);
     let result =
         batch::run(&mut session, &mut prompts, &mut journal, defaults, &mut |event| match event {
             Event::Pass(summary) => progress.show(summary),
@@ -121,8 +138,16 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    fn options(&self, prompts: &Prompts, sequences: u32) -> SessionOptions {
-        let texts = batch::text_bytes(prompts, sequences, self.run.memory);
+    fn options(
+        &self,
+        prompts: &Prompts,
+        sequences: u32,
+        constraint: Option<&Constraint>,
+    ) -> SessionOptions {
+        let of_rule = constraint.map_or(0, |constraint| {
+            constraint.bytes() + u64::from(sequences) * constraint.fork_bytes()
+        });
+        let texts = batch::text_bytes(prompts, sequences, self.run.memory) + of_rule;
         let text_positions = Some(batch::text_positions(prompts, self.max_tokens));
         SessionOptions { sequences, text_positions, texts, ..self.run.options(sequences) }
     }

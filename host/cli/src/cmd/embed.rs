@@ -1,7 +1,9 @@
 //! `omex embed`.
 
+use super::chat::prompt::today;
 use super::preprocess::{ChunkArgs, PreprocessArgs};
-use super::{RunArgs, affordable, parse_ids, text, texts};
+use super::texts::{self, DataArgs, Room};
+use super::{RunArgs, affordable, parse_ids, text};
 use crate::{output, signals};
 use omex::Result;
 use omex::embed::{HIDDEN, combined, embed, fitting};
@@ -29,11 +31,10 @@ pub(crate) struct Args {
     /// A package of an encoder, or its flash image
     pub(crate) model: PathBuf,
     /// Texts
+    #[arg(conflicts_with = "data")]
     texts: Vec<String>,
-    /// A text a line; of a file that ends in .jsonl, a string or an object with "text" a line; -
-    /// reads standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Ids of the tokens of one text, as they are
     #[arg(long, value_name = "1,2,3", value_parser = parse_ids, conflicts_with_all = ["texts", "data", "preprocessor", "chunk"])]
     ids: Option<::std::vec::Vec<u32>>,
@@ -129,9 +130,9 @@ impl Args {
         }
         let prompt = settings.prompt(self.prompt.as_deref())?;
         let longest_file = text::longest(self.run.memory);
-        let texts = texts::given(self.data.as_deref(), &self.texts, "texts", longest_file)?;
+        let texts = self.data.or(&self.texts, "texts", longest_file)?;
         let (parts, counts) = self.parts(tables, settings, prompt, &texts)?;
-        let bytes = texts::held(&texts, &parts, 0);
+        let bytes = texts::planned(&texts, &parts, 0);
         Ok(Texts { parts, counts, bytes })
     }
 
@@ -146,7 +147,8 @@ impl Args {
         let options = EncodeOptions { add_special: true, parse_special: false };
         let memory = self.run.memory.unwrap_or(u64::MAX);
         let encode = |text: &str| tables.encode(text, options, memory);
-        let preprocessor = self.preprocess.open_with(&self.chunk, &self.model, self.run.memory)?;
+        let preprocessor =
+            self.preprocess.open_with(&self.chunk, &self.model, self.run.memory, today())?;
         let most = match &preprocessor {
             Some(preprocessor) if preprocessor.cuts() => {
                 longest(&tables.plan(&self.run.options(1))?, settings.max_tokens)
@@ -157,8 +159,11 @@ impl Args {
             signals::cancel().check()?;
             Ok(encode(&format!("{prompt}{part}"))?.len())
         };
+        let mut room = Room::new(tables, &self.run.options(1))?;
+        room.take(texts::held(texts, &[], 0), [0, texts.len()])?;
         let (mut parts, mut counts) = (vec![], vec![]);
-        for text in texts {
+        for (place, text) in texts.iter().enumerate() {
+            signals::cancel().check()?;
             // Each part of a text that is cut begins with the prompt; another is prepared with it.
             let found = match &preprocessor {
                 Some(preprocessor) if preprocessor.cuts() => {
@@ -170,7 +175,9 @@ impl Args {
             };
             counts.push(found.len());
             for part in found {
-                parts.push(encode(&part)?);
+                let ids = [encode(&part)?];
+                room.take(texts::held(&[], &ids, 0), [place + 1, texts.len()])?;
+                parts.extend(ids);
             }
         }
         Ok((parts, counts))

@@ -24,6 +24,18 @@ impl Constraint {
         match *self {}
     }
 
+    pub(crate) fn fork(&self) -> Self {
+        match *self {}
+    }
+
+    pub(crate) fn crc32c(&self) -> u32 {
+        match *self {}
+    }
+
+    pub(crate) fn fork_bytes(&self) -> u64 {
+        match *self {}
+    }
+
     pub(crate) fn restart(&mut self) -> Result<()> {
         match *self {}
     }

@@ -1,8 +1,8 @@
 //! What texts go through before they become tokens: shared by the commands that take some.
 
-use super::chat::prompt::today;
 use super::text::longest;
 use crate::{choices, output};
+use omex::chat::Moment;
 use omex::package::{Blocks, Package, PreprocessorSettings};
 use omex::preprocess::Preprocessor;
 use omex::{Error, Result};
@@ -43,8 +43,13 @@ impl PreprocessArgs {
     }
 
     /// What texts go through, within some memory.
-    pub(crate) fn open(&self, model: &Path, memory: Option<u64>) -> Result<Option<Preprocessor>> {
-        self.ready(self.settings(model)?, memory)
+    pub(crate) fn open(
+        &self,
+        model: &Path,
+        memory: Option<u64>,
+        now: Moment,
+    ) -> Result<Option<Preprocessor>> {
+        self.ready(self.settings(model)?, memory, now)
     }
 
     /// With long texts cut where that is asked for.
@@ -53,22 +58,24 @@ impl PreprocessArgs {
         chunk: &ChunkArgs,
         model: &Path,
         memory: Option<u64>,
+        now: Moment,
     ) -> Result<Option<Preprocessor>> {
         let mut settings = self.settings(model)?;
         if let Some(blocks) = chunk.chunk {
             let before = settings.unwrap_or_else(|| PreprocessorSettings::new(vec![]));
             settings = Some(before.cutting(blocks));
         }
-        self.ready(settings, memory)
+        self.ready(settings, memory, now)
     }
 
     fn ready(
         &self,
         settings: Option<PreprocessorSettings>,
         memory: Option<u64>,
+        now: Moment,
     ) -> Result<Option<Preprocessor>> {
         let Some(settings) = settings else { return Ok(None) };
-        let ready = Preprocessor::new(&settings, self.origin(), today())?;
+        let ready = Preprocessor::new(&settings, self.origin(), now)?;
         Ok(Some(ready.within(longest(memory))))
     }
 

@@ -1,7 +1,8 @@
 //! `omex rerank`.
 
-use super::{RunArgs, affordable, text, texts};
-use crate::output;
+use super::texts::{self, DataArgs, Room};
+use super::{RunArgs, affordable, text};
+use crate::{output, signals};
 use omex::package::ScoreActivation;
 use omex::rerank::{pair, scores};
 use omex::session::{SessionOptions, Tables};
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 Examples:
   omex rerank minilm-reranker.omex \"who wrote Emma?\" \"Jane Austen did.\" \"It rains.\"
   omex rerank bge-reranker.omex \"who wrote Emma?\" --data passages.jsonl --top 3 --json
+  jq -c .body posts.json | omex rerank bge-reranker.omex \"a trip\" --data - --jsonl
   omex rerank nli.omex \"A man sleeps.\" \"Somebody rests.\" --json   (all scores of a model with several)")]
 pub(crate) struct Args {
     /// A package of a model that was trained to compare two texts
@@ -27,11 +29,10 @@ pub(crate) struct Args {
     /// What is asked
     query: String,
     /// What may answer it
+    #[arg(conflicts_with = "data")]
     documents: Vec<String>,
-    /// A document a line; of a file that ends in .jsonl, a string or an object with "text" a line; -
-    /// reads standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "documents")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Give out the scores as the model makes them, without the sigmoid
     #[arg(long)]
     logits: bool,
@@ -72,16 +73,25 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         Error::Usage(format!("{}: {message}", args.model.display()))
     })?;
     let longest_file = text::longest(args.run.memory);
-    let documents = texts::given(args.data.as_deref(), &args.documents, "documents", longest_file)?;
+    let documents = args.data.or(&args.documents, "documents", longest_file)?;
     // A control token that a text spells is text.
     let options = EncodeOptions { add_special: false, parse_special: false };
     let most = args.run.memory.unwrap_or(u64::MAX);
     let query = tables.encode(&args.query, options, most)?;
-    let encoded = documents.iter().map(|document| tables.encode(document, options, most));
-    let encoded = encoded.collect::<Result<Vec<_>>>()?;
     // A pair has both texts' tokens, each with its segment; then there are scores, and ranks.
-    let of_query = (query.len() * size_of::<Placed>() + 4 * 64) * documents.len();
-    let texts = texts::held(&documents, &encoded, size_of::<Placed>()) + of_query as u64;
+    let of_query = (query.len() * size_of::<Placed>() + 4 * 64) as u64;
+    let mut room = Room::new(&tables, &args.run.options(1))?;
+    room.take(texts::held(&documents, &[], 0), [0, documents.len()])?;
+    let mut encoded = vec![];
+    for (place, document) in documents.iter().enumerate() {
+        signals::cancel().check()?;
+        let ids = [tables.encode(document, options, most)?];
+        let bytes = texts::held(&[], &ids, size_of::<Placed>()) + of_query;
+        room.take(bytes, [place + 1, documents.len()])?;
+        encoded.extend(ids);
+    }
+    let texts = texts::planned(&documents, &encoded, size_of::<Placed>())
+        + of_query * documents.len() as u64;
     let options = affordable(&tables, args.parallel, |sequences| SessionOptions {
         sequences,
         texts,

@@ -203,7 +203,8 @@ impl Args {
         // The template has put the tokens around the text that belong there.
         let goes_on = self.session.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
         let begins = chat.is_none() && !goes_on;
-        let texts = match self.preprocess.open_with(&self.chunk, &self.model, self.run.memory)? {
+        let (memory, now) = (self.run.memory, self.template.now());
+        let texts = match self.preprocess.open_with(&self.chunk, &self.model, memory, now)? {
             None => vec![text],
             Some(preprocessor) => {
                 let most = self.room(tables, &text, preprocessor.cuts())?;
@@ -269,7 +270,7 @@ impl Args {
             cancel: signals::cancel(),
         };
         let model = session.model();
-        let parts = chat.map(|chat| Parts::behind(&prompt.text, chat, &model)).transpose()?;
+        let parts = chat.map(|chat| Parts::behind(&prompt.text, chat, &model, 0)).transpose()?;
         let shown = (!self.json).then(|| Shown::new(format));
         let mut telling = Telling { parts, shown };
         // What is formatted stands alone.

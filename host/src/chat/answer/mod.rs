@@ -87,6 +87,18 @@ impl Answer {
     }
 }
 
+/// The identifier of a call by its number; of nine characters for the first hundred thousand.
+fn call_id(number: usize) -> String {
+    format!("call{number:05}")
+}
+
+/// The number of a call, of an identifier that was made of one.
+#[must_use]
+pub fn call_number(id: &str) -> Option<usize> {
+    let number = id.strip_prefix("call")?.parse().ok()?;
+    (call_id(number) == id).then_some(number)
+}
+
 /// Whether a special token's text is one that tells parts of an answer apart; others say nothing.
 #[must_use]
 pub fn is_mark(text: &str) -> bool {
@@ -125,6 +137,8 @@ pub struct Reader {
     parts: Vec<Part>,
     /// What was passed on.
     answer: Answer,
+    /// The number of its first call.
+    first_call: usize,
     /// The answer as it came, but for calls.
     kept: String,
 }
@@ -147,8 +161,15 @@ impl Reader {
             rest: String::new(),
             parts: vec![],
             answer: Answer::default(),
+            first_call: 0,
             kept: begun.map_or(String::new(), |(open, _)| (*open).to_owned()),
         }
+    }
+
+    /// The same, in a chat that has so many calls already: each gets an identifier of its own.
+    #[must_use]
+    pub fn numbering_calls_from(self, first_call: usize) -> Self {
+        Self { first_call, ..self }
     }
 
     /// The parts that a piece of text completes; those of text and thoughts are passed on as soon as no mark can begin
@@ -322,7 +343,7 @@ impl Reader {
         for Call { id, name, arguments } in calls {
             let is_call = |part: &&Part| matches!(part, Part::Call(_));
             let before = self.parts.iter().filter(is_call).count() + self.answer.tool_calls.len();
-            let id = id.unwrap_or_else(|| format!("call{before:05}"));
+            let id = id.unwrap_or_else(|| call_id(self.first_call.saturating_add(before)));
             let function = Function { name, arguments };
             self.parts.push(Part::Call(ToolCall { id, kind: "function", function }));
         }

@@ -20,9 +20,15 @@ pub(crate) struct Parts<'m> {
 }
 
 impl<'m> Parts<'m> {
-    /// The answer to a prompt of a chat.
-    pub(crate) fn behind(prompt: &str, chat: &Chat, model: &'m Model) -> Result<Self> {
-        Ok(Self { reader: Reader::behind(prompt, chat.tools()), tokenizer: model.tokenizer()? })
+    /// The answer to a prompt of a chat, whose calls are numbered from here on.
+    pub(crate) fn behind(
+        prompt: &str,
+        chat: &Chat,
+        model: &'m Model,
+        first_call: usize,
+    ) -> Result<Self> {
+        let reader = Reader::behind(prompt, chat.tools()).numbering_calls_from(first_call);
+        Ok(Self { reader, tokenizer: model.tokenizer()? })
     }
 
     /// The parts that a token completes, of which `text` can be read.

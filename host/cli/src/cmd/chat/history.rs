@@ -2,6 +2,7 @@
 
 use super::prompt::read_json;
 use omex::chat::Value;
+use omex::chat::answer::call_number;
 use omex::{Error, Result, durable};
 use std::path::Path;
 
@@ -58,6 +59,14 @@ impl History {
     /// Adds a message that is more than its text.
     pub(super) fn push_message(&mut self, message: Value) {
         self.messages.push(message);
+    }
+
+    /// The number of the next call of a tool: identifiers that were given before are not given again.
+    pub(super) fn next_call(&self) -> usize {
+        let calls = self.messages.iter().filter_map(|message| message.get_attr("tool_calls").ok());
+        let calls = calls.filter_map(|calls| calls.try_iter().ok()).flatten();
+        let number = |call: Value| call_number(call.get_attr("id").ok()?.as_str()?);
+        calls.filter_map(number).max().map_or(0, |last| last.saturating_add(1))
     }
 
     /// The calls of the last answer that no tool has answered yet: identifiers and names.

@@ -75,8 +75,13 @@ impl TemplateArgs {
             None => SPECIAL_TOKENS.map(|(name, text)| (name.to_owned(), Value::from(text))).into(),
         };
         variables.extend(self.variables.iter().cloned());
-        let now = self.date.unwrap_or_else(today);
+        let now = self.now();
         Ok(Chat { template, tools: tools.unwrap_or(Value::from(())), variables, now })
+    }
+
+    /// What templates take for the present.
+    pub(crate) fn now(&self) -> Moment {
+        self.date.unwrap_or_else(today)
     }
 
     fn of_package(&self, chat: &omex::package::Chat, tools: bool) -> Result<Template> {

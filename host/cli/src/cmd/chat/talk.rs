@@ -62,8 +62,10 @@ pub(super) fn talk(args: &Args, path: &Path) -> Result<()> {
     let options = SessionOptions { texts, ..args.run.options(1) };
     let mut session: Session = args.run.open_with(tables, &options)?;
     let model = session.model();
-    let (preprocessor, format) =
-        (args.preprocess.open(path, args.run.memory)?, args.format.open(path)?);
+    let (preprocessor, format) = (
+        args.preprocess.open(path, args.run.memory, args.template.now())?,
+        args.format.open(path)?,
+    );
     let history = match &args.messages {
         Some(file) => History::load(file)?,
         None => History::new(args.system.as_deref()),
@@ -191,7 +193,7 @@ impl Talk<'_, '_> {
 
     fn answer(&mut self) -> Result<()> {
         let (prompt, ids) = self.fitting_prompt()?;
-        let mut parts = Parts::behind(&prompt, &self.chat, self.model)?;
+        let mut parts = Parts::behind(&prompt, &self.chat, self.model, self.history.next_call())?;
         let mut shown = Shown::new(&self.format);
         let result = self.generate(&ids, &mut parts, &mut shown);
         let ended = shown.show(&parts.reader.finish()).and_then(|()| shown.finish());
