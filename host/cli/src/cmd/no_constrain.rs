@@ -24,6 +24,10 @@ impl Constraint {
         match *self {}
     }
 
+    pub(crate) fn is_complete(&mut self) -> bool {
+        match *self {}
+    }
+
     pub(crate) fn fork(&self) -> Self {
         match *self {}
     }
