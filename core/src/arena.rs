@@ -72,7 +72,14 @@ impl Layout {
             per_pass: align(program.column_bytes(Per::Pass)),
             per_token: align(program.column_bytes(Per::Token) * columns),
             per_output: align(program.column_bytes(Per::Output) * logit_columns),
-            staging: align(groups * columns * group as u64),
+            staging: {
+                let panels = align(groups * columns * group as u64);
+                if cfg!(feature = "int8") {
+                    panels.max(align(program.staging_bytes()))
+                } else {
+                    panels
+                }
+            },
             carry: align(program.longest_unit()),
             states: align(states.filter(|n| *n <= MAX_STATE_BYTES).ok_or(LoadError::Plan)?),
             verified: align(u64::from(verified_pages.div_ceil(8))),

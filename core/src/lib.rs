@@ -67,6 +67,7 @@
 
 pub mod arena;
 mod columns;
+mod convolve;
 pub mod draft;
 pub mod engine;
 pub mod error;

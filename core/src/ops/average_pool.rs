@@ -1,7 +1,8 @@
 //! Average pooling of signed bytes, as TensorFlow Lite's reference kernels compute it.
 
-use super::conv2d::{check_image, image, taps};
+use super::conv2d::{check_image, image};
 use super::{Form, Numbers, Operation, operands};
+use crate::convolve::taps;
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::program::Check;
@@ -51,19 +52,21 @@ impl Operation for AveragePool {
             memory.split_as(program, inputs.counts(), [self.input], self.output)?;
         let (input, output): (&[i8], &mut [i8]) = (input.column(0), output.column(0));
         let [low, high] = self.clamp.map(i32::from);
+        let [kernel, stride, pad] =
+            [self.kernel, self.stride, self.pad].map(|sides| sides.map(usize::from));
         for (number, out) in output.iter_mut().enumerate() {
             let (pixel, channel) = (number / channels.max(1), number % channels.max(1));
             let (y, x) = (pixel / columns.max(1), pixel % columns.max(1));
             if y >= rows {
                 break;
             }
-            let [top, ky0, ky1] = taps(y, self.stride[0], self.pad[0], self.kernel[0], height);
-            let [left, kx0, kx1] = taps(x, self.stride[1], self.pad[1], self.kernel[1], width);
+            let [top, ky0, ky1] = taps(y, stride[0], pad[0], kernel[0], height);
+            let [left, kx0, kx1] = taps(x, stride[1], pad[1], kernel[1], width);
             let (mut sum, mut count) = (0i32, 0i32);
             for ky in ky0..ky1 {
                 for kx in kx0..kx1 {
-                    let y = top + ky - usize::from(self.pad[0]);
-                    let x = left + kx - usize::from(self.pad[1]);
+                    let y = top + ky - pad[0];
+                    let x = left + kx - pad[1];
                     let at = (y * width + x) * channels + channel;
                     sum += i32::from(input.get(at).copied().unwrap_or_default());
                     count += 1;

@@ -2,11 +2,11 @@
 //! (arXiv:1712.05877).
 
 use super::{Form, Numbers, Operation, operands};
+use crate::convolve::{Block, Rescale, Shape, depthwise, matrix};
 use crate::engine::player::{Player, stream};
 use crate::error::{Fault, RunError};
-use crate::fixed_point::multiply_by_quantized_multiplier;
 use crate::program::{Check, Dtype, Per, Program, Value};
-use crate::quant::{CHANNEL_HEAD, Format};
+use crate::quant::Format;
 use serde::{Deserialize, Serialize};
 
 /// `output`[y, x, o] = clamp(`output_zero` + scale_o · (bias_o + Σ (`input`[y', x', i] - `input_zero`) ·
@@ -72,15 +72,6 @@ pub(super) fn image(program: &Program<'_>, value: Value) -> Result<Image, RunErr
     Ok([height, width, channels])
 }
 
-/// The input rows or columns that output number `at` sees, as numbers of the kernel's.
-pub(super) fn taps(at: usize, stride: u16, pad: u16, kernel: u16, size: usize) -> [usize; 3] {
-    let start = at * usize::from(stride);
-    let first = usize::from(pad).saturating_sub(start).min(usize::from(kernel));
-    let end = (size + usize::from(pad)).saturating_sub(start).min(usize::from(kernel));
-    // Where kernel row or column 0 lies, counted from `pad` before the image.
-    [start, first, end]
-}
-
 impl Operation for Conv2d {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
         let [_, _, inputs] = check_image(check, self.input)?;
@@ -102,21 +93,29 @@ impl Operation for Conv2d {
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
         let tensor = player.tensor(self.weight, layer)?;
-        let Player { memory, program, inputs, pages, carry, .. } = player;
+        let Player { memory, program, inputs, pages, carry, staging, .. } = player;
         let (from, to) = (image(program, self.input)?, image(program, self.output)?);
         let ([input], mut output) =
             memory.split_as(program, inputs.counts(), [self.input], self.output)?;
         let (input, output) = (input.column(0), output.column(0));
-        let unit = tensor.unit_bytes();
-        let mut rows = stream(pages, carry, &tensor);
+        let row_bytes = tensor.unit_bytes();
+        let shape = self.shape(from, to);
+        let convolve = if self.depthwise { depthwise } else { matrix };
+        let mut units = stream(pages, carry, &tensor);
         let mut channel = 0;
-        while let Some(units) = rows.next_units()? {
-            for row in units.chunks_exact(unit.max(1)) {
-                self.channel(row, channel, (input, from), (output, to));
-                channel += 1;
-            }
+        while let Some(rows) = units.next_units()? {
+            let block = Block { rows, row_bytes, rescale: shape.rescale };
+            convolve(&shape, &block, channel, input, output, staging);
+            channel += rows.len() / row_bytes.max(1);
         }
         Ok(())
+    }
+
+    fn staging_bytes(&self, program: &Program<'_>) -> u64 {
+        let (from, to) = (image(program, self.input), image(program, self.output));
+        let (Ok(from), Ok(to)) = (from, to) else { return 0 };
+        let shape = self.shape(from, to);
+        if self.depthwise { shape.depthwise_staging() } else { shape.matrix_staging() }
     }
 
     fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
@@ -127,61 +126,16 @@ impl Operation for Conv2d {
 }
 
 impl Conv2d {
-    /// Computes one output channel.
-    fn channel(
-        &self,
-        row: &[u8],
-        channel: usize,
-        (input, [height, width, inputs]): (&[i8], Image),
-        (output, [rows, columns, outputs]): (&mut [i8], Image),
-    ) {
-        let Some((head, weights)) = row.split_first_chunk::<CHANNEL_HEAD>() else { return };
-        let mut words = [0; 3];
-        for (word, bytes) in words.iter_mut().zip(head.as_chunks::<4>().0) {
-            *word = i32::from_le_bytes(*bytes);
+    fn shape(&self, from: Image, to: Image) -> Shape {
+        let [low, high] = self.clamp;
+        Shape {
+            from,
+            to,
+            kernel: self.kernel.map(usize::from),
+            stride: self.stride.map(usize::from),
+            pad: self.pad.map(usize::from),
+            zero: self.input_zero,
+            rescale: Rescale { zero: self.output_zero, low, high },
         }
-        let [bias, multiplier, shift] = words;
-        let (first, each) = match self.depthwise {
-            true => (channel / (outputs / inputs.max(1)).max(1), 1),
-            false => (0, inputs),
-        };
-        let [low, high] = self.clamp.map(i32::from);
-        for y in 0..rows {
-            let [top, ky0, ky1] = taps(y, self.stride[0], self.pad[0], self.kernel[0], height);
-            for x in 0..columns {
-                let [left, kx0, kx1] = taps(x, self.stride[1], self.pad[1], self.kernel[1], width);
-                let mut sum = bias;
-                // A window that lies beside the image sees nothing of it.
-                let seen = if kx0 < kx1 { ky0..ky1 } else { 0..0 };
-                for ky in seen {
-                    // Neighbours of a row of the image lie side by side, as their weights do.
-                    let pixel = (top + ky - usize::from(self.pad[0])) * width + left + kx0;
-                    let pixels = (pixel - usize::from(self.pad[1])) * inputs + first;
-                    let at = (ky * usize::from(self.kernel[1]) + kx0) * each;
-                    let count = (kx1 - kx0) * each;
-                    let weights = weights.get(at..at + count).unwrap_or_default();
-                    let input = input.get(pixels..).unwrap_or_default();
-                    sum = sum.wrapping_add(self.dot(
-                        input,
-                        weights,
-                        if each == 1 { inputs } else { 1 },
-                    ));
-                }
-                let scaled = multiply_by_quantized_multiplier(sum, multiplier, shift);
-                let value = scaled.saturating_add(self.output_zero).max(low).min(high);
-                if let Some(out) = output.get_mut((y * columns + x) * outputs + channel) {
-                    *out = value as i8;
-                }
-            }
-        }
-    }
-
-    fn dot(&self, input: &[i8], weights: &[u8], step: usize) -> i32 {
-        let product =
-            |x: &i8, w: &u8| (i32::from(*x) - self.input_zero) * i32::from(w.cast_signed());
-        if step == 1 {
-            return input.iter().zip(weights).map(|(x, w)| product(x, w)).sum();
-        }
-        input.iter().step_by(step.max(1)).zip(weights).map(|(x, w)| product(x, w)).sum()
     }
 }

@@ -194,6 +194,11 @@ pub(crate) trait Operation {
         (0, 0)
     }
 
+    /// Bytes that it stages numbers in, beside those of matrices with panels.
+    fn staging_bytes(&self, _program: &Program<'_>) -> u64 {
+        0
+    }
+
     /// Which bytes of its weights it reads.
     fn reads(&self) -> Reads {
         Reads::Whole
@@ -386,6 +391,14 @@ macro_rules! op_enum {
             #[must_use]
             pub fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
                 match self { $(Self::$op(op) => op.multiply_adds(program, layer),)* }
+            }
+
+            /// Bytes that the operation stages numbers in, beside those of matrices with panels.
+            pub(crate) fn staging_bytes(&self, program: &Program<'_>) -> u64 {
+                match self {
+                    $(Self::$op(op) if is_played($code) => op.staging_bytes(program),)*
+                    _ => 0,
+                }
             }
 
             /// Which bytes of its weights the operation reads.

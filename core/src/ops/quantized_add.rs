@@ -5,11 +5,14 @@ use super::{Form, Numbers, Operation, operands};
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
 use crate::fixed_point::multiply_by_quantized_multiplier;
-use crate::program::{Check, Dtype, Per};
+use crate::program::{Check, Dtype, Per, Program};
 use serde::{Deserialize, Serialize};
+use zerocopy::FromBytes;
 
 /// Bits behind the point that the inputs get before they are scaled.
 const SHIFT: u32 = 20;
+/// Bytes of what each byte of either input is once it is scaled.
+const TABLES: usize = 2 * 256 * 4;
 
 /// `output` = clamp(zero + scale · Σ scale_i · 2^20 · (input_i - zero_i)), elementwise, one value a pass. Scales are
 /// multiplier · 2^(shift - 31), and each product is rounded.
@@ -53,28 +56,63 @@ impl Operation for QuantizedAdd {
     }
 
     fn play(&self, player: &mut Player<'_>, _: u32) -> Result<(), RunError> {
-        let Player { memory, program, inputs, .. } = player;
+        let Player { memory, program, inputs, staging, .. } = player;
         let read = [self.first, self.second];
         let ([first, second], mut output) =
             memory.split_as(program, inputs.counts(), read, self.output)?;
         let (first, second): (&[i8], &[i8]) = (first.column(0), second.column(0));
-        let [zero_1, zero_2, zero] = self.zeros;
-        let [multiplier_1, multiplier_2, multiplier] = self.multipliers;
-        let [shift_1, shift_2, shift] = self.shifts;
-        let scaled = |x: i8, zero: i32, multiplier: i32, shift: i32| {
-            multiply_by_quantized_multiplier((i32::from(x) - zero) << SHIFT, multiplier, shift)
+        let tables = staging.get_mut(..TABLES).map(<[[i32; 256]; 2]>::mut_from_bytes);
+        let Some(Ok([table_1, table_2])) = tables else { return Err(RunError::Program) };
+        self.fill(table_1, 0);
+        self.fill(table_2, 1);
+        self.add([first, second], [table_1, table_2], output.column(0));
+        Ok(())
+    }
+
+    fn staging_bytes(&self, _: &Program<'_>) -> u64 {
+        TABLES as u64
+    }
+}
+
+impl QuantizedAdd {
+    /// What each byte of an input is once it is scaled, by its bits.
+    fn fill(&self, table: &mut [i32; 256], input: usize) {
+        let [zeros, multipliers, shifts] = [&self.zeros, &self.multipliers, &self.shifts];
+        let of = |numbers: &[i32; 3]| numbers.get(input).copied().unwrap_or_default();
+        let (zero, multiplier, shift) = (of(zeros), of(multipliers), of(shifts));
+        for (byte, scaled) in (0..=u8::MAX).zip(table) {
+            let x = (i32::from(byte.cast_signed()) - zero) << SHIFT;
+            *scaled = multiply_by_quantized_multiplier(x, multiplier, shift);
+        }
+    }
+
+    /// Adds what the tables have for two inputs, and scales the sums.
+    fn add(&self, [first, second]: [&[i8]; 2], tables: [&[i32; 256]; 2], output: &mut [i8]) {
+        let ([_, _, zero], [_, _, multiplier]) = (self.zeros, self.multipliers);
+        let [_, _, shift] = self.shifts;
+        let [low, high] = self.clamp;
+        #[cfg(dsp)]
+        if (-31..=-1).contains(&shift) {
+            crate::convolve::add_tables(
+                [first, second],
+                tables,
+                output,
+                [multiplier, -shift, zero],
+            );
+            if (low, high) != (i8::MIN, i8::MAX) {
+                output.iter_mut().for_each(|out| *out = (*out).max(low).min(high));
+            }
+            return;
+        }
+        let [low, high] = [low, high].map(i32::from);
+        let [table_1, table_2] = tables;
+        let scaled = |table: &[i32; 256], byte: i8| {
+            table.get(usize::from(byte.cast_unsigned())).copied().unwrap_or_default()
         };
-        let [low, high] = self.clamp.map(i32::from);
-        for ((out, x), y) in output.column(0).iter_mut().zip(first).zip(second) {
-            let sum = scaled(*x, zero_1, multiplier_1, shift_1).wrapping_add(scaled(
-                *y,
-                zero_2,
-                multiplier_2,
-                shift_2,
-            ));
+        for ((out, x), y) in output.iter_mut().zip(first).zip(second) {
+            let sum = scaled(table_1, *x).wrapping_add(scaled(table_2, *y));
             let value = multiply_by_quantized_multiplier(sum, multiplier, shift);
             *out = value.saturating_add(zero).max(low).min(high) as i8;
         }
-        Ok(())
     }
 }

@@ -264,6 +264,16 @@ impl<'a> Program<'a> {
         u64::from(widest).next_multiple_of(GROUP as u64)
     }
 
+    /// The most bytes that an operation stages numbers in, beside those of matrices with panels.
+    #[must_use]
+    pub fn staging_bytes(&self) -> u64 {
+        let bytes = self.records().map(|record| match record {
+            Record::Op(op) => op.staging_bytes(self),
+            Record::Repeat { .. } => 0,
+        });
+        bytes.max().unwrap_or(0)
+    }
+
     /// Bytes of the longest unit that a page's edge may cut.
     #[must_use]
     pub fn longest_unit(&self) -> u64 {
