@@ -75,8 +75,8 @@ pub struct ValueShape {
     /// What the elements are.
     #[serde(default, rename = "type", skip_serializing_if = "is_default")]
     pub dtype: Dtype,
-    /// The elements as an image or a tensor, innermost last: 4 numbers whose product is the width;
-    /// zeros where a value is just a row.
+    /// The elements as an image or a tensor, innermost last: numbers whose product is the width, with zeros in
+    /// front where there are fewer than 4; zeros where a value is just a row.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dims: [u16; 4],
 }
@@ -194,6 +194,12 @@ macro_rules! nodes {
                 Self::$op(op)
             }
         })*
+
+        impl From<Op<Names>> for Node {
+            fn from(op: Op<Names>) -> Self {
+                match op { $(Op::$op(op) => Self::$op(op),)* }
+            }
+        }
     };
 }
 omex_core::for_each_op!(nodes);
@@ -213,6 +219,14 @@ impl Node {
         values
     }
 
+    /// Has it refer to another value wherever it refers to one of this name.
+    pub(crate) fn rename_value(&mut self, from: &str, to: &str) {
+        let Ok(op) = self.op().map(|op| op.resolve(&mut Renamed { from, to })).transpose();
+        if let Some(op) = op {
+            *self = op.into();
+        }
+    }
+
     /// The names of its weights, in the order in which it reads them.
     pub(crate) fn weights(&self) -> Vec<String> {
         let mut weights = vec![];
@@ -223,6 +237,34 @@ impl Node {
             }
         });
         weights
+    }
+}
+
+/// Gives one value another name.
+struct Renamed<'n> {
+    from: &'n str,
+    to: &'n str,
+}
+
+impl ops::Resolve<Names> for Renamed<'_> {
+    type To = Names;
+    type Error = std::convert::Infallible;
+
+    fn weight(&mut self, name: &String) -> Result<String, Self::Error> {
+        Ok(name.clone())
+    }
+
+    fn state(&mut self, name: &String) -> Result<String, Self::Error> {
+        Ok(name.clone())
+    }
+
+    fn value(&mut self, value: &ValueRef) -> Result<ValueRef, Self::Error> {
+        let name = if value.name == self.from { self.to } else { &value.name };
+        Ok(ValueRef { name: name.to_owned(), rows: value.rows })
+    }
+
+    fn part(&mut self, part: &Option<String>) -> Result<Option<String>, Self::Error> {
+        Ok(part.clone())
     }
 }
 

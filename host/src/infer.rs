@@ -70,7 +70,7 @@ fn form(program: &Program<'_>, port: &Port<'_>) -> (Element, Vec<usize>) {
     let element = if slot.dtype == Dtype::I8 { Element::I8 } else { Element::F32 };
     let shape = match slot.dims {
         [0, 0, 0, 0] => vec![port.value.width as usize],
-        dims => dims.map(usize::from).to_vec(),
+        dims => dims.map(usize::from).into_iter().skip_while(|dim| *dim == 0).collect(),
     };
     (element, shape)
 }

@@ -3,7 +3,7 @@
 //! A player has what operations are played with; they know what to do ([`crate::ops`]). The engine
 //! on top of it runs texts. Neither knows what architecture the operations make up.
 
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod player;
 mod states;
 

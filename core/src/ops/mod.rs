@@ -12,6 +12,7 @@ mod add;
 mod angles;
 mod attend;
 mod average_pool;
+mod binary;
 mod constant;
 mod conv2d;
 mod correction;
@@ -20,11 +21,20 @@ mod delta;
 mod distances;
 mod embed;
 mod experts;
+mod fill;
+mod float_conv2d;
+mod float_softmax;
 mod gated;
 mod linear;
 mod linear_attention;
+mod lookup;
 mod norm;
+mod pool;
+mod quantize;
 mod quantized_add;
+mod rearrange;
+mod reduce;
+mod resize;
 mod rotary;
 mod route;
 mod scale;
@@ -40,6 +50,7 @@ pub use add::Add;
 pub use angles::Angles;
 pub use attend::{Attend, Mask};
 pub use average_pool::AveragePool;
+pub use binary::{BROADCAST_AXES, Binary, BinaryFunction};
 pub use constant::Constant;
 pub use conv2d::Conv2d;
 pub use correction::Correction;
@@ -48,11 +59,20 @@ pub use delta::Delta;
 pub use distances::DISTANCES;
 pub use embed::{Embed, Index};
 pub use experts::Experts;
+pub use fill::Fill;
+pub use float_conv2d::FloatConv2d;
+pub use float_softmax::FloatSoftmax;
 pub use gated::Gated;
 pub use linear::Linear;
 pub use linear_attention::LinearAttention;
+pub use lookup::Lookup;
 pub use norm::{Norm, NormKind};
+pub use pool::{Pool, Pooling};
+pub use quantize::{Dequantize, Quantize};
 pub use quantized_add::QuantizedAdd;
+pub use rearrange::{AXES, Rearrange};
+pub use reduce::{Reduce, Reduction};
+pub use resize::{Alignment, Resize};
 pub use rotary::{Pairing, Rotary};
 pub use route::{Route, Weights};
 pub use scale::Scale;
@@ -98,6 +118,17 @@ macro_rules! for_each_op {
             24 Decay "float",
             25 LinearAttention "float",
             26 QuantizedAdd "int8",
+            27 Rearrange "tensors",
+            28 Fill "tensors",
+            29 FloatConv2d "tensors",
+            30 Pool "tensors",
+            31 Binary "tensors",
+            32 Reduce "tensors",
+            33 FloatSoftmax "tensors",
+            34 Lookup "tensors",
+            35 Quantize "tensors",
+            36 Dequantize "tensors",
+            37 Resize "tensors",
         }
     };
 }

@@ -350,6 +350,8 @@ impl<'a> Program<'a> {
 
 /// A slot's dimensions, where it has some, are as many elements as it is wide.
 fn dims_fit(slot: &Slot) -> bool {
-    let elements: u64 = slot.dims.iter().map(|n| u64::from(*n)).product();
+    // Zeros in front stand for dimensions that a tensor does not have.
+    let dims = slot.dims.iter().skip_while(|n| cfg!(feature = "tensors") && **n == 0);
+    let elements: u64 = dims.map(|n| u64::from(*n)).product();
     slot.dims == [0; 4] || elements == u64::from(slot.width)
 }

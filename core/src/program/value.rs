@@ -74,7 +74,8 @@ pub struct Slot {
     pub offset: u32,
     /// Elements a column.
     pub width: u32,
-    /// The elements as an image or a tensor, innermost last; zeros where a value is just a row.
+    /// The elements as an image or a tensor, innermost last; zeros in front of what has fewer dimensions, and
+    /// where a value is just a row.
     pub dims: [u16; 4],
     /// How many columns there are.
     pub per: Per,

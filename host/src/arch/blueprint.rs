@@ -84,6 +84,8 @@ pub enum Role {
     Vector,
     /// Multiplied with activations.
     Matrix,
+    /// Multiplied with the numbers of a graph over tensors: floats unless a precision is asked for.
+    Kernel,
     /// Rows of an integer operation, which are stored as they are.
     Channels,
     /// Matrices one below the other, of which tokens choose some.

@@ -51,6 +51,7 @@ mod rope;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod tensors;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -25,11 +25,11 @@ pub(super) fn adapt(source: &str) -> Result<String, (usize, String)> {
         rest = behind;
         if !tag.starts_with("{%") {
             out.push_str(tag);
-        } else if word(body(tag)) == "raw" {
+        } else if let ("raw", Some(opened)) = (word(body(tag)), tag.strip_suffix("%}")) {
             let (text, behind) = rest.split_at(raw_length(rest));
             rest = behind;
             // Jinja2 keeps the line break behind this tag, other than behind all others.
-            out.push_str(&tag[..tag.len().saturating_sub(2)]);
+            out.push_str(opened);
             out.push_str(if tag.ends_with("-%}") { "%}" } else { "+%}" });
             out.push_str(text);
         } else {
@@ -176,4 +176,16 @@ fn names(list: &str) -> String {
         from += end + 1;
     }
     found.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raw_tag_without_an_end_stays_as_it_is() {
+        for source in ["{% raw", "{%- raw �", "a {% raw x ü", "{% raw %}{% endraw ü"] {
+            assert!(adapt(source).is_ok_and(|text| text.starts_with(&source[..2])), "{source}");
+        }
+    }
 }

@@ -45,9 +45,10 @@ fn format_of(source: &dyn Container, precision: Option<Precision>, plan: &Tensor
     match (plan.role, precision) {
         (Role::Vector, _) => Format::Vector,
         (Role::Channels, _) => Format::Channels,
+        (Role::Kernel, None) => Format::F32,
         (_, None) => kept_format(encoding),
         (Role::Outer, Some(Precision::Int4)) if encoding != Some(Encoding::Q4_0) => Format::Int8,
-        (Role::Matrix | Role::Experts | Role::Outer, Some(precision)) => precision.into(),
+        (_, Some(precision)) => precision.into(),
     }
 }
 

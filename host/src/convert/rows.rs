@@ -27,7 +27,11 @@ pub(super) fn write_tensor(
     put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<f32> {
     let exact = match &tensor.plan.data {
-        Data::Computed(numbers) => Some(Cow::Owned(little_endian(numbers))),
+        Data::Computed(numbers) => {
+            let (bytes, rounding) = computed(tensor, numbers);
+            put(&bytes)?;
+            return Ok(rounding.relative());
+        }
         Data::Raw(bytes) => Some(Cow::Borrowed(bytes)),
         Data::Stored(_) if tensor.format == Format::Vector => {
             Some(Cow::Owned(little_endian(&read_vector(container, &tensor.plan)?)))
@@ -50,6 +54,29 @@ pub(super) fn write_tensor(
     };
     one_ahead((0..tensor.plan.rows).step_by(step as usize), &encoded, &mut take)?;
     Ok(sums.relative())
+}
+
+/// The bytes of a tensor whose numbers are known, and how they were rounded.
+fn computed(tensor: &Planned, numbers: &[f32]) -> (Vec<u8>, Rounding) {
+    let mut sums = Rounding::default();
+    if tensor.format == Format::Vector {
+        return (little_endian(numbers), sums);
+    }
+    let (mut bytes, columns) = (vec![], tensor.plan.columns.max(1) as usize);
+    for panel in numbers.chunks(PANEL * columns) {
+        let rows = panel.chunks(columns).map(|row| {
+            let groups = quantize_row(tensor.format, row, None);
+            sums.add(&Rounding::of(row, &groups, tensor.format));
+            groups
+        });
+        write_panel(tensor.format, &rows.collect::<Vec<_>>(), &mut bytes);
+    }
+    (bytes, sums)
+}
+
+/// The bytes of a tensor whose numbers are known.
+pub(super) fn computed_bytes(tensor: &Planned, numbers: &[f32]) -> Vec<u8> {
+    computed(tensor, numbers).0
 }
 
 /// Makes something of each item, and hands it on in order while the next one is made.

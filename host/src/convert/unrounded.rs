@@ -2,7 +2,7 @@
 //! compared with, without another one being written.
 
 use super::planned::Planned;
-use super::rows::{little_endian, panels_of, read_vector};
+use super::rows::{computed_bytes, little_endian, panels_of, read_vector};
 use super::weights::WeightLayout;
 use crate::Result;
 use crate::arch::{Blueprint, Data};
@@ -118,7 +118,7 @@ impl Unrounded {
         let (entry, tensor) = &self.files[place.0][place.1];
         let whole = |bytes: Vec<u8>| Rows { place, range: 0..bytes.len() as u64, bytes };
         match &tensor.plan.data {
-            Data::Computed(numbers) => return Ok(whole(little_endian(numbers))),
+            Data::Computed(numbers) => return Ok(whole(computed_bytes(tensor, numbers))),
             Data::Raw(bytes) => return Ok(whole(bytes.clone())),
             Data::Stored(_) if tensor.format == Format::Vector => {
                 return Ok(whole(little_endian(&read_vector(&*self.source, &tensor.plan)?)));

@@ -46,14 +46,36 @@ pub struct Tensor {
     pub name: String,
     /// Its dimensions.
     pub shape: Vec<usize>,
-    /// The number of its type: 2 for i32, 9 for i8.
+    /// The number of its type, see [`kind`].
     pub kind: u8,
     /// What a step is worth, for all or for each channel; empty if it is not quantized.
     pub scales: Vec<f32>,
     /// The integers that stand for 0.
     pub zero_points: Vec<i64>,
+    /// The axis along which scales differ.
+    pub axis: usize,
     /// The numbers' bytes; empty if they are computed.
     pub data: Vec<u8>,
+}
+
+/// Numbers of types.
+pub mod kind {
+    /// 32-bit floats.
+    pub const F32: u8 = 0;
+    /// 16-bit floats.
+    pub const F16: u8 = 1;
+    /// 32-bit integers.
+    pub const I32: u8 = 2;
+    /// Bytes.
+    pub const U8: u8 = 3;
+    /// 64-bit integers.
+    pub const I64: u8 = 4;
+    /// Truth values.
+    pub const BOOL: u8 = 6;
+    /// 16-bit integers.
+    pub const I16: u8 = 7;
+    /// Signed bytes.
+    pub const I8: u8 = 9;
 }
 
 /// An operator.
@@ -61,6 +83,8 @@ pub struct Tensor {
 pub struct Operator {
     /// Its builtin code.
     pub code: i32,
+    /// What it is called, if it is a custom one.
+    pub custom: String,
     /// The tensors that it reads; `None` for an optional one that is absent.
     pub inputs: Vec<Option<usize>>,
     /// The tensors that it writes.
@@ -72,12 +96,19 @@ pub struct Operator {
 /// Widths in bytes of the fields of the options that are known: by builtin code.
 fn option_widths(code: i32) -> &'static [usize] {
     match code {
-        0 => &[1],
-        1 => &[1, 4, 4, 4, 4, 1],
+        0 | 18 | 41 | 42 | 40 | 74 | 82 | 89 => &[1],
+        1 | 17 => &[1, 4, 4, 4, 4, 1],
+        2 => &[4, 1],
         3 => &[1, 4, 4, 1, 4, 4],
         4 => &[1, 4, 4, 4, 1, 4, 4],
+        5 | 25 | 26 | 49 | 98 | 102 => &[4],
         9 => &[1, 1, 1],
-        25 => &[4],
+        23 => &[4, 4, 1, 1],
+        44 => &[1, 4, 4, 1, 1],
+        45 => &[4, 4, 4, 4, 4, 1],
+        67 => &[1, 4, 4, 1],
+        83 | 88 => &[4, 4],
+        97 => &[1, 1],
         _ => &[],
     }
 }
@@ -100,7 +131,7 @@ fn parse(bytes: &[u8]) -> Option<Model> {
     }
     let buffer = Buffer(bytes);
     let root = buffer.table(buffer.follow(0)?)?;
-    let codes: Vec<i32> = root.tables(1)?.iter().map(operator_code).collect::<Option<_>>()?;
+    let codes: Vec<_> = root.tables(1)?.iter().map(operator_code).collect::<Option<_>>()?;
     let data: Vec<Vec<u8>> = root
         .tables(4)?
         .iter()
@@ -123,20 +154,23 @@ fn parse(bytes: &[u8]) -> Option<Model> {
     Some(Model { inputs: inputs?, outputs: outputs?, tensors, operators })
 }
 
-fn operator_code(table: &Table<'_>) -> Option<i32> {
+/// An operator's builtin code, and its name if it is a custom one.
+fn operator_code(table: &Table<'_>) -> Option<(i32, String)> {
     // Codes up to 127 have a field of their own, which older files have alone.
-    Some(i32::from(table.byte(0)?.cast_signed()).max(table.word(3, 0)?))
+    let code = i32::from(table.byte(0)?.cast_signed()).max(table.word(3, 0)?);
+    Some((code, String::from_utf8_lossy(table.vector(1, 1)?).into_owned()))
 }
 
 fn tensor(table: &Table<'_>, data: &[Vec<u8>]) -> Option<Tensor> {
     let shape = table.words(0)?.into_iter().map(|n| usize::try_from(n).ok());
     let buffer = usize::try_from(table.word(2, 0)?).ok()?;
     let quantization = table.child(4)?;
-    let (scales, zero_points) = match &quantization {
-        None => (vec![], vec![]),
+    let (scales, zero_points, axis) = match &quantization {
+        None => (vec![], vec![], 0),
         Some(q) => (
             q.words(2)?.into_iter().map(|bits| f32::from_bits(bits.cast_unsigned())).collect(),
             q.vector(3, 8)?.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
+            usize::try_from(q.word(6, 0)?).ok()?,
         ),
     };
     Some(Tensor {
@@ -145,12 +179,13 @@ fn tensor(table: &Table<'_>, data: &[Vec<u8>]) -> Option<Tensor> {
         kind: table.byte(1)?,
         scales,
         zero_points,
+        axis,
         data: if buffer == 0 { vec![] } else { data.get(buffer)?.clone() },
     })
 }
 
-fn operator(table: &Table<'_>, codes: &[i32]) -> Option<Operator> {
-    let code = *codes.get(usize::try_from(table.word(0, 0)?).ok()?)?;
+fn operator(table: &Table<'_>, codes: &[(i32, String)]) -> Option<Operator> {
+    let (code, custom) = codes.get(usize::try_from(table.word(0, 0)?).ok()?)?.clone();
     let options = match table.child(4)? {
         None => vec![],
         Some(options) => {
@@ -164,6 +199,7 @@ fn operator(table: &Table<'_>, codes: &[i32]) -> Option<Operator> {
     };
     Some(Operator {
         code,
+        custom,
         inputs: indices(table, 1, MAX_ITEMS)?,
         outputs: indices(table, 2, MAX_ITEMS)?.into_iter().collect::<Option<_>>()?,
         options,

@@ -1,0 +1,70 @@
+//! Copies that nobody needs.
+
+use super::layers::is_over_images;
+use crate::graph::{Graph, Names, Node};
+use omex_core::ops::Rearrange;
+
+/// Leaves out copies of whole values that are not used after them: the copy is the value itself.
+pub(super) fn drop_copies(graph: &mut Graph) {
+    let mut at = 0;
+    while at < graph.nodes.len() {
+        match copy(graph, at) {
+            Some((from, to)) => {
+                graph.nodes.remove(at);
+                rename(graph, &from, &to);
+            }
+            None => at += 1,
+        }
+    }
+}
+
+/// The source and the result of a copy that may be left out.
+fn copy(graph: &Graph, at: usize) -> Option<(String, String)> {
+    let Some(Node::Rearrange(op)) = graph.nodes.get(at) else { return None };
+    let (from, to) = (graph.values.get(&op.input.name)?, graph.values.get(&op.output.name)?);
+    let whole = op.input.rows.is_none()
+        && op.output.rows.is_none()
+        && op.from == op.to
+        && (op.from_first, op.to_first) == (0, 0)
+        && (from.width, from.dtype) == (to.width, to.dtype)
+        && is_dense(op);
+    let names = [&op.input.name, &op.output.name];
+    let mentions = |node: &Node, name: &String| node.values().iter().any(|v| v.name == *name);
+    let unused = !graph.nodes[at + 1..].iter().any(|node| mentions(node, names[0]))
+        && !graph.nodes[..at].iter().any(|node| mentions(node, names[1]));
+    let taken = graph.inputs.iter().any(|port| port.value.name == *names[0]);
+    let given = graph.outputs.iter().any(|port| port.value.name == *names[0]);
+    // A slot has one shape.
+    let image = names.map(|name| is_image(graph, name));
+    let shown = graph.outputs.iter().any(|port| port.value.name == *names[1]);
+    let one_shape = from.dims == to.dims || !image[0] || !(image[1] || shown);
+    (whole && unused && !taken && !given && one_shape).then(|| (names[0].clone(), names[1].clone()))
+}
+
+/// True if all elements of the values are copied, in order.
+fn is_dense(op: &Rearrange<Names>) -> bool {
+    let mut step = 1;
+    for (dim, from) in op.dims.iter().zip(op.from).rev().filter(|(dim, _)| **dim > 1) {
+        if i64::from(from) != step {
+            return false;
+        }
+        step *= i64::from(*dim);
+    }
+    true
+}
+
+/// True if some operation takes the value as an image.
+fn is_image(graph: &Graph, name: &str) -> bool {
+    let mut over_images = graph.nodes.iter().filter(|node| is_over_images(node));
+    over_images.any(|node| node.values().iter().any(|value| value.name == name))
+}
+
+/// Has everything that uses one value use the other.
+fn rename(graph: &mut Graph, from: &str, to: &str) {
+    let keeps_shape = is_image(graph, from);
+    let shape = graph.values.remove(from);
+    if let (Some(shape), true, Some(value)) = (shape, keeps_shape, graph.values.get_mut(to)) {
+        value.dims = shape.dims;
+    }
+    graph.nodes.iter_mut().for_each(|node| node.rename_value(from, to));
+}
