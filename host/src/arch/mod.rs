@@ -38,6 +38,7 @@ mod mpnet;
 mod olmo2;
 mod olmoe;
 mod onnx;
+mod onnx_graph;
 mod phi;
 mod phi3;
 mod qwen2;
@@ -209,6 +210,9 @@ pub fn problems(container: &dyn Container) -> Vec<Error> {
         Ok(blueprint) => blueprint.problems(container),
         Err(first) => {
             let all = match container.format() {
+                SourceFormat::Onnx if container.graph_inputs().is_some() => {
+                    onnx_graph::problems(container)
+                }
                 SourceFormat::HuggingFace | SourceFormat::Onnx => unread(&config_of(container)),
                 SourceFormat::Gguf => gguf::problems(container),
                 SourceFormat::Tflite => tflite::problems(container),
@@ -222,6 +226,9 @@ pub fn problems(container: &dyn Container) -> Vec<Error> {
 /// The blueprint of a container, whose tensors are not looked at.
 fn drawn(container: &dyn Container) -> Result<Blueprint> {
     match container.format() {
+        SourceFormat::Onnx if container.graph_inputs().is_some() => {
+            onnx_graph::blueprint(container)
+        }
         SourceFormat::HuggingFace | SourceFormat::Onnx => hugging_face(container),
         SourceFormat::Gguf => gguf::blueprint(container),
         SourceFormat::Llama2c => llama2c::blueprint(container),

@@ -1,6 +1,7 @@
 //! What all readers present: a model as another program stored it.
 
 use super::encoding::Encoding;
+use super::graph_file::GraphInputs;
 use crate::Result;
 use crate::tokenizer::GgufVocabulary;
 use serde_json::{Map, Value};
@@ -77,6 +78,11 @@ pub trait Container: fmt::Debug + Send + Sync {
     /// The tokenizer stored with the model, if any.
     fn tokenizer(&self) -> Option<&TokenizerSource>;
 
+    /// What is settled of the inputs of a graph over tensors; none of other models.
+    fn graph_inputs(&self) -> Option<&GraphInputs> {
+        None
+    }
+
     /// The files that hold hyperparameters and tensors; none of a model that no file holds.
     fn files(&self) -> Vec<&Path> {
         vec![]
@@ -129,7 +135,7 @@ pub enum SourceFormat {
     Tflite,
     /// A checkpoint of PyTorch.
     PyTorch,
-    /// An ONNX file beside a `config.json`.
+    /// An ONNX file: a transformer beside a `config.json`, or a graph over tensors.
     Onnx,
 }
 

@@ -5,11 +5,13 @@
 //! Files are read a row at a time, and are not trusted: what is checked when a model is opened
 //! holds from then on.
 
+mod array;
 mod blocks;
 mod columns;
 mod container;
 mod encoding;
 pub mod gguf;
+mod graph_file;
 pub mod hugging_face;
 pub mod llama2c;
 mod onnx;
@@ -23,14 +25,18 @@ pub mod tflite;
 mod unconverted;
 
 use crate::{Error, Result};
+use graph_file::GraphFile;
 use source_file::SourceFile;
 use std::path::Path;
 
+pub use array::{Array, Numbers};
 pub(crate) use blocks::FP4;
 pub use container::{
     Container, Fields, SourceFormat, TensorInfo, TokenizerSource, UnknownSourceFormat,
 };
 pub use encoding::Encoding;
+pub use graph_file::GraphInputs;
+pub(crate) use onnx::model as onnx_model;
 pub use stored::StoredModel;
 pub use unconverted::model_name;
 pub(crate) use unconverted::unconverted;
@@ -41,6 +47,18 @@ pub(crate) use unconverted::unconverted;
 ///
 /// When the files cannot be read, are in no known format, or are malformed.
 pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Container>> {
+    open_with(path, format, &GraphInputs::default())
+}
+
+/// As [`open`], with what is settled of a graph's inputs.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_with(
+    path: &Path,
+    format: Option<SourceFormat>,
+    inputs: &GraphInputs,
+) -> Result<Box<dyn Container>> {
     let format = match format {
         Some(format) => format,
         None => detect(path)?,
@@ -49,9 +67,12 @@ pub fn open(path: &Path, format: Option<SourceFormat>) -> Result<Box<dyn Contain
         SourceFormat::HuggingFace => quantized::decoded(hugging_face::open(path)?)?,
         SourceFormat::Gguf => Box::new(gguf::open(path)?),
         SourceFormat::Llama2c => Box::new(llama2c::open(path)?),
-        SourceFormat::Tflite => Box::new(tflite::open(path)?),
+        SourceFormat::Tflite => {
+            tflite::read(path)?;
+            Box::new(GraphFile::new(SourceFormat::Tflite, path, inputs))
+        }
         SourceFormat::PyTorch => quantized::decoded(pytorch_model::open(path)?)?,
-        SourceFormat::Onnx => onnx::open(path)?,
+        SourceFormat::Onnx => onnx::open(path, inputs)?,
     })
 }
 

@@ -1,30 +1,13 @@
 //! TensorFlow Lite files: a FlatBuffer of tensors and operators (schema version 3).
 
-use super::container::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
 use crate::{Error, Result, input};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What stands at bytes 4 to 8 of a file.
 pub(super) const IDENTIFIER: [u8; 4] = *b"TFL3";
 /// The longest file that is read, and the most tensors and operators in it.
 const MAX_BYTES: u64 = 64 << 20;
 const MAX_ITEMS: usize = 1 << 16;
-
-/// A file that was opened; [`read`] gives what is in it.
-#[derive(Debug)]
-pub struct TfliteFile {
-    path: PathBuf,
-    fields: Fields,
-}
-
-/// Opens a file.
-///
-/// # Errors
-/// A file that can't be read or is malformed.
-pub fn open(path: &Path) -> Result<TfliteFile> {
-    read(path)?;
-    Ok(TfliteFile { path: path.to_owned(), fields: Fields::new() })
-}
 
 /// Everything that is kept of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -290,55 +273,6 @@ impl<'b> Table<'b> {
         let count = self.buffer.vector(start, 4)?.len() / 4;
         let table = |n| self.buffer.table(self.buffer.follow(start + 4 + 4 * n)?);
         (count <= MAX_ITEMS).then(|| (0..count).map(table).collect::<Option<_>>())?
-    }
-}
-
-impl Container for TfliteFile {
-    fn format(&self) -> SourceFormat {
-        SourceFormat::Tflite
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn config(&self) -> &Fields {
-        &self.fields
-    }
-
-    fn names(&self) -> Vec<String> {
-        vec![]
-    }
-
-    fn tensor_path(&self, _: &str) -> &Path {
-        &self.path
-    }
-
-    fn tensor(&self, _: &str) -> Option<TensorInfo> {
-        None
-    }
-
-    fn read_row(&self, name: &str, _: u32, _: &mut [f32]) -> Result<()> {
-        Err(self.no_row(name))
-    }
-
-    fn read_row_bytes(&self, name: &str, _: u32, _: &mut Vec<u8>) -> Result<()> {
-        Err(self.no_row(name))
-    }
-
-    fn tokenizer(&self) -> Option<&TokenizerSource> {
-        None
-    }
-
-    fn files(&self) -> Vec<&Path> {
-        vec![&self.path]
-    }
-}
-
-impl TfliteFile {
-    /// Tensors come with the blueprint; there are none to be read by row.
-    fn no_row(&self, name: &str) -> Error {
-        Error::malformed(&self.path, name, "no rows", "a tensor of rows", "report this")
     }
 }
 

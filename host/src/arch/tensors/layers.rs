@@ -1,9 +1,10 @@
 //! Operations, drawn.
 
 use super::view::broadcast_shape;
-use super::{Drawing, Drawn, Refused, Scale, Tensor, View, array::Array, merged};
+use super::{Drawing, Drawn, Refused, Scale, Tensor, View, merged};
 use crate::arch::blueprint::{Data, Role};
 use crate::graph::{Names, Node, ValueRef};
+use crate::import::Array;
 use omex_core::ops::{
     Activate, Activation, Alignment, BROADCAST_AXES, Binary, BinaryFunction, Dequantize, Fill,
     FloatConv2d, FloatSoftmax, Lookup, Pool, Pooling, Quantize, Reduce, Reduction, Resize,

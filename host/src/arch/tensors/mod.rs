@@ -1,20 +1,18 @@
 //! Graphs over tensors, drawn operation by operation: what the doors of TensorFlow Lite's and ONNX's graphs share.
 
-mod array;
 mod fold;
 mod layers;
 mod recurrent;
 mod view;
 
-pub(super) use array::{Array, Numbers, count};
 pub(super) use layers::{Weights, Window};
-pub(super) use recurrent::Gates;
+pub(super) use recurrent::{Gates, Run};
 use view::row_major;
-pub(super) use view::{Scale, View};
+pub(super) use view::{Scale, View, broadcast_shape, count, viewed};
 
 use super::blueprint::{Blueprint, Data, Role, Sizes, TensorPlan};
 use crate::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
-use crate::import::Fields;
+use crate::import::{Array, Fields};
 use omex_core::ops::{Constant, Fill, Rearrange};
 use omex_core::program::{Dtype, MAX_WIDTH, Per};
 

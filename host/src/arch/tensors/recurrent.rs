@@ -1,6 +1,7 @@
 //! Recurrent layers, step by step.
 
-use super::{Array, Drawing, Drawn, Refused, Tensor, View, Weights};
+use super::{Drawing, Drawn, Refused, Tensor, View, Weights};
+use crate::import::Array;
 use omex_core::ops::{Activation, BinaryFunction};
 use omex_core::program::Dtype;
 

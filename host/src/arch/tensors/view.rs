@@ -2,6 +2,7 @@
 //! slicing and repeating move nothing.
 
 use super::Refused;
+use crate::import::Array;
 use omex_core::program::Dtype;
 
 /// What a step of a signed byte is worth, and the byte that stands for 0.
@@ -32,6 +33,38 @@ pub(in super::super) fn row_major(shape: &[usize]) -> Vec<i64> {
         steps[axis - 1] = steps[axis] * shape[axis] as i64;
     }
     steps
+}
+
+/// The most elements of a tensor.
+const MAX_ELEMENTS: usize = 1 << 24;
+
+/// The elements of arrays of this shape, if they are not too many.
+pub(in super::super) fn count(shape: &[usize]) -> Result<usize, Refused> {
+    let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
+    count.filter(|count| *count <= MAX_ELEMENTS).ok_or_else(|| {
+        Refused::new(format!("dimensions {shape:?}"), format!("at most {MAX_ELEMENTS} elements"))
+    })
+}
+
+/// Elements of an array that is known, in an order that takes no thought of it: a view of it, which is then
+/// taken.
+pub(in super::super) fn viewed(
+    array: &Array,
+    change: impl FnOnce(View) -> Result<View, Refused>,
+) -> Result<Array, Refused> {
+    let steps = row_major(&array.shape);
+    let (buffer, dtype, shape) = (String::new(), Dtype::F32, array.shape.clone());
+    let view = change(View { buffer, dtype, scale: None, shape, steps, first: 0 })?;
+    count(&view.shape)?;
+    let mut places = vec![view.first];
+    for (dim, step) in view.shape.iter().zip(&view.steps) {
+        let along = |place: i64| (0..*dim as i64).map(move |n| place + n * step);
+        places = places.into_iter().flat_map(along).collect();
+    }
+    let place = |place| usize::try_from(place).ok();
+    let places: Option<Vec<_>> = places.into_iter().map(place).collect();
+    let picked = places.and_then(|places| array.picked(view.shape, &places));
+    picked.ok_or_else(|| Refused::new("elements that are not there", "elements of the tensor"))
 }
 
 impl View {

@@ -1,6 +1,6 @@
 //! Operators in floats.
 
-use super::super::tensors::Weights;
+use super::super::tensors::{Weights, viewed};
 use super::*;
 
 impl Door<'_> {
@@ -183,12 +183,12 @@ impl Door<'_> {
 
 /// Kernels [o, ky, kx, i] with rows and columns from the other end.
 pub(in super::super) fn flipped(numbers: &[f32], sides: [usize; 4]) -> Drawn<Vec<f32>> {
-    let [_, height, width, inputs] = sides;
     let array = Array::floats(sides.to_vec(), numbers.to_vec());
-    let steps = [height * width * inputs, width * inputs, inputs, 1].map(|step| step as i64);
-    let last = (height as i64 - 1) * steps[1] + (width as i64 - 1) * steps[2];
-    let steps = [steps[0], -steps[1], -steps[2], steps[3]];
-    Ok(array.viewed(sides.to_vec(), &steps, last)?.to_floats())
+    let [_, height, width, _] = sides;
+    let turned = viewed(&array, |view| {
+        view.sliced(1, height as i64 - 1, height, -1)?.sliced(2, width as i64 - 1, width, -1)
+    })?;
+    Ok(turned.to_floats())
 }
 
 fn function(code: i32) -> Option<BinaryFunction> {

@@ -6,9 +6,9 @@ mod operators;
 mod recurrent;
 
 use super::blueprint::Blueprint;
-use super::tensors::{Array, Drawing, Drawn, Numbers, Refused, Scale, Tensor, View, Window};
-use crate::import::Container;
+use super::tensors::{Drawing, Drawn, Refused, Scale, Tensor, View, Window};
 use crate::import::tflite::{self, Model, Operator, kind, read};
+use crate::import::{Array, Container, Numbers};
 use crate::{Error, Result};
 use omex_core::ops::{Activation, Alignment, BinaryFunction, Pooling, Reduction};
 use omex_core::program::Dtype;
@@ -525,9 +525,9 @@ fn array(tensor: &tflite::Tensor) -> Option<Array> {
             Numbers::Whole(data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
         }
         kind::I8 => Numbers::I8(data.iter().map(|b| b.cast_signed()).collect()),
-        kind::U8 | kind::BOOL => Numbers::Whole(data.iter().map(|b| i64::from(*b)).collect()),
+        kind::U8 | kind::BOOL => Numbers::U8(data.clone()),
         _ => return None,
     };
     let array = Array { shape, numbers };
-    (super::tensors::count(&array.shape).ok()? == array.len()).then_some(array)
+    (super::tensors::count(&array.shape).ok()? == array.count()).then_some(array)
 }

@@ -259,7 +259,7 @@ fn operation(reader: &mut Reader<'_>, mut left: Span) -> Result<Option<&'static 
 }
 
 /// A constant with its name.
-fn tensor(reader: &mut Reader<'_>, mut left: Span) -> Result<(String, Constant)> {
+pub(super) fn tensor(reader: &mut Reader<'_>, mut left: Span) -> Result<(String, Constant)> {
     let (mut name, mut constant) = (String::new(), Constant::default());
     let (mut sides, mut external, mut is_external) = (vec![], BTreeMap::new(), false);
     while let Some((number, value)) = reader.field(&mut left)? {

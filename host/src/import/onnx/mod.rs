@@ -1,7 +1,8 @@
-//! ONNX files: graphs of transformers, as exporters write them beside a `config.json`. The graph is not run: its
-//! constants are given the names that they have in the model's checkpoint, and laid as in it.
+//! ONNX files. Graphs of transformers, as exporters write them beside a `config.json`, are not run: their constants are
+//! given the names that they have in the model's checkpoint, and laid as in it. Other graphs are drawn as they are.
 
 mod graph;
+pub(crate) mod model;
 mod names;
 mod place;
 mod tensors;
@@ -9,6 +10,7 @@ mod weights;
 mod wire;
 
 use super::container::{Container, Fields, SourceFormat};
+use super::graph_file::{GraphFile, GraphInputs};
 use super::hugging_face;
 use super::quantized::with_matrices;
 use super::source_file::SourceFile;
@@ -29,13 +31,15 @@ const FOLDER: &str = "onnx";
 /// Opens the model in a file, or in a folder of files.
 ///
 /// # Errors
-/// A file that can't be read, or is damaged; no `config.json` beside it; numbers that lie outside of its
+/// A file that can't be read, or is damaged; of a transformer, numbers that lie outside of its
 /// folder, or that are stored in a way that is not known.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Container>> {
+pub(super) fn open(path: &Path, inputs: &GraphInputs) -> Result<Box<dyn Container>> {
     let path = if path.is_dir() { chosen(path)? } else { path.to_owned() };
     let file = SourceFile::open(&path)?;
     let graph = graph::read(&file)?;
-    let (config_path, config) = hyperparameters(&file, &graph)?;
+    let Some((config_path, config)) = hyperparameters(&file, &graph)? else {
+        return Ok(Box::new(GraphFile::new(SourceFormat::Onnx, &path, inputs)));
+    };
     let beside = |path: &Path| hugging_face::tokenizer(folder_of(path));
     let tokenizer = beside(&config_path).or_else(|| beside(&path));
     let Tensors { files, tensors, linear, grouped, parts, uses, .. } = Tensors::of(&graph, file)?;
@@ -85,15 +89,10 @@ fn chosen(folder: &Path) -> Result<PathBuf> {
 }
 
 /// The `config.json` beside a file or its folder, with the class that the graph is of.
-fn hyperparameters(file: &SourceFile, graph: &Graph) -> Result<(PathBuf, Fields)> {
+fn hyperparameters(file: &SourceFile, graph: &Graph) -> Result<Option<(PathBuf, Fields)>> {
     let folder = folder_of(&file.path);
     let places = ["config.json", "../config.json"].map(|name| folder.join(name));
-    let Some(path) = places.into_iter().find(|path| path.is_file()) else {
-        let (found, expected) = ("none", "a config.json beside the file or its folder");
-        let remedy = "graphs of transformers are read, with the config.json of the model that was exported: put it \
-                      there; other graphs are not";
-        return Err(file.malformed("hyperparameters", found, expected, remedy));
-    };
+    let Some(path) = places.into_iter().find(|path| path.is_file()) else { return Ok(None) };
     let mut config = hugging_face::read_config(&path)?;
     // Exporters keep the file as it was, whether or not the head is exported.
     if !graph.outputs.iter().any(|name| name == "logits")
@@ -106,5 +105,5 @@ fn hyperparameters(file: &SourceFile, graph: &Graph) -> Result<(PathBuf, Fields)
             }
         }
     }
-    Ok((path, config))
+    Ok(Some((path, config)))
 }

@@ -95,7 +95,11 @@ impl Files {
     }
 
     /// The number of the file, the first byte, and the bytes, if these are said.
-    fn place(&mut self, name: &str, constant: &Constant) -> Result<(usize, u64, Option<u64>)> {
+    pub(super) fn place(
+        &mut self,
+        name: &str,
+        constant: &Constant,
+    ) -> Result<(usize, u64, Option<u64>)> {
         let expected = "raw_data, float_data, or a place in another file";
         match &constant.place {
             Place::Bytes(span) => Ok((0, span.start, Some(span.end - span.start))),
