@@ -9,7 +9,7 @@ use super::{blueprint, room};
 use crate::cancel::Cancel;
 use crate::embed::HIDDEN;
 use crate::generate::forward;
-use crate::import::{Container, SourceFormat};
+use crate::import::Container;
 use crate::memory;
 use crate::pager::PageSource;
 use crate::plan::Kv;
@@ -82,9 +82,6 @@ pub fn check(
 ) -> Result<Checked> {
     let (memory, cancel) = (options.memory, &options.cancel);
     let skipped = |why: &str| Ok(Checked::Skipped(why.to_owned()));
-    if source.format() == SourceFormat::Tflite {
-        return skipped("the package has the source's integers");
-    }
     let blueprint = blueprint(&**source, options)?;
     if blueprint.graph.vocab_size == 0 {
         return skipped("the model takes arrays: omex infer runs it");

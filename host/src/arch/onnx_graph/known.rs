@@ -1,5 +1,6 @@
 //! Nodes whose results follow from constants and shapes.
 
+use super::quantized::{dequantized, quantized};
 use super::*;
 
 impl Door {
@@ -81,10 +82,13 @@ fn of_arrays(node: &OnnxNode, arrays: &[&Array]) -> Drawn<Option<Array>> {
             Some(gather(first, indices, number(node, "axis").unwrap_or(0))?)
         }
         ("Concat", _) => Some(concat(arrays, number(node, "axis").unwrap_or(0))?),
-        ("DequantizeLinear", Some(scales)) => {
-            let along = axis(number(node, "axis").unwrap_or(1), first.shape.len());
-            let along = along.unwrap_or(0);
-            Some(super::quantized::dequantized(first, scales, arrays.get(2).copied(), along)?)
+        ("DequantizeLinear" | "QuantizeLinear", Some(scales)) => {
+            let along = axis(number(node, "axis").unwrap_or(1), first.shape.len()).unwrap_or(0);
+            let zeros = arrays.get(2).copied();
+            Some(match node.operation.as_str() {
+                "QuantizeLinear" => quantized(first, scales, zeros, along)?,
+                _ => dequantized(first, scales, zeros, along)?,
+            })
         }
         ("Not", _) => truth(first, |x| x == 0),
         ("Range", Some(end)) => range(first, end, arrays.get(2).copied())?,
@@ -184,9 +188,9 @@ fn range(start: &Array, end: &Array, step: Option<&Array>) -> Drawn<Option<Array
 
 /// A function of two arrays, of which one may have a single number.
 fn pairwise(operation: &str, first: &Array, second: &Array) -> Drawn<Option<Array>> {
+    let Some(kind) = Pair::of(operation) else { return Ok(None) };
     let shape = super::super::tensors::broadcast_shape(&first.shape, &second.shape)?;
     let spread = |array: &Array| viewed(array, |view| view.broadcast(&shape));
-    let Some(kind) = Pair::of(operation) else { return Ok(None) };
     let (first, second) = (spread(first)?, spread(second)?);
     Ok(match (first.to_whole(), second.to_whole()) {
         (Some(a), Some(b)) => {

@@ -374,8 +374,7 @@ fn compared(graph: &OnnxGraph) -> Assumed {
     for node in graph.nodes.iter().filter(|node| node.operation == "Equal") {
         let [a, b] = &node.inputs[..] else { continue };
         for (input, constant) in [(a, b), (b, a)] {
-            if let (true, Some(number)) =
-                (names.contains(input.as_str()), constants.get(constant))
+            if let (true, Some(number)) = (names.contains(input.as_str()), constants.get(constant))
             {
                 assumed.entry(input.clone()).or_insert(*number);
             }

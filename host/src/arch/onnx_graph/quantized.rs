@@ -3,6 +3,9 @@
 use super::*;
 use omex_core::ops::{Activation, BinaryFunction};
 
+/// Bytes without a sign are computed as signed ones that are so much less.
+const UNSIGNED: i32 = 128;
+
 impl Call<'_> {
     /// A node of integers; none for others.
     pub(super) fn quantized(&mut self) -> Drawn<Option<View>> {
@@ -66,13 +69,12 @@ impl Call<'_> {
             true => self.known(place + 1)?,
             false => Array { shape: vec![], numbers: Numbers::U8(vec![0]) },
         };
-        let signed = matches!(zero.numbers, Numbers::I8(_));
+        let offset = if matches!(zero.numbers, Numbers::I8(_)) { 0 } else { UNSIGNED };
         let zero = zero.to_whole().and_then(|zeros| zeros.first().copied());
-        match (&scales[..], zero, signed) {
-            ([scale], Some(zero), true) if *scale > 0.0 => {
-                Ok(Scale { scale: *scale, zero: zero as i32 })
+        match (&scales[..], zero) {
+            ([scale], Some(zero)) if *scale > 0.0 => {
+                Ok(Scale { scale: *scale, zero: zero as i32 - offset })
             }
-            (_, _, false) => Err(Refused::new("bytes without a sign", "signed bytes (QInt8)")),
             _ => Err(Refused::new("scales for each channel of a value", "one scale")),
         }
     }
@@ -83,7 +85,9 @@ impl Call<'_> {
         match self.input(place)? {
             Tensor::Computed(view) => self.drawing().dequantize(&view, scale),
             Tensor::Known(array) => {
-                let number = |x: f32| (x - scale.zero as f32) * scale.scale;
+                let unsigned = matches!(array.numbers, Numbers::U8(_));
+                let zero = scale.zero + if unsigned { UNSIGNED } else { 0 };
+                let number = |x: f32| (x - zero as f32) * scale.scale;
                 let numbers = array.to_floats().into_iter().map(number).collect();
                 self.drawing().constant(&Array::floats(array.shape, numbers))
             }
@@ -150,6 +154,60 @@ impl Call<'_> {
     }
 }
 
+/// Known floats as bytes in steps of a scale for all, or for each step along an axis.
+pub(super) fn quantized(
+    array: &Array,
+    scales: &Array,
+    zeros: Option<&Array>,
+    along: usize,
+) -> Drawn<Array> {
+    let signed = zeros.is_some_and(|zeros| matches!(zeros.numbers, Numbers::I8(_)));
+    let (scales, zeros) = (scales.to_floats(), zeros.map(Array::to_floats).unwrap_or_default());
+    let each = Each::new(array, &scales, &zeros, along)?;
+    let steps = |(at, x): (usize, f32)| {
+        let (scale, zero) = each.of(at);
+        (x / scale).round_ties_even() + zero
+    };
+    let steps = array.to_floats().into_iter().enumerate().map(steps);
+    let numbers = match signed {
+        true => Numbers::I8(steps.map(|x| x.clamp(-128.0, 127.0) as i8).collect()),
+        false => Numbers::U8(steps.map(|x| x.clamp(0.0, 255.0) as u8).collect()),
+    };
+    Ok(Array { shape: array.shape.clone(), numbers })
+}
+
+/// Scales and zero points of an array's elements.
+struct Each<'e> {
+    scales: &'e [f32],
+    zeros: &'e [f32],
+    steps: usize,
+    behind: usize,
+}
+
+impl<'e> Each<'e> {
+    fn new(array: &Array, scales: &'e [f32], zeros: &'e [f32], along: usize) -> Drawn<Self> {
+        let steps = array.shape.get(along).copied().unwrap_or(1);
+        let fits = |length: usize| length == 1 || length == steps;
+        if !fits(scales.len()) || !(zeros.is_empty() || fits(zeros.len())) {
+            let found = format!("{} scales and {} zero points", scales.len(), zeros.len());
+            return Err(Refused::new(found, format!("one, or {steps}")));
+        }
+        let behind = array.shape.iter().skip(along + 1).product();
+        Ok(Self { scales, zeros, steps, behind })
+    }
+
+    /// The scale and the zero point of element `at`.
+    fn of(&self, at: usize) -> (f32, f32) {
+        let step = at / self.behind.max(1) % self.steps.max(1);
+        let pick = |list: &[f32]| match list {
+            [] => 0.0,
+            [one] => *one,
+            list => list[step],
+        };
+        (pick(self.scales), pick(self.zeros))
+    }
+}
+
 /// Known integers as the floats that they stand for.
 pub(super) fn dequantized(
     array: &Array,
@@ -158,19 +216,11 @@ pub(super) fn dequantized(
     along: usize,
 ) -> Drawn<Array> {
     let (scales, zeros) = (scales.to_floats(), zeros.map(Array::to_floats).unwrap_or_default());
-    let steps = array.shape.get(along).copied().unwrap_or(1);
-    let fits = |length: usize| length == 1 || length == steps;
-    if !fits(scales.len()) || !(zeros.is_empty() || fits(zeros.len())) {
-        let found = format!("{} scales and {} zero points", scales.len(), zeros.len());
-        return Err(Refused::new(found, format!("one, or {steps}")));
-    }
-    let behind: usize = array.shape.iter().skip(along + 1).product();
-    let of = |list: &[f32], at: usize| match list {
-        [] => 0.0,
-        [one] => *one,
-        list => list[at / behind.max(1) % steps.max(1)],
+    let each = Each::new(array, &scales, &zeros, along)?;
+    let number = |(at, x): (usize, f32)| {
+        let (scale, zero) = each.of(at);
+        (x - zero) * scale
     };
-    let number = |(at, x): (usize, f32)| (x - of(&zeros, at)) * of(&scales, at);
     let numbers = array.to_floats().into_iter().enumerate().map(number).collect();
     Ok(Array::floats(array.shape.clone(), numbers))
 }

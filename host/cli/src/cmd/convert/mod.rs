@@ -29,6 +29,7 @@ Examples:
   omex convert ./TinyLlama --quantization int4+4 --output-dir tinyllama.omex
   omex convert ./Llama-3-70B --memory 256MB
   omex convert ./Phi-3.5-mini --long-context
+  omex convert silero_vad.onnx --input-shape input=1x576 --input-shape state=2x1x128 --set sr=16000
   omex convert stories260K.bin --tokenizer tok512.bin --quantization int8
   omex convert --source-format huggingface --model-path ./TinyLlama --output-dir tinyllama.omex")]
 pub(crate) struct Args {
@@ -39,7 +40,8 @@ pub(crate) struct Args {
     /// llama2.c file, a TensorFlow Lite file, or hf:ORGANISATION/NAME: a model of a hub (see omex pull)
     ///
     /// A checkpoint (.pt, .pth, .bin) needs the model's config.json beside it, unless it holds its
-    /// hyperparameters itself; an ONNX file, as optimum and torch export transformers, beside it or its folder
+    /// hyperparameters itself; an ONNX file that optimum or torch exported of a transformer, beside it or its folder.
+    /// Other ONNX files are graphs over arrays, for omex infer
     #[arg(value_name = "MODEL", required_unless_present = "model_path")]
     model: Option<PathBuf>,
     /// The same
@@ -73,6 +75,12 @@ pub(crate) struct Args {
     /// Round weights to int4 plainly
     #[arg(long)]
     no_calibration: bool,
+    /// Dimensions of an input that an ONNX graph leaves open, such as input=1x576
+    #[arg(long, value_name = "NAME=AxBxC", value_parser = parse_shape)]
+    input_shape: Vec<(String, Vec<usize>)>,
+    /// A number in place of an input of an ONNX graph, such as a sample rate: sr=16000
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = parse_number)]
+    set: Vec<(String, f64)>,
     /// Memory that converting may take: what can't be done in it is refused before anything is written
     ///
     /// Weights are read a part at a time in any case: models of any size are converted in some 70 MB, or in
@@ -117,6 +125,17 @@ pub(super) fn parse_precision(text: &str) -> Result<Precision, String> {
     }
 }
 
+fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, sides) = text.split_once('=').ok_or("expected NAME=AxBxC")?;
+    let sides: Result<_, _> = sides.split('x').map(str::parse).collect();
+    Ok((name.to_owned(), sides.map_err(|_| "expected numbers with x between them: 1x3x224x224")?))
+}
+
+fn parse_number(text: &str) -> Result<(String, f64), String> {
+    let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
+    Ok((name.to_owned(), number.parse().map_err(|_| "expected a number behind =")?))
+}
+
 pub(crate) fn main(args: &Args) -> Result<()> {
     let source = args.open()?;
     let output = args.output();
@@ -158,7 +177,11 @@ impl Args {
     }
 
     fn open(&self) -> Result<Arc<dyn Container>> {
-        import::open(self.source_path(), self.source_format).map(Arc::from)
+        let inputs = import::GraphInputs {
+            shapes: self.input_shape.iter().cloned().collect(),
+            numbers: self.set.iter().cloned().collect(),
+        };
+        import::open_with(self.source_path(), self.source_format, &inputs).map(Arc::from)
     }
 
     fn output(&self) -> PathBuf {
@@ -294,6 +317,8 @@ pub(super) fn convert_plainly(
         no_tokenizer: false,
         calibration: None,
         no_calibration: false,
+        input_shape: vec![],
+        set: vec![],
         memory: None,
         force: true,
         dry_run: false,
