@@ -4,9 +4,11 @@ use half::f16;
 use omex_core::arena::Plan;
 use omex_core::image::{Extent, HEADER_BYTES, ImageHeader, MAGIC, VERSION};
 use omex_core::ops::{
-    Activate, Activation, Add, Angles, Attend, AveragePool, CODES, Constant, Conv2d, Correction,
-    Decay, Delta, Embed, Experts, Gated, Index, Linear, LinearAttention, Mask, Norm, NormKind, Op,
-    Pairing, QuantizedAdd, Rotary, Route, Scale, Select, ShortConv, SoftCap, Softmax, Store,
+    Activate, Activation, Add, Alignment, Angles, Attend, AveragePool, Binary, BinaryFunction,
+    CODES, Constant, Conv2d, Correction, Decay, Delta, Dequantize, Embed, Experts, Fill,
+    FloatConv2d, FloatSoftmax, Gated, Index, Linear, LinearAttention, Lookup, Mask, Norm, NormKind,
+    Op, Pairing, Pool, Pooling, Quantize, QuantizedAdd, Rearrange, Reduce, Reduction, Resize,
+    Rotary, Route, Scale, Select, ShortConv, SoftCap, Softmax, Store, Unary, UnaryFunction,
     Weights,
 };
 use omex_core::program::{
@@ -391,6 +393,62 @@ fn examples() -> Vec<Op> {
             clamp: [-128, 127],
         }
         .into(),
+        Rearrange {
+            input: a,
+            output: b,
+            dims: [1, 1, 1, 2, 3],
+            from: [0, 0, 0, 1, -2],
+            to: [0, 0, 0, 3, 1],
+            from_first: 4,
+            to_first: 5,
+        }
+        .into(),
+        Fill { output: a, number: 1.0 }.into(),
+        FloatConv2d {
+            bias: None,
+            weight,
+            input: a,
+            output: b,
+            kernel: [3, 4],
+            stride: [2, 1],
+            pad: [1, 1],
+            dilation: [1, 2],
+            depthwise: true,
+        }
+        .into(),
+        Pool {
+            pooling: Pooling::Mean,
+            input: a,
+            output: b,
+            kernel: [3, 4],
+            stride: [2, 1],
+            pad: [1, 1],
+        }
+        .into(),
+        Binary {
+            function: BinaryFunction::Multiply,
+            first: a,
+            second: b,
+            output: c,
+            dims: [1, 1, 2, 3],
+            first_steps: [0, 0, 3, 1],
+            second_steps: [0, 0, 0, 1],
+        }
+        .into(),
+        Reduce { reduction: Reduction::Mean, input: a, output: b }.into(),
+        FloatSoftmax { value: a, length: 3, log: true }.into(),
+        Lookup { table: weight, input: a, output: b }.into(),
+        Quantize { input: a, output: b, scale: 1.0, zero: -1, ties_away: true }.into(),
+        Dequantize { input: a, output: b, scale: 1.0, zero: -1 }.into(),
+        Resize {
+            input: a,
+            output: b,
+            alignment: Alignment::HalfPixel,
+            bilinear: true,
+            nearest: false,
+        }
+        .into(),
+        Unary { function: UnaryFunction::Sqrt, value: a }.into(),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Activation functions.
 
 use crate::columns::{Columns, ColumnsMut};
-use crate::math::{erf, exp, softplus, tanh};
+use crate::math::{exp, tanh};
 use crate::rows::share_rows;
 use crate::simd::Kernels;
 use omex_hal::Parallel;
@@ -29,34 +29,6 @@ pub enum Activation {
     Sigmoid,
     /// x / (1 + exp(-1.702 x)) (arXiv:1606.08415).
     QuickGelu,
-    /// exp(x).
-    Exp,
-    /// The natural logarithm of x.
-    Log,
-    /// √x.
-    Sqrt,
-    /// |x|.
-    Abs,
-    /// 1 / x.
-    Reciprocal,
-    /// x · min(max(x + 3, 0), 6) / 6 (arXiv:1905.02244).
-    HardSwish,
-    /// The error function of x.
-    Erf,
-    /// ln(1 + exp(x)).
-    Softplus,
-    /// The largest whole number that is not above x.
-    Floor,
-    /// The smallest whole number that is not below x.
-    Ceil,
-    /// The nearest whole number, halves to the even one.
-    Round,
-    /// exp(x) - 1 where x is negative, else x (arXiv:1511.07289).
-    Elu,
-    /// sin(x).
-    Sin,
-    /// cos(x).
-    Cos,
 }
 
 impl Activation {
@@ -98,35 +70,7 @@ pub(super) fn elementwise(
         Activation::Tanh => apply(tanh, inputs, output, parallel),
         Activation::Sigmoid => apply(|x| 1.0 / (1.0 + exp(-x)), inputs, output, parallel),
         Activation::QuickGelu => apply(|x| x / (1.0 + exp(-1.702 * x)), inputs, output, parallel),
-        Activation::Exp => apply(exp_of_any, inputs, output, parallel),
-        Activation::Log => apply(libm::logf, inputs, output, parallel),
-        Activation::Sqrt => apply(libm::sqrtf, inputs, output, parallel),
-        Activation::Abs => apply(libm::fabsf, inputs, output, parallel),
-        Activation::Reciprocal => apply(|x| 1.0 / x, inputs, output, parallel),
-        Activation::HardSwish => {
-            apply(|x| x * clamp(x + 3.0, 0.0, 6.0) / 6.0, inputs, output, parallel);
-        }
-        Activation::Erf => apply(erf, inputs, output, parallel),
-        Activation::Softplus => apply(softplus, inputs, output, parallel),
-        Activation::Floor => apply(libm::floorf, inputs, output, parallel),
-        Activation::Ceil => apply(libm::ceilf, inputs, output, parallel),
-        Activation::Round => apply(libm::rintf, inputs, output, parallel),
-        Activation::Elu => {
-            apply(|x| if x < 0.0 { libm::expm1f(x) } else { x }, inputs, output, parallel);
-        }
-        Activation::Sin => apply(libm::sinf, inputs, output, parallel),
-        Activation::Cos => apply(libm::cosf, inputs, output, parallel),
     }
-}
-
-/// e to any power, where [`exp`] has limits.
-fn exp_of_any(x: f32) -> f32 {
-    if (-87.0..=88.0).contains(&x) { exp(x) } else { libm::expf(x) }
-}
-
-fn clamp(x: f32, low: f32, high: f32) -> f32 {
-    let x = if x < low { low } else { x };
-    if x > high { high } else { x }
 }
 
 fn apply(

@@ -43,6 +43,7 @@ mod short_conv;
 mod soft_cap;
 mod softmax;
 mod store;
+mod unary;
 
 pub use activate::Activate;
 pub use activation::Activation;
@@ -81,6 +82,7 @@ pub use short_conv::ShortConv;
 pub use soft_cap::SoftCap;
 pub use softmax::Softmax;
 pub use store::Store;
+pub use unary::{Unary, UnaryFunction};
 
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
@@ -129,6 +131,7 @@ macro_rules! for_each_op {
             35 Quantize "tensors",
             36 Dequantize "tensors",
             37 Resize "tensors",
+            38 Unary "tensors",
         }
     };
 }

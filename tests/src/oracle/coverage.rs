@@ -4,7 +4,7 @@
 
 use super::choices::Choices;
 use super::script::{Step, write};
-use super::{images, programs, rules, takes_images};
+use super::{Takes, images, programs, rules, takes, tensors};
 use omex::graph::Graph;
 use omex_core::arena::Plan;
 use omex_core::program::Program;
@@ -112,8 +112,12 @@ fn every_operation_and_every_variant_of_its_fields_occurs() {
     let mut found = Words::new();
     for seed in 0..SEEDS {
         let choices = seed.to_le_bytes();
-        if takes_images(&choices) {
-            let made = images::make(&choices);
+        let made = match takes(&choices) {
+            Takes::Images => Some(images::make(&choices)),
+            Takes::Tensors => Some(tensors::make(&choices)),
+            Takes::Texts => None,
+        };
+        if let Some(made) = made {
             look_at(&schema, &made.graph, &mut found);
             formats(&made.program(), &mut found);
         } else {
@@ -203,7 +207,7 @@ fn scripts_do_whatever_can_be_done() {
     let mut found = Words::new();
     for seed in 0..SEEDS {
         let choices = seed.to_le_bytes();
-        if !takes_images(&choices) {
+        if takes(&choices) == Takes::Texts {
             let setting = programs::make(&choices);
             let plan = Plan { columns: 24, logit_columns: 24, sequences: 3, ..setting.plan };
             let script = write(&mut Choices::others(&choices), &setting.rules(plan));

@@ -36,6 +36,11 @@ pub(super) struct Made {
 }
 
 impl Made {
+    /// True if some products are of integers.
+    pub(super) fn rounds(&self) -> bool {
+        self.program().tensors().any(|tensor| tensor.format.is_integer())
+    }
+
     pub(super) fn program(&self) -> Program<'_> {
         let end = self.weights.len() as u64;
         Program::parse(&self.program, &self.tensors, 0..end).expect("a valid program")

@@ -12,17 +12,18 @@ mod play;
 mod programs;
 mod rules;
 mod script;
+mod tensors;
 
 use choices::Choices;
 use known::Known;
-use naive::NaiveBytes;
+use naive::{NaiveBytes, NaiveTensors};
 use omex::pool::Pool;
 use omex_core::arena::Plan;
 use omex_core::ops::Op;
 use omex_core::program::ALL;
 use omex_core::simd::{Kernels, PORTABLE};
 use omex_hal::Serial;
-use play::{Way, infer};
+use play::{Way, infer, infer_floats};
 use script::{plain, write};
 
 /// Makes a program of these choices, the first eight of which begin all that is random, and has it
@@ -31,15 +32,27 @@ use script::{plain, write};
 /// # Panics
 /// They find other numbers; or the engine finds other bits when it is used in another way.
 pub fn check_program(choices: &[u8], pool: &Pool) {
-    if takes_images(choices) {
-        check_images(choices, pool);
-    } else {
-        check_texts(choices, pool);
+    match takes(choices) {
+        Takes::Images => check_images(choices, pool),
+        Takes::Tensors => check_tensors(choices, pool),
+        Takes::Texts => check_texts(choices, pool),
     }
 }
 
-fn takes_images(choices: &[u8]) -> bool {
-    Choices::new(choices).chance(8)
+/// What a program is over.
+#[derive(Clone, Copy, PartialEq)]
+enum Takes {
+    Texts,
+    Images,
+    Tensors,
+}
+
+fn takes(choices: &[u8]) -> Takes {
+    match Choices::new(choices).below(8) {
+        0 => Takes::Images,
+        1 | 2 => Takes::Tensors,
+        _ => Takes::Texts,
+    }
 }
 
 /// A program over tokens, in passes of any length, over texts that go back, branch and are forked, with
@@ -88,6 +101,29 @@ fn check_images(choices: &[u8], pool: &Pool) {
             found.len() == expected.len() && found.iter().zip(&expected).all(|(x, y)| near(x, y));
         assert!(same, "{choices:?}: {found:?}, naively {expected:?}: {:?}", made.graph);
     }
+}
+
+/// A program over tensors of floats.
+fn check_tensors(choices: &[u8], pool: &Pool) {
+    let made = tensors::make(choices);
+    let program = made.program();
+    let mut random = Choices::others(choices);
+    let width = program.inputs().next().map_or(0, |port| port.value.width);
+    let input: Vec<f32> = (0..width).map(|_| 2.0 * random.unit()).collect();
+    let expected = NaiveTensors::new(&program, &made.weights).infer(&input);
+    let plan = programs::plan(&mut random);
+    let simple = Way { kernels: &PORTABLE, parallel: &Serial, page_size: 64, plan };
+    let fast = Way { kernels: fast(), parallel: pool, page_size: 4096, ..simple };
+    let found = [simple, fast].map(|way| infer_floats(&made, &way, &input));
+    let bits = |found: &[f32]| found.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&found[0]), bits(&found[1]), "{choices:?}: {:?}", made.graph);
+    let largest = expected.iter().fold(1.0f32, |most, x| most.max(x.abs()));
+    // Integers of kernels may be rounded otherwise where sums differ by a bit.
+    let bound = if made.rounds() { 3e-2 } else { 2e-4 };
+    let near = |x: &f32, y: &f32| (x - y).abs() <= bound * largest;
+    let same =
+        found[0].len() == expected.len() && found[0].iter().zip(&expected).all(|(x, y)| near(x, y));
+    assert!(same, "{choices:?}: {:?}, naively {expected:?}: {:?}", found[0], made.graph);
 }
 
 fn fast() -> &'static Kernels {

@@ -94,6 +94,17 @@ pub(super) fn play(setting: &Setting, way: &Way<'_>, script: &[Step]) -> Vec<Vec
     })
 }
 
+/// What a program makes of floats.
+pub(super) fn infer_floats(made: &Made, way: &Way<'_>, input: &[f32]) -> Vec<f32> {
+    with_engine(made, way, |mut engine, _| {
+        engine.input_mut(INPUT).copy_from_slice(input.as_bytes());
+        engine.infer().unwrap();
+        let program = made.program();
+        let port = program.outputs().find(|port| port.name == OUTPUT).unwrap();
+        engine.output(&port, 0).to_vec()
+    })
+}
+
 /// What a program makes of an image.
 pub(super) fn infer(made: &Made, way: &Way<'_>, image: &[i8]) -> Vec<i8> {
     with_engine(made, way, |mut engine, _| {

@@ -1,7 +1,7 @@
 //! Nodes that compute.
 
 use super::*;
-use omex_core::ops::{Activation, BinaryFunction, Reduction};
+use omex_core::ops::{Activation, BinaryFunction, Reduction, UnaryFunction};
 
 impl Call<'_> {
     /// A node of floats; none for one that is not known.
@@ -10,6 +10,10 @@ impl Call<'_> {
         if let Some(activation) = activation(operation) {
             let view = self.view(0)?;
             return self.drawing().activate(&view, activation).map(Some);
+        }
+        if let Some(function) = unary(operation) {
+            let view = self.view(0)?;
+            return self.drawing().unary(&view, function).map(Some);
         }
         if let Some(function) = function(operation) {
             let mut sum = self.input(0)?;
@@ -168,21 +172,27 @@ fn activation(operation: &str) -> Option<Activation> {
         "Relu" => Activation::Relu,
         "Sigmoid" => Activation::Sigmoid,
         "Tanh" => Activation::Tanh,
-        "Exp" => Activation::Exp,
-        "Log" => Activation::Log,
-        "Sqrt" => Activation::Sqrt,
-        "Abs" => Activation::Abs,
-        "Reciprocal" => Activation::Reciprocal,
-        "HardSwish" => Activation::HardSwish,
-        "Erf" => Activation::Erf,
         "Gelu" => Activation::Gelu,
-        "Softplus" => Activation::Softplus,
-        "Floor" => Activation::Floor,
-        "Ceil" => Activation::Ceil,
-        "Round" => Activation::Round,
-        "Elu" => Activation::Elu,
-        "Sin" => Activation::Sin,
-        "Cos" => Activation::Cos,
+        _ => return None,
+    })
+}
+
+fn unary(operation: &str) -> Option<UnaryFunction> {
+    Some(match operation {
+        "Exp" => UnaryFunction::Exp,
+        "Log" => UnaryFunction::Log,
+        "Sqrt" => UnaryFunction::Sqrt,
+        "Abs" => UnaryFunction::Abs,
+        "Reciprocal" => UnaryFunction::Reciprocal,
+        "HardSwish" => UnaryFunction::HardSwish,
+        "Erf" => UnaryFunction::Erf,
+        "Softplus" => UnaryFunction::Softplus,
+        "Floor" => UnaryFunction::Floor,
+        "Ceil" => UnaryFunction::Ceil,
+        "Round" => UnaryFunction::Round,
+        "Elu" => UnaryFunction::Elu,
+        "Sin" => UnaryFunction::Sin,
+        "Cos" => UnaryFunction::Cos,
         _ => return None,
     })
 }

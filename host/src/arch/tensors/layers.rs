@@ -7,7 +7,8 @@ use crate::graph::{Names, Node, ValueRef};
 use crate::import::Array;
 use omex_core::ops::{
     Activate, Activation, Alignment, BROADCAST_AXES, Binary, BinaryFunction, Dequantize, Fill,
-    FloatConv2d, FloatSoftmax, Lookup, Pool, Pooling, Quantize, Reduce, Reduction, Resize,
+    FloatConv2d, FloatSoftmax, Lookup, Pool, Pooling, Quantize, Reduce, Reduction, Resize, Unary,
+    UnaryFunction,
 };
 use omex_core::program::Dtype;
 
@@ -265,6 +266,14 @@ impl Drawing {
         floats(view)?;
         let result = self.copied(view)?;
         self.push(Activate::<Names> { activation, value: ValueRef::all(&result.buffer) });
+        Ok(result)
+    }
+
+    /// A function, element by element.
+    pub(in super::super) fn unary(&mut self, view: &View, function: UnaryFunction) -> Drawn<View> {
+        floats(view)?;
+        let result = self.copied(view)?;
+        self.push(Unary::<Names> { function, value: ValueRef::all(&result.buffer) });
         Ok(result)
     }
 

@@ -2,6 +2,7 @@
 
 use super::super::tensors::{Weights, viewed};
 use super::*;
+use omex_core::ops::UnaryFunction;
 
 impl Door<'_> {
     /// An operator whose result is in floats.
@@ -19,6 +20,10 @@ impl Door<'_> {
         if let Some(activation) = activation(call.operator.code) {
             let view = self.view(call, 0)?;
             return self.drawing.activate(&view, activation);
+        }
+        if let Some(function) = unary(call.operator.code) {
+            let view = self.view(call, 0)?;
+            return self.drawing.unary(&view, function);
         }
         if let Some(reduction) = reduction(call.operator.code) {
             let view = self.view(call, 0)?;
@@ -80,8 +85,8 @@ impl Door<'_> {
             LEAKY_RELU => self.drawing.with_number(LeakyRelu, &view, call.float(0)),
             NEG => self.drawing.with_number(Multiply, &view, -1.0),
             RSQRT => {
-                let root = self.drawing.activate(&view, Activation::Sqrt)?;
-                self.drawing.activate(&root, Activation::Reciprocal)
+                let root = self.drawing.unary(&view, UnaryFunction::Sqrt)?;
+                self.drawing.unary(&root, UnaryFunction::Reciprocal)
             }
             code => {
                 let view = match code {
@@ -209,17 +214,23 @@ fn activation(code: i32) -> Option<Activation> {
     Some(match code {
         LOGISTIC => Activation::Sigmoid,
         TANH => Activation::Tanh,
-        HARD_SWISH => Activation::HardSwish,
-        ELU => Activation::Elu,
-        EXP => Activation::Exp,
-        LOG => Activation::Log,
-        SQRT => Activation::Sqrt,
-        ABS => Activation::Abs,
-        FLOOR => Activation::Floor,
-        CEIL => Activation::Ceil,
-        ROUND => Activation::Round,
-        SIN => Activation::Sin,
-        COS => Activation::Cos,
+        _ => return None,
+    })
+}
+
+fn unary(code: i32) -> Option<UnaryFunction> {
+    Some(match code {
+        HARD_SWISH => UnaryFunction::HardSwish,
+        ELU => UnaryFunction::Elu,
+        EXP => UnaryFunction::Exp,
+        LOG => UnaryFunction::Log,
+        SQRT => UnaryFunction::Sqrt,
+        ABS => UnaryFunction::Abs,
+        FLOOR => UnaryFunction::Floor,
+        CEIL => UnaryFunction::Ceil,
+        ROUND => UnaryFunction::Round,
+        SIN => UnaryFunction::Sin,
+        COS => UnaryFunction::Cos,
         _ => return None,
     })
 }

@@ -6,8 +6,10 @@ mod attention;
 mod bytes;
 mod experts;
 mod recurrent;
+mod tensors;
 
 pub(crate) use bytes::NaiveBytes;
+pub(crate) use tensors::NaiveTensors;
 
 use super::script::Token;
 use omex_core::arena::Plan;
