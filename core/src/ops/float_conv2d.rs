@@ -72,9 +72,8 @@ impl Operation for FloatConv2d {
     }
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
-        let [_, _, outputs] = image(&player.program, self.output)?;
         match self.bias {
-            Some(bias) => player.with_vector(bias, layer, self.output, outputs, Combine::Set)?,
+            Some(bias) => player.with_vector(bias, layer, self.output, Combine::Set)?,
             None => player.values([], self.output)?.1.into_column(0).fill(0.0),
         }
         let weight = player.tensor(self.weight, layer)?;

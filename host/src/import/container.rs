@@ -1,10 +1,10 @@
 //! What all readers present: a model as another program stored it.
 
 use super::encoding::Encoding;
-use super::graph_file::GraphInputs;
 use crate::Result;
 use crate::tokenizer::GgufVocabulary;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,6 +23,15 @@ pub struct TensorInfo {
 
 /// The fields of a model's description, as its program wrote them.
 pub type Fields = Map<String, Value>;
+
+/// What is settled of a graph's inputs, by their names, where its file leaves it open.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GraphInputs {
+    /// Dimensions.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Numbers of inputs that are no longer any.
+    pub numbers: BTreeMap<String, f64>,
+}
 
 /// A model as another program stored it.
 pub trait Container: fmt::Debug + Send + Sync {

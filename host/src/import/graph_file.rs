@@ -1,18 +1,8 @@
 //! Files of graphs over tensors, which are drawn as they are: their tensors come with the drawing.
 
-use super::container::{Container, Fields, SourceFormat, TensorInfo, TokenizerSource};
+use super::container::{Container, Fields, GraphInputs, SourceFormat, TensorInfo, TokenizerSource};
 use crate::{Error, Result};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// What is settled of a graph's inputs, by their names, where its file leaves it open.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GraphInputs {
-    /// Dimensions.
-    pub shapes: BTreeMap<String, Vec<usize>>,
-    /// Numbers of inputs that are no longer any.
-    pub numbers: BTreeMap<String, f64>,
-}
 
 /// A file of a graph.
 #[derive(Debug)]

@@ -32,10 +32,9 @@ use std::path::Path;
 pub use array::{Array, Numbers};
 pub(crate) use blocks::FP4;
 pub use container::{
-    Container, Fields, SourceFormat, TensorInfo, TokenizerSource, UnknownSourceFormat,
+    Container, Fields, GraphInputs, SourceFormat, TensorInfo, TokenizerSource, UnknownSourceFormat,
 };
 pub use encoding::Encoding;
-pub use graph_file::GraphInputs;
 pub(crate) use onnx::model as onnx_model;
 pub use stored::StoredModel;
 pub use unconverted::model_name;

@@ -12,7 +12,8 @@ use omex_core::ops::{
 use omex_core::program::{Dtype, Per};
 use omex_core::quant::Format;
 
-const FUNCTIONS: [UnaryFunction; 14] = [
+/// Functions without jumps.
+const FUNCTIONS: [UnaryFunction; 11] = [
     UnaryFunction::Exp,
     UnaryFunction::Log,
     UnaryFunction::Sqrt,
@@ -21,9 +22,6 @@ const FUNCTIONS: [UnaryFunction; 14] = [
     UnaryFunction::HardSwish,
     UnaryFunction::Erf,
     UnaryFunction::Softplus,
-    UnaryFunction::Floor,
-    UnaryFunction::Ceil,
-    UnaryFunction::Round,
     UnaryFunction::Elu,
     UnaryFunction::Sin,
     UnaryFunction::Cos,
@@ -83,8 +81,9 @@ pub(super) fn make(choices: &[u8]) -> Made {
         };
     }
     if maker.random.chance(3) {
-        let (log, [.., length]) = (maker.random.chance(2), image.sides);
+        let log = maker.random.chance(2);
         image = maker.rearranged(&image, Dtype::F32);
+        let [.., length] = image.sides;
         maker.push(FloatSoftmax::<Names> { value: image.value.clone(), length, log });
     }
     if image.value.name == maker.graph.inputs[0].value.name {
@@ -288,14 +287,14 @@ impl Maker<'_> {
         to
     }
 
+    /// Some functions of numbers one after another.
     fn changed(&mut self, from: &Image) -> Image {
-        let function = self.random.pick(&FUNCTIONS);
-        let jumps =
-            [UnaryFunction::Floor, UnaryFunction::Ceil, UnaryFunction::Round].contains(&function);
-        let to = self.guarded(from);
-        if !jumps {
-            self.push(Unary::<Names> { function, value: to.value.clone() });
+        let mut image = from.clone();
+        for _ in 0..4 {
+            image = self.guarded(&image);
+            let function = self.random.pick(&FUNCTIONS);
+            self.push(Unary::<Names> { function, value: image.value.clone() });
         }
-        to
+        image
     }
 }

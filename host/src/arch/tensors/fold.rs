@@ -1,6 +1,6 @@
 //! Copies that nobody needs.
 
-use super::layers::is_over_images;
+use super::images::is_over_images;
 use crate::graph::{Graph, Names, Node};
 use omex_core::ops::Rearrange;
 

@@ -1,9 +1,10 @@
 //! Operations, drawn.
 
-use super::view::broadcast_shape;
-use super::{Drawing, Drawn, Refused, Scale, Tensor, View, merged};
+use super::drawing::{Drawing, Tensor};
+use super::refused::{Drawn, Refused};
+use super::view::{Scale, View, broadcast_shape, merged};
 use crate::arch::blueprint::{Data, Role};
-use crate::graph::{Names, Node, ValueRef};
+use crate::graph::{Names, ValueRef};
 use crate::import::Array;
 use omex_core::ops::{
     Activate, Activation, Alignment, BROADCAST_AXES, Binary, BinaryFunction, Dequantize, Fill,
@@ -52,18 +53,6 @@ pub(in super::super) struct Weights {
     pub(in super::super) depthwise: bool,
     /// For each output channel.
     pub(in super::super) bias: Option<Vec<f32>>,
-}
-
-/// True for operations whose values are images.
-pub(super) fn is_over_images(node: &Node) -> bool {
-    matches!(
-        node,
-        Node::Conv2d(_)
-            | Node::AveragePool(_)
-            | Node::FloatConv2d(_)
-            | Node::Pool(_)
-            | Node::Resize(_)
-    )
 }
 
 impl Drawing {

@@ -1,6 +1,9 @@
 //! Recurrent layers, step by step.
 
-use super::{Drawing, Drawn, Refused, Tensor, View, Weights};
+use super::drawing::{Drawing, Tensor};
+use super::layers::Weights;
+use super::refused::{Drawn, Refused};
+use super::view::View;
 use crate::import::Array;
 use omex_core::ops::{Activation, BinaryFunction};
 use omex_core::program::Dtype;

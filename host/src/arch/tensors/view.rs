@@ -1,7 +1,7 @@
 //! Values as operations of a graph see them: elements of a buffer, so far apart along each axis. Transposing,
 //! slicing and repeating move nothing.
 
-use super::Refused;
+use super::refused::{Drawn, Refused};
 use crate::import::Array;
 use omex_core::program::Dtype;
 
@@ -184,6 +184,36 @@ pub(in super::super) fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<
             )),
         })
         .collect()
+}
+
+/// Dimensions without those of 1, where axes that lie as one in all operands are one; 1 in front of the
+/// others.
+pub(super) fn merged<const N: usize, const AXES: usize>(
+    shape: &[usize],
+    steps: [&[i64]; N],
+) -> Drawn<([u32; AXES], [[i32; AXES]; N])> {
+    let mut axes: Vec<(usize, [i64; N])> = vec![];
+    for (axis, dim) in shape.iter().enumerate().filter(|(_, dim)| **dim != 1) {
+        let own = steps.map(|steps| steps[axis]);
+        let joins = |outer: &[i64; N]| outer.iter().zip(own).all(|(o, i)| *o == i * *dim as i64);
+        match axes.last_mut() {
+            Some((outer, steps)) if joins(steps) => (*outer, *steps) = (*outer * dim, own),
+            _ => axes.push((*dim, own)),
+        }
+    }
+    if axes.len() > AXES {
+        let found = format!("elements along {} axes, each with its own order", axes.len());
+        return Err(Refused::new(found, format!("{AXES} at most")));
+    }
+    let (mut dims, mut all) = ([1; AXES], [[0; AXES]; N]);
+    for (place, (dim, steps)) in (AXES - axes.len()..).zip(axes) {
+        dims[place] = dim as u32;
+        for (all, step) in all.iter_mut().zip(steps) {
+            all[place] = i32::try_from(step)
+                .map_err(|_| Refused::new(format!("a step of {step}"), "a smaller tensor"))?;
+        }
+    }
+    Ok((dims, all))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Graphs of TensorFlow Lite, in signed bytes, in floats or in both.
 
+mod clamp;
 mod float;
 mod int8;
 mod operators;
@@ -10,6 +11,7 @@ use super::tensors::{Drawing, Drawn, Refused, Scale, Tensor, View, Window};
 use crate::import::tflite::{self, Model, Operator, kind, read};
 use crate::import::{Array, Container, Numbers};
 use crate::{Error, Result};
+use clamp::clamp;
 use omex_core::ops::{Activation, Alignment, BinaryFunction, Pooling, Reduction};
 use omex_core::program::Dtype;
 use operators::*;
@@ -374,7 +376,7 @@ impl<'m> Door<'m> {
     /// A result with the activation that is fused to its operator.
     fn fused(&mut self, call: &Call<'_>, view: View, activation: i32) -> Drawn<View> {
         if view.dtype == Dtype::I8 {
-            let [low, high] = int8::clamp(activation, scale(self.result(call)?)?)?;
+            let [low, high] = clamp(activation, scale(self.result(call)?)?)?;
             return match (low, high) {
                 (i8::MIN, i8::MAX) => Ok(view),
                 _ => {

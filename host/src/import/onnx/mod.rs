@@ -9,8 +9,8 @@ mod tensors;
 mod weights;
 mod wire;
 
-use super::container::{Container, Fields, SourceFormat};
-use super::graph_file::{GraphFile, GraphInputs};
+use super::container::{Container, Fields, GraphInputs, SourceFormat};
+use super::graph_file::GraphFile;
 use super::hugging_face;
 use super::quantized::with_matrices;
 use super::source_file::SourceFile;

@@ -248,15 +248,17 @@ fn gated(activation: Activation, gate: &[f32], up: &[f32]) -> Vec<f32> {
     gate.iter().zip(up).map(|(gate, up)| activate(activation, *gate) * up).collect()
 }
 
+/// The error function.
+fn erf(x: f32) -> f32 {
+    // Abramowitz and Stegun 7.1.26, within 1.5e-7.
+    let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
+    let p = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_8) * t - 0.284_496_72) * t
+        + 0.254_829_6)
+        * t;
+    (1.0 - p * (-x * x).exp()).copysign(x)
+}
+
 fn activate(activation: Activation, x: f32) -> f32 {
-    let erf = |x: f32| {
-        // Abramowitz and Stegun 7.1.26, within 1.5e-7.
-        let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
-        let p = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_8) * t - 0.284_496_72) * t
-            + 0.254_829_6)
-            * t;
-        (1.0 - p * (-x * x).exp()).copysign(x)
-    };
     match activation {
         Activation::Identity => x,
         Activation::Silu => x / (1.0 + (-x).exp()),

@@ -1,0 +1,175 @@
+//! Graphs over tensors of TensorFlow Lite and ONNX give what the reference implementations give.
+
+use omex::convert::{ConvertOptions, convert};
+use omex::import::{self, GraphInputs};
+use omex::infer::{Input, infer};
+use omex::npy::{Array, Element};
+use omex_tests::{Setting, omex, require_shared, run};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+/// The arrays of an `.npz` file by their names; other elements than floats and signed bytes are left out.
+fn arrays(npz: &Path) -> BTreeMap<String, Array> {
+    let mut archive = zip::ZipArchive::new(File::open(npz).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("array.npy");
+    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+    let mut arrays = BTreeMap::new();
+    for name in names {
+        let mut file = File::create(&path).unwrap();
+        std::io::copy(&mut archive.by_name(&name).unwrap(), &mut file).unwrap();
+        if let Ok(array) = Array::read(&path) {
+            arrays.insert(name.trim_end_matches(".npy").to_owned(), array);
+        }
+    }
+    arrays
+}
+
+fn floats(array: &Array) -> Vec<f32> {
+    assert_eq!(array.element, Element::F32);
+    array.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+fn converted(model: &Path, format: &str, folder: &Path, inputs: &GraphInputs) {
+    let source = import::open_with(model, None, inputs).unwrap();
+    convert(&*source, format, "m", folder, &ConvertOptions::default(), &mut |_, _| {}).unwrap();
+}
+
+/// The largest difference, as a part of the largest number, or of 1 if that is less.
+fn apart(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(1.0f32, |most, x| most.max(x.abs()));
+    found.iter().zip(expected).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn floats_of_tensorflow_lite_are_near_the_reference() {
+    for (model, bound) in [
+        ("mlperf_tiny/ad01_fp32", 1e-4),
+        ("mlperf_tiny/pretrainedResnet", 1e-4),
+        ("mlperf_tiny/vww_96_float", 1e-4),
+        ("tflm/hello_world_float", 1e-4),
+        ("tflm/trained_lstm", 1e-4),
+        // The reference rounds activations of this one to bytes as it goes, since its weights are bytes.
+        ("mlperf_tiny/kws_ref_model_float32", 5e-3),
+    ] {
+        let file = require_shared!(&format!("models/{model}.tflite"));
+        let (_, name) = model.split_once('/').unwrap();
+        let references = arrays(&require_shared!(&format!("refs/tflite/{name}.npz")));
+        let folder = tempfile::tempdir().unwrap();
+        let package = folder.path().join("m.omex");
+        converted(&file, "tflite", &package, &GraphInputs::default());
+        let mut session = Setting::default().open(&package, 1).unwrap();
+        let inputs = &references["inputs"];
+        let expected = floats(&references["out_tfl214_ref"]);
+        let (samples, size) = (inputs.shape[0], inputs.bytes.len() / inputs.shape[0]);
+        for (sample, expected) in expected.chunks(expected.len() / samples).enumerate().take(4) {
+            let bytes = inputs.bytes[sample * size..][..size].to_vec();
+            let array = Array { element: Element::F32, shape: inputs.shape[1..].to_vec(), bytes };
+            let input = Input { name: None, path: Path::new("sample.npy"), array };
+            let found = infer(&mut session, &[input]).unwrap();
+            let apart = apart(&floats(&found[0].1), expected);
+            assert!(apart <= bound, "{model}, sample {sample}: apart by {apart}");
+        }
+    }
+}
+
+/// Every case of a model whose references ONNX Runtime made.
+fn check_onnx(model: &str, inputs: &GraphInputs, bound: f32) {
+    let file = require_shared!(&format!("models/{model}.onnx"));
+    let (_, name) = model.split_once('/').unwrap();
+    let references = arrays(&require_shared!(&format!("refs/onnx/{name}.npz")));
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("m.omex");
+    converted(&file, "onnx", &package, inputs);
+    let mut session = Setting::default().open(&package, 1).unwrap();
+    let cases: Vec<&str> = references.keys().map(|key| key.split('/').next().unwrap()).collect();
+    for case in cases.iter().take(if cfg!(debug_assertions) { 40 } else { 400 }) {
+        let of = |kind: &str| -> Vec<(&str, &Array)> {
+            let start = format!("{case}/{kind}/");
+            references
+                .iter()
+                .filter_map(|(key, array)| Some((key.strip_prefix(&start)?, array)))
+                .collect()
+        };
+        let given = of("in");
+        let given: Vec<Input<'_>> = given
+            .iter()
+            .map(|(name, array)| Input {
+                name: Some(name),
+                path: Path::new("x"),
+                array: (*array).clone(),
+            })
+            .collect();
+        let found = infer(&mut session, &given).unwrap();
+        for (name, expected) in of("out") {
+            let (_, array) = found.iter().find(|(other, _)| other == name).unwrap();
+            assert_eq!(array.shape, expected.shape, "{model}, {name}");
+            let apart = apart(&floats(array), &floats(expected));
+            assert!(apart <= bound, "{model}, {case}, {name}: apart by {apart}");
+        }
+    }
+}
+
+#[test]
+fn onnx_graphs_are_near_the_reference() {
+    for model in ["mnist_burn", "mnist_cntk", "super_resolution", "ultraface_rfb_320"] {
+        check_onnx(&format!("onnx/{model}"), &GraphInputs::default(), 1e-4);
+    }
+}
+
+#[test]
+fn quantized_onnx_graphs_are_near_the_reference() {
+    for model in [
+        "mnist_burn_qdq_s8",
+        "mnist_burn_qoperator_s8",
+        "mnist_cntk_qdq_s8",
+        "mnist_cntk_qoperator_s8",
+        "ultraface_rfb_320_qdq_s8",
+        "ultraface_rfb_320_qoperator_s8",
+    ] {
+        // A step of a scale, where a sum lies between two.
+        check_onnx(&format!("onnx_int8/{model}"), &GraphInputs::default(), 2e-2);
+    }
+}
+
+#[test]
+fn voice_activity_detection_is_near_the_reference() {
+    let shapes = [("input", vec![1, 576]), ("state", vec![2, 1, 128])];
+    let inputs = GraphInputs {
+        shapes: shapes.map(|(name, shape)| (name.to_owned(), shape)).into(),
+        numbers: [("sr".to_owned(), 16000.0)].into(),
+    };
+    check_onnx("silero_vad/silero_vad", &inputs, 1e-4);
+    check_onnx("silero_vad/silero_vad_16k_op15", &inputs, 1e-4);
+}
+
+#[test]
+fn what_a_graph_leaves_open_is_asked_for() {
+    let file = require_shared!("models/silero_vad/silero_vad.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let convert = |arguments: &[&str]| {
+        let mut command = omex(["convert", file.to_str().unwrap(), "--dry-run"]);
+        run(command.args(arguments).current_dir(folder.path())).orderly()
+    };
+    let open = convert(&[]);
+    assert_eq!(open.code, Some(1), "{open:?}");
+    assert!(open.err.contains("--input-shape"), "{open:?}");
+    let unknown = convert(&["--input-shape", "nothing=1x2"]);
+    assert!(unknown.err.contains("\"nothing\"") && unknown.err.contains("state"), "{unknown:?}");
+    let settled = ["--input-shape", "input=1x576", "--input-shape", "state=2x1x128"];
+    assert_eq!(convert(&settled).code, Some(0), "a rate that the graph itself compares with");
+    let wrong = convert(&["--input-shape", "input=1xtwo"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}
+
+#[test]
+fn operators_that_are_not_supported_are_all_named() {
+    let file = require_shared!("models/tflm/audio_preprocessor_int8.tflite");
+    let refused = run(&mut omex(["convert", file.to_str().unwrap(), "--dry-run"])).orderly();
+    assert_eq!(refused.code, Some(1));
+    for name in ["SignalWindow", "SignalRfft", "SignalFilterBankLog"] {
+        assert!(refused.err.contains(name), "{name}: {}", refused.err);
+    }
+}
