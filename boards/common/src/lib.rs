@@ -23,9 +23,9 @@ mod report;
 #[cfg(feature = "text")]
 mod text;
 
-pub use counter::{Counted, Counter};
+pub use counter::Counter;
 pub use failure::Failure;
-pub use medium::{Card, Flash, Medium};
+pub use medium::{Card, Counted, Flash, Medium};
 pub use memory::Arena;
 
 use core::arch::naked_asm;

@@ -106,3 +106,32 @@ impl Medium for Flash {
         None
     }
 }
+
+/// A medium of a board that counts instructions.
+pub struct Counted<M>(pub M, pub Counter);
+
+impl<M: Medium> Medium for Counted<M> {
+    type Pager<'m>
+        = M::Pager<'m>
+    where
+        Self: 'm;
+
+    const COPIES: bool = M::COPIES;
+
+    fn pager<'m>(
+        &'m self,
+        memory: &'m mut [u8],
+        page_size: u32,
+        length: u64,
+    ) -> Result<Self::Pager<'m>, SetupError> {
+        self.0.pager(memory, page_size, length)
+    }
+
+    fn bytes_read(&self) -> Option<u64> {
+        self.0.bytes_read()
+    }
+
+    fn counter(&self) -> Option<Counter> {
+        Some(self.1)
+    }
+}

@@ -320,11 +320,10 @@ macro_rules! op_enum {
             }
         }
 
-        /// The name of the operation with this code, whether or not this build plays it.
+        /// The name of the operation with this code, whether or not this build plays it; of later ones only in
+        /// builds that play tensors.
         #[must_use]
         pub fn name(code: u8) -> Option<&'static str> {
-            // One text takes less of a board's flash than a match or a table.
-            const NAMES: &str = concat!($(stringify!($op), "\n"),*);
             let place = CODES.iter().position(|known| *known == code)?;
             let mut names = NAMES;
             for _ in 0..place {
@@ -333,13 +332,15 @@ macro_rules! op_enum {
             names.get(..end(names))
         }
 
-        /// Where the first line ends.
-        fn end(text: &str) -> usize {
-            text.bytes().position(|byte| byte == b'\n').unwrap_or(text.len())
-        }
+        /// The codes of all operations; without later ones in builds that play no tensors.
+        pub const CODES: &[u8] = &first::<NAMED>(&[$($code),*]);
 
-        /// The codes of all operations.
-        pub const CODES: &[u8] = &[$($code),*];
+        /// The names of all operations: one text takes less of a board's flash than a match or a table.
+        const ALL_NAMES: &str = concat!($(stringify!($op), "\n"),*);
+
+        /// How many of the first operations this build has names of: boards have little flash.
+        const NAMED: usize =
+            0 $(+ (cfg!(feature = "tensors") || $code < LATER) as usize)*;
 
         impl Copy for Op {}
 
@@ -424,7 +425,10 @@ macro_rules! op_enum {
             /// attends to.
             #[must_use]
             pub fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
-                match self { $(Self::$op(op) => op.multiply_adds(program, layer),)* }
+                match self {
+                    $(Self::$op(op) if is_played($code) => op.multiply_adds(program, layer),)*
+                    _ => (0, 0),
+                }
             }
 
             /// Bytes that the operation stages numbers in, beside those of matrices with panels.
@@ -438,19 +442,63 @@ macro_rules! op_enum {
             /// Which bytes of its weights the operation reads.
             #[must_use]
             pub fn reads(&self) -> Reads {
-                match self { $(Self::$op(op) => op.reads(),)* }
+                match self {
+                    $(Self::$op(op) if is_played($code) => op.reads(),)*
+                    _ => Reads::Whole,
+                }
             }
 
             /// What the operation reads of a tensor for one token, at most.
             #[must_use]
             pub fn part_per_token(&self, tensor: &Tensor) -> Tensor {
-                let rows = match self { $(Self::$op(op) => op.rows_per_token(tensor),)* };
+                let rows = match self {
+                    $(Self::$op(op) if is_played($code) => op.rows_per_token(tensor),)*
+                    _ => tensor.rows,
+                };
                 Tensor { rows, ..*tensor }
             }
         }
     };
 }
 for_each_op!(op_enum);
+
+/// From this code on, builds that play no tensors name none: boards have little flash, and the document of formats has
+/// the names.
+const LATER: u8 = 20;
+
+/// Where a line ends.
+fn end(text: &str) -> usize {
+    text.bytes().position(|byte| byte == b'\n').unwrap_or(text.len())
+}
+
+/// The first elements.
+const fn first<const N: usize>(from: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    let mut at = 0;
+    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+    while at < N {
+        out[at] = from[at];
+        at += 1;
+    }
+    out
+}
+
+/// The names of the first [`NAMED`] operations, a line each.
+const NAMES: &str = {
+    const LENGTH: usize = {
+        let (names, mut lines, mut at) = (ALL_NAMES.as_bytes(), 0, 0);
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+        while lines < NAMED {
+            lines += (names[at] == b'\n') as usize;
+            at += 1;
+        }
+        at
+    };
+    match core::str::from_utf8(&first::<LENGTH>(ALL_NAMES.as_bytes())) {
+        Ok(names) => names,
+        Err(_) => "",
+    }
+};
 
 impl Op {
     /// Shows the tensors that the operation reads, in the order of use.

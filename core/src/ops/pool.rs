@@ -1,7 +1,8 @@
 //! The largest or the mean numbers under windows of an image.
 
-use super::conv2d::{image, taps};
+use super::conv2d::image;
 use super::{Form, Numbers, Operation, operands};
+use crate::convolve::taps;
 use crate::engine::memory::Element;
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
@@ -129,11 +130,13 @@ impl Pool {
         let ([input], mut output) =
             memory.split_as::<1, T, T>(program, inputs.counts(), [self.input], self.output)?;
         let input = input.column(0);
-        let [pad_y, pad_x] = self.pad.map(usize::from);
+        let [kernel, stride, pad] =
+            [self.kernel, self.stride, self.pad].map(|sides| sides.map(usize::from));
+        let [pad_y, pad_x] = pad;
         for (pixel, out) in output.column(0).chunks_exact_mut(channels.max(1)).enumerate() {
             let (y, x) = (pixel / columns.max(1), pixel % columns.max(1));
-            let [top, ky0, ky1] = taps(y, self.stride[0], self.pad[0], self.kernel[0], height);
-            let [left, kx0, kx1] = taps(x, self.stride[1], self.pad[1], self.kernel[1], width);
+            let [top, ky0, ky1] = taps(y, stride[0], pad_y, kernel[0], height);
+            let [left, kx0, kx1] = taps(x, stride[1], pad_x, kernel[1], width);
             for ky in ky0..ky1 {
                 for kx in kx0..kx1 {
                     let at = ((top + ky - pad_y) * width + left + kx - pad_x) * channels;
