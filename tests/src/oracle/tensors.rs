@@ -136,7 +136,7 @@ impl Maker<'_> {
 
     /// Other sides, some turned about, in a larger value.
     fn rearranged(&mut self, from: &Image, dtype: Dtype) -> Image {
-        let [height, width, channels] = from.sides;
+        let [_, width, channels] = from.sides;
         let steps = [width * channels, channels, 1].map(u32::cast_signed);
         let mut order = [0, 1, 2];
         order.swap(0, self.random.below(3) as usize);

@@ -282,7 +282,7 @@ impl<'m> Door<'m> {
                     (_, Some(scale)) => scale.zero as f32,
                     (_, None) => 0.0,
                 };
-                self.drawing.pad(&view, &pads.as_chunks::<2>().0.to_vec(), number)?
+                self.drawing.pad(&view, pads.as_chunks::<2>().0, number)?
             }
             DEPTH_TO_SPACE | SPACE_TO_DEPTH => {
                 let view = self.view(call, 0)?;
