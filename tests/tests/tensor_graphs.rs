@@ -4,7 +4,7 @@ use omex::convert::{ConvertOptions, convert};
 use omex::import::{self, GraphInputs};
 use omex::infer::{Input, infer};
 use omex::npy::{Array, Element};
-use omex_tests::{Setting, omex, require_shared, run};
+use omex_tests::{Random, Setting, omex, require_shared, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
@@ -174,5 +174,52 @@ fn operators_that_are_not_supported_are_all_named() {
     assert_eq!(refused.code, Some(1));
     for name in ["SignalWindow", "SignalRfft", "SignalFilterBankLog"] {
         assert!(refused.err.contains(name), "{name}: {}", refused.err);
+    }
+}
+
+/// Bytes that are changed, cut out or doubled give an error or a graph, whatever they say.
+#[test]
+fn damaged_files_are_errors_or_graphs() {
+    let files = [
+        "tflm/hello_world_int8.tflite",
+        "tflm/hello_world_float.tflite",
+        "tflm/trained_lstm.tflite",
+        "mlperf_tiny/kws_ref_model.tflite",
+        "onnx/mnist_cntk.onnx",
+        "onnx_int8/mnist_cntk_qoperator_s8.onnx",
+        "silero_vad/silero_vad_16k_op15.onnx",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let rounds = std::env::var("OMEX_DAMAGED").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    for name in files {
+        let good = std::fs::read(require_shared!(&format!("models/{name}"))).unwrap();
+        let path = folder.path().join(name.rsplit('/').next().unwrap());
+        let mut random = Random(good.len() as u64);
+        for _ in 0..rounds {
+            let mut bad = good.clone();
+            for _ in 0..1 + random.below(4) {
+                let at = random.below(bad.len());
+                // What matters lies at the front of these files, or at their end.
+                let at = [at, at % 4096, bad.len() - 1 - at % 4096.min(bad.len())][random.below(3)];
+                let at = at.min(bad.len() - 1);
+                match random.below(6) {
+                    0 => bad[at] = random.draw() as u8,
+                    1 => bad[at] = 0xff,
+                    2 => bad[at] ^= 1 << random.below(8),
+                    3 => bad.truncate(at.max(1)),
+                    4 => drop(bad.drain(at..(at + random.below(9)).min(bad.len()))),
+                    _ => {
+                        let doubled = bad[at..(at + 8).min(bad.len())].to_vec();
+                        bad.splice(at..at, doubled);
+                    }
+                }
+                if bad.is_empty() {
+                    bad.push(0);
+                }
+            }
+            std::fs::write(&path, &bad).unwrap();
+            let Ok(source) = import::open(&path, None) else { continue };
+            let _ = omex::convert::outline(&*source, None, false);
+        }
     }
 }

@@ -7,7 +7,7 @@ impl Door {
     /// The result of a node, if it is known before the graph is run.
     pub(super) fn known(&self, node: &OnnxNode) -> Drawn<Option<Array>> {
         let tensors: Vec<Option<&Tensor>> =
-            node.inputs.iter().map(|name| self.tensors.get(name)).collect();
+            node.inputs.iter().map(|name| self.find(name)).collect();
         let first = tensors.first().copied().flatten();
         match (node.operation.as_str(), first) {
             ("Constant", _) => return constant(node).map(Some),
@@ -64,7 +64,7 @@ fn of_arrays(node: &OnnxNode, arrays: &[&Array]) -> Drawn<Option<Array>> {
         ("Cast", _) => Some(cast(first, number(node, "to").unwrap_or(1))),
         ("ConstantOfShape", _) => {
             let shape = sizes(first)?;
-            let length = count(&shape)?;
+            let length = made(&shape)?;
             Some(match node.attributes.get("value") {
                 Some(OnnxAttribute::Array(value)) => match value.to_whole() {
                     Some(numbers) => {
@@ -95,6 +95,16 @@ fn of_arrays(node: &OnnxNode, arrays: &[&Array]) -> Drawn<Option<Array>> {
         (operation, Some(second)) => pairwise(operation, first, second)?,
         _ => None,
     })
+}
+
+/// The elements of an array that is made here, if they are not too many.
+fn made(shape: &[usize]) -> Drawn<usize> {
+    let length = count(shape)?;
+    if length > MAX_MADE {
+        let found = format!("an array of {shape:?} that is not stored");
+        return Err(Refused::new(found, format!("at most {MAX_MADE} elements")));
+    }
+    Ok(length)
 }
 
 fn cast(array: &Array, to: i64) -> Array {
@@ -131,7 +141,9 @@ fn gather(array: &Array, indices: &Array, along: i64) -> Drawn<Array> {
     let behind: usize = array.shape[along + 1..].iter().product();
     let before: usize = array.shape[..along].iter().product();
     let shape = [&array.shape[..along], &indices.shape, &array.shape[along + 1..]].concat();
-    count(&shape)?;
+    if count(&shape)? > array.count() {
+        made(&shape)?;
+    }
     let mut places = vec![];
     for outer in 0..before {
         for index in &whole {
@@ -180,9 +192,11 @@ fn range(start: &Array, end: &Array, step: Option<&Array>) -> Drawn<Option<Array
     let (Some(start), Some(end)) = (one(start), one(end)) else { return Ok(None) };
     let step = step.map_or(Some(1), one).filter(|step| *step != 0);
     let Some(step) = step else { return Ok(None) };
-    let length = usize::try_from((end - start + step - step.signum()) / step).unwrap_or(0);
-    count(&[length])?;
-    let numbers = (0..length as i64).map(|n| start + n * step).collect();
+    let [start, end, step] = [start, end, step].map(i128::from);
+    let length = (end - start + step - step.signum()) / step;
+    let length = usize::try_from(length.max(0)).unwrap_or(usize::MAX);
+    made(&[length])?;
+    let numbers = (0..length as i128).map(|n| (start + n * step) as i64).collect();
     Ok(Some(Array::whole(vec![length], numbers)))
 }
 

@@ -4,6 +4,9 @@ use super::known::sizes;
 use super::*;
 use omex_core::ops::Alignment;
 
+/// The most parts that a tensor is made of one by one.
+const MAX_PARTS: usize = 64;
+
 impl Call<'_> {
     /// A node of several results; none for others.
     pub(super) fn several(&mut self) -> Drawn<Option<Vec<Option<Tensor>>>> {
@@ -147,7 +150,7 @@ impl Call<'_> {
         let mut parts = vec![];
         for (n, at) in axes.iter().enumerate() {
             let at = axis(*at, from.len())?;
-            let (dim, by) = (from[at] as i64, by[n]);
+            let (dim, by) = (from[at] as i64, by[n].clamp(-FAR, FAR));
             let place = |n: i64| if n < 0 { n.saturating_add(dim) } else { n };
             let (start, end) = match by > 0 {
                 true => (place(starts[n]).clamp(0, dim), place(ends[n]).clamp(0, dim)),
@@ -214,8 +217,12 @@ impl Call<'_> {
                 let repeats = sizes(&self.known(1)?)?;
                 let mut view = self.view(0)?;
                 for (at, times) in repeats.into_iter().enumerate() {
-                    if times != 1 {
-                        view = self.drawing().concat(&vec![view; times.clamp(1, 64)], at)?;
+                    if !(1..=MAX_PARTS).contains(&times) {
+                        let expected = format!("1 to {MAX_PARTS}");
+                        return Err(Refused::new(format!("{times} repetitions"), expected));
+                    }
+                    if times > 1 {
+                        view = self.drawing().concat(&vec![view; times], at)?;
                     }
                 }
                 view
@@ -311,6 +318,10 @@ impl Call<'_> {
         let at = axis(self.number("axis", 0), view.shape.len())?;
         let indices = self.known(1)?;
         let dim = view.shape[at] as i64;
+        if indices.count() > MAX_PARTS {
+            let found = format!("{} indices", indices.count());
+            return Err(Refused::new(found, format!("{MAX_PARTS} at most")));
+        }
         let mut parts = vec![];
         for index in indices.to_whole().unwrap_or_default() {
             let index = if index < 0 { index + dim } else { index };
@@ -318,7 +329,6 @@ impl Call<'_> {
         }
         let joined = match &parts[..] {
             [only] => only.clone(),
-            _ if parts.len() > 64 => return Err(Refused::new("many indices", "64 at most")),
             _ => self.drawing().concat(&parts, at)?,
         };
         let shape = [&view.shape[..at], &indices.shape, &view.shape[at + 1..]].concat();

@@ -9,7 +9,7 @@ mod windows;
 
 use super::blueprint::Blueprint;
 use super::tensors::{
-    Drawing, Drawn, Refused, Scale, Tensor, View, Weights, Window, count, viewed,
+    Drawing, Drawn, FAR, MAX_MADE, Refused, Scale, Tensor, View, Weights, Window, count, viewed,
 };
 use crate::import::onnx_model::{OnnxAttribute, OnnxGraph, OnnxInput, OnnxNode, read};
 use crate::import::{Array, Container, GraphInputs, Numbers};
@@ -76,7 +76,8 @@ type Assumed = BTreeMap<String, i64>;
 #[derive(Default)]
 struct Door {
     drawing: Drawing,
-    tensors: BTreeMap<String, Tensor>,
+    /// What tensors are called, in the graph and in those within it that are drawn: each has names of its own.
+    scopes: Vec<BTreeMap<String, Tensor>>,
     /// What could not be drawn, or hangs on it.
     missing: BTreeSet<String>,
 }
@@ -88,6 +89,7 @@ impl Door {
     /// Takes the inputs and the constants.
     fn begin(&mut self, graph: &OnnxGraph, settled: &GraphInputs) -> Drawn<()> {
         self.drawing = Drawing::new();
+        self.scopes = vec![BTreeMap::new()];
         self.constants(graph);
         let assumed = compared(graph);
         let names: BTreeSet<&str> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -100,18 +102,18 @@ impl Door {
             ));
         }
         for input in &graph.inputs {
-            if self.tensors.contains_key(&input.name) {
+            if self.find(&input.name).is_some() {
                 continue;
             }
             let tensor = self.input(input, settled, &assumed)?;
-            self.tensors.insert(input.name.clone(), tensor);
+            self.name(&input.name, tensor);
         }
         Ok(())
     }
 
     fn constants(&mut self, graph: &OnnxGraph) {
         for (name, array) in &graph.constants {
-            self.tensors.insert(name.clone(), Tensor::Known(array.clone()));
+            self.name(name, Tensor::Known(array.clone()));
         }
     }
 
@@ -157,7 +159,17 @@ impl Door {
                 "a tensor that is known by then",
             )
         };
-        self.tensors.get(name).cloned().ok_or_else(missing)
+        self.find(name).cloned().ok_or_else(missing)
+    }
+
+    fn find(&self, name: &str) -> Option<&Tensor> {
+        self.scopes.iter().rev().find_map(|scope| scope.get(name))
+    }
+
+    fn name(&mut self, name: &str, tensor: Tensor) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.insert(name.to_owned(), tensor);
+        }
     }
 
     /// Draws all nodes of a graph.
@@ -169,7 +181,7 @@ impl Door {
                 Some(Ok(results)) => {
                     for (name, tensor) in node.outputs.iter().zip(results) {
                         if let Some(tensor) = tensor {
-                            self.tensors.insert(name.clone(), tensor);
+                            self.name(name, tensor);
                         }
                     }
                 }
@@ -211,13 +223,12 @@ impl Door {
         let Some(OnnxAttribute::Graph(graph)) = node.attributes.get(name) else {
             return Err(Refused::new(format!("no {name}"), "one"));
         };
-        // Names within a branch are its own.
-        let outside = self.tensors.clone();
+        self.scopes.push(BTreeMap::new());
         self.constants(graph);
         self.run(graph, refuse);
         let results: Drawn<Vec<_>> =
             graph.outputs.iter().map(|name| self.tensor(name).map(Some)).collect();
-        self.tensors = outside;
+        self.scopes.pop();
         results
     }
 }
@@ -340,7 +351,7 @@ fn numbers(node: &OnnxNode, name: &str) -> Option<Vec<i64>> {
 /// An axis from the front, of which those from the back are negative.
 fn axis(axis: i64, rank: usize) -> Drawn<usize> {
     let front = if axis < 0 { axis + rank as i64 } else { axis };
-    let found = usize::try_from(front).ok().filter(|front| *front < rank.max(1));
+    let found = usize::try_from(front).ok().filter(|front| *front < rank);
     found.ok_or_else(|| Refused::new(format!("axis {axis}"), format!("an axis of {rank}")))
 }
 

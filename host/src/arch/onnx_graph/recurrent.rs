@@ -7,7 +7,7 @@ impl Call<'_> {
     /// An LSTM or a GRU over [steps, 1, inputs].
     pub(super) fn recurrent(&mut self) -> Drawn<Vec<Option<Tensor>>> {
         let is_lstm = self.node.operation == "LSTM";
-        let hidden = usize::try_from(self.number("hidden_size", 0)).unwrap_or(0);
+        let hidden = self.number("hidden_size", 0).clamp(0, FAR) as usize;
         let plain = ["activations", "activation_alpha", "activation_beta", "clip"];
         let custom = plain.iter().any(|name| self.node.attributes.contains_key(*name));
         if custom || self.number("layout", 0) != 0 || self.number("input_forget", 0) != 0 {

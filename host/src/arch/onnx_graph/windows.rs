@@ -134,6 +134,9 @@ impl Call<'_> {
     /// Rows above and columns left of an image, then below and right of it.
     fn pads(&self, rank: usize) -> Drawn<[usize; 4]> {
         let pads = self.numbers("pads").unwrap_or_default();
+        if pads.iter().any(|pad| *pad > FAR) {
+            return Err(Refused::new(format!("pads {pads:?}"), "of usual size"));
+        }
         let pad = |n: usize| usize::try_from(pads[n]);
         let found = match (rank, pads.len()) {
             (_, 0) => Ok([0; 4]),
@@ -177,6 +180,9 @@ impl Call<'_> {
 fn sides_of(numbers: Option<Vec<i64>>, rank: usize, default: i64) -> Drawn<[usize; 2]> {
     let numbers = numbers.unwrap_or_else(|| vec![default; rank.saturating_sub(2)]);
     let row = if default == 0 { 0 } else { 1 };
+    if numbers.iter().any(|number| *number > FAR) {
+        return Err(Refused::new(format!("{numbers:?}"), "numbers of usual size"));
+    }
     let sides = match numbers[..] {
         [x] if rank == 3 => [row, x],
         [y, x] => [y, x],

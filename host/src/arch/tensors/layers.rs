@@ -2,7 +2,7 @@
 
 use super::drawing::{Drawing, Tensor};
 use super::refused::{Drawn, Refused};
-use super::view::{Scale, View, broadcast_shape, merged};
+use super::view::{FAR, Scale, View, broadcast_shape, merged};
 use crate::arch::blueprint::{Data, Role};
 use crate::graph::{Names, ValueRef};
 use crate::import::Array;
@@ -420,6 +420,11 @@ impl Drawing {
         pads: &[[i64; 2]],
         number: f32,
     ) -> Drawn<View> {
+        let far = |pads: &[i64; 2]| pads.iter().any(|pad| pad.abs() > FAR);
+        if pads.len() != view.shape.len() || pads.iter().any(far) {
+            let found = format!("pads {pads:?} of {:?}", view.shape);
+            return Err(Refused::new(found, "two for each axis, of usual size"));
+        }
         let (mut from, mut shape) = (view.clone(), view.shape.clone());
         for (axis, [before, after]) in pads.iter().enumerate() {
             let dim = view.shape[axis] as i64;

@@ -38,11 +38,20 @@ pub(in super::super) fn row_major(shape: &[usize]) -> Vec<i64> {
 /// The most elements of a tensor.
 const MAX_ELEMENTS: usize = 1 << 24;
 
+/// The most of an array that is not stored, but made while a graph is read.
+pub(in super::super) const MAX_MADE: usize = 1 << 20;
+/// The most dimensions.
+const MAX_RANK: usize = 8;
+/// Steps, pads and the like that are larger lead beyond any tensor.
+pub(in super::super) const FAR: i64 = 1 << 24;
+
 /// The elements of arrays of this shape, if they are not too many.
 pub(in super::super) fn count(shape: &[usize]) -> Result<usize, Refused> {
     let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
-    count.filter(|count| *count <= MAX_ELEMENTS).ok_or_else(|| {
-        Refused::new(format!("dimensions {shape:?}"), format!("at most {MAX_ELEMENTS} elements"))
+    let fits = |count: &usize| *count <= MAX_ELEMENTS && shape.len() <= MAX_RANK;
+    count.filter(fits).ok_or_else(|| {
+        let expected = format!("at most {MAX_RANK} of them, and {MAX_ELEMENTS} elements");
+        Refused::new(format!("dimensions {shape:?}"), expected)
     })
 }
 
@@ -55,7 +64,10 @@ pub(in super::super) fn viewed(
     let steps = row_major(&array.shape);
     let (buffer, dtype, shape) = (String::new(), Dtype::F32, array.shape.clone());
     let view = change(View { buffer, dtype, scale: None, shape, steps, first: 0 })?;
-    count(&view.shape)?;
+    if count(&view.shape)? > array.count().max(MAX_MADE) {
+        let found = format!("{:?} of {:?}", view.shape, array.shape);
+        return Err(Refused::new(found, format!("at most {MAX_MADE} elements")));
+    }
     let mut places = vec![view.first];
     for (dim, step) in view.shape.iter().zip(&view.steps) {
         let along = |place: i64| (0..*dim as i64).map(move |n| place + n * step);
@@ -101,8 +113,9 @@ impl View {
         by: i64,
     ) -> Result<Self, Refused> {
         let dim = self.shape.get(axis).copied().unwrap_or(0) as i64;
-        let last = start + (count as i64 - 1) * by;
-        if count == 0 || start < 0 || last < 0 || start >= dim || last >= dim {
+        let last = i128::from(start) + (count as i128 - 1) * i128::from(by);
+        let inside = |at: i128| (0..i128::from(dim)).contains(&at);
+        if count == 0 || by.abs() > FAR || !inside(start.into()) || !inside(last) {
             let found = format!("elements {start} to {last} along axis {axis} of {:?}", self.shape);
             return Err(Refused::new(found, "elements that are there, one at least"));
         }

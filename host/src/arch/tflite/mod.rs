@@ -7,7 +7,7 @@ mod operators;
 mod recurrent;
 
 use super::blueprint::Blueprint;
-use super::tensors::{Drawing, Drawn, Refused, Scale, Tensor, View, Window};
+use super::tensors::{Drawing, Drawn, FAR, Refused, Scale, Tensor, View, Window};
 use crate::import::tflite::{self, Model, Operator, kind, read};
 use crate::import::{Array, Container, Numbers};
 use crate::{Error, Result};
@@ -334,6 +334,7 @@ impl<'m> Door<'m> {
         }
         for (axis, ((begin, end), by)) in begin.into_iter().zip(end).zip(by).enumerate() {
             let dim = view.shape.get(axis).copied().unwrap_or(0) as i64;
+            let by = by.clamp(-FAR, FAR);
             let masked = |mask: i32| mask >> axis & 1 == 1;
             let place = |at: i64| if at < 0 { at + dim } else { at };
             let start = match (masked(no_begin), by > 0) {
