@@ -2,7 +2,7 @@
 
 use crate::npy::{Array, Element};
 use crate::session::Session;
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use omex_core::program::{Dtype, Port, Program};
 use std::path::Path;
 
@@ -14,6 +14,95 @@ pub struct Input<'i> {
     pub path: &'i Path,
     /// The numbers.
     pub array: Array,
+}
+
+/// The numbers of an input: `zero`; `seeded`, bytes of xorshift32 from 0x12345678, of floats a 128th of each;
+/// NumPy's `.npy`; a `.wav` of 16-bit samples on one channel, as floats from -1 to 1; or the input's own bytes.
+/// `name` is the port's; without one, the model has one input.
+///
+/// # Errors
+/// A file that can't be read, or that is none for this input.
+pub fn array_of(session: &mut Session, name: Option<&str>, path: &Path) -> Result<Array> {
+    let engine = session.engine()?;
+    let program = engine.program();
+    let names: Vec<_> = program.inputs().map(|port| port.name.to_owned()).collect();
+    let port =
+        program.inputs().find(|port| name.map_or(names.len() == 1, |name| port.name == name));
+    let Some(port) = port else {
+        // A model that takes tokens has no inputs: running it says so.
+        return if names.is_empty() { Array::read(path) } else { Err(several(&names)) };
+    };
+    let (element, shape) = form(program, &port);
+    let (width, extension) = (port.value.width as usize, path.extension().and_then(|e| e.to_str()));
+    let bytes = match (path.to_str(), extension) {
+        (Some("zero"), _) => vec![0; width * element.bytes()],
+        (Some("seeded"), _) => seeded(element, width),
+        (_, Some("npy")) => return Array::read(path),
+        (_, Some("wav")) => return samples(path),
+        _ => {
+            let bytes = input::read(path, MAX_BYTES)?;
+            if bytes.len() != width * element.bytes() {
+                let found = format!("{} bytes", bytes.len());
+                let expected = format!("{} {shape:?}: {}", element.name(), width * element.bytes());
+                let remedy = "give the input's own bytes, or a .npy file";
+                return Err(Error::malformed(path, "length", found, expected, remedy));
+            }
+            bytes
+        }
+    };
+    Ok(Array { element, shape, bytes })
+}
+
+/// The longest file of plain bytes or samples that is read.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Numbers that look random, the same everywhere.
+fn seeded(element: Element, count: usize) -> Vec<u8> {
+    let mut state = 0x1234_5678u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 24) as u8
+    };
+    let bytes = (0..count).map(|_| next());
+    match element {
+        Element::I8 => bytes.collect(),
+        Element::F32 => {
+            bytes.flat_map(|b| (f32::from(b.cast_signed()) / 128.0).to_le_bytes()).collect()
+        }
+    }
+}
+
+/// The samples of a RIFF WAVE file.
+fn samples(path: &Path) -> Result<Array> {
+    let bytes = input::read(path, MAX_BYTES)?;
+    let samples = pcm(&bytes).ok_or_else(|| {
+        let expected = "RIFF WAVE, 16-bit PCM, one channel";
+        Error::malformed(path, "format", "something else", expected, "convert the sound")
+    })?;
+    let floats = samples.as_chunks().0.iter().map(|b| f32::from(i16::from_le_bytes(*b)) / 32768.0);
+    let bytes: Vec<u8> = floats.flat_map(f32::to_le_bytes).collect();
+    Ok(Array { element: Element::F32, shape: vec![bytes.len() / 4], bytes })
+}
+
+/// The bytes of 16-bit samples on one channel.
+fn pcm(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.strip_prefix(b"RIFF")?.get(4..)?.strip_prefix(b"WAVE")?;
+    let mut known = false;
+    loop {
+        let (name, behind) = rest.split_first_chunk::<4>()?;
+        let (length, behind) = behind.split_first_chunk()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (chunk, behind) = behind.split_at(length.min(behind.len()));
+        match name {
+            // PCM, one channel, 16 bits.
+            b"fmt " => known = chunk.get(..4)? == [1, 0, 1, 0] && chunk.get(14..16)? == [16, 0],
+            b"data" => return known.then_some(chunk),
+            _ => {}
+        }
+        rest = behind.get(length % 2..)?;
+    }
 }
 
 /// Runs a model once, and returns its outputs by name.
@@ -31,16 +120,16 @@ pub fn infer(session: &mut Session, inputs: &[Input<'_>]) -> Result<Vec<(String,
     }
     let names: Vec<_> = program.inputs().map(|port| port.name.to_owned()).collect();
     let mut missing = names.clone();
-    for input in inputs {
-        let name = match (input.name, &names[..]) {
+    for given in inputs {
+        let name = match (given.name, &names[..]) {
             (Some(name), _) => name,
             (None, [only]) => only,
             (None, _) => return Err(several(&names)),
         };
         let port = program.inputs().find(|port| port.name == name);
         let port = port.ok_or_else(|| several(&names))?;
-        check(&program, &port, input)?;
-        engine.input_mut(name).copy_from_slice(&input.array.bytes);
+        check(&program, &port, given)?;
+        engine.input_mut(name).copy_from_slice(&given.array.bytes);
         missing.retain(|other| other != name);
     }
     if let Some(name) = missing.first() {

@@ -168,6 +168,32 @@ fn what_a_graph_leaves_open_is_asked_for() {
 }
 
 #[test]
+fn inputs_are_files_of_several_kinds_or_made() {
+    let file = require_shared!("models/tflm/hello_world_float.tflite");
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("m.omex");
+    converted(&file, "tflite", &package, &GraphInputs::default());
+    let inferred = |input: &str| {
+        let mut command = omex(["infer", package.to_str().unwrap(), "--json", "--input", input]);
+        run(command.current_dir(folder.path())).orderly()
+    };
+    // 16 bits, one channel, a sample of a half.
+    let mut wav = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0".to_vec();
+    wav.extend([0x80, 0x3e, 0, 0, 0, 0x7d, 0, 0, 2, 0, 16, 0]);
+    wav.extend(b"data\x02\0\0\0\0\x40");
+    std::fs::write(folder.path().join("half.wav"), wav).unwrap();
+    std::fs::write(folder.path().join("half.bin"), 0.5f32.to_le_bytes()).unwrap();
+    std::fs::write(folder.path().join("more.bin"), [0; 5]).unwrap();
+    let half = inferred("half.bin");
+    assert_eq!((half.code, &half.out), (Some(0), &inferred("half.wav").out), "{half:?}");
+    assert_ne!(half.out, inferred("zero").out);
+    assert_ne!(half.out, inferred("seeded").out);
+    let wrong = inferred("more.bin");
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.err.contains("5 bytes") && wrong.err.contains("<f4 [1, 1]"), "{wrong:?}");
+}
+
+#[test]
 fn operators_that_are_not_supported_are_all_named() {
     let file = require_shared!("models/tflm/audio_preprocessor_int8.tflite");
     let refused = run(&mut omex(["convert", file.to_str().unwrap(), "--dry-run"])).orderly();

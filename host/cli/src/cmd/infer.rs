@@ -3,7 +3,7 @@
 use super::RunArgs;
 use crate::output;
 use omex::Result;
-use omex::infer::{Input, infer};
+use omex::infer::{Input, array_of, infer};
 use omex::npy::{Array, Element};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -15,12 +15,17 @@ Examples:
   omex convert kws.tflite                                   (writes kws.omex)
   omex infer kws.omex --input spectrogram.npy               (the five largest outputs)
   omex infer kws.omex --input spectrogram.npy -o scores.npy
+  omex infer kws.omex --input seeded --json                 (the same numbers everywhere)
   omex infer two.omex --input left=a.npy --input right=b.npy --json")]
 pub(crate) struct Args {
     /// A package, or a flash image
     pub(crate) model: PathBuf,
-    /// An array in NumPy's format; NAME= where the model has several inputs
-    #[arg(long = "input", value_name = "[NAME=]FILE.npy", required = true)]
+    /// A file, or zero or seeded (numbers that look random, the same everywhere); NAME= where the model has
+    /// several inputs
+    ///
+    /// An array in NumPy's format (.npy), samples (.wav: 16 bits, one channel, as floats), or the input's own
+    /// bytes (any other file)
+    #[arg(long = "input", value_name = "[NAME=]FILE|zero|seeded", required = true)]
     inputs: Vec<String>,
     /// Write the output into a file in NumPy's format; several go to OUT.NAME.npy each
     #[arg(short, long, value_name = "OUT.npy")]
@@ -42,10 +47,12 @@ struct Output {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let paths: Vec<(Option<&str>, PathBuf)> =
         args.inputs.iter().map(|input| parse(input)).collect();
-    let arrays =
-        paths.iter().map(|(name, path)| Ok(Input { name: *name, path, array: Array::read(path)? }));
-    let inputs = arrays.collect::<Result<Vec<_>>>()?;
     let mut session = args.run.open(&args.model, 1)?;
+    let mut inputs = vec![];
+    for (name, path) in &paths {
+        let array = array_of(&mut session, *name, path)?;
+        inputs.push(Input { name: *name, path, array });
+    }
     let outputs = infer(&mut session, &inputs)?;
     if let Some(path) = &args.output {
         for (name, array) in &outputs {
