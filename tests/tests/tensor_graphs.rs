@@ -193,16 +193,6 @@ fn inputs_are_files_of_several_kinds_or_made() {
     assert!(wrong.err.contains("5 bytes") && wrong.err.contains("<f4 [1, 1]"), "{wrong:?}");
 }
 
-#[test]
-fn operators_that_are_not_supported_are_all_named() {
-    let file = require_shared!("models/tflm/audio_preprocessor_int8.tflite");
-    let refused = run(&mut omex(["convert", file.to_str().unwrap(), "--dry-run"])).orderly();
-    assert_eq!(refused.code, Some(1));
-    for name in ["SignalWindow", "SignalRfft", "SignalFilterBankLog"] {
-        assert!(refused.err.contains(name), "{name}: {}", refused.err);
-    }
-}
-
 /// Bytes that are changed, cut out or doubled give an error or a graph, whatever they say.
 #[test]
 fn damaged_files_are_errors_or_graphs() {

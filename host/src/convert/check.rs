@@ -6,6 +6,7 @@ use super::planned::Planned;
 use super::unrounded::{self, MADE_AT_ONCE};
 use super::weights::WeightLayout;
 use super::{blueprint, room};
+use crate::arch::Role;
 use crate::cancel::Cancel;
 use crate::embed::HIDDEN;
 use crate::generate::forward;
@@ -84,7 +85,11 @@ pub fn check(
     let skipped = |why: &str| Ok(Checked::Skipped(why.to_owned()));
     let blueprint = blueprint(&**source, options)?;
     if blueprint.graph.vocab_size == 0 {
-        return skipped("the model takes arrays: omex infer runs it");
+        let rounds = blueprint.tensors().any(|tensor| tensor.role == Role::Kernel);
+        return skipped(match rounds {
+            true => "the model takes arrays: omex infer runs it",
+            false => "the package has the source's integers",
+        });
     }
     let tables = Tables::open(package)?;
     let ids = prompt(&tables, blueprint.graph.vocab_size, blueprint.graph.context_length)?;

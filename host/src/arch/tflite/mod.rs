@@ -24,7 +24,7 @@ pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
         return Err(bad(container.path(), &model, None, problem));
     }
     for (number, operator) in model.operators.iter().enumerate() {
-        let drawn = door.operator(operator, number);
+        let drawn = door.operator(operator);
         drawn.map_err(|refused| bad(container.path(), &model, Some(number), refused))?;
     }
     for output in &model.outputs {
@@ -44,7 +44,7 @@ pub(super) fn problems(container: &dyn Container) -> Vec<Error> {
         problem.map(|problem| bad(path, &model, None, problem)).into_iter().collect();
     for (number, operator) in model.operators.iter().enumerate() {
         let unknown = operator.inputs.iter().flatten().any(|input| door.is_missing(*input));
-        match door.operator(operator, number) {
+        match door.operator(operator) {
             Err(refused) if !unknown || !is_known(operator) => {
                 problems.push(bad(path, &model, Some(number), refused));
             }
@@ -75,8 +75,6 @@ struct Door<'m> {
     drawing: Drawing,
     /// What each tensor is so far.
     tensors: Vec<Option<Tensor>>,
-    /// The operator at hand.
-    number: usize,
 }
 
 /// One operator with its inputs.
@@ -115,7 +113,7 @@ impl<'m> Door<'m> {
                 Err(refused) => problem = Some(refused),
             }
         }
-        (Self { model, drawing, tensors, number: 0 }, problem)
+        (Self { model, drawing, tensors }, problem)
     }
 
     fn is_missing(&self, index: usize) -> bool {
@@ -165,8 +163,10 @@ impl<'m> Door<'m> {
         output.ok_or_else(|| Refused::new("no output", "one"))
     }
 
-    fn operator(&mut self, operator: &Operator, number: usize) -> Drawn<()> {
-        self.number = number;
+    fn operator(&mut self, operator: &Operator) -> Drawn<()> {
+        if !is_known(operator) {
+            return Err(Refused::new("this operator", "one that is supported"));
+        }
         let call = Call { operator, options: &operator.options };
         let results = match operator.code {
             SPLIT | SPLIT_V | UNPACK => self.parts(&call)?,
