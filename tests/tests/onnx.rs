@@ -522,7 +522,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
     assert!(omex::arch::blueprint(&*open(&path, None).unwrap()).is_ok());
     fs::remove_file(folder.path().join("config.json")).unwrap();
     let said = refusal(&path);
-    assert!(said.contains("found none, expected a config.json beside"), "{said}");
+    assert!(said.contains("a transformer is read with its config.json beside"), "{said}");
 }
 
 #[test]

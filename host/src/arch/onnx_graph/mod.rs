@@ -56,7 +56,8 @@ pub(super) fn problems(container: &dyn Container) -> Vec<Error> {
 }
 
 fn bad(path: &Path, node: &str, refused: Refused) -> Error {
-    let remedy = "export the model with other operations, or leave this part of it to your program";
+    let remedy = "export the model with other operations, or leave this part of it to your program; a transformer \
+                  is read with its config.json beside the file";
     Error::malformed(path, node, refused.found, &refused.expected, remedy)
 }
 
