@@ -39,14 +39,14 @@ pub(crate) fn check(board: &Board, kind: Kind) -> Result<()> {
     let symbol = |name| elf.symbol(name).ok_or(format!("the firmware has no symbol {name}"));
     let stack = symbol("_stack_start")? - symbol("_stack_end")?;
     let data = symbol("__sdata")?;
-    let (mut flash, mut ram) = (0, stack);
+    let (flash, mut ram) = (elf.flash_bytes(), stack);
     println!("{:<16} {:>8} {:>8}", format!("{}, {}", board.name, kind.feature()), "flash", "RAM");
     for section in &elf.sections {
         let in_ram = if section.address >= data { section.size } else { 0 };
         // What is in memory with its contents is copied there from flash.
         let in_flash = if section.has_contents { section.size } else { 0 };
         println!("{:<16} {in_flash:>8} {in_ram:>8}", section.name);
-        (flash, ram) = (flash + in_flash, ram + in_ram);
+        ram += in_ram;
     }
     println!("{:<16} {:>8} {stack:>8}", "stack, at most", "");
     println!("{:<16} {flash:>8} {ram:>8}", "in all");

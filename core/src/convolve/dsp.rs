@@ -182,18 +182,25 @@ macro_rules! quads_2x2 {
     };
 }
 
+/// An instruction.
+macro_rules! op {
+    ($name:literal, $first:literal $(, $more:literal)*) => {
+        concat!($name, " ", $first $(, ", ", $more)*, "\n")
+    };
+}
+
 /// A sum times `multiplier`, shifted to the right by one at least, rounded twice; `zero` is added, and the
 /// rest is cut off.
 macro_rules! rescale {
     ($sum:literal, $multiplier:literal, $shift:literal, $zero:literal) => {
         concat!(
-            "lsl ", $sum, ", ", $sum, ", #1\n",
-            "smmulr ", $sum, ", ", $sum, ", ", $multiplier, "\n",
+            op!("lsl", $sum, $sum, "#1"),
+            op!("smmulr", $sum, $sum, $multiplier),
             // Half away from zero: the last bit that is shifted out rounds up, but for negative halves.
-            "add ", $sum, ", ", $sum, ", ", $sum, ", asr #31\n",
-            "asrs ", $sum, ", ", $sum, ", ", $shift, "\n",
-            "adc ", $sum, ", ", $sum, ", ", $zero, "\n",
-            "ssat ", $sum, ", #8, ", $sum, "\n",
+            op!("add", $sum, $sum, $sum, "asr #31"),
+            op!("asrs", $sum, $sum, $shift),
+            op!("adc", $sum, $sum, $zero),
+            op!("ssat", $sum, "#8", $sum),
         )
     };
 }
@@ -202,32 +209,10 @@ macro_rules! rescale {
 macro_rules! rescale_left {
     ($sum:literal, $multiplier:literal, $shift:literal, $zero:literal) => {
         concat!(
-            "lsl ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $shift,
-            "\n",
-            "smmulr ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $multiplier,
-            "\n",
-            "add ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $zero,
-            "\n",
-            "ssat ",
-            $sum,
-            ", #8, ",
-            $sum,
-            "\n",
+            op!("lsl", $sum, $sum, $shift),
+            op!("smmulr", $sum, $sum, $multiplier),
+            op!("add", $sum, $sum, $zero),
+            op!("ssat", $sum, "#8", $sum),
         )
     };
 }
@@ -236,54 +221,14 @@ macro_rules! rescale_left {
 macro_rules! rescale_any {
     ($sum:literal, $multiplier:literal, $left:literal, $right:literal, $round:literal, $zero:literal) => {
         concat!(
-            "lsl ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $left,
-            "\n",
-            "smmulr ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $multiplier,
-            "\n",
-            "and ",
-            $round,
-            ", ",
-            $round,
-            ", ",
-            $sum,
-            ", asr #31\n",
+            op!("lsl", $sum, $sum, $left),
+            op!("smmulr", $sum, $sum, $multiplier),
+            op!("and", $round, $round, $sum, "asr #31"),
             // Clears the carry where the shift by 0 leaves it.
-            "adds ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $round,
-            "\n",
-            "asrs ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $right,
-            "\n",
-            "adc ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $zero,
-            "\n",
-            "ssat ",
-            $sum,
-            ", #8, ",
-            $sum,
-            "\n",
+            op!("adds", $sum, $sum, $round),
+            op!("asrs", $sum, $sum, $right),
+            op!("adc", $sum, $sum, $zero),
+            op!("ssat", $sum, "#8", $sum),
         )
     };
 }
@@ -415,21 +360,11 @@ pub(super) fn multiply_vector(block: &Block<'_>, x: &[i8], zero: i32, out: &mut 
 macro_rules! quad_of_row {
     ($at:literal, $sum:literal) => {
         concat!(
-            "ldr r10, [",
-            $at,
-            "\n",
-            "sxtb16 r11, r10\n",
-            "sxtb16 r10, r10, ror #8\n",
-            "smlad ",
-            $sum,
-            ", r11, r8, ",
-            $sum,
-            "\n",
-            "smlad ",
-            $sum,
-            ", r10, r9, ",
-            $sum,
-            "\n",
+            op!("ldr", "r10", $at),
+            op!("sxtb16", "r11", "r10"),
+            op!("sxtb16", "r10", "r10", "ror #8"),
+            op!("smlad", $sum, "r11", "r8", $sum),
+            op!("smlad", $sum, "r10", "r9", $sum),
         )
     };
 }
@@ -441,10 +376,10 @@ macro_rules! quads_4x1 {
             "ldr r9, [r2], #4\n",
             "sxtab16 r8, lr, r9\n",
             "sxtab16 r9, lr, r9, ror #8\n",
-            quad_of_row!("r0, r3]", "r5"),
-            quad_of_row!("r1, r3]", "r7"),
-            quad_of_row!("r0], #4", "r4"),
-            quad_of_row!("r1], #4", "r6"),
+            quad_of_row!("[r0, r3]", "r5"),
+            quad_of_row!("[r1, r3]", "r7"),
+            quad_of_row!("[r0], #4", "r4"),
+            quad_of_row!("[r1], #4", "r6"),
         )
     };
 }
@@ -456,15 +391,10 @@ macro_rules! rescale_row {
             "ldrd r8, r9, [r1, #4]\n",
             "add r1, r3\n",
             "rsbs r9, r9, #0\n",
-            "ble ",
-            $left,
-            "f\n",
+            concat!("ble ", $left, "f\n"),
             rescale!($sum, "r8", "r9", "r12"),
-            $done,
-            ":\n",
-            "strb ",
-            $sum,
-            ", [r2], #1\n",
+            concat!($done, ":\n"),
+            op!("strb", $sum, "[r2]", "#1"),
         )
     };
 }
@@ -473,13 +403,10 @@ macro_rules! rescale_row {
 macro_rules! rescale_row_left {
     ($sum:literal, $left:literal, $done:literal) => {
         concat!(
-            $left,
-            ":\n",
+            concat!($left, ":\n"),
             "rsb r9, r9, #1\n",
             rescale_left!($sum, "r8", "r9", "r12"),
-            "b ",
-            $done,
-            "b\n",
+            concat!("b ", $done, "b\n"),
         )
     };
 }

@@ -101,7 +101,7 @@ impl Rescale {
 
     /// Cuts off what kernels leave that saturate to a byte.
     #[cfg(dsp)]
-    fn clamp(self, values: &mut [i8]) {
+    pub(crate) fn clamp(self, values: &mut [i8]) {
         if self.clamps() {
             values.iter_mut().for_each(|value| *value = (*value).max(self.low).min(self.high));
         }

@@ -5,7 +5,7 @@ use super::{Form, Numbers, Operation, operands};
 use crate::convolve::taps;
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
-use crate::program::Check;
+use crate::program::{Check, Dtype};
 use serde::{Deserialize, Serialize};
 
 /// `output` = the mean of the input's pixels under a window, rounded half away from zero; what lies
@@ -37,8 +37,8 @@ operands!(AveragePool { read input, write output; kernel, stride, pad, clamp });
 
 impl Operation for AveragePool {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
-        let [_, _, inputs] = check_image(check, self.input)?;
-        let [_, _, outputs] = check_image(check, self.output)?;
+        let [_, _, inputs] = check_image(check, self.input, Dtype::I8)?;
+        let [_, _, outputs] = check_image(check, self.output, Dtype::I8)?;
         check.that(inputs == outputs && !self.kernel.contains(&0) && !self.stride.contains(&0))?;
         let [low, high] = self.clamp;
         check.that(low <= high)

@@ -55,10 +55,10 @@ operands!(Conv2d {
 /// Height, width and channels of an image.
 type Image = [usize; 3];
 
-/// An image of signed bytes: [1, height, width, channels], a whole slot.
-pub(super) fn check_image(check: &Check<'_>, value: Value) -> Result<Image, Fault> {
+/// An image of such elements: [1, height, width, channels], a whole slot.
+pub(super) fn check_image(check: &Check<'_>, value: Value, dtype: Dtype) -> Result<Image, Fault> {
     let slot = check.program().slot(value.slot).ok_or(Fault::Value)?;
-    check.that(check.value(value)? == (Per::Pass, Dtype::I8))?;
+    check.that(check.value(value)? == (Per::Pass, dtype))?;
     check.that(value.first == 0 && value.width == slot.width)?;
     let [one, height, width, channels] = slot.dims.map(usize::from);
     check.that(one == 1 && channels > 0)?;
@@ -72,10 +72,17 @@ pub(super) fn image(program: &Program<'_>, value: Value) -> Result<Image, RunErr
     Ok([height, width, channels])
 }
 
+/// Multiplications of a convolution: each weight once for each pixel of the result.
+pub(super) fn products(program: &Program<'_>, output: Value, weight: u32) -> (u64, u64) {
+    let pixels = image(program, output).map_or(0, |[h, w, _]| h as u64 * w as u64);
+    let weights = program.tensor(weight).map_or(0, |t| u64::from(t.rows) * u64::from(t.columns));
+    (pixels * weights, 0)
+}
+
 impl Operation for Conv2d {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
-        let [_, _, inputs] = check_image(check, self.input)?;
-        let [_, _, outputs] = check_image(check, self.output)?;
+        let [_, _, inputs] = check_image(check, self.input, Dtype::I8)?;
+        let [_, _, outputs] = check_image(check, self.output, Dtype::I8)?;
         let each = if self.depthwise { 1 } else { inputs };
         let [height, width] = self.kernel.map(usize::from);
         check.that(height > 0 && width > 0 && !self.stride.contains(&0))?;
@@ -119,9 +126,7 @@ impl Operation for Conv2d {
     }
 
     fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
-        let pixels = image(program, self.output).map_or(0, |[h, w, _]| h as u64 * w as u64);
-        let weights = program.tensor(self.weight.at(layer));
-        (pixels * weights.map_or(0, |t| u64::from(t.rows) * u64::from(t.columns)), 0)
+        products(program, self.output, self.weight.at(layer))
     }
 }
 

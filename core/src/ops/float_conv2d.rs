@@ -1,7 +1,6 @@
 //! Two-dimensional convolution of floats.
 
-use super::conv2d::image;
-use super::pool::check_image_of;
+use super::conv2d::{check_image, image, products};
 use super::{Form, Numbers, Operation, operands};
 use crate::engine::player::{Combine, Player, stream};
 use crate::error::{Fault, RunError};
@@ -56,8 +55,8 @@ const TASK: usize = 64 << 10;
 
 impl Operation for FloatConv2d {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
-        let [_, _, inputs] = check_image_of(check, self.input, Dtype::F32)?;
-        let [_, _, outputs] = check_image_of(check, self.output, Dtype::F32)?;
+        let [_, _, inputs] = check_image(check, self.input, Dtype::F32)?;
+        let [_, _, outputs] = check_image(check, self.output, Dtype::F32)?;
         let all = [self.kernel, self.stride, self.dilation];
         check.that(all.iter().flatten().all(|n| *n > 0))?;
         if let Some(bias) = self.bias {
@@ -93,9 +92,7 @@ impl Operation for FloatConv2d {
     }
 
     fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
-        let pixels = image(program, self.output).map_or(0, |[h, w, _]| h as u64 * w as u64);
-        let weights = program.tensor(self.weight.at(layer));
-        (pixels * weights.map_or(0, |t| u64::from(t.rows) * u64::from(t.columns)), 0)
+        products(program, self.output, self.weight.at(layer))
     }
 }
 

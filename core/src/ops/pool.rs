@@ -1,12 +1,12 @@
 //! The largest or the mean numbers under windows of an image.
 
-use super::conv2d::image;
+use super::conv2d::{check_image, image};
 use super::{Form, Numbers, Operation, operands};
 use crate::convolve::taps;
 use crate::engine::memory::Element;
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
-use crate::program::{Check, Dtype, Per, Value};
+use crate::program::{Check, Dtype};
 use serde::{Deserialize, Serialize};
 
 /// What the pixels under a window become. They are only ever appended: their order is the encoding.
@@ -51,21 +51,6 @@ pub struct Pool<F: Form = Numbers> {
 
 operands!(Pool { read input, write output; pooling, kernel, stride, pad });
 
-/// Height, width and channels of an image of such elements, which takes a whole slot: [1, height, width,
-/// channels].
-pub(super) fn check_image_of(
-    check: &Check<'_>,
-    value: Value,
-    dtype: Dtype,
-) -> Result<[usize; 3], Fault> {
-    let slot = check.program().slot(value.slot).ok_or(Fault::Value)?;
-    check.that(check.value(value)? == (Per::Pass, dtype))?;
-    check.that(value.first == 0 && value.width == slot.width)?;
-    let [one, height, width, channels] = slot.dims.map(usize::from);
-    check.that(one == 1 && height > 0 && width > 0 && channels > 0)?;
-    Ok([height, width, channels])
-}
-
 /// Checks that windows lie where they see some of an image along a side.
 fn check_windows(
     check: &Check<'_>,
@@ -81,8 +66,8 @@ impl Operation for Pool {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
         let (_, dtype) = check.value(self.input)?;
         check.that(dtype == Dtype::F32 || (dtype == Dtype::I8 && self.pooling == Pooling::Max))?;
-        let [height, width, inputs] = check_image_of(check, self.input, dtype)?;
-        let [rows, columns, outputs] = check_image_of(check, self.output, dtype)?;
+        let [height, width, inputs] = check_image(check, self.input, dtype)?;
+        let [rows, columns, outputs] = check_image(check, self.output, dtype)?;
         check.that(inputs == outputs)?;
         let ([kernel_y, kernel_x], [stride_y, stride_x]) = (self.kernel, self.stride);
         let [pad_y, pad_x] = self.pad;

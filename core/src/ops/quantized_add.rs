@@ -99,9 +99,7 @@ impl QuantizedAdd {
                 output,
                 [multiplier, -shift, zero],
             );
-            if (low, high) != (i8::MIN, i8::MAX) {
-                output.iter_mut().for_each(|out| *out = (*out).max(low).min(high));
-            }
+            crate::convolve::Rescale { zero, low, high }.clamp(output);
             return;
         }
         let [low, high] = [low, high].map(i32::from);

@@ -1,7 +1,6 @@
 //! Images of another size.
 
-use super::conv2d::image;
-use super::pool::check_image_of;
+use super::conv2d::{check_image, image};
 use super::{Form, Numbers, Operation, operands};
 use crate::engine::player::Player;
 use crate::error::{Fault, RunError};
@@ -52,8 +51,8 @@ operands!(Resize { read input, write output; alignment, bilinear, nearest });
 
 impl Operation for Resize {
     fn check(&self, check: &Check<'_>) -> Result<(), Fault> {
-        let [.., inputs] = check_image_of(check, self.input, Dtype::F32)?;
-        let [.., outputs] = check_image_of(check, self.output, Dtype::F32)?;
+        let [.., inputs] = check_image(check, self.input, Dtype::F32)?;
+        let [.., outputs] = check_image(check, self.output, Dtype::F32)?;
         check.that(inputs == outputs)
     }
 
