@@ -35,7 +35,8 @@ fn part(pair: &mut [i16], place: usize, window: usize, length: usize) -> &mut [i
 /// not there.
 #[cfg(not(dsp))]
 pub(super) fn gather(from: &[i8], step: usize, length: usize, lines: usize, to: &mut [i8]) -> bool {
-    for (line, to) in to.chunks_exact_mut(length.max(1)).take(lines).enumerate() {
+    let length = length.max(1);
+    for (line, to) in to.chunks_exact_mut(length).take(lines).enumerate() {
         let Some(from) = from.get(line * step..line * step + length) else { return false };
         to.copy_from_slice(from);
     }

@@ -320,8 +320,8 @@ macro_rules! op_enum {
             }
         }
 
-        /// The name of the operation with this code, whether or not this build plays it; of later ones only in
-        /// builds that play tensors.
+        /// The name of the operation with this code, whether or not this build plays it, if it is one of the first
+        /// [`NAMED`].
         #[must_use]
         pub fn name(code: u8) -> Option<&'static str> {
             let place = CODES.iter().position(|known| *known == code)?;
@@ -332,15 +332,21 @@ macro_rules! op_enum {
             names.get(..end(names))
         }
 
-        /// The codes of all operations; without later ones in builds that play no tensors.
+        /// The codes of the first [`NAMED`] operations.
         pub const CODES: &[u8] = &first::<NAMED>(&[$($code),*]);
 
         /// The names of all operations: one text takes less of a board's flash than a match or a table.
         const ALL_NAMES: &str = concat!($(stringify!($op), "\n"),*);
 
-        /// How many of the first operations this build has names of: boards have little flash.
-        const NAMED: usize =
-            0 $(+ (cfg!(feature = "tensors") || $code < LATER) as usize)*;
+        /// How many operations this build has names of: all that it plays, and those before them. Boards have little
+        /// flash, and the document of formats has the others.
+        const NAMED: usize = {
+            let mut last = 19;
+            $(if is_played($code) && $code > last {
+                last = $code;
+            })*
+            0 $(+ ($code <= last) as usize)*
+        };
 
         impl Copy for Op {}
 
@@ -461,10 +467,6 @@ macro_rules! op_enum {
     };
 }
 for_each_op!(op_enum);
-
-/// From this code on, builds that play no tensors name none: boards have little flash, and the document of formats has
-/// the names.
-const LATER: u8 = 20;
 
 /// Where a line ends.
 fn end(text: &str) -> usize {
