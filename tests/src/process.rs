@@ -2,8 +2,9 @@
 
 use omex_core::engine::STACK_BYTES;
 use serde_json::Value;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The `omex` command, built in the profile of these tests.
@@ -98,7 +99,19 @@ impl Finished {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Finished {
-    let output = command.output().expect("the command can be run");
+    finished(command.output().expect("the command can be run"))
+}
+
+/// The same with a text on standard input, which a command that is refused may leave unread.
+pub fn run_with(command: &mut Command, input: &str) -> Finished {
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().expect("the command can be run");
+    let told = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    assert!(told.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::BrokenPipe), "{told:?}");
+    finished(child.wait_with_output().expect("the command ends"))
+}
+
+fn finished(output: Output) -> Finished {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
     Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
         .orderly()

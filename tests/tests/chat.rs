@@ -1,10 +1,8 @@
 //! `omex chat` as a process: prompts as they are rendered, and talks over a pipe.
 
-use omex_tests::{omex, run, run_in, shipped_model};
+use omex_tests::{omex, run, run_in, run_with, shipped_model};
 use serde_json::{Value, json};
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('No tools here.') }}\
 {% endif %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}\
@@ -41,15 +39,8 @@ fn write(folder: &Path, name: &str, value: &Value) -> PathBuf {
 /// What a chat prints to standard output, and its exit code, when it is told these lines.
 fn talk(package: &Path, args: &[&str], lines: &str) -> (String, String, i32) {
     let mut command = omex(["chat"]);
-    command.arg(package).args(args);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().unwrap();
-    // A chat that is refused ends before it is told anything.
-    let told = child.stdin.take().unwrap().write_all(lines.as_bytes());
-    assert!(told.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::BrokenPipe), "{told:?}");
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+    let said = run_with(command.arg(package).args(args), lines);
+    (said.out, said.err, said.code.unwrap())
 }
 
 #[test]

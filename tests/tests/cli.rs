@@ -1,8 +1,8 @@
 //! Every command, as a process.
 
-use omex_tests::{Finished, json_of, numbers, omex, run, run_in, shipped_model};
+use omex_tests::{Finished, json_of, numbers, omex, run, run_in, run_with, shipped_model};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -314,15 +314,8 @@ fn failures_end_with_1_and_name_the_file() {
 
 #[test]
 fn a_dash_reads_the_prompt_from_standard_input() {
-    let mut child = omex(["run", "tiny.omex", "-", "--max-tokens", "8", "--json"])
-        .current_dir(folder())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all("The robot".as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let piped: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut piped = omex(["run", "tiny.omex", "-", "--max-tokens", "8", "--json"]);
+    let piped = json_of(&run_with(piped.current_dir(folder()), "The robot"));
     let given = json_of(&here(&["run", "tiny.omex", "The robot", "--max-tokens", "8", "--json"]));
     assert_eq!(piped["ids"], given["ids"]);
     assert_eq!(piped["text"], given["text"]);

@@ -10,11 +10,9 @@ use omex::quantize::Precision;
 use omex::session::{Session, SessionOptions, Tables};
 use omex_core::draft::Drafted;
 use omex_core::sample::Sampling;
-use omex_tests::{Converted, convert_from, omex, run, shared, shipped_model};
+use omex_tests::{Converted, convert_from, omex, run, run_with, shared, shipped_model};
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 const WIDTH: usize = 7;
 
@@ -233,32 +231,19 @@ fn each_answer_of_a_chat_keeps_to_the_rule() {
     written(folder, "t.jinja", "{% for m in messages %}{{ m.content }} {% endfor %}");
     written(folder, "schema.json", &schema().to_string());
     let chat = ["chat", "model.omex", "--template", "t.jinja", "--json-schema", "schema.json"];
-    let mut process = omex(chat)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    process.stdin.take().unwrap().write_all(b"Once upon a time\nThe robot\n").unwrap();
-    let output = process.wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), output.stderr);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&err));
-    let answers: Vec<_> = out.lines().filter(|line| line.contains('{')).collect();
-    assert_eq!(answers.len(), 2, "{out}");
+    let said = run_with(omex(chat).current_dir(folder), "Once upon a time\nThe robot\n");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let answers: Vec<_> = said.out.lines().filter(|line| line.contains('{')).collect();
+    assert_eq!(answers.len(), 2, "{said:?}");
     answers.into_iter().for_each(keeps_to_schema);
 }
 
 /// What a chat says, and the messages that it saves.
 fn saved_chat(folder: &Path, more: &[&str], lines: &str) -> Value {
     let mut command = omex(["chat", "model.omex", "--template", "t.jinja", "--temperature", "0"]);
-    command.args(more).current_dir(folder);
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = pipes.spawn().unwrap();
     let lines = format!("{lines}/save saved.json\n");
-    process.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    let output = process.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = run_with(command.args(more).current_dir(folder), &lines);
+    assert_eq!(said.code, Some(0), "{said:?}");
     serde_json::from_slice(&std::fs::read(folder.join("saved.json")).unwrap()).unwrap()
 }
 

@@ -1,5 +1,8 @@
 //! Integer graphs give TensorFlow Lite's bytes, wherever pages end and however they come.
 
+mod npz;
+
+use npz::arrays;
 use omex::compile::compile;
 use omex::convert::{ConvertOptions, convert};
 use omex::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
@@ -21,16 +24,6 @@ use omex_tests::{Setting, board, check_memory, json_of, omex, pack_with, require
 use std::path::Path;
 use zerocopy::IntoBytes;
 
-/// An array of signed bytes in an `.npz` file.
-fn array(npz: &Path, name: &str) -> Array {
-    let mut archive = zip::ZipArchive::new(std::fs::File::open(npz).unwrap()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("array.npy");
-    let mut file = std::fs::File::create(&path).unwrap();
-    std::io::copy(&mut archive.by_name(&format!("{name}.npy")).unwrap(), &mut file).unwrap();
-    Array::read(&path).unwrap()
-}
-
 fn converted(model: &Path, folder: &Path) {
     let source = import::open(model, None).unwrap();
     convert(&*source, "tflite", "kws", folder, &ConvertOptions::default(), &mut |_, _| {}).unwrap();
@@ -39,11 +32,11 @@ fn converted(model: &Path, folder: &Path) {
 #[test]
 fn keyword_spotting_is_bit_equal_to_the_reference() {
     let model = require_shared!("models/mlperf_tiny/kws_ref_model.tflite");
-    let references = require_shared!("refs/tflite/kws_ref_model.npz");
+    let references = arrays(&require_shared!("refs/tflite/kws_ref_model.npz"));
     let folder = tempfile::tempdir().unwrap();
     let package = folder.path().join("kws.omex");
     converted(&model, &package);
-    let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+    let (inputs, outputs) = (&references["inputs"], &references["out_tflm"]);
     let (samples, size) = (inputs.shape[0], inputs.bytes.len() / inputs.shape[0]);
     let ways = [(None, None), (Some(PageSource::Read), Some(300_000))];
     for (pages, memory) in ways {
@@ -90,11 +83,11 @@ fn int8_models_are_bit_equal_to_the_reference() {
     ] {
         let file = require_shared!(&format!("models/{model}.tflite"));
         let (_, name) = model.split_once('/').unwrap();
-        let references = require_shared!(&format!("refs/tflite/{name}.npz"));
+        let references = arrays(&require_shared!(&format!("refs/tflite/{name}.npz")));
         let folder = tempfile::tempdir().unwrap();
         let package = folder.path().join("m.omex");
         converted(&file, &package);
-        let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+        let (inputs, outputs) = (&references["inputs"], &references["out_tflm"]);
         let (samples, size) = (inputs.shape[0], inputs.bytes.len() / inputs.shape[0]);
         let mut session = Setting::default().open(&package, 1).unwrap();
         let expected = outputs.bytes.chunks(outputs.bytes.len() / samples);
@@ -113,13 +106,13 @@ fn int8_models_are_bit_equal_to_the_reference() {
 #[test]
 fn keyword_spotting_on_a_board_with_64_kb_is_bit_equal_to_the_reference() {
     let model = require_shared!("models/mlperf_tiny/kws_ref_model.tflite");
-    let references = require_shared!("refs/tflite/kws_ref_model.npz");
+    let references = arrays(&require_shared!("refs/tflite/kws_ref_model.npz"));
     let folder = tempfile::tempdir().unwrap();
     let [package, image, file] = ["kws.omex", "card.img", "in.npy"].map(|n| folder.path().join(n));
     let Some(mut board) = board("lm3s6965evb", &image) else { return };
     converted(&model, &package);
     pack_with(&package, &on_board(64 << 10), &image);
-    let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+    let (inputs, outputs) = (&references["inputs"], &references["out_tflm"]);
     inputs.write(&file).unwrap();
     let said = json_of(&run(board.arg("--input").arg(&file)));
     let samples = said["outputs"].as_array().unwrap();
@@ -135,14 +128,14 @@ fn keyword_spotting_on_a_board_with_64_kb_is_bit_equal_to_the_reference() {
 fn int8_models_on_a_cortex_m4_are_bit_equal_to_the_reference() {
     for model in ["ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "vww_96_int8"] {
         let file = require_shared!(&format!("models/mlperf_tiny/{model}.tflite"));
-        let references = require_shared!(&format!("refs/tflite/{model}.npz"));
+        let references = arrays(&require_shared!(&format!("refs/tflite/{model}.npz")));
         let folder = tempfile::tempdir().unwrap();
         let [package, image, input] =
             ["m.omex", "m.img", "in.npy"].map(|name| folder.path().join(name));
         let Some(mut board) = board("mps2-an386", &image) else { return };
         converted(&file, &package);
         pack_with(&package, &on_board(4 << 20), &image);
-        let (inputs, outputs) = (array(&references, "inputs"), array(&references, "out_tflm"));
+        let (inputs, outputs) = (&references["inputs"], &references["out_tflm"]);
         inputs.write(&input).unwrap();
         let said = json_of(&run(board.arg("--input").arg(&input)));
         let samples = said["outputs"].as_array().unwrap();

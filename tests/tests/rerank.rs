@@ -7,14 +7,12 @@ use omex::rerank::{pair, scores};
 use omex::session::{Session, SessionOptions, Tables};
 use omex_core::token::EncodeOptions;
 use omex_tests::{
-    Converted, Finished, convert_from, json, json_of, numbers, omex, run, tensors, worst_error,
-    write_safetensors,
+    Converted, Finished, convert_from, json, json_of, numbers, omex, run, run_with, tensors,
+    worst_error, write_safetensors,
 };
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 const TOLERANCE: f32 = 1e-4;
 const MODELS: [&str; 3] = ["bert", "xlm_roberta", "modernbert"];
@@ -279,12 +277,7 @@ fn what_is_cut_is_told_or_refused() {
 /// What is said of documents in a file, or on standard input where it is `-`.
 fn of_data(package: &Converted, file: &str, input: &str, more: &[&str]) -> Finished {
     let mut command = omex(["rerank", package.path.to_str().unwrap(), "who wrote the book?"]);
-    command.args(["--data", file]).args(more).stdin(Stdio::piped());
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = process.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    run_with(command.args(["--data", file]).args(more), input)
 }
 
 /// Documents by their numbers, in this order.

@@ -1,30 +1,15 @@
 //! Graphs over tensors of TensorFlow Lite and ONNX give what the reference implementations give.
 
+mod npz;
+
+use npz::arrays;
 use omex::convert::{ConvertOptions, convert};
 use omex::import::{self, GraphInputs};
 use omex::infer::{Input, infer};
 use omex::npy::{Array, Element};
 use omex_tests::{Random, Setting, omex, require_shared, run};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::path::Path;
-
-/// The arrays of an `.npz` file by their names; other elements than floats and signed bytes are left out.
-fn arrays(npz: &Path) -> BTreeMap<String, Array> {
-    let mut archive = zip::ZipArchive::new(File::open(npz).unwrap()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("array.npy");
-    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
-    let mut arrays = BTreeMap::new();
-    for name in names {
-        let mut file = File::create(&path).unwrap();
-        std::io::copy(&mut archive.by_name(&name).unwrap(), &mut file).unwrap();
-        if let Ok(array) = Array::read(&path) {
-            arrays.insert(name.trim_end_matches(".npy").to_owned(), array);
-        }
-    }
-    arrays
-}
 
 fn floats(array: &Array) -> Vec<f32> {
     assert_eq!(array.element, Element::F32);

@@ -76,8 +76,8 @@ pub fn found(source: &dyn Container, options: &ConvertOptions<'_>) -> Found {
             None
         }
     };
-    if blueprint.is_some() {
-        found.part(super::blueprint(source, options));
+    if let Some(blueprint) = blueprint.clone() {
+        found.part(super::as_asked(blueprint, source, options));
     }
     if let Some(blueprint) = &blueprint {
         found.architecture = Some(blueprint.family);
@@ -144,8 +144,9 @@ fn name(tokenizer: &TokenizerSource) -> &'static str {
 /// # Errors
 /// Those of [`super::outline`].
 pub fn outlook(source: &dyn Container, options: &ConvertOptions<'_>) -> Result<Outlook> {
-    let long_context = arch::blueprint(source)?.longer.map(|longer| longer.context_length);
-    let blueprint = super::blueprint(source, options)?;
+    let blueprint = arch::blueprint(source)?;
+    let long_context = blueprint.longer.as_ref().map(|longer| longer.context_length);
+    let blueprint = super::as_asked(blueprint, source, options)?;
     let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
     let index = layout.index();
     let tables = tables(source.path(), &layout, &blueprint.eos, &index)?;

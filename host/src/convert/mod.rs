@@ -95,7 +95,15 @@ pub fn convert(
 
 /// What a model computes in texts as long as is asked for.
 fn blueprint(source: &dyn Container, options: &ConvertOptions<'_>) -> Result<Blueprint> {
-    let blueprint = arch::blueprint(source)?;
+    as_asked(arch::blueprint(source)?, source, options)
+}
+
+/// The same of a blueprint.
+fn as_asked(
+    blueprint: Blueprint,
+    source: &dyn Container,
+    options: &ConvertOptions<'_>,
+) -> Result<Blueprint> {
     if !options.long_context {
         return Ok(blueprint);
     }

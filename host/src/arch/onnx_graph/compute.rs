@@ -69,9 +69,7 @@ impl Call<'_> {
         let view = self.view(0)?;
         let rank = view.shape.len();
         let axes = match self.listed("axes", 1)? {
-            Some(axes) if !axes.is_empty() => {
-                axes.iter().map(|at| axis(*at, rank)).collect::<Drawn<Vec<_>>>()?
-            }
+            Some(listed) if !listed.is_empty() => axes(&listed, rank)?,
             _ if self.number("noop_with_empty_axes", 0) != 0 => return Ok(view),
             _ => (0..rank).collect(),
         };

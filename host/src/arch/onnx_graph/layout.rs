@@ -20,14 +20,6 @@ impl Call<'_> {
         }
     }
 
-    /// Changes how a tensor is seen, be it known or computed.
-    fn seen(&mut self, tensor: &Tensor, change: impl FnOnce(View) -> Drawn<View>) -> Drawn<Tensor> {
-        Ok(match tensor {
-            Tensor::Known(array) => Tensor::Known(viewed(array, change)?),
-            Tensor::Computed(view) => Tensor::Computed(change(view.clone())?),
-        })
-    }
-
     fn reshaped(&mut self, tensor: &Tensor, shape: &[usize]) -> Drawn<Tensor> {
         Ok(match tensor {
             Tensor::Computed(view) => Tensor::Computed(self.drawing().reshape(view, shape)?),
@@ -73,11 +65,8 @@ impl Call<'_> {
                 self.reshaped(&tensor, &shape)?
             }
             "Squeeze" => {
-                let listed = self.listed("axes", 1)?;
-                let axes = match &listed {
-                    Some(axes) => {
-                        axes.iter().map(|at| axis(*at, rank)).collect::<Drawn<Vec<_>>>()?
-                    }
+                let axes = match self.listed("axes", 1)? {
+                    Some(listed) => axes(&listed, rank)?,
                     None => (0..rank).filter(|at| from[*at] == 1).collect(),
                 };
                 let kept = (0..rank).filter(|at| !axes.contains(at));
@@ -85,9 +74,9 @@ impl Call<'_> {
                 self.reshaped(&tensor, &shape)?
             }
             "Unsqueeze" => {
-                let axes = self.listed("axes", 1)?.unwrap_or_default();
-                let rank = rank + axes.len();
-                let axes = axes.iter().map(|at| axis(*at, rank)).collect::<Drawn<Vec<_>>>()?;
+                let listed = self.listed("axes", 1)?.unwrap_or_default();
+                let rank = rank + listed.len();
+                let axes = axes(&listed, rank)?;
                 let mut old = from.iter();
                 let side = |at: usize| {
                     if axes.contains(&at) { 1 } else { old.next().copied().unwrap_or(1) }
@@ -97,16 +86,16 @@ impl Call<'_> {
             }
             "Transpose" => {
                 let order = match self.numbers("perm") {
-                    Some(order) => order.iter().map(|at| axis(*at, rank)).collect::<Drawn<_>>()?,
+                    Some(order) => axes(&order, rank)?,
                     None => (0..rank).rev().collect::<Vec<_>>(),
                 };
-                self.seen(&tensor, |view| view.transposed(&order))?
+                seen(&tensor, |view| view.transposed(&order))?
             }
             "Slice" => self.slice(&tensor)?,
             "Expand" => {
                 let shape = sizes(&self.known(1)?)?;
                 let shape = super::super::tensors::broadcast_shape(&from, &shape)?;
-                self.seen(&tensor, |view| view.broadcast(&shape))?
+                seen(&tensor, |view| view.broadcast(&shape))?
             }
             _ => tensor,
         }))
@@ -150,17 +139,8 @@ impl Call<'_> {
         let mut parts = vec![];
         for (n, at) in axes.iter().enumerate() {
             let at = axis(*at, from.len())?;
-            let (dim, by) = (from[at] as i64, by[n].clamp(-FAR, FAR));
-            let place = |n: i64| if n < 0 { n.saturating_add(dim) } else { n };
-            let (start, end) = match by > 0 {
-                true => (place(starts[n]).clamp(0, dim), place(ends[n]).clamp(0, dim)),
-                false => (place(starts[n]).clamp(-1, dim - 1), place(ends[n]).clamp(-1, dim - 1)),
-            };
-            let count = match by {
-                0 => 0,
-                by => (end - start + by - by.signum()) / by,
-            };
-            parts.push((at, start, usize::try_from(count).unwrap_or(0), by));
+            let (start, count, by) = span(from[at], [Some(starts[n]), Some(ends[n])], by[n]);
+            parts.push((at, start, count, by));
         }
         // An empty list of numbers stays one.
         if let (Tensor::Known(array), true) = (tensor, parts.iter().any(|part| part.2 == 0)) {
@@ -169,7 +149,7 @@ impl Call<'_> {
             let empty = array.picked(shape, &[]);
             return empty.map(Tensor::Known).ok_or_else(|| Refused::new("a slice", "elements"));
         }
-        self.seen(tensor, |mut view| {
+        seen(tensor, |mut view| {
             for (at, start, count, by) in parts {
                 view = view.sliced(at, start, count, by)?;
             }
@@ -192,7 +172,7 @@ impl Call<'_> {
         let mut start = 0;
         let mut results = vec![];
         for size in sizes {
-            results.push(Some(self.seen(&tensor, |view| view.sliced(at, start, size, 1))?));
+            results.push(Some(seen(&tensor, |view| view.sliced(at, start, size, 1))?));
             start += size as i64;
         }
         Ok(results)
@@ -237,7 +217,7 @@ impl Call<'_> {
         let rank = view.shape.len();
         let listed = self.listed("pads", 1)?.unwrap_or_default();
         let axes: Vec<usize> = match self.has(3) {
-            true => self.whole(3)?.iter().map(|at| axis(*at, rank)).collect::<Drawn<_>>()?,
+            true => axes(&self.whole(3)?, rank)?,
             false => (0..rank).collect(),
         };
         if listed.len() != 2 * axes.len() {
@@ -337,7 +317,7 @@ impl Call<'_> {
 
     fn resize(&mut self) -> Drawn<View> {
         let view = self.view(0)?;
-        let [n, c, h, w] = view.shape[..] else {
+        let [n, c, _, _] = view.shape[..] else {
             return Err(Refused::new(format!("{:?}", view.shape), "[1, channels, height, width]"));
         };
         let old = self.node.operation == "Upsample" || self.node.inputs.len() == 2;
@@ -375,16 +355,23 @@ impl Call<'_> {
         };
         let nearest = match self.text("nearest_mode") {
             "floor" => false,
-            "" | "round_prefer_floor" => !old || self.node.operation == "Resize",
+            "" | "round_prefer_floor" => self.node.operation == "Resize",
             other if !bilinear => {
                 return Err(Refused::new(format!("rounding by {other}"), "floor"));
             }
             _ => true,
         };
-        let _ = (h, w);
         let image = view.transposed(&[0, 2, 3, 1])?;
         let resized =
             self.drawing().resize(&image, [rows, columns], (alignment, bilinear, nearest))?;
         resized.transposed(&[0, 3, 1, 2])
     }
+}
+
+/// Changes how a tensor is seen, be it known or computed.
+fn seen(tensor: &Tensor, change: impl FnOnce(View) -> Drawn<View>) -> Drawn<Tensor> {
+    Ok(match tensor {
+        Tensor::Known(array) => Tensor::Known(viewed(array, change)?),
+        Tensor::Computed(view) => Tensor::Computed(change(view.clone())?),
+    })
 }

@@ -9,7 +9,8 @@ mod windows;
 
 use super::blueprint::Blueprint;
 use super::tensors::{
-    Drawing, Drawn, FAR, MAX_MADE, Refused, Scale, Tensor, View, Weights, Window, count, viewed,
+    Drawing, Drawn, FAR, MAX_MADE, Refused, Scale, Tensor, View, Weights, Window, axes, axis,
+    count, span, viewed,
 };
 use crate::import::onnx_model::{OnnxAttribute, OnnxGraph, OnnxInput, OnnxNode, read};
 use crate::import::{Array, Container, GraphInputs, Numbers};
@@ -316,22 +317,15 @@ impl Call<'_> {
     }
 
     fn draw(mut self) -> Drawn<Vec<Option<Tensor>>> {
-        let several = self.several()?;
-        if let Some(several) = several {
+        if let Some(several) = self.several()? {
             return Ok(several);
         }
-        let one = match self.layout()? {
-            Some(view) => Some(view),
-            None => match self.windowed()? {
-                Some(view) => Some(view),
-                None => match self.quantized()? {
-                    Some(view) => Some(view),
-                    None => self.computed()?,
-                },
-            },
-        };
-        let unknown = || Refused::new("this operation", "one that is supported");
-        one.map(|view| vec![Some(Tensor::Computed(view))]).ok_or_else(unknown)
+        for way in [Self::layout, Self::windowed, Self::quantized, Self::computed] {
+            if let Some(view) = way(&mut self)? {
+                return Ok(vec![Some(Tensor::Computed(view))]);
+            }
+        }
+        Err(Refused::new("this operation", "one that is supported"))
     }
 }
 
@@ -347,13 +341,6 @@ fn numbers(node: &OnnxNode, name: &str) -> Option<Vec<i64>> {
         Some(OnnxAttribute::Numbers(numbers)) => Some(numbers.clone()),
         _ => None,
     }
-}
-
-/// An axis from the front, of which those from the back are negative.
-fn axis(axis: i64, rank: usize) -> Drawn<usize> {
-    let front = if axis < 0 { axis + rank as i64 } else { axis };
-    let found = usize::try_from(front).ok().filter(|front| *front < rank);
-    found.ok_or_else(|| Refused::new(format!("axis {axis}"), format!("an axis of {rank}")))
 }
 
 /// The dimensions of an input; one that has a name in front is a batch of one.
@@ -452,10 +439,8 @@ const OPERATIONS: &[&str] = &[
     "Pow",
     "QGemm",
     "QLinearAdd",
-    "QLinearAveragePool",
     "QLinearConcat",
     "QLinearConv",
-    "QLinearGlobalAveragePool",
     "QLinearLeakyRelu",
     "QLinearMatMul",
     "QLinearMul",
@@ -490,5 +475,4 @@ const OPERATIONS: &[&str] = &[
     "Transpose",
     "Unsqueeze",
     "Upsample",
-    "Where",
 ];

@@ -77,13 +77,9 @@ impl Call<'_> {
         if rank == 3 {
             shape.insert(2, 1);
         }
-        // [i, o, ky, kx], turned, as [o, ky, kx, i].
+        // [i, o, ky, kx] as [o, ky, kx, i].
         let four = Array { shape: shape.clone(), ..weights };
-        let turned = viewed(&four, |view| {
-            let view = view.transposed(&[1, 2, 3, 0])?;
-            let view = view.sliced(1, shape[2] as i64 - 1, shape[2], -1)?;
-            view.sliced(2, shape[3] as i64 - 1, shape[3], -1)
-        })?;
+        let numbers = viewed(&four, |view| view.transposed(&[1, 2, 3, 0]))?.to_floats();
         let [_, height, width, _] = image.shape[..] else {
             return Err(Refused::new("no image", "one"));
         };
@@ -104,8 +100,7 @@ impl Call<'_> {
             return Err(Refused::new(format!("output_shape {asked:?}"), "pads"));
         }
         let bias = if self.has(2) { Some(self.known(2)?.to_floats()) } else { None };
-        let weights =
-            Weights { numbers: turned.to_floats(), outputs: shape[1], depthwise: false, bias };
+        let weights = Weights { numbers, outputs: shape[1], depthwise: false, bias };
         let before = [pads[0], pads[1]];
         let drawn = self.drawing().convolve_transposed(
             &image,

@@ -1,7 +1,7 @@
 //! A graph that is being drawn.
 
 use super::fold;
-use super::images::is_over_images;
+use super::images::is_image;
 use super::refused::{Drawn, Refused};
 use super::view::{Scale, View, count, merged, row_major};
 use crate::arch::blueprint::{Blueprint, Data, Role, Sizes, TensorPlan};
@@ -72,17 +72,14 @@ impl Drawing {
     /// Gives a tensor out.
     pub(in super::super) fn output(&mut self, name: &str, tensor: &Tensor) -> Drawn<()> {
         let view = self.computed(tensor)?;
-        let known = self.graph.values.get(&view.buffer).copied();
-        let whole = view.is_dense() && known.is_some_and(|k| k.width as usize == view.count());
-        let ports = self.graph.inputs.iter().chain(&self.graph.outputs);
-        let taken = ports.clone().any(|port| port.value.name == view.buffer);
         // Slots have one shape, which signed bytes keep: a copy costs a board more than it is worth.
-        let dims = match (view.dtype, known) {
-            (Dtype::I8, Some(known)) if whole && known.dims[0] > 0 => known.dims,
+        let own = self.own(&view);
+        let dims = match own {
+            Some(own) if view.dtype == Dtype::I8 && own.dims[0] > 0 => own.dims,
             _ => dims_of(&view.shape),
         };
-        let fits = known.is_some_and(|k| k.dims == dims) || !self.is_image(&view.buffer);
-        let view = if whole && !taken && fits { view } else { self.copied(&view)? };
+        let fits = own.is_some_and(|own| own.dims == dims || !is_image(&self.graph, &view.buffer));
+        let view = if fits && !self.is_port(&view.buffer) { view } else { self.copied(&view)? };
         if let Some(value) = self.graph.values.get_mut(&view.buffer) {
             value.dims = dims;
         }
@@ -183,28 +180,33 @@ impl Drawing {
 
     /// The elements of a view that lie in order, as an operand.
     pub(in super::super) fn operand(&self, view: &View) -> ValueRef {
-        let (first, end) = (view.first as u32, view.first as u32 + view.count() as u32);
-        let width = self.graph.values.get(&view.buffer).map(|value| value.width);
-        match width == Some(end) && first == 0 {
-            true => ValueRef::all(&view.buffer),
-            false => ValueRef::rows(&view.buffer, first, end),
+        match self.own(view) {
+            Some(_) => ValueRef::all(&view.buffer),
+            None => {
+                let first = view.first as u32;
+                ValueRef::rows(&view.buffer, first, first + view.count() as u32)
+            }
         }
+    }
+
+    /// The value that a view is of, if it is all of it, in order.
+    pub(super) fn own(&self, view: &View) -> Option<ValueShape> {
+        let known = self.graph.values.get(&view.buffer).copied();
+        known.filter(|known| view.is_dense() && known.width as usize == view.count())
     }
 
     /// The dimensions of the value that a view is of, if it is all of it; its own if not.
     pub(in super::super) fn shape_of(&self, view: &View) -> Vec<usize> {
-        let known = self.graph.values.get(&view.buffer);
-        match known.filter(|known| known.width as usize == view.count()) {
-            Some(known) if known.dims[0] > 0 => known.dims.map(usize::from).to_vec(),
+        match self.own(view) {
+            Some(own) if own.dims[0] > 0 => own.dims.map(usize::from).to_vec(),
             _ => view.shape.clone(),
         }
     }
 
-    /// True if some operation takes the value as an image.
-    pub(super) fn is_image(&self, buffer: &str) -> bool {
-        self.graph.nodes.iter().any(|node| {
-            is_over_images(node) && node.values().iter().any(|value| value.name == buffer)
-        })
+    /// True if the value goes in or comes out.
+    pub(super) fn is_port(&self, buffer: &str) -> bool {
+        let mut ports = self.graph.inputs.iter().chain(&self.graph.outputs);
+        ports.any(|port| port.value.name == buffer)
     }
 
     pub(in super::super) fn finish(mut self, family: &'static str) -> Blueprint {

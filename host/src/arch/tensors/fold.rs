@@ -1,7 +1,7 @@
 //! Copies that nobody needs.
 
-use super::images::is_over_images;
-use crate::graph::{Graph, Names, Node};
+use super::images::is_image;
+use crate::graph::{Graph, Names, Node, Port};
 use omex_core::ops::Rearrange;
 
 /// Leaves out copies of whole values that are not used after them: the copy is the value itself.
@@ -27,22 +27,22 @@ fn copy(graph: &Graph, at: usize) -> Option<(String, String)> {
         && op.from == op.to
         && (op.from_first, op.to_first) == (0, 0)
         && (from.width, from.dtype) == (to.width, to.dtype)
-        && is_dense(op);
+        && covers(op, from.width);
     let names = [&op.input.name, &op.output.name];
     let mentions = |node: &Node, name: &String| node.values().iter().any(|v| v.name == *name);
     let unused = !graph.nodes[at + 1..].iter().any(|node| mentions(node, names[0]))
         && !graph.nodes[..at].iter().any(|node| mentions(node, names[1]));
-    let taken = graph.inputs.iter().any(|port| port.value.name == *names[0]);
-    let given = graph.outputs.iter().any(|port| port.value.name == *names[0]);
+    let among = |ports: &[Port], name: &String| ports.iter().any(|port| port.value.name == *name);
+    let kept = among(&graph.inputs, names[0]) || among(&graph.outputs, names[0]);
     // A slot has one shape.
     let image = names.map(|name| is_image(graph, name));
-    let shown = graph.outputs.iter().any(|port| port.value.name == *names[1]);
+    let shown = among(&graph.outputs, names[1]);
     let one_shape = from.dims == to.dims || !image[0] || !(image[1] || shown);
-    (whole && unused && !taken && !given && one_shape).then(|| (names[0].clone(), names[1].clone()))
+    (whole && unused && !kept && one_shape).then(|| (names[0].clone(), names[1].clone()))
 }
 
-/// True if all elements of the values are copied, in order.
-fn is_dense(op: &Rearrange<Names>) -> bool {
+/// True if all of so many elements are copied, in order.
+fn covers(op: &Rearrange<Names>, width: u32) -> bool {
     let mut step = 1;
     for (dim, from) in op.dims.iter().zip(op.from).rev().filter(|(dim, _)| **dim > 1) {
         if i64::from(from) != step {
@@ -50,13 +50,7 @@ fn is_dense(op: &Rearrange<Names>) -> bool {
         }
         step *= i64::from(*dim);
     }
-    true
-}
-
-/// True if some operation takes the value as an image.
-fn is_image(graph: &Graph, name: &str) -> bool {
-    let mut over_images = graph.nodes.iter().filter(|node| is_over_images(node));
-    over_images.any(|node| node.values().iter().any(|value| value.name == name))
+    step == i64::from(width)
 }
 
 /// Has everything that uses one value use the other.

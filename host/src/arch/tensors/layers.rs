@@ -1,8 +1,9 @@
 //! Operations, drawn.
 
 use super::drawing::{Drawing, Tensor};
+use super::images::is_image;
 use super::refused::{Drawn, Refused};
-use super::view::{FAR, Scale, View, broadcast_shape, merged};
+use super::view::{FAR, Scale, View, broadcast_shape, merged, viewed};
 use crate::arch::blueprint::{Data, Role};
 use crate::graph::{Names, ValueRef};
 use crate::import::Array;
@@ -67,16 +68,9 @@ impl Drawing {
             let found = format!("{:?} as an image {sides:?}", view.shape);
             return Err(Refused::new(found, "as many elements"));
         }
-        let known = self.graph.values.get(&view.buffer).copied();
-        let is_whole = known.is_some_and(|known| known.width as usize == view.count());
-        let ports = self.graph.inputs.iter().chain(&self.graph.outputs);
-        let fixed =
-            ports.clone().any(|port| port.value.name == view.buffer) || self.is_image(&view.buffer);
-        let fits = known.is_some_and(|known| known.dims == dims) || !fixed;
-        let view = match view.is_dense() && is_whole && fits {
-            true => view.clone(),
-            false => self.copied(view)?,
-        };
+        let fixed = self.is_port(&view.buffer) || is_image(&self.graph, &view.buffer);
+        let fits = self.own(view).is_some_and(|own| own.dims == dims || !fixed);
+        let view = if fits { view.clone() } else { self.copied(view)? };
         if let Some(value) = self.graph.values.get_mut(&view.buffer) {
             value.dims = dims;
         }
@@ -85,11 +79,7 @@ impl Drawing {
 
     /// The sides of the image that a view of so many channels is already, or may be best.
     pub(in super::super) fn sides(&self, view: &View, channels: usize) -> [usize; 3] {
-        let known = self.graph.values.get(&view.buffer);
-        let whole = |known: &&crate::graph::ValueShape| {
-            view.is_dense() && known.width as usize == view.count() && known.dims[0] == 1
-        };
-        match known.filter(whole).map(|known| known.dims.map(usize::from)) {
+        match self.own(view).map(|own| own.dims.map(usize::from)) {
             Some([1, y, x, c]) if c == channels || y * x * c == channels => [y, x, c],
             _ => {
                 let rows = view.count() / channels.max(1);
@@ -117,8 +107,8 @@ impl Drawing {
         self.convolved(image, channels, window, weights, &[1, rows, columns, weights.outputs])
     }
 
-    /// The transposed convolution of an image [1, height, width, channels] with a kernel that is turned
-    /// already, of which so many rows and columns come before the result.
+    /// The transposed convolution of an image [1, height, width, channels], of which so many rows and columns
+    /// come before the result.
     pub(in super::super) fn convolve_transposed(
         &mut self,
         input: &View,
@@ -126,6 +116,15 @@ impl Drawing {
         result: [usize; 2],
         weights: &Weights,
     ) -> Drawn<View> {
+        // The kernel's rows and columns from the other end: it goes over what is spread.
+        let ([height, width], outputs) = (kernel, weights.outputs);
+        let inputs = input.shape.last().copied().unwrap_or(0);
+        let shape = vec![outputs, height, width, inputs];
+        let turned = viewed(&Array::floats(shape, weights.numbers.clone()), |view| {
+            let view = view.sliced(1, height as i64 - 1, height, -1)?;
+            view.sliced(2, width as i64 - 1, width, -1)
+        })?;
+        let weights = &Weights { numbers: turned.to_floats(), ..weights.clone() };
         let spread = self.spread(input, stride)?;
         let mut pad = [0; 2];
         for side in 0..2 {

@@ -12,4 +12,6 @@ pub(super) use drawing::{Drawing, Tensor};
 pub(super) use layers::{Weights, Window};
 pub(super) use recurrent::{Gates, Run};
 pub(super) use refused::{Drawn, Refused};
-pub(super) use view::{FAR, MAX_MADE, Scale, View, broadcast_shape, count, viewed};
+pub(super) use view::{
+    FAR, MAX_MADE, Scale, View, axes, axis, broadcast_shape, count, span, viewed,
+};

@@ -79,6 +79,38 @@ pub(in super::super) fn viewed(
     picked.ok_or_else(|| Refused::new("elements that are not there", "elements of the tensor"))
 }
 
+/// An axis from the front, of which those from the back are negative.
+pub(in super::super) fn axis(axis: i64, rank: usize) -> Result<usize, Refused> {
+    let front = if axis < 0 { axis + rank as i64 } else { axis };
+    let found = usize::try_from(front).ok().filter(|front| *front < rank);
+    found.ok_or_else(|| Refused::new(format!("axis {axis}"), format!("an axis of {rank}")))
+}
+
+/// The same of several.
+pub(in super::super) fn axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, Refused> {
+    axes.iter().map(|at| axis(*at, rank)).collect()
+}
+
+/// The first and the number of the elements from `start` to before `end` along an axis of so many, every so
+/// many: as Python slices, where negative places count from the end, and none stands for the end that elements
+/// come from or go to.
+pub(in super::super) fn span(
+    dim: usize,
+    [start, end]: [Option<i64>; 2],
+    by: i64,
+) -> (i64, usize, i64) {
+    let (dim, by) = (dim as i64, by.clamp(-FAR, FAR));
+    let (least, most) = if by > 0 { (0, dim) } else { (-1, dim - 1) };
+    let place = |at: i64| {
+        let front = if at < 0 { at.saturating_add(dim) } else { at };
+        front.clamp(least, most)
+    };
+    let (first, last) = if by > 0 { (least, most) } else { (most, least) };
+    let (start, end) = (start.map_or(first, place), end.map_or(last, place));
+    let count = if by == 0 { 0 } else { (end - start + by - by.signum()) / by };
+    (start, usize::try_from(count).unwrap_or(0), by)
+}
+
 impl View {
     pub(in super::super) fn count(&self) -> usize {
         self.shape.iter().product()

@@ -1,6 +1,6 @@
 //! Operators in floats.
 
-use super::super::tensors::{Weights, viewed};
+use super::super::tensors::Weights;
 use super::*;
 use omex_core::ops::UnaryFunction;
 
@@ -59,7 +59,7 @@ impl Door<'_> {
             }
             SOFTMAX | LOG_SOFTMAX => {
                 let mut view = self.view(call, 0)?;
-                let beta = if call.options.is_empty() { 1.0 } else { call.float(0) };
+                let beta = if call.operator.options.is_empty() { 1.0 } else { call.float(0) };
                 if call.operator.code == SOFTMAX && beta != 1.0 {
                     view = self.drawing.with_number(BinaryFunction::Multiply, &view, beta)?;
                 }
@@ -135,7 +135,7 @@ impl Door<'_> {
 
     fn transposed_convolution(&mut self, call: &Call<'_>) -> Drawn<View> {
         let weights = self.float_weights(call, 1, 3)?;
-        let [outputs, height, width, inputs] = self.input(call, 1)?.shape()[..] else {
+        let [outputs, height, width, _] = self.input(call, 1)?.shape()[..] else {
             return Err(Refused::new("weights of other dimensions", "four"));
         };
         let input = self.view(call, 2)?;
@@ -152,8 +152,7 @@ impl Door<'_> {
             let whole = (from - 1) * stride + kernel;
             *before = if call.option(0) == 0 { whole.saturating_sub(to) / 2 } else { 0 };
         }
-        let numbers = flipped(&weights.numbers, [outputs, height, width, inputs])?;
-        let weights = Weights { numbers, outputs, ..weights };
+        let weights = Weights { outputs, ..weights };
         let result = self.drawing.convolve_transposed(
             &input,
             ([height, width], stride, before),
@@ -184,16 +183,6 @@ impl Door<'_> {
         }
         self.drawing.resize(&view, [rows, columns], (alignment, bilinear, false))
     }
-}
-
-/// Kernels [o, ky, kx, i] with rows and columns from the other end.
-pub(in super::super) fn flipped(numbers: &[f32], sides: [usize; 4]) -> Drawn<Vec<f32>> {
-    let array = Array::floats(sides.to_vec(), numbers.to_vec());
-    let [_, height, width, _] = sides;
-    let turned = viewed(&array, |view| {
-        view.sliced(1, height as i64 - 1, height, -1)?.sliced(2, width as i64 - 1, width, -1)
-    })?;
-    Ok(turned.to_floats())
 }
 
 fn function(code: i32) -> Option<BinaryFunction> {

@@ -207,7 +207,7 @@ impl<'m> Door<'m> {
         if file.shape.last() != Some(&input.count()) {
             return Err(Refused::new(format!("rows of {:?}", file.shape), "one row"));
         }
-        let beta = if call.options.is_empty() { 1.0 } else { call.float(0) };
+        let beta = if call.operator.options.is_empty() { 1.0 } else { call.float(0) };
         // Differences have 5 bits before the point.
         let most = f64::from(i32::MAX);
         let from = f64::from(own_scale(&input)?.scale);

@@ -7,7 +7,7 @@ mod operators;
 mod recurrent;
 
 use super::blueprint::Blueprint;
-use super::tensors::{Drawing, Drawn, FAR, Refused, Scale, Tensor, View, Window};
+use super::tensors::{Drawing, Drawn, Refused, Scale, Tensor, View, Window, axes, span};
 use crate::import::tflite::{self, Model, Operator, kind, read};
 use crate::import::{Array, Container, Numbers};
 use crate::{Error, Result};
@@ -80,13 +80,12 @@ struct Door<'m> {
 /// One operator with its inputs.
 struct Call<'o> {
     operator: &'o Operator,
-    options: &'o [i32],
 }
 
 impl Call<'_> {
     /// An option, by its place in the schema; 0 where it has its default.
     fn option(&self, place: usize) -> i32 {
-        self.options.get(place).copied().unwrap_or(0)
+        self.operator.options.get(place).copied().unwrap_or(0)
     }
 
     /// An option that is a float.
@@ -167,7 +166,7 @@ impl<'m> Door<'m> {
         if !is_known(operator) {
             return Err(Refused::new("this operator", "one that is supported"));
         }
-        let call = Call { operator, options: &operator.options };
+        let call = Call { operator };
         let results = match operator.code {
             SPLIT | SPLIT_V | UNPACK => self.parts(&call)?,
             _ => vec![self.one(&call)?],
@@ -333,28 +332,13 @@ impl<'m> Door<'m> {
             ));
         }
         for (axis, ((begin, end), by)) in begin.into_iter().zip(end).zip(by).enumerate() {
-            let dim = view.shape.get(axis).copied().unwrap_or(0) as i64;
-            let by = by.clamp(-FAR, FAR);
+            let dim = view.shape.get(axis).copied().unwrap_or(0);
             let masked = |mask: i32| mask >> axis & 1 == 1;
-            let place = |at: i64| if at < 0 { at + dim } else { at };
-            let start = match (masked(no_begin), by > 0) {
-                (true, true) => 0,
-                (true, false) => dim - 1,
-                (false, true) => place(begin).clamp(0, dim),
-                (false, false) => place(begin).clamp(-1, dim - 1),
-            };
-            let stop = match (masked(no_end), by > 0) {
-                (true, true) => dim,
-                (true, false) => -1,
-                (false, true) => place(end).clamp(0, dim),
-                (false, false) => place(end).clamp(-1, dim - 1),
-            };
-            let count = match (masked(shrink), by) {
-                (true, _) => 1,
-                (_, 0) => 0,
-                (_, by) => (stop - start + by - by.signum()) / by,
-            };
-            view = view.sliced(axis, start, usize::try_from(count).unwrap_or(0), by)?;
+            let given = |mask: i32, at: i64| (!masked(mask)).then_some(at);
+            let ends = [given(no_begin, begin), given(no_end, end)];
+            let (start, count, by) = span(dim, ends, by);
+            let count = if masked(shrink) { 1 } else { count };
+            view = view.sliced(axis, start, count, by)?;
         }
         self.drawing.reshape(&view, &self.result(call)?.shape)
     }
@@ -377,13 +361,11 @@ impl<'m> Door<'m> {
     /// A result with the activation that is fused to its operator.
     fn fused(&mut self, call: &Call<'_>, view: View, activation: i32) -> Drawn<View> {
         if view.dtype == Dtype::I8 {
-            let [low, high] = clamp(activation, scale(self.result(call)?)?)?;
-            return match (low, high) {
-                (i8::MIN, i8::MAX) => Ok(view),
-                _ => {
-                    let scale = scale(self.result(call)?)?;
-                    self.drawing.lookup(&view, scale, |x| x.clamp(low, high))
-                }
+            let scale = scale(self.result(call)?)?;
+            let [low, high] = clamp(activation, scale)?;
+            return match [low, high] {
+                [i8::MIN, i8::MAX] => Ok(view),
+                _ => self.drawing.lookup(&view, scale, |x| x.clamp(low, high)),
             };
         }
         match activation {
@@ -463,17 +445,6 @@ fn padded(window: Window, same: bool, from: [usize; 2]) -> Drawn<Window> {
         pad[side] = if same { all / 2 } else { 0 };
     }
     Ok(Window { pad, ..window })
-}
-
-/// Axes from the front, of which those from the back are negative.
-fn axes(axes: &[i64], rank: usize) -> Drawn<Vec<usize>> {
-    let rank_of = rank as i64;
-    let axis = |axis: &i64| {
-        let front = if *axis < 0 { axis + rank_of } else { *axis };
-        usize::try_from(front).ok().filter(|front| *front < rank)
-    };
-    let found: Option<Vec<_>> = axes.iter().map(axis).collect();
-    found.ok_or_else(|| Refused::new(format!("axes {axes:?}"), format!("axes of {rank}")))
 }
 
 /// What a file's tensor has as elements.
