@@ -5,7 +5,7 @@ use crate::card::Card;
 use crate::elf::Elf;
 use crate::escapes::unescape;
 use crate::firmware::{Board, Kind, Place};
-use crate::{Result, json, tools};
+use crate::{Result, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -73,7 +73,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         return Ok(());
     }
     let arguments = parse(arguments)?;
-    tools::QEMU_ARM.find()?;
+    arguments.board.qemu().find()?;
     let firmware = arguments.board.build(arguments.asked.kind())?;
     let flash = Elf::read(&firmware)?.flash_bytes();
     let drive = Drive::new(&arguments)?;
@@ -205,7 +205,7 @@ fn qemu(arguments: &Arguments, firmware: &Path, drive: &Drive) -> Command {
     let words = std::iter::once("omex".to_owned()).chain(arguments.asked.words());
     // A comma ends a value of QEMU's options, unless there are two.
     let line: String = words.map(|word| format!(",arg={}", word.replace(',', ",,"))).collect();
-    let mut qemu = Command::new(tools::QEMU_ARM.program);
+    let mut qemu = Command::new(arguments.board.qemu().program);
     qemu.args(arguments.board.machine);
     qemu.args(["-nographic", "-serial", "null", "-monitor", "none"]);
     qemu.arg("-semihosting-config").arg(format!("enable=on,target=native{line}"));

@@ -1,6 +1,7 @@
 //! Boards, and their firmware.
 
 use crate::toolchain::Toolchain;
+use crate::tools::{self, Tool};
 use crate::{Result, root, run, target_dir};
 use std::path::PathBuf;
 
@@ -48,12 +49,28 @@ pub(crate) const BOARDS: &[Board] = &[
         machine: &["-M", "mps2-an386", "-icount", "shift=6"],
     },
     Board {
+        name: "mps3-an547",
+        target: "thumbv8m.main-none-eabihf",
+        flash: 256 << 10,
+        ram: 512 << 10,
+        image: Place::Memory(0x0100_0000, 2 << 20),
+        machine: &["-M", "mps3-an547", "-icount", "shift=6"],
+    },
+    Board {
         name: "netduinoplus2",
         target: "thumbv7em-none-eabihf",
         flash: 256 << 10,
         ram: 128 << 10,
         image: Place::Memory(0x0804_0000, 768 << 10),
         machine: &["-M", "netduinoplus2", "-icount", "shift=7"],
+    },
+    Board {
+        name: "virt-rv32",
+        target: "riscv32imc-unknown-none-elf",
+        flash: 256 << 10,
+        ram: 384 << 10,
+        image: Place::Memory(0x8004_0000, 3836 << 10),
+        machine: &["-M", "virt", "-cpu", "rv32,f=off,d=off", "-bios", "none", "-icount", "shift=6"],
     },
 ];
 
@@ -91,33 +108,27 @@ impl Board {
         })
     }
 
-    /// Builds the firmware that plays models of a kind, and returns its file.
+    /// The QEMU that runs it.
+    pub(crate) fn qemu(&self) -> &'static Tool {
+        if self.target.starts_with("riscv32") { &tools::QEMU_RISCV32 } else { &tools::QEMU_ARM }
+    }
+
+    /// Builds the firmware that plays models of a kind, in a way that links only if no panic can be reached,
+    /// and returns its file.
     ///
     /// # Errors
-    /// What to install, or the compiler's.
+    /// What to install, the compiler's, or a function that can panic.
     pub(crate) fn build(&self, kind: Kind) -> Result<PathBuf> {
-        self.build_with(kind.feature())
-    }
-
-    /// Builds the firmware in a way that links only if no panic can be reached.
-    ///
-    /// # Errors
-    /// As [`Self::build`]; a function that can panic.
-    pub(crate) fn build_without_panics(&self, kind: Kind) -> Result<()> {
-        let built = self.build_with(&format!("{},assert-no-panic", kind.feature()));
-        built.map(|_| ()).map_err(|error| {
-            format!("{error}\nif `omex_panic_is_reachable` is undefined, some code can panic")
-        })
-    }
-
-    fn build_with(&self, features: &str) -> Result<PathBuf> {
         let toolchain = Toolchain::find(self.target)?;
         let folder = target_dir(toolchain.folder()).join("boards");
         let mut cargo = toolchain.cargo("build");
         cargo.args(["--release", "--quiet", "--package", self.name]);
-        cargo.args(["--no-default-features", "--features", features]);
+        let features = format!("{},assert-no-panic", kind.feature());
+        cargo.args(["--no-default-features", "--features", &features]);
         cargo.arg("--target-dir").arg(&folder).current_dir(root().join("boards"));
-        run(&mut cargo)?;
+        run(&mut cargo).map_err(|error| {
+            format!("{error}\nif `omex_panic_is_reachable` is undefined, some code can panic")
+        })?;
         Ok(folder.join(self.target).join("release").join(self.name))
     }
 }

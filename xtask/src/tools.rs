@@ -14,9 +14,12 @@ pub(crate) struct Tool {
     site: &'static str,
 }
 
-/// Runs boards.
+/// Runs boards with Cortex-M cores.
 pub(crate) const QEMU_ARM: Tool =
     Tool { program: "qemu-system-arm", packages: &["qemu-system-arm"], site: "qemu.org" };
+/// Runs boards with RISC-V cores.
+pub(crate) const QEMU_RISCV32: Tool =
+    Tool { program: "qemu-system-riscv32", packages: &["qemu-system-misc"], site: "qemu.org" };
 /// Runs Linux programs for 64-bit Arm.
 pub(crate) const QEMU_AARCH64: Tool =
     Tool { program: "qemu-aarch64", packages: &["qemu-user"], site: "qemu.org" };

@@ -3,9 +3,13 @@
 //!
 //! `play` is the main path: it opens the image. `generate` makes text of a language model, `infer` outputs of
 //! inputs. `command` says what text is wanted, `text` knows the tokenizer, `report` prints, `memory` knows what
-//! was used, `counter` counts instructions, and `host` is the computer at the other end of the debugger.
+//! was used, `counter` counts instructions, `host` is the computer at the other end of the debugger, and `arch` what
+//! differs from core to core.
 #![no_std]
 
+#[cfg_attr(target_arch = "arm", path = "arch/cortex_m.rs")]
+#[cfg_attr(target_arch = "riscv32", path = "arch/riscv32.rs")]
+mod arch;
 #[cfg(feature = "text")]
 mod command;
 mod counter;
@@ -28,7 +32,6 @@ pub use failure::Failure;
 pub use medium::{Card, Counted, Flash, Medium};
 pub use memory::Arena;
 
-use core::arch::naked_asm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 use host::Output;
@@ -54,13 +57,7 @@ pub fn run<M: Medium>(
     host::exit(result.is_ok())
 }
 
-/// A stack overflow comes here with a stack pointer that is of no use: the stack begins anew.
-#[unsafe(naked)]
-#[unsafe(export_name = "HardFault")]
-unsafe extern "C" fn hard_fault() -> ! {
-    naked_asm!("ldr r0, =_stack_start", "mov sp, r0", "b {report}", report = sym report_fault)
-}
-
+/// What a fault ends in.
 extern "C" fn report_fault() -> ! {
     Output::open().write(b"error hard fault: the stack is too small, or no such device\n");
     host::exit(false)

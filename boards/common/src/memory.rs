@@ -1,37 +1,14 @@
 //! How much memory there is, and how much of it was used.
 
-use cortex_m_rt::STACK_PAINT_VALUE;
+use crate::arch;
 
 /// Bytes of the arena, aligned as the engine wants them.
 #[repr(align(16))]
 pub struct Arena<const N: usize>(pub [u8; N]);
 
-const MPU_CONTROL: usize = 0xe000_ed94;
-const MPU_ENABLE_WITH_DEFAULTS: u32 = 0b101;
-const MPU_REGION_BASE: usize = 0xe000_ed9c;
-const MPU_REGION_ATTRIBUTES: usize = 0xe000_eda0;
-/// The guard is region 0.
-const GUARD_NUMBER: usize = 1 << 4;
-/// It lies below the stack.
-const GUARD_BYTES: usize = 4 << 10;
-/// 4 KB, no access.
-const GUARD_ATTRIBUTES: u32 = 1 << 28 | 11 << 1 | 1;
-
 /// Makes a stack overflow a fault.
 pub fn guard_stack() {
-    let guard = (&raw const _stack_end).addr().wrapping_sub(GUARD_BYTES);
-    let registers = [
-        (MPU_REGION_BASE, (guard | GUARD_NUMBER) as u32),
-        (MPU_REGION_ATTRIBUTES, GUARD_ATTRIBUTES),
-        (MPU_CONTROL, MPU_ENABLE_WITH_DEFAULTS),
-    ];
-    for (register, value) in registers {
-        // SAFETY: these registers of the memory protection unit forbid access to addresses at
-        // which the board has no memory, and change nothing else.
-        unsafe { (register as *mut u32).write_volatile(value) }
-    }
-    cortex_m::asm::dsb();
-    cortex_m::asm::isb();
+    arch::guard_stack((&raw const _stack_end).addr());
 }
 
 unsafe extern "C" {
@@ -56,7 +33,7 @@ pub fn stack_bytes() -> usize {
     let (mut place, start) = (&raw const _stack_end, &raw const _stack_start);
     // SAFETY: these addresses are the stack's, which is always readable; the values are plain
     // words that nothing else writes meanwhile.
-    while place < start && unsafe { place.read_volatile() } == STACK_PAINT_VALUE {
+    while place < start && unsafe { place.read_volatile() } == arch::PAINT {
         place = place.wrapping_add(1);
     }
     start.addr() - place.addr()
