@@ -262,26 +262,29 @@ fn web_assembly_computes_the_same_bits() {
     }
 }
 
-/// A board that plays pages where they lie, with a floating point unit.
+/// Boards that play pages where they lie: cores with a floating point unit, and one without.
 #[test]
-fn a_board_with_the_model_in_flash_computes_the_same_bits() {
+fn boards_with_the_model_in_flash_compute_the_same_bits() {
     let package = Converted::new(&*open(&shipped_model(), None).unwrap(), Some(Precision::Int8));
     let image = package.folder.path().join("flash.img");
-    let target = omex::pack::Target {
-        ram: 128 << 10,
-        reserve: 11 << 10,
-        page_size: None,
-        columns: None,
-        context: None,
-        kv: None,
-    };
-    let Some(mut board) = board("netduinoplus2", &image) else { return };
-    pack_with(&package.path, &target, &image);
-    let said = json_of(&run(board.args(["--ids", "1,403,407", "--max-tokens", "24"])));
-    let (ids, rows) = greedy_logits(&image, &[1, 403, 407], 24, &Setting::default());
-    assert_eq!(omex_tests::numbers(&said["ids"]), ids, "{said}");
-    assert_eq!(said["logits_checksum"].as_u64(), Some(checksum(&rows).into()), "{said}");
-    check_memory(&said, 128 << 10);
+    let boards = [
+        ("netduinoplus2", 128 << 10, 24),
+        ("mps3-an547", 512 << 10, 8),
+        ("virt-rv32", 384 << 10, 8),
+    ];
+    for (name, ram, tokens) in boards {
+        let (page_size, columns, context, kv) = (None, None, None, None);
+        let target = omex::pack::Target { ram, reserve: 11 << 10, page_size, columns, context, kv };
+        let Some(mut board) = board(name, &image) else { return };
+        pack_with(&package.path, &target, &image);
+        let arguments = ["--ids", "1,403,407", "--max-tokens", &tokens.to_string()];
+        let said = json_of(&run(board.args(arguments)));
+        let (ids, rows) = greedy_logits(&image, &[1, 403, 407], tokens, &Setting::default());
+        assert_eq!(omex_tests::numbers(&said["ids"]), ids, "{name}: {said}");
+        let expected = checksum(&rows);
+        assert_eq!(said["logits_checksum"].as_u64(), Some(expected.into()), "{name}: {said}");
+        check_memory(&said, ram);
+    }
 }
 
 /// The firmware in QEMU; `cargo xtask test` says when it can run.

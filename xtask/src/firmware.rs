@@ -70,7 +70,7 @@ pub(crate) const BOARDS: &[Board] = &[
         flash: 256 << 10,
         ram: 384 << 10,
         image: Place::Memory(0x8004_0000, 3836 << 10),
-        machine: &["-M", "virt", "-cpu", "rv32,f=off,d=off", "-bios", "none", "-icount", "shift=6"],
+        machine: &["-M", "virt", "-cpu", "rv32,f=off,d=off", "-bios", "none", "-icount", "shift=0"],
     },
 ];
 
