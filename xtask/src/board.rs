@@ -5,7 +5,8 @@ use crate::card::Card;
 use crate::elf::Elf;
 use crate::escapes::unescape;
 use crate::firmware::{Board, Kind, Place};
-use crate::{Result, json};
+use crate::tools::Tool;
+use crate::{Result, json, run};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -22,6 +23,7 @@ Runs a flash image (omex pack) on a board in QEMU, and prints the text or the ou
   --max-tokens N    tokens to generate at most [default: 64]
   --input INPUTS    inputs of a model that takes no tokens: zero, seeded for bytes of xorshift32 from
                     0x12345678 on, or a NumPy file or plain bytes, as often as they follow one another
+  --serial          talk to the model over the board's serial port, as on boards that people own (virt-rv32)
   --sdhc            of a board with an SD card: on a 4 GiB card, which is addressed by blocks instead of bytes
   --json            print one JSON object on standard output, all else on standard error";
 
@@ -33,7 +35,27 @@ struct Arguments {
     image: PathBuf,
     asked: Asked,
     high_capacity: bool,
-    json: bool,
+    show: Show,
+    serial: bool,
+}
+
+/// What is shown while the board plays, and in the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Show {
+    Text,
+    Json,
+    Nothing,
+}
+
+impl Arguments {
+    /// Where what the board says goes as it comes.
+    fn out(&self) -> Box<dyn Write> {
+        match self.show {
+            Show::Text => Box::new(std::io::stdout()),
+            Show::Json => Box::new(std::io::stderr()),
+            Show::Nothing => Box::new(std::io::sink()),
+        }
+    }
 }
 
 /// What the board is to do.
@@ -73,12 +95,15 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         return Ok(());
     }
     let arguments = parse(arguments)?;
-    arguments.board.qemu().find()?;
+    emulator(arguments.board)?.find()?;
+    if arguments.serial {
+        return talk(&arguments);
+    }
     let firmware = arguments.board.build(arguments.asked.kind())?;
     let flash = Elf::read(&firmware)?.flash_bytes();
     let drive = Drive::new(&arguments)?;
     let said = play(&arguments, &firmware, &drive)?;
-    if arguments.json {
+    if arguments.show == Show::Json {
         println!("{}", said.to_json(flash)?);
     } else {
         eprintln!("\n\n{}", said.summary.join("\n"));
@@ -92,11 +117,50 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What runs a board.
+fn emulator(board: &Board) -> Result<&'static Tool> {
+    if board.is_emulated() {
+        Ok(board.qemu())
+    } else {
+        let name = board.name;
+        Err(format!(
+            "{name}: QEMU does not know this board: boards/{name}/README.md says how to flash it"
+        ))
+    }
+}
+
+/// Connects this terminal with the board's serial port, until either ends.
+fn talk(arguments: &Arguments) -> Result<()> {
+    let Arguments { board, .. } = arguments;
+    let firmware = board.build_serial()?;
+    let drive = Drive::new(arguments)?;
+    eprintln!("Ctrl-D on an empty line ends this");
+    let mut qemu = Command::new(board.qemu().program);
+    qemu.args(board.machine).args(["-display", "none", "-serial", "stdio", "-monitor", "none"]);
+    run(qemu.args(drive.options()).arg("-kernel").arg(firmware))
+}
+
+/// The most bytes of the stack that a board uses while it plays an image for a moment.
+///
+/// # Errors
+/// Tools that are missing, or the board's.
+pub(crate) fn stack_bytes(board: &'static Board, kind: Kind, image: &Path) -> Result<u64> {
+    let asked = match kind {
+        Kind::Text => Asked::Text(4, "text", "Once upon a time".to_owned()),
+        Kind::Int8 => Asked::Outputs(Inputs::new(Path::new("seeded"))?),
+    };
+    let (image, high_capacity, serial) = (image.to_owned(), false, false);
+    let arguments = Arguments { board, image, asked, high_capacity, show: Show::Nothing, serial };
+    emulator(board)?.find()?;
+    let said = play(&arguments, &board.build(kind)?, &Drive::new(&arguments)?)?;
+    said.number("stack_bytes").ok_or(format!("{}: no stack in its summary", board.name))
+}
+
 fn parse(arguments: &[String]) -> Result<Arguments> {
     let mut places = vec![];
     let mut prompt = ("text", "Once upon a time".to_owned());
     let (mut max_tokens, mut input) = (64, None);
-    let (mut high_capacity, mut json) = (false, false);
+    let (mut high_capacity, mut show, mut serial) = (false, Show::Text, false);
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut value =
@@ -111,7 +175,8 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
             }
             "--input" => input = Some(Inputs::new(Path::new(&value()?))?),
             "--sdhc" => high_capacity = true,
-            "--json" => json = true,
+            "--json" => show = Show::Json,
+            "--serial" => serial = true,
             flag if flag.starts_with('-') => return Err(format!("no option {flag}\n\n{USAGE}")),
             place => places.push(place),
         }
@@ -122,7 +187,7 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
         Some(inputs) => Asked::Outputs(inputs),
         None => Asked::Text(max_tokens, prompt.0, prompt.1),
     };
-    Ok(Arguments { board, image, asked, high_capacity, json })
+    Ok(Arguments { board, image, asked, high_capacity, show, serial })
 }
 
 /// What holds the image while QEMU runs.
@@ -183,7 +248,7 @@ struct Said {
 /// Runs QEMU to its end, and prints the text meanwhile.
 fn play(arguments: &Arguments, firmware: &Path, drive: &Drive) -> Result<Said> {
     let mut qemu = qemu(arguments, firmware, drive).spawn().map_err(|e| format!("QEMU: {e}"))?;
-    let said = listen(&mut qemu, arguments.json);
+    let said = listen(&mut qemu, &mut *arguments.out());
     if said.is_err() {
         // It hangs, or says what nobody understands: what it would answer does not matter.
         let _ = qemu.kill();
@@ -215,10 +280,8 @@ fn qemu(arguments: &Arguments, firmware: &Path, drive: &Drive) -> Command {
     qemu
 }
 
-fn listen(qemu: &mut Child, json: bool) -> Result<Said> {
+fn listen(qemu: &mut Child, out: &mut dyn Write) -> Result<Said> {
     let lines = lines(qemu.stdout.take().ok_or("QEMU has no output")?);
-    let mut out: Box<dyn Write> =
-        if json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
     let mut said = Said::default();
     loop {
         match lines.recv_timeout(PATIENCE) {

@@ -15,11 +15,22 @@ pub(crate) struct Section {
     pub(crate) has_contents: bool,
 }
 
-/// The sections, and the symbols' addresses.
+/// A symbol.
+pub(crate) struct Symbol {
+    /// Its name, as the compiler writes it.
+    pub(crate) name: String,
+    /// Where it lies.
+    pub(crate) address: u64,
+    /// Bytes; 0 for what is only an address.
+    pub(crate) size: u64,
+}
+
+/// The sections, and the symbols.
 pub(crate) struct Elf {
     /// Sections that take flash or memory.
     pub(crate) sections: Vec<Section>,
-    symbols: Vec<(String, u64)>,
+    /// All symbols.
+    pub(crate) symbols: Vec<Symbol>,
 }
 
 const SECTION_BYTES: usize = 40;
@@ -53,7 +64,11 @@ impl Elf {
             if kind == SYMBOL_TABLE {
                 let names = contents(headers.get(word(header, 24)?)?)?;
                 for symbol in contents(header)?.chunks_exact(SYMBOL_BYTES) {
-                    symbols.push((string(names, word(symbol, 0)?)?, word(symbol, 4)? as u64));
+                    symbols.push(Symbol {
+                        name: string(names, word(symbol, 0)?)?,
+                        address: word(symbol, 4)? as u64,
+                        size: word(symbol, 8)? as u64,
+                    });
                 }
             }
             let (address, size) = (word(header, 12)? as u64, word(header, 20)? as u64);
@@ -76,7 +91,7 @@ impl Elf {
 
     /// A symbol's address.
     pub(crate) fn symbol(&self, name: &str) -> Option<u64> {
-        self.symbols.iter().find(|(symbol, _)| symbol == name).map(|(_, address)| *address)
+        self.symbols.iter().find(|symbol| symbol.name == name).map(|symbol| symbol.address)
     }
 }
 

@@ -16,8 +16,12 @@ pub(crate) struct Board {
     pub(crate) ram: u64,
     /// Where its firmware expects the image.
     pub(crate) image: Place,
-    /// How QEMU calls it, with everything that its firmware relies on.
+    /// How QEMU calls it, with everything that its firmware relies on; empty if it isn't emulated.
     pub(crate) machine: &'static [&'static str],
+    /// It has firmware that answers over a serial port in QEMU.
+    has_serial: bool,
+    /// `cargo xtask test` builds it without being asked.
+    pub(crate) by_default: bool,
 }
 
 /// Where a board's image lies.
@@ -38,6 +42,8 @@ pub(crate) const BOARDS: &[Board] = &[
         ram: 64 << 10,
         image: Place::Card,
         machine: &["-M", "lm3s6965evb", "-cpu", "cortex-m3", "-icount", "shift=7"],
+        has_serial: false,
+        by_default: true,
     },
     Board {
         name: "mps2-an386",
@@ -47,6 +53,8 @@ pub(crate) const BOARDS: &[Board] = &[
         image: Place::Memory(0x0004_0000, 3840 << 10),
         // Its timer counts instructions if they take 64 ns.
         machine: &["-M", "mps2-an386", "-icount", "shift=6"],
+        has_serial: false,
+        by_default: true,
     },
     Board {
         name: "mps3-an547",
@@ -55,6 +63,8 @@ pub(crate) const BOARDS: &[Board] = &[
         ram: 512 << 10,
         image: Place::Memory(0x0100_0000, 2 << 20),
         machine: &["-M", "mps3-an547", "-icount", "shift=6"],
+        has_serial: false,
+        by_default: true,
     },
     Board {
         name: "netduinoplus2",
@@ -63,6 +73,38 @@ pub(crate) const BOARDS: &[Board] = &[
         ram: 128 << 10,
         image: Place::Memory(0x0804_0000, 768 << 10),
         machine: &["-M", "netduinoplus2", "-icount", "shift=7"],
+        has_serial: false,
+        by_default: true,
+    },
+    Board {
+        name: "nrf52840",
+        target: "thumbv7em-none-eabihf",
+        flash: 256 << 10,
+        ram: 256 << 10,
+        image: Place::Memory(0x0004_0000, 768 << 10),
+        machine: &[],
+        has_serial: false,
+        by_default: true,
+    },
+    Board {
+        name: "pico2",
+        target: "thumbv8m.main-none-eabihf",
+        flash: 512 << 10,
+        ram: 512 << 10,
+        image: Place::Memory(0x1008_0000, 3584 << 10),
+        machine: &[],
+        has_serial: false,
+        by_default: true,
+    },
+    Board {
+        name: "stm32h743",
+        target: "thumbv7em-none-eabihf",
+        flash: 2 << 20,
+        ram: 512 << 10,
+        image: Place::Card,
+        machine: &[],
+        has_serial: false,
+        by_default: false,
     },
     Board {
         name: "virt-rv32",
@@ -71,6 +113,8 @@ pub(crate) const BOARDS: &[Board] = &[
         ram: 384 << 10,
         image: Place::Memory(0x8004_0000, 3836 << 10),
         machine: &["-M", "virt", "-cpu", "rv32,f=off,d=off", "-bios", "none", "-icount", "shift=0"],
+        has_serial: true,
+        by_default: true,
     },
 ];
 
@@ -108,27 +152,58 @@ impl Board {
         })
     }
 
+    /// Whether QEMU runs it.
+    pub(crate) fn is_emulated(&self) -> bool {
+        !self.machine.is_empty()
+    }
+
+    /// What compiles its firmware, as `rustc 1.95.0`.
+    ///
+    /// # Errors
+    /// What to install.
+    pub(crate) fn compiler(&self) -> Result<String> {
+        Toolchain::find(self.target)?.compiler()
+    }
+
     /// The QEMU that runs it.
     pub(crate) fn qemu(&self) -> &'static Tool {
         if self.target.starts_with("riscv32") { &tools::QEMU_RISCV32 } else { &tools::QEMU_ARM }
     }
 
-    /// Builds the firmware that plays models of a kind, in a way that links only if no panic can be reached,
-    /// and returns its file.
+    /// Builds the firmware that plays models of a kind, and returns its file. If QEMU runs it, it links only if no
+    /// panic can be reached; of other boards, the chip's crates can panic.
     ///
     /// # Errors
     /// What to install, the compiler's, or a function that can panic.
     pub(crate) fn build(&self, kind: Kind) -> Result<PathBuf> {
+        let without = if self.is_emulated() { ",assert-no-panic" } else { "" };
+        let built = self.build_program(self.name, &format!("{}{without}", kind.feature()));
+        built.map_err(|error| {
+            format!("{error}\nif `omex_panic_is_reachable` is undefined, some code can panic")
+        })
+    }
+
+    /// Builds the firmware that answers over a serial port.
+    ///
+    /// # Errors
+    /// A board without one, what to install, or the compiler's.
+    pub(crate) fn build_serial(&self) -> Result<PathBuf> {
+        if !self.has_serial {
+            return Err(format!("--serial: the {} is emulated without a serial port", self.name));
+        }
+        self.build_program("serial", "text,int8,serial")
+    }
+
+    fn build_program(&self, program: &str, features: &str) -> Result<PathBuf> {
         let toolchain = Toolchain::find(self.target)?;
         let folder = target_dir(toolchain.folder()).join("boards");
         let mut cargo = toolchain.cargo("build");
-        cargo.args(["--release", "--quiet", "--package", self.name]);
-        let features = format!("{},assert-no-panic", kind.feature());
-        cargo.args(["--no-default-features", "--features", &features]);
-        cargo.arg("--target-dir").arg(&folder).current_dir(root().join("boards"));
-        run(&mut cargo).map_err(|error| {
-            format!("{error}\nif `omex_panic_is_reachable` is undefined, some code can panic")
-        })?;
-        Ok(folder.join(self.target).join("release").join(self.name))
+        cargo.args(["--release", "--quiet", "--package", self.name, "--bin", program]);
+        cargo.args(["--no-default-features", "--features", features]);
+        // There, cargo finds what the board's own builds are set up with.
+        let board = root().join("boards").join(self.name);
+        cargo.arg("--target-dir").arg(&folder).current_dir(board);
+        run(&mut cargo)?;
+        Ok(folder.join(self.target).join("release").join(program))
     }
 }

@@ -6,8 +6,11 @@ mod card;
 mod elf;
 mod escapes;
 mod firmware;
+mod images;
 mod instructions;
 mod json;
+mod modules;
+mod record;
 mod size;
 mod test;
 mod toolchain;
@@ -25,7 +28,7 @@ Usage: cargo xtask COMMAND
   board NAME IMAGE   run a flash image on a board in QEMU: cargo xtask board lm3s6965evb card.img
   test               run everything that is tested
   instructions       count the instructions of the hot loops, beside those on record
-  size [NAME]        show what a board's firmware takes of its flash and memory
+  size [NAME]        show what a board's firmware takes of its flash and memory, beside what is on record
 
 cargo xtask COMMAND --help tells more.";
 

@@ -1,6 +1,5 @@
 //! `cargo xtask test`: everything that is tested, step by step.
 
-use crate::firmware::{BOARDS, Kind};
 use crate::toolchain::{self, Toolchain};
 use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, QEMU_RISCV32, Tool, VALGRIND};
 use crate::{Result, instructions, output_of, root, run, size, target_dir};
@@ -26,6 +25,8 @@ struct Step {
     /// What it builds for, besides this machine.
     targets: &'static [&'static str],
     run: fn() -> Result<()>,
+    /// It is run without being asked for.
+    by_default: bool,
 }
 
 const STEPS: &[Step] = &[
@@ -35,6 +36,7 @@ const STEPS: &[Step] = &[
         tools: &[],
         targets: &[],
         run: clippy,
+        by_default: true,
     },
     Step {
         name: "deny",
@@ -42,6 +44,7 @@ const STEPS: &[Step] = &[
         tools: &[],
         targets: &[],
         run: deny,
+        by_default: true,
     },
     Step {
         name: "miri",
@@ -49,6 +52,7 @@ const STEPS: &[Step] = &[
         tools: &[],
         targets: &[],
         run: miri,
+        by_default: true,
     },
     Step {
         name: "host",
@@ -56,13 +60,23 @@ const STEPS: &[Step] = &[
         tools: &[&QEMU_ARM, &QEMU_RISCV32],
         targets: &FIRMWARE,
         run: host,
+        by_default: true,
     },
     Step {
         name: "firmware",
-        about: "builds each board's firmware, with no panic reachable, within its flash and memory",
+        about: "builds each board's firmware, with no panic reachable, within its flash and memory and near its record",
+        tools: &[&QEMU_ARM, &QEMU_RISCV32],
+        targets: &FIRMWARE,
+        run: size::check,
+        by_default: true,
+    },
+    Step {
+        name: "boards-all",
+        about: "the same of boards whose chip's crates take long to build; only if it is asked for",
         tools: &[],
         targets: &FIRMWARE,
-        run: firmware,
+        run: size::check_others,
+        by_default: false,
     },
     Step {
         name: "bare",
@@ -70,6 +84,7 @@ const STEPS: &[Step] = &[
         tools: &[],
         targets: &BARE,
         run: bare,
+        by_default: true,
     },
     Step {
         name: "aarch64",
@@ -77,6 +92,7 @@ const STEPS: &[Step] = &[
         tools: &[&QEMU_AARCH64, &GCC_AARCH64],
         targets: &[AARCH64],
         run: aarch64,
+        by_default: true,
     },
     Step {
         name: "wasm",
@@ -84,6 +100,7 @@ const STEPS: &[Step] = &[
         tools: &[&NODE],
         targets: &[WASM],
         run: wasm,
+        by_default: true,
     },
     Step {
         name: "counts",
@@ -91,6 +108,7 @@ const STEPS: &[Step] = &[
         tools: &[&VALGRIND],
         targets: &[],
         run: instructions::check,
+        by_default: true,
     },
     Step {
         name: "fuzz",
@@ -98,6 +116,7 @@ const STEPS: &[Step] = &[
         tools: &[],
         targets: &[],
         run: fuzz,
+        by_default: true,
     },
 ];
 
@@ -141,7 +160,8 @@ fn parse(arguments: &[String]) -> Result<Option<Vec<&'static Step>>> {
             other => return Err(format!("no option {other}; --help lists them")),
         }
     }
-    Ok(Some(if only.is_empty() { STEPS.iter().collect() } else { only }))
+    let all = || STEPS.iter().filter(|step| step.by_default).collect();
+    Ok(Some(if only.is_empty() { all() } else { only }))
 }
 
 /// Installs what the steps need, or says the command that does. A failure is not the end: the step
@@ -263,11 +283,6 @@ const FIRMWARE: [&str; 4] = [
     "thumbv8m.main-none-eabihf",
     "riscv32imc-unknown-none-elf",
 ];
-
-fn firmware() -> Result<()> {
-    let mut firmware = BOARDS.iter().flat_map(|board| Kind::ALL.map(|kind| (board, kind)));
-    firmware.try_for_each(|(board, kind)| size::check(board, kind))
-}
 
 /// The crates that run without an operating system.
 const PORTABLE: [&str; 6] =

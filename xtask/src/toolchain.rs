@@ -65,6 +65,16 @@ impl Toolchain {
         cargo
     }
 
+    /// What compiles, as `rustc 1.95.0`.
+    ///
+    /// # Errors
+    /// A compiler that doesn't say what it is.
+    pub(crate) fn compiler(&self) -> Result<String> {
+        let rustc = if self.build_std.is_some() { DEBIAN_RUSTC } else { "rustc" };
+        let version = output_of(Command::new(rustc).arg("--version"))?;
+        Ok(version.split(' ').take(2).collect::<Vec<_>>().join(" "))
+    }
+
     /// What the builds of this toolchain can't be mixed with the builds of others by.
     pub(crate) fn folder(&self) -> &'static str {
         if self.build_std.is_some() { "cross-debian" } else { "cross" }

@@ -1,5 +1,7 @@
 //! What the command line asks for: `omex MAX_TOKENS ids 1,2,3` or `omex MAX_TOKENS text PROMPT`.
 
+use crate::text::{Prompt, number};
+
 /// What to do.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
@@ -7,15 +9,6 @@ pub struct Command<'a> {
     pub max_tokens: u32,
     /// What the text begins with.
     pub prompt: Prompt<'a>,
-}
-
-/// What the text begins with.
-#[derive(Clone, Copy)]
-pub enum Prompt<'a> {
-    /// Token ids, separated by commas.
-    Ids(&'a [u8]),
-    /// Text: all that is left of the line.
-    Text(&'a str),
 }
 
 impl<'a> Command<'a> {
@@ -37,13 +30,4 @@ impl<'a> Command<'a> {
 fn word(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (word, rest) = line.split_at_checked(line.iter().position(|byte| *byte == b' ')?)?;
     Some((word, rest.get(1..)?))
-}
-
-/// A decimal number.
-pub fn number(text: &[u8]) -> Option<u32> {
-    let digits = |n: u32, byte: &u8| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        n.checked_mul(10)?.checked_add(u32::from(digit))
-    };
-    if text.is_empty() { None } else { text.iter().try_fold(0, digits) }
 }

@@ -6,6 +6,14 @@ use omex_core::token::{DecodeError, EncodeError, OpenError};
 use omex_hal::PageError;
 use omex_hal_adapters::{SdCardError, SetupError};
 
+/// Why an image is refused whose operations this firmware has, but not what the image takes.
+#[cfg(not(all(feature = "text", feature = "int8")))]
+pub const OTHER_KIND: &str = if cfg!(feature = "text") {
+    "the image takes arrays: build the firmware with the feature int8"
+} else {
+    "the image takes tokens: build the firmware with the feature text"
+};
+
 /// Why there is no output.
 pub enum Failure {
     /// What is asked for can't be done: why, or what was expected.

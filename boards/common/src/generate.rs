@@ -10,7 +10,7 @@ use crate::text::{Ids, Text};
 use omex_core::engine::{Engine, Model};
 use omex_core::generate::Generation;
 use omex_core::sample::{Sampler, Sampling};
-use omex_hal::Pager;
+use omex_hal::{Pager, Serial};
 use omex_hal_adapters::BLOCK_BYTES;
 
 const EXPECTED: &str = "expected MAX_TOKENS ids 1,2,3 or MAX_TOKENS text PROMPT";
@@ -31,7 +31,8 @@ pub fn run<M: Medium>(
     let mut text = Text::open(image.medium, image.header.tokenizer, block)?;
     let mut task = Task { max_tokens: 0, prompt: Ids::new() };
     command(&mut text, &mut task)?;
-    image.with_engine(model, memory, report, |engine, report| {
+    image.with_engine(model, memory, &Serial, |engine, [used, ring]| {
+        report.memory(used, ring);
         generate(image, engine, &task, &mut text, report)
     })
 }

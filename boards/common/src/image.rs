@@ -2,14 +2,13 @@
 
 use crate::failure::Failure;
 use crate::medium::Medium;
-use crate::report::Report;
 use omex_core::arena::ALIGNMENT;
 use omex_core::engine::{Engine, Model};
 use omex_core::error::LoadError;
-use omex_core::image::{self, ImageHeader};
+use omex_core::image::{self, HEADER_BYTES, ImageHeader};
 use omex_core::simd::PORTABLE;
-use omex_hal::Serial;
-use omex_hal_adapters::SetupError;
+use omex_hal::Parallel;
+use omex_hal_adapters::{BLOCK_BYTES, SetupError};
 
 /// An image.
 pub struct Image<'i, M> {
@@ -43,17 +42,17 @@ impl<M: Medium> Image<'_, M> {
         self.medium.pager(ring, self.header.page_size, length)
     }
 
-    /// Has `play` use an engine in `memory`; what the engine leaves is for pages.
+    /// Has `play` use an engine in `memory`; what the engine leaves is for pages. `play` is told the bytes of both.
     ///
     /// # Errors
     /// Too little memory, and those of `play`.
-    pub fn with_engine(
+    pub fn with_engine<R>(
         &self,
         model: &Model<'_>,
         memory: &mut [u8],
-        report: &mut Report<'_>,
-        play: impl FnOnce(&mut Engine<'_>, &mut Report<'_>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        cores: &dyn Parallel,
+        play: impl FnOnce(&mut Engine<'_>, [usize; 2]) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
         let load = |error| self.load(error);
         let layout = model.layout(&self.pager(memory)?).map_err(load)?;
         let page = if M::COPIES { self.header.page_size.into() } else { 0 };
@@ -62,11 +61,24 @@ impl<M: Medium> Image<'_, M> {
             return Err(load(LoadError::Memory { needed, given }));
         }
         let (memory, ring) = split(memory, layout.total()).map_err(load)?;
-        report.memory(memory.len(), ring.len());
+        let bytes = [memory.len(), ring.len()];
         let mut pager = self.pager(ring)?;
-        let engine = Engine::new(model.clone(), memory, &mut pager, &PORTABLE, &Serial);
-        play(&mut engine.map_err(load)?, report)
+        let engine = Engine::new(model.clone(), memory, &mut pager, &PORTABLE, cores);
+        play(&mut engine.map_err(load)?, bytes)
     }
+}
+
+/// The header of the image on `medium`, read through memory that is free afterwards.
+///
+/// # Errors
+/// A device or an image that is damaged.
+#[inline(never)]
+pub fn header(medium: &impl Medium, memory: &mut [u8]) -> Result<ImageHeader, Failure> {
+    let mut pager = medium.pager(memory, BLOCK_BYTES as u32, BLOCK_BYTES as u64)?;
+    let mut bytes = [0; HEADER_BYTES];
+    let read = image::read(&mut pager, 0, &mut bytes);
+    let header = read.and_then(|()| ImageHeader::parse(&bytes, PORTABLE.crc32c));
+    header.map_err(|error| Failure::load(error, BLOCK_BYTES as u32))
 }
 
 /// The first `bytes` bytes, rounded up so that what follows is aligned, and the rest.

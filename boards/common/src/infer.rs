@@ -7,17 +7,17 @@
 use crate::failure::Failure;
 use crate::host::{self, File};
 use crate::image::Image;
+use crate::inputs;
 use crate::medium::Medium;
 use crate::report::Report;
 use core::ffi::CStr;
 use omex_core::engine::{Engine, Model};
 use omex_core::program::Dtype;
+use omex_hal::Serial;
 
 const EXPECTED: Failure = Failure::Task("expected the name of a file with inputs, zero or seeded");
 const UNREADABLE: Failure = Failure::Task("the file with inputs can't be read");
 const CUT: Failure = Failure::Task("the file ends before all inputs are whole");
-/// What the bytes of `seeded` begin with.
-const SEED: u32 = 0x1234_5678;
 
 /// Plays the model for all inputs, and prints its outputs.
 ///
@@ -36,7 +36,8 @@ pub fn run<M: Medium>(
 ) -> Result<(), Failure> {
     let mut source = Source::open()?;
     let counter = image.medium.counter();
-    image.with_engine(model, memory, report, |engine, report| {
+    image.with_engine(model, memory, &Serial, |engine, [used, ring]| {
+        report.memory(used, ring);
         let mut again = counter.is_some();
         while source.read(engine)? {
             let start = counter.map(|counter| (counter.ticks)());
@@ -71,7 +72,7 @@ impl Source {
         let space = line.iter().position(|byte| *byte == b' ').ok_or(EXPECTED)?;
         match line.get(space + 1..).ok_or(EXPECTED)? {
             b"zero\0" => Ok(Self::Made(0, true)),
-            b"seeded\0" => Ok(Self::Made(SEED, true)),
+            b"seeded\0" => Ok(Self::Made(inputs::SEED, true)),
             path => {
                 let path = CStr::from_bytes_with_nul(path).map_err(|_| EXPECTED)?;
                 File::open(path).ok_or(UNREADABLE).map(Self::File)
@@ -92,15 +93,7 @@ impl Source {
         match self {
             Self::File(file) => read(engine, file),
             Self::Made(seed, more) => {
-                let mut state = *seed;
-                for port in engine.program().inputs() {
-                    engine.input_mut(port.name).fill_with(|| {
-                        state ^= state << 13;
-                        state ^= state >> 17;
-                        state ^= state << 5;
-                        (state >> 24) as u8
-                    });
-                }
+                inputs::make(engine, *seed);
                 Ok(core::mem::take(more))
             }
         }

@@ -1,82 +1,53 @@
 //! What firmware of every board has in common. A board says where its image lies ([`Card`], [`Flash`], or a
-//! [`Medium`] of its own) and gives an arena to [`run`].
+//! [`Medium`] of its own) and gives an arena to one of the two applications:
 //!
-//! `play` is the main path: it opens the image. `generate` makes text of a language model, `infer` outputs of
-//! inputs. `command` says what text is wanted, `text` knows the tokenizer, `report` prints, `memory` knows what
-//! was used, `counter` counts instructions, `host` is the computer at the other end of the debugger, and `arch` what
-//! differs from core to core.
+//! * [`run`] (feature `debugger`) does what the command line of a debugger asks, and says all there is to measure.
+//!   `play` opens the image, `generate` makes text of a language model, `infer` outputs of inputs, `command` says
+//!   what text is wanted, `report` prints, `memory` knows what was used, `counter` counts instructions, `host` is
+//!   the computer at the other end of the debugger, and `arch` what differs from core to core.
+//! * [`serve`] (feature `serial`) answers whoever types at the other end of a serial port.
+//!
+//! `image` is an image on a medium, `text` knows the tokenizer, and `inputs` makes inputs.
 #![no_std]
 
+#[cfg(feature = "debugger")]
 #[cfg_attr(target_arch = "arm", path = "arch/cortex_m.rs")]
 #[cfg_attr(target_arch = "riscv32", path = "arch/riscv32.rs")]
 mod arch;
-#[cfg(feature = "text")]
+mod arena;
+#[cfg(all(feature = "debugger", feature = "text"))]
 mod command;
 mod counter;
+#[cfg(feature = "debugger")]
+mod debugger;
 mod failure;
-#[cfg(feature = "text")]
+#[cfg(all(feature = "debugger", feature = "text"))]
 mod generate;
+#[cfg(feature = "debugger")]
 mod host;
 mod image;
-#[cfg(feature = "int8")]
+#[cfg(all(feature = "debugger", feature = "int8"))]
 mod infer;
+#[cfg(feature = "int8")]
+mod inputs;
 mod medium;
+#[cfg(feature = "debugger")]
 mod memory;
+#[cfg(feature = "debugger")]
 mod play;
+#[cfg(feature = "debugger")]
 mod report;
+#[cfg(feature = "serial")]
+mod serve;
 #[cfg(feature = "text")]
 mod text;
 
+pub use arena::Arena;
 pub use counter::Counter;
+#[cfg(feature = "debugger")]
+pub use debugger::run;
 pub use failure::Failure;
 pub use medium::{Card, Counted, Flash, Medium};
-pub use memory::Arena;
 
-use core::fmt::Write;
-use core::panic::PanicInfo;
-use host::Output;
-use omex_core::error::LoadError;
-
-/// Plays the image that `open` finds within `arena`, as the command line asks, prints what comes of it, and
-/// ends the program. `pack` are the options of `omex pack` for this board.
-pub fn run<M: Medium>(
-    open: impl FnOnce() -> Result<M, Failure>,
-    arena: &mut [u8],
-    pack: &str,
-) -> ! {
-    memory::guard_stack();
-    let mut output = Output::open();
-    let result = open().and_then(|medium| play::run(&medium, arena, &mut output));
-    if let Err(failure) = &result {
-        let _ = write!(output, "error {failure}");
-        if let Failure::Load(LoadError::Memory { .. }, _) = failure {
-            let _ = write!(output, "; pack the image with {pack}");
-        }
-        output.write(b"\n");
-    }
-    host::exit(result.is_ok())
-}
-
-/// What a fault ends in.
-extern "C" fn report_fault() -> ! {
-    Output::open().write(b"error hard fault: the stack is too small, or no such device\n");
-    host::exit(false)
-}
-
-#[panic_handler]
-fn panic(_: &PanicInfo<'_>) -> ! {
-    #[cfg(feature = "assert-no-panic")]
-    {
-        unsafe extern "C" {
-            /// Does not exist: if the linker asks for it, some code can panic.
-            fn omex_panic_is_reachable() -> !;
-        }
-        // SAFETY: never called, since it never links.
-        unsafe { omex_panic_is_reachable() }
-    }
-    #[cfg(not(feature = "assert-no-panic"))]
-    {
-        Output::open().write(b"error panic\n");
-        host::exit(false)
-    }
-}
+#[cfg(feature = "serial")]
+pub use serve::{Console, serve};

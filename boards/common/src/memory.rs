@@ -2,10 +2,6 @@
 
 use crate::arch;
 
-/// Bytes of the arena, aligned as the engine wants them.
-#[repr(align(16))]
-pub struct Arena<const N: usize>(pub [u8; N]);
-
 /// Makes a stack overflow a fault.
 pub fn guard_stack() {
     arch::guard_stack((&raw const _stack_end).addr());

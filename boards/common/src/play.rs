@@ -1,25 +1,16 @@
 //! From the card to a model that is ready; what it takes says how it is played.
 
 use crate::failure::Failure;
+#[cfg(not(all(feature = "text", feature = "int8")))]
+use crate::failure::OTHER_KIND;
 #[cfg(feature = "text")]
 use crate::generate;
 use crate::host::Output;
-use crate::image::{Image, split};
+use crate::image::{Image, header, split};
 #[cfg(feature = "int8")]
 use crate::infer;
 use crate::medium::Medium;
 use crate::report::Report;
-use omex_core::image::{self, HEADER_BYTES, ImageHeader};
-use omex_core::simd::PORTABLE;
-use omex_hal_adapters::BLOCK_BYTES;
-
-/// Why an image is refused whose operations this firmware has, but not what the image takes.
-#[cfg(not(all(feature = "text", feature = "int8")))]
-const OTHER_KIND: &str = if cfg!(feature = "text") {
-    "the image takes arrays: build the firmware with the feature int8"
-} else {
-    "the image takes tokens: build the firmware with the feature text"
-};
 
 /// Plays the image on `medium` within `arena`, as the command line asks.
 ///
@@ -43,14 +34,4 @@ pub fn run(medium: &impl Medium, arena: &mut [u8], output: &mut Output) -> Resul
         #[cfg(not(all(feature = "text", feature = "int8")))]
         _ => Err(Failure::Task(OTHER_KIND)),
     }
-}
-
-/// The header of the image, read through memory that is free afterwards.
-#[inline(never)]
-fn header(medium: &impl Medium, memory: &mut [u8]) -> Result<ImageHeader, Failure> {
-    let mut pager = medium.pager(memory, BLOCK_BYTES as u32, BLOCK_BYTES as u64)?;
-    let mut bytes = [0; HEADER_BYTES];
-    let read = image::read(&mut pager, 0, &mut bytes);
-    let header = read.and_then(|()| ImageHeader::parse(&bytes, PORTABLE.crc32c));
-    header.map_err(|error| Failure::load(error, BLOCK_BYTES as u32))
 }

@@ -1,6 +1,5 @@
 //! Text to tokens and back, with the tokenizer's tables left where they lie.
 
-use crate::command::{self, Prompt};
 use crate::failure::Failure;
 use crate::medium::Medium;
 use heapless::Vec;
@@ -22,6 +21,15 @@ const NO_ID: &str = "the prompt has a word that is no token id";
 const NO_TOKENIZER: &str = "the image has no tokenizer: give token ids";
 /// Memory for the longest word of a prompt: more characters are cut into several words.
 const WORD_SYMBOLS: usize = 48;
+
+/// What the text begins with.
+#[derive(Clone, Copy)]
+pub enum Prompt<'a> {
+    /// Token ids, separated by commas.
+    Ids(&'a [u8]),
+    /// Text: all that is left of the line.
+    Text(&'a str),
+}
 
 /// Encodes prompts and decodes tokens; without a tokenizer in the image, only ids.
 pub struct Text<P> {
@@ -62,7 +70,7 @@ impl<P: Pager> Text<P> {
         match prompt {
             Prompt::Ids(list) => {
                 for id in list.split(|byte| *byte == b',') {
-                    let id = command::number(id).ok_or(Failure::Task(NO_ID))?;
+                    let id = number(id).ok_or(Failure::Task(NO_ID))?;
                     ids.push(id).map_err(|_| Failure::Encode(EncodeError::Full))?;
                 }
             }
@@ -126,4 +134,13 @@ impl<P: Pager> TableSource for Tables<P> {
         let address = self.extent.offset.saturating_add(offset.into());
         image::read(&mut self.pager, address, out).map_err(|_| SourceError)
     }
+}
+
+/// A decimal number.
+pub fn number(text: &[u8]) -> Option<u32> {
+    let digits = |n: u32, byte: &u8| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        n.checked_mul(10)?.checked_add(u32::from(digit))
+    };
+    if text.is_empty() { None } else { text.iter().try_fold(0, digits) }
 }

@@ -6,6 +6,7 @@
 //!   the caller gives it: [`Blocks`] (SD cards and other [`BlockDevice`]s), [`Seekable`]
 //!   (`embedded-io`'s `Read + Seek`), [`NorFlash`] (`embedded-storage`'s `ReadNorFlash`).
 //! * [`SdCard`] drives an SD card over SPI (`embedded-hal`'s `SpiBus`).
+//! * `TwoCores` has a chip's second core help (`omex-hal`'s [`Parallel`](omex_hal::Parallel)), where it has atomics.
 //! * Around any pager: [`FaultyPager`] makes a device fail as devices do, and [`TracingPager`] tells
 //!   what is asked of it.
 //! * [`conformance::check`] and [`conformance::check_reads`] test a pager of your own.
@@ -46,6 +47,8 @@ mod slice;
 #[cfg(test)]
 mod testing;
 mod tracing;
+#[cfg(target_has_atomic = "ptr")]
+mod two_cores;
 
 pub use block::{BLOCK_BYTES, Block, BlockDevice, Blocks};
 pub use buffered::{BufferedPager, SetupError, Storage, StorageError};
@@ -55,3 +58,5 @@ pub use sd_card::{SdCard, SdCardError};
 pub use seekable::Seekable;
 pub use slice::SlicePager;
 pub use tracing::{Counters, Event, TracingPager};
+#[cfg(target_has_atomic = "ptr")]
+pub use two_cores::TwoCores;

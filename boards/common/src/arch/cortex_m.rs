@@ -57,5 +57,5 @@ pub fn guard_stack(end: usize) {
 #[unsafe(naked)]
 #[unsafe(export_name = "HardFault")]
 unsafe extern "C" fn hard_fault() -> ! {
-    naked_asm!("ldr r0, =_stack_start", "mov sp, r0", "b {report}", report = sym crate::report_fault)
+    naked_asm!("ldr r0, =_stack_start", "mov sp, r0", "b {report}", report = sym crate::debugger::report_fault)
 }

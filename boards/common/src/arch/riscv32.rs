@@ -90,5 +90,5 @@ unsafe extern "C" fn start() -> ! {
 #[unsafe(naked)]
 #[unsafe(link_section = ".trap")]
 unsafe extern "C" fn trap() -> ! {
-    naked_asm!("la sp, _stack_start", "j {report}", report = sym crate::report_fault)
+    naked_asm!("la sp, _stack_start", "j {report}", report = sym crate::debugger::report_fault)
 }
