@@ -154,7 +154,8 @@ fn several(names: &[String]) -> Error {
 }
 
 /// Element and dimensions of a port.
-fn form(program: &Program<'_>, port: &Port<'_>) -> (Element, Vec<usize>) {
+#[must_use]
+pub fn form(program: &Program<'_>, port: &Port<'_>) -> (Element, Vec<usize>) {
     let Some(slot) = program.slot(port.value.slot) else { return (Element::F32, vec![]) };
     let element = if slot.dtype == Dtype::I8 { Element::I8 } else { Element::F32 };
     let shape = match slot.dims {

@@ -8,7 +8,8 @@
 //! [`trace`] shows what happens in memory while a model runs. With the feature `hub`, models come from a hub.
 //!
 //! To have a model in a program of your own: [`session::OwnedEngine`] and [`generate::generate`], as in
-//! `examples/generate.rs`; for models that take numbers, [`infer::infer`], as in `examples/infer.rs`.
+//! `examples/generate.rs`; for models that take numbers, [`infer::infer`], as in `examples/infer.rs`; for libraries that
+//! hold a model whatever it does, [`runner::Runner`].
 
 pub mod arch;
 pub mod batch;
@@ -57,6 +58,7 @@ pub mod profile;
 pub mod quantize;
 pub mod reads;
 pub mod rerank;
+pub mod runner;
 pub mod sampling;
 pub mod saved_session;
 mod scratch;
