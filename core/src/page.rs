@@ -288,7 +288,8 @@ impl<'s, 'a> Stream<'s, 'a> {
     fn gather(&mut self) -> Result<&[u8], PageError> {
         let mut filled = 0;
         let unit = self.unit.min(self.carry.len());
-        while filled < unit {
+        loop {
+            // Where nothing is carried, since the pager said that it is mapped, this is an error.
             let piece = self.pages.run(self.address, (unit - filled) as u64)?;
             let length = piece.len();
             if let Some(space) = self.carry.get_mut(filled..filled + length) {
@@ -296,7 +297,9 @@ impl<'s, 'a> Stream<'s, 'a> {
             }
             filled += length;
             self.advance(length as u64);
+            if filled >= unit {
+                return Ok(self.carry.get(..unit).unwrap_or_default());
+            }
         }
-        Ok(self.carry.get(..unit).unwrap_or_default())
     }
 }

@@ -42,6 +42,12 @@ pub trait Pager {
         false
     }
 
+    /// True if [`Pager::page`] returns everything from the page to the end of the data, so that no page's edge
+    /// cuts anything.
+    fn is_mapped(&self) -> bool {
+        false
+    }
+
     /// Announces that `pages` will be asked for next, after those announced before, in this order.
     ///
     /// Never waits for data and never fails. Pages past the end are ignored, and so may be any

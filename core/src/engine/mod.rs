@@ -48,7 +48,12 @@ impl Model<'_> {
     pub fn layout(&self, pager: &dyn Pager) -> Result<Layout, LoadError> {
         let pages = (0..pager.geometry().pages).rev().find(|page| pager.is_stable(*page));
         let pages = pages.map_or(0, |last| last + 1);
-        Layout::new(&self.program, &self.plan, pages)
+        let layout = Layout::new(&self.program, &self.plan, pages);
+        // Other units than rows of channels are short.
+        if cfg!(feature = "int8") && pager.is_mapped() {
+            return layout.map(|layout| Layout { carry: 0, ..layout });
+        }
+        layout
     }
 }
 

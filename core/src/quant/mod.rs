@@ -76,7 +76,8 @@ impl Format {
     #[must_use]
     pub const fn is_played(self) -> bool {
         match self {
-            Self::Vector | Self::Int8 | Self::Int4 => true,
+            Self::Vector => true,
+            Self::Int8 | Self::Int4 => cfg!(any(feature = "text", feature = "float")),
             Self::F32 | Self::F16 => cfg!(feature = "unquantized"),
             Self::Channels => cfg!(feature = "int8"),
         }

@@ -7,7 +7,7 @@ use super::recur::recur;
 use super::{Kernels, LANES};
 #[cfg(feature = "float")]
 use crate::math;
-use crate::quant::{Format, float16, float32, int4, int8, quantize_group};
+use crate::quant::{Format, QuantizedGroup, float16, float32, int4, int8, quantize_group};
 use crate::state::kv::KvFormat;
 
 /// Works everywhere.
@@ -15,24 +15,32 @@ pub static PORTABLE: Kernels = Kernels {
     name: "portable",
     #[cfg(target_arch = "x86_64")]
     columns: FEW_COLUMNS,
-    int4: int4::dot,
-    int8: int8::dot,
+    int4: if Format::Int4.is_played() { int4::dot } else { |_, _, _, _| () },
+    int8: if Format::Int8.is_played() { int8::dot } else { |_, _, _, _| () },
     float16: if Format::F16.is_played() { float16::dot } else { |_, _, _, _| () },
     float32: if Format::F32.is_played() { float32::dot } else { |_, _, _, _| () },
-    quantize: |x| quantize_group(x),
+    quantize: if Format::Int8.is_played() {
+        |x| quantize_group(x)
+    } else {
+        |_| QuantizedGroup::ZERO
+    },
     // SAFETY: plain Rust needs no instruction set; so it is for all of these.
     attend_half: |head, places, scale, queries| unsafe {
-        attend_singly::<[f32; LANES], _>(head, places, scale, queries);
+        if cfg!(feature = "text") {
+            attend_singly::<[f32; LANES], _>(head, places, scale, queries);
+        }
     },
     // SAFETY: as above.
     attend_single: |head, places, scale, queries| unsafe {
-        if KvFormat::Single.is_played() {
+        if cfg!(feature = "text") && KvFormat::Single.is_played() {
             attend_singly::<[f32; LANES], _>(head, places, scale, queries);
         }
     },
     // SAFETY: as above.
     attend_int8: |head, places, scale, queries| unsafe {
-        attend_singly::<[f32; LANES], _>(head, places, scale, queries);
+        if cfg!(feature = "text") {
+            attend_singly::<[f32; LANES], _>(head, places, scale, queries);
+        }
     },
     // SAFETY: as above.
     recur: |state, step, out| unsafe {

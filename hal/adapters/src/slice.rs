@@ -31,6 +31,10 @@ impl Pager for SlicePager<'_> {
         true
     }
 
+    fn is_mapped(&self) -> bool {
+        true
+    }
+
     fn page(&mut self, page: u32) -> Result<&[u8], PageError> {
         let start = u64::from(page) * u64::from(self.geometry.page_size);
         let rest = usize::try_from(start).ok().and_then(|start| self.bytes.get(start..));

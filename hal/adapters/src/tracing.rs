@@ -102,6 +102,10 @@ impl<P: Pager, F: FnMut(Event)> Pager for TracingPager<P, F> {
         self.inner.is_stable(page)
     }
 
+    fn is_mapped(&self) -> bool {
+        self.inner.is_mapped()
+    }
+
     fn want(&mut self, pages: Range<u32>) {
         (self.report)(Event::Want { first: pages.start, end: pages.end });
         self.inner.want(pages);
