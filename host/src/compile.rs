@@ -406,6 +406,17 @@ fn place_values(graph: &Graph) -> Result<BTreeMap<&str, (u16, Slot)>, String> {
         .collect())
 }
 
+/// The operation during which values take the most bytes, subgraphs counted once.
+pub(crate) fn largest_operation(graph: &Graph) -> Result<usize, String> {
+    let lives = lifetimes(graph)?;
+    let bytes = |at: usize| -> u64 {
+        let alive = lives.iter().filter(|(_, (first, last))| (*first..=*last).contains(&at));
+        let shapes = alive.map(|(name, _)| graph.values[*name]);
+        shapes.map(|shape| u64::from(shape.width) * u64::from(shape.dtype.bytes())).sum()
+    };
+    Ok((0..graph.nodes.len()).max_by_key(|at| bytes(*at)).unwrap_or(0))
+}
+
 /// The first and last operation that uses each value, subgraphs counted once. A value that lives
 /// both inside and outside of a repetition lives through all of it.
 fn lifetimes(graph: &Graph) -> Result<BTreeMap<&str, (usize, usize)>, String> {

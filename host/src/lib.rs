@@ -12,6 +12,7 @@
 //! hold a model whatever it does, [`runner::Runner`].
 
 pub mod arch;
+pub mod bands;
 pub mod batch;
 pub mod benchmark;
 pub mod calibrate;

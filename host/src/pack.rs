@@ -1,6 +1,8 @@
 //! The flash image: writing one from a package, and opening one on the host.
 
+use crate::bands::{self, Bands};
 use crate::cancel::Cancel;
+use crate::compile::largest_operation;
 use crate::durable::{create_beside, persist};
 use crate::import::unconverted;
 use crate::package::validate::Report;
@@ -16,6 +18,7 @@ use omex_core::simd::LANES;
 use omex_core::state::kv::KvFormat;
 use omex_core::token::Tokenizer;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
@@ -30,6 +33,8 @@ pub struct Target {
     pub ram: u64,
     /// Bytes of it that the firmware needs for itself: stack and static variables.
     pub reserve: u64,
+    /// The image lies where it can be addressed, as in flash: no pages are copied to memory.
+    pub mapped: bool,
     /// Bytes a page; chosen from `ram` if `None`.
     pub page_size: Option<u32>,
     /// Tokens in one pass of the prompt; chosen from `ram` if `None`.
@@ -73,9 +78,22 @@ pub struct BoardPlan {
     pub page_size: u32,
     /// Bytes of the image.
     pub image: u64,
+    /// Operations over images that are played in bands, where the memory has no room for whole images.
+    pub bands: Option<Bands>,
 }
 
 impl BoardPlan {
+    /// What is played in bands, and what that costs.
+    #[must_use]
+    pub fn banded(&self) -> Option<String> {
+        let Bands { first, end, count, extra_products } = self.bands?;
+        Some(format!(
+            "operations {first} to {} are played in {count} bands of rows, since their images have no room as a \
+             whole: {extra_products} products more, the same output",
+            end - 1
+        ))
+    }
+
     /// Where a text loses its thread, if the KV cache is shorter than what the model was trained for.
     #[must_use]
     pub fn thread(&self) -> Option<String> {
@@ -101,31 +119,59 @@ pub fn pack(
     output: &Path,
     cancel: &Cancel,
 ) -> Result<BoardPlan> {
+    let (plan, mut image) = fit(package, target)?;
+    image.write(output, cancel)?;
+    Ok(plan)
+}
+
+/// Where every byte of the board's memory will go.
+///
+/// # Errors
+/// A board too small for the model, with the shortfall.
+pub fn plan(package: &Package, target: &Target) -> Result<BoardPlan> {
+    fit(package, target).map(|(plan, _)| plan)
+}
+
+/// The largest plan that fits the board, and what writes its image: operations over images are played in bands if
+/// there is no room for whole ones.
+fn fit<'p>(package: &'p Package, target: &Target) -> Result<(BoardPlan, Writer<'p>)> {
     let page_size = target.page_size.unwrap_or(if target.ram <= 128 << 10 { 1024 } else { 4096 });
     if !page_size.is_power_of_two() || !(512..=1 << 20).contains(&page_size) {
         let message =
             format!("--page-size: found {page_size}, expected a power of two from 512 to 1048576");
         return Err(Error::Usage(message));
     }
-    let tokenizer = package.tokenizer_tables().unwrap_or_default();
-    let mut image = Writer::new(package, page_size, target.kv, tokenizer.len() as u64)?;
-    let plan = image.best(package, target)?;
-    image.header.plan = plan.1;
-    image.header.ram_bytes = u32::try_from(target.ram).unwrap_or(u32::MAX);
-    image.write(package, tokenizer, output, cancel)?;
-    Ok(BoardPlan { image: image.header.pages.offset + image.header.pages.length, ..plan.0 })
+    let whole = Writer::new(Cow::Borrowed(package), page_size, target);
+    let Err(Error::Budget { needed: mut least, given }) = whole else { return whole };
+    let graph = &package.graph;
+    for way in bands::ways(graph, largest_operation(graph).unwrap_or(0)) {
+        let Some(graph) = bands::cut(graph, way) else { continue };
+        let banded = package.clone().with_graph(graph).map_err(Error::Usage)?;
+        match Writer::new(Cow::Owned(banded), page_size, target) {
+            Err(Error::Budget { needed, .. }) => least = least.min(needed),
+            fits => {
+                return fits.map(|(plan, image)| (BoardPlan { bands: Some(way), ..plan }, image));
+            }
+        }
+    }
+    Err(Error::Budget { needed: least, given })
 }
 
-struct Writer {
+struct Writer<'p> {
+    package: Cow<'p, Package>,
     header: ImageHeader,
     tensors: Vec<u8>,
     /// Where each tensor of the index goes.
     places: Vec<u64>,
 }
 
-impl Writer {
-    /// Decides where everything lies in the image.
-    fn new(package: &Package, page_size: u32, kv: Option<Kv>, tokenizer: u64) -> Result<Self> {
+impl<'p> Writer<'p> {
+    /// Decides where everything lies in the image, and in the board's memory.
+    fn new(
+        package: Cow<'p, Package>,
+        page_size: u32,
+        target: &Target,
+    ) -> Result<(BoardPlan, Self)> {
         let index = &package.index;
         let mut places = vec![];
         let mut length = 0u64;
@@ -139,10 +185,11 @@ impl Writer {
         let program = section(HEADER_BYTES as u64, package.compiled.program.len() as u64);
         let tensors = section(after(program), package.compiled.tensors.len() as u64);
         let checksums = section(after(tensors), 4 * length.div_ceil(u64::from(page_size)));
+        let tokenizer = package.tokenizer_tables().unwrap_or_default().len() as u64;
         let tokenizer = section(after(checksums), tokenizer);
         let pages = section(after(tokenizer).next_multiple_of(u64::from(page_size)), length);
         places.iter_mut().for_each(|to| *to += pages.offset);
-        let kv_format = kv.map_or(kv_format(&package.program()?), Kv::format);
+        let kv_format = target.kv.map_or(kv_format(&package.program()?), Kv::format);
         let (columns, kv_capacity, kv_sinks) = (1, 1, 0);
         let plan =
             Plan { columns, logit_columns: 1, kv_capacity, kv_sinks, kv_format, sequences: 1 };
@@ -150,7 +197,7 @@ impl Writer {
         let header = ImageHeader {
             page_size,
             plan,
-            ram_bytes: 0,
+            ram_bytes: u32::try_from(target.ram).unwrap_or(u32::MAX),
             needs,
             program,
             tensors,
@@ -170,39 +217,46 @@ impl Writer {
             let tensor = tensor.ok_or_else(|| Error::Usage(format!("no tensor {name}")))?;
             table.extend(tensor.to_record());
         }
-        Ok(Self { header, tensors: table, places })
+        let mut image = Self { package, header, tensors: table, places };
+        let (board, plan) = image.best(target)?;
+        image.header.plan = plan;
+        Ok((board, image))
     }
 
     /// The largest plan that fits the board, with bytes as keys and values where that holds more of a text
     /// than floats do.
-    fn best(&mut self, package: &Package, target: &Target) -> Result<(BoardPlan, Plan)> {
-        let floats = self.fit(package, target);
-        let wanted = target.context.unwrap_or(package.program()?.header().context_length);
+    fn best(&mut self, target: &Target) -> Result<(BoardPlan, Plan)> {
+        let floats = self.fit(target);
+        let wanted = target.context.unwrap_or(self.package.program()?.header().context_length);
         let positions = floats.as_ref().map_or(0, |(_, plan)| plan.kv_capacity);
         let default = self.header.plan.kv_format == KvFormat::Half && target.kv.is_none();
         if positions >= wanted.max(1) || !default {
             return floats;
         }
         self.header.plan.kv_format = KvFormat::Int8;
-        match self.fit(package, target) {
+        match self.fit(target) {
             Ok(bytes) if bytes.1.kv_capacity > positions => Ok(bytes),
             _ => floats,
         }
     }
 
     /// The largest plan that fits the board, with this format of keys and values.
-    fn fit(&self, package: &Package, target: &Target) -> Result<(BoardPlan, Plan)> {
-        let program = package.program()?;
+    fn fit(&self, target: &Target) -> Result<(BoardPlan, Plan)> {
+        let program = self.package.program()?;
         let tables = self.header.resident_bytes();
-        let ring = RING_PAGES * u64::from(self.header.page_size);
+        let page_size = u64::from(self.header.page_size);
+        let pages = self.length().div_ceil(page_size);
+        let (ring, stable) = if target.mapped { (0, pages) } else { (RING_PAGES * page_size, 0) };
         let budget = target.ram.saturating_sub(target.reserve);
         let layout = |columns, kv_capacity: u32| {
             let kv_sinks = 4.min(kv_capacity.saturating_sub(1));
             let kv_format = self.header.plan.kv_format;
             let (logit_columns, sequences) = (1, 1);
             let plan = Plan { columns, logit_columns, kv_capacity, kv_sinks, kv_format, sequences };
-            let layout = Layout::new(&program, &plan, 0);
-            layout.map(|layout| (plan, layout)).map_err(|error| Error::load(&package.path, error))
+            let layout = Layout::new(&program, &plan, u32::try_from(stable).unwrap_or(u32::MAX));
+            let layout = layout.map_err(|error| Error::load(&self.package.path, error))?;
+            let carry = if target.mapped { 0 } else { layout.carry };
+            Ok::<_, Error>((plan, Layout { carry, ..layout }))
         };
         let least_context = target.context.unwrap_or(1);
         let columns = match target.columns {
@@ -251,21 +305,23 @@ impl Writer {
             kv_format: plan.kv_format.into(),
             prefill_chunk: columns,
             page_size: self.header.page_size,
-            image: 0,
+            image: self.length(),
+            bands: None,
         };
         Ok((board, plan))
     }
 
-    fn write(
-        &mut self,
-        package: &Package,
-        tokenizer: &[u8],
-        output: &Path,
-        cancel: &Cancel,
-    ) -> Result<()> {
+    /// Bytes of the image.
+    fn length(&self) -> u64 {
+        self.header.pages.offset + self.header.pages.length
+    }
+
+    /// Writes the image.
+    fn write(&mut self, output: &Path, cancel: &Cancel) -> Result<()> {
+        let package = &*self.package;
         let crc32c = dispatch::kernels()?.crc32c;
         let io = |e| Error::io(output, "write", e);
-        let target = ImageFile::new(output, self.header.pages.offset + self.header.pages.length)?;
+        let target = ImageFile::new(output, self.length())?;
         let mut file = BufWriter::new(target.file());
         file.seek(SeekFrom::Start(self.header.pages.offset)).map_err(io)?;
         let mut pages = PageWriter::new(file, self.header.page_size, crc32c);
@@ -282,7 +338,7 @@ impl Writer {
             (&mut self.header.program, program),
             (&mut self.header.tensors, &self.tensors),
             (&mut self.header.checksums, &checksums),
-            (&mut self.header.tokenizer, tokenizer),
+            (&mut self.header.tokenizer, package.tokenizer_tables().unwrap_or_default()),
         ];
         let mut file = target.file();
         for (extent, bytes) in sections {

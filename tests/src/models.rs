@@ -65,6 +65,7 @@ impl Converted {
         let target = Target {
             ram: 64 << 20,
             reserve: 0,
+            mapped: false,
             page_size: Some(page_size),
             columns: Some(columns),
             context: Some(context),

@@ -91,6 +91,7 @@ fn readers_see_the_old_package_or_the_new_one() {
             let target = Target {
                 ram: 64 << 20,
                 reserve: 0,
+                mapped: false,
                 page_size: None,
                 columns: None,
                 context: Some(16),

@@ -45,6 +45,7 @@ fn the_examples_image_is_what_pack_makes_today() {
     let target = Target {
         ram: 64 << 10,
         reserve: 0,
+        mapped: false,
         page_size: Some(512),
         columns: Some(2),
         context: Some(POSITIONS as u32),

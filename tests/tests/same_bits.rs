@@ -274,7 +274,8 @@ fn boards_with_the_model_in_flash_compute_the_same_bits() {
     ];
     for (name, ram, tokens) in boards {
         let (page_size, columns, context, kv) = (None, None, None, None);
-        let target = omex::pack::Target { ram, reserve: 11 << 10, page_size, columns, context, kv };
+        let (reserve, mapped) = (11 << 10, true);
+        let target = omex::pack::Target { ram, reserve, mapped, page_size, columns, context, kv };
         let Some(mut board) = board(name, &image) else { return };
         pack_with(&package.path, &target, &image);
         let arguments = ["--ids", "1,403,407", "--max-tokens", &tokens.to_string()];
@@ -300,6 +301,7 @@ fn a_board_with_64_kb_computes_the_same_bits() {
         let target = omex::pack::Target {
             ram: 64 << 10,
             reserve: 16 << 10,
+            mapped: false,
             page_size: None,
             columns: None,
             context: None,

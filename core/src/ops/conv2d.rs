@@ -55,21 +55,22 @@ operands!(Conv2d {
 /// Height, width and channels of an image.
 type Image = [usize; 3];
 
-/// An image of such elements: [1, height, width, channels], a whole slot.
+/// An image of such elements: [1, height, width, channels], or some of a slot's rows of pixels.
 pub(super) fn check_image(check: &Check<'_>, value: Value, dtype: Dtype) -> Result<Image, Fault> {
     let slot = check.program().slot(value.slot).ok_or(Fault::Value)?;
     check.that(check.value(value)? == (Per::Pass, dtype))?;
-    check.that(value.first == 0 && value.width == slot.width)?;
-    let [one, height, width, channels] = slot.dims.map(usize::from);
-    check.that(one == 1 && channels > 0)?;
-    Ok([height, width, channels])
+    let [one, _, width, channels] = slot.dims.map(u32::from);
+    let row = width * channels;
+    let is_whole = |elements: u32| elements.checked_rem(row) == Some(0);
+    check.that(one == 1 && is_whole(value.first) && is_whole(value.width))?;
+    image(check.program(), value).map_err(|_| Fault::Value)
 }
 
 /// The dimensions of an image that was checked.
 pub(super) fn image(program: &Program<'_>, value: Value) -> Result<Image, RunError> {
     let slot = program.slot(value.slot).ok_or(RunError::Program)?;
-    let [_, height, width, channels] = slot.dims.map(usize::from);
-    Ok([height, width, channels])
+    let [_, _, width, channels] = slot.dims.map(usize::from);
+    Ok([value.width as usize / (width * channels).max(1), width, channels])
 }
 
 /// Multiplications of a convolution: each weight once for each pixel of the result.

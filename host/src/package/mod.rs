@@ -111,11 +111,7 @@ impl Package {
         }
         let index: WeightIndex = metadata.read_json(path, "weights/quantization.json")?;
         let files = index.check(path)?;
-        let stop_tokens = &metadata.tokens.eos;
-        let tensors = index.by_name();
-        let compiled =
-            compile(&graph, stop_tokens, |name, plane| tensors.get(&(name, plane)).copied());
-        let compiled = compiled.map_err(|found| {
+        let compiled = compiled(&graph, &metadata, &index).map_err(|found| {
             let expected = "a graph over the tensors of weights/quantization.json";
             Error::malformed(&graph_path, "nodes", found, expected, CONVERT_AGAIN)
         })?;
@@ -127,6 +123,15 @@ impl Package {
             Self { path, metadata, graph, index, compiled, files, tokenizer, embedding, rerank };
         package.program()?;
         Ok(package)
+    }
+
+    /// The same package with another graph over the same tensors, in memory only.
+    ///
+    /// # Errors
+    /// A sentence that names what does not fit.
+    pub(crate) fn with_graph(mut self, graph: Graph) -> std::result::Result<Self, String> {
+        self.compiled = compiled(&graph, &self.metadata, &self.index)?;
+        Ok(Self { graph, ..self })
     }
 
     /// The program, checked.
@@ -189,6 +194,16 @@ impl Package {
         let missing = || Error::Usage(format!("{}: no file {name}", self.path.display()));
         file.ok_or_else(missing)
     }
+}
+
+/// A graph compiled over a package's tensors.
+fn compiled(
+    graph: &Graph,
+    metadata: &Metadata,
+    index: &WeightIndex,
+) -> std::result::Result<Compiled, String> {
+    let tensors = index.by_name();
+    compile(graph, &metadata.tokens.eos, |name, plane| tensors.get(&(name, plane)).copied())
 }
 
 /// Times that a package is read anew because another took its place.

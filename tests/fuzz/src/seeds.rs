@@ -592,6 +592,7 @@ fn images() -> Vec<(&'static str, Vec<u8>)> {
         let target = Target {
             ram: 64 << 10,
             reserve: 0,
+            mapped: false,
             page_size: Some(512),
             columns: Some(4),
             context: Some(context),

@@ -12,6 +12,7 @@ pub(super) const INPUT: &str = "image";
 pub(super) const OUTPUT: &str = "scores";
 
 /// An image: its value; height, width and channels.
+#[derive(Clone)]
 struct Image {
     value: ValueRef,
     sides: [u32; 2],
@@ -84,7 +85,21 @@ impl Maker<'_> {
         Steps { kernel, stride, pad, clamp, sides }
     }
 
+    /// Some rows of an image, now and then.
+    fn band(&mut self, image: &Image) -> Image {
+        let [height, width] = image.sides;
+        if image.value.rows.is_some() || !self.random.chance(4) {
+            return image.clone();
+        }
+        let first = self.random.between(0, height - 1);
+        let end = self.random.between(first + 1, height);
+        let row = width * image.channels;
+        let value = ValueRef::rows(&image.value.name, first * row, end * row);
+        Image { value, sides: [end - first, width], channels: image.channels }
+    }
+
     fn convolve(&mut self, from: &Image) -> Image {
+        let from = &self.band(from);
         let Steps { kernel, stride, pad, clamp, sides } = self.steps(from);
         let depthwise = self.random.chance(3);
         let (each, channels) = if depthwise {

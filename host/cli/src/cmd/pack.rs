@@ -49,6 +49,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let target = Target {
         ram: args.ram,
         reserve: args.reserve,
+        mapped: false,
         page_size: args.page_size.map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
         columns: args.columns,
         context: args.context,
@@ -74,8 +75,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     let used: u64 = rows.iter().map(|(_, size)| size).sum();
     text.push_str(&format!("{:40} {used:>8} of {}\n", "in all", plan.ram));
-    if let Some(thread) = plan.thread() {
-        text.push_str(&format!("{thread}\n"));
+    for note in [plan.thread(), plan.banded()].into_iter().flatten() {
+        text.push_str(&format!("{note}\n"));
     }
     text.push_str(&format!("{}: {}\n", args.output.display(), bytes::show(plan.image)));
     output::text(&text)

@@ -38,16 +38,18 @@ impl<'p> NaiveBytes<'p> {
         self.slots[&output.value.slot].clone()
     }
 
+    /// Those of an image, or of the rows of one that the value is.
     fn sides(&self, value: Value) -> Sides {
-        let [_, height, width, channels] = self.program.slot(value.slot).expect("checked").dims;
-        [height, width, channels].map(i64::from)
+        let dims = self.program.slot(value.slot).expect("checked").dims;
+        let [_, _, width, channels] = dims.map(i64::from);
+        [i64::from(value.width) / (width * channels), width, channels]
     }
 
     /// A number of an image, unless the place lies outside.
     fn pixel(&self, value: Value, [y, x, channel]: [i64; 3]) -> Option<i64> {
         let [height, width, channels] = self.sides(value);
         let inside = (0..height).contains(&y) && (0..width).contains(&x);
-        let at = (y * width + x) * channels + channel;
+        let at = i64::from(value.first) + (y * width + x) * channels + channel;
         inside.then(|| self.slots[&value.slot][at as usize].into())
     }
 
