@@ -143,7 +143,15 @@ fn keywords(model: &Path, references: &Path, folder: &Path) -> (PathBuf, PathBuf
     let (source, options) = (import::open(model, None).unwrap(), ConvertOptions::default());
     convert(&*source, "tflite", "kws", &package, &options, &mut |_, _| {}).unwrap();
     let (page_size, columns, context, kv) = (None, None, None, None);
-    let target = Target { ram: 256 << 10, reserve: 11 << 10, page_size, columns, context, kv };
+    let target = Target {
+        ram: 256 << 10,
+        reserve: 11 << 10,
+        mapped: false,
+        page_size,
+        columns,
+        context,
+        kv,
+    };
     pack_with(&package, &target, &image);
     let first = |name: &str| {
         let array = &references[name];
