@@ -40,17 +40,17 @@ const THIRD: i32 = 715_827_883;
 const EXP_OF_POWERS: [i32; 7] =
     [1_672_461_947, 1_302_514_674, 790_015_084, 290_630_308, 39_332_535, 720_401, 242];
 
-/// e^x for x at most 0, in steps of 2^-26; the result is in steps of 2^-31.
+/// e^x for x at most 0 with `BITS` bits before the point, 5 at most; the result is in steps of 2^-31.
 #[must_use]
-pub fn exp_on_negative_values(x: i32) -> i32 {
-    const QUARTER: i32 = 1 << 24;
+pub fn exp_on_negative_values<const BITS: u32>(x: i32) -> i32 {
+    let quarter = const { 1 << (29 - BITS) };
     if x == 0 {
         return i32::MAX;
     }
-    let rest = (x & (QUARTER - 1)) - QUARTER;
-    let mut result = exp_near_minus_eighth(saturating_shift_left(rest, 5));
+    let rest = (x & (quarter - 1)) - quarter;
+    let mut result = exp_near_minus_eighth(saturating_shift_left(rest, BITS));
     let remainder = rest.wrapping_sub(x);
-    for (n, factor) in (24..).zip(EXP_OF_POWERS) {
+    for (n, factor) in (29 - BITS..31).zip(EXP_OF_POWERS) {
         if remainder >> n & 1 == 1 {
             result = high_mul(result, factor);
         }
@@ -78,8 +78,20 @@ pub fn reciprocal(x: i32, integer_bits: i32) -> (i32, i32) {
     (one_over_one_plus(fraction.cast_signed()), integer_bits - headroom as i32)
 }
 
-/// 1 / (1 + x) for x from 0 to 1, in steps of 2^-31: Newton's method on half of it.
-fn one_over_one_plus(x: i32) -> i32 {
+/// 1 / (1 + x) for x from 0 to 1, in steps of 2^-31.
+#[must_use]
+pub fn one_over_one_plus(x: i32) -> i32 {
+    saturating_shift_left(two_over_one_plus(x), 1)
+}
+
+/// (1 - x) / (1 + x) for x from 0 to 1, in steps of 2^-31.
+#[must_use]
+pub fn one_minus_over_one_plus(x: i32) -> i32 {
+    saturating_shift_left(two_over_one_plus(x).wrapping_sub(1 << 29), 2)
+}
+
+/// 2 / (1 + x) for x from 0 to 1 in steps of 2^-31; the result is in steps of 2^-29. Newton's method.
+fn two_over_one_plus(x: i32) -> i32 {
     // 48/17 and -32/17 in steps of 2^-29.
     const START: i32 = 1_515_870_810;
     const SLOPE: i32 = -1_010_580_540;
@@ -90,7 +102,7 @@ fn one_over_one_plus(x: i32) -> i32 {
         let error = (1i32 << 29).wrapping_sub(high_mul(half_denominator, y));
         y = y.wrapping_add(saturating_shift_left(high_mul(y, error), 2));
     }
-    saturating_shift_left(y, 1)
+    y
 }
 
 #[cfg(test)]
@@ -111,7 +123,7 @@ mod tests {
     fn exponentials_and_reciprocals_are_near_the_true_ones() {
         for n in 0..2000 {
             let x = -f64::from(n) / 64.0;
-            let y = f64::from(exp_on_negative_values((x * f64::from(1 << 26)) as i32));
+            let y = f64::from(exp_on_negative_values::<5>((x * f64::from(1 << 26)) as i32));
             assert!((y / (1u32 << 31) as f64 - x.exp()).abs() < 1e-6, "{x}");
         }
         for n in 1..2000 {

@@ -7,9 +7,9 @@ use omex_core::ops::{
     Activate, Activation, Add, Alignment, Angles, Attend, AveragePool, Binary, BinaryFunction,
     CODES, Constant, Conv2d, Correction, Decay, Delta, Dequantize, Embed, Experts, Fill,
     FloatConv2d, FloatSoftmax, Gated, Index, Linear, LinearAttention, Lookup, Mask, Norm, NormKind,
-    Op, Pairing, Pool, Pooling, Quantize, QuantizedAdd, Rearrange, Reduce, Reduction, Resize,
-    Rotary, Route, Scale, Select, ShortConv, SoftCap, Softmax, Store, Unary, UnaryFunction,
-    Weights,
+    Op, Pairing, Pool, Pooling, Quantize, QuantizedAdd, QuantizedBinary, QuantizedFunction,
+    QuantizedLstm, QuantizedSum, Rearrange, Reduce, Reduction, Resize, Rotary, Route, Scale,
+    Select, ShortConv, SoftCap, Softmax, Store, Unary, UnaryFunction, Weights,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PART_BYTES,
@@ -449,6 +449,45 @@ fn examples() -> Vec<Op> {
         }
         .into(),
         Unary { function: UnaryFunction::Sqrt, value: a }.into(),
+        QuantizedBinary {
+            function: QuantizedFunction::Multiply,
+            first: a,
+            second: b,
+            output: c,
+            dims: [1, 1, 2, 3],
+            first_steps: [0, 0, 3, 1],
+            second_steps: [0, 0, 0, 1],
+            zeros: [-1, 2, 3],
+            multipliers: [0, 0, 1 << 30],
+            shifts: [0, 0, -8],
+            clamp: [-128, 127],
+        }
+        .into(),
+        QuantizedSum {
+            input: a,
+            output: b,
+            multiplier: 1 << 30,
+            shift: -8,
+            input_zero: -1,
+            output_zero: 2,
+        }
+        .into(),
+        QuantizedLstm {
+            input_weight: weight,
+            recurrent_weight: weight,
+            sigmoids: weight,
+            input: a,
+            before: b,
+            cell: c,
+            output: a,
+            input_zero: -1,
+            output_zero: 2,
+            cell_bits: 12,
+            clip: 300,
+            multiplier: 1 << 30,
+            shift: -22,
+        }
+        .into(),
     ]
 }
 

@@ -5,6 +5,7 @@
 pub struct Onnx {
     nodes: Vec<Vec<u8>>,
     constants: Vec<Vec<u8>>,
+    inputs: Vec<Vec<u8>>,
     outputs: Vec<Vec<u8>>,
 }
 
@@ -93,6 +94,14 @@ impl Onnx {
         self.constants.push(tensor);
     }
 
+    /// Adds floats that the graph takes.
+    pub fn input(&mut self, name: &str, sides: &[u32]) {
+        let side = |side: &u32| piece(1, integer(1, i64::from(*side)));
+        let sides: Vec<u8> = sides.iter().flat_map(side).collect();
+        let kind = piece(1, [integer(1, 1), piece(2, sides)].concat());
+        self.inputs.push([piece(1, name), piece(2, kind)].concat());
+    }
+
     /// Adds what the graph gives.
     pub fn output(&mut self, name: &str) {
         self.outputs.push(piece(1, name));
@@ -104,8 +113,8 @@ impl Onnx {
         let all = |number, items: &[Vec<u8>]| -> Vec<u8> {
             items.iter().flat_map(|item| piece(number, item)).collect()
         };
-        [all(1, &self.nodes), piece(2, "main"), all(5, &self.constants), all(12, &self.outputs)]
-            .concat()
+        let ends = [all(11, &self.inputs), all(12, &self.outputs)].concat();
+        [all(1, &self.nodes), piece(2, "main"), all(5, &self.constants), ends].concat()
     }
 
     /// The file.

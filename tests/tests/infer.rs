@@ -80,6 +80,7 @@ fn int8_models_are_bit_equal_to_the_reference() {
         "tflm/hello_world_int8",
         "tflm/micro_speech_quantized",
         "tflm/person_detect",
+        "tflm/trained_lstm_int8",
     ] {
         let file = require_shared!(&format!("models/{model}.tflite"));
         let (_, name) = model.split_once('/').unwrap();

@@ -32,6 +32,9 @@ mod norm;
 mod pool;
 mod quantize;
 mod quantized_add;
+mod quantized_binary;
+mod quantized_lstm;
+mod quantized_sum;
 mod rearrange;
 mod reduce;
 mod resize;
@@ -71,6 +74,9 @@ pub use norm::{Norm, NormKind};
 pub use pool::{Pool, Pooling};
 pub use quantize::{Dequantize, Quantize};
 pub use quantized_add::QuantizedAdd;
+pub use quantized_binary::{QuantizedBinary, QuantizedFunction};
+pub use quantized_lstm::QuantizedLstm;
+pub use quantized_sum::QuantizedSum;
 pub use rearrange::{AXES, Rearrange};
 pub use reduce::{Reduce, Reduction};
 pub use resize::{Alignment, Resize};
@@ -132,6 +138,9 @@ macro_rules! for_each_op {
             36 Dequantize "tensors",
             37 Resize "tensors",
             38 Unary "tensors",
+            39 QuantizedBinary "tensors",
+            40 QuantizedSum "tensors",
+            41 QuantizedLstm "tensors",
         }
     };
 }

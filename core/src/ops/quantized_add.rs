@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
 /// Bits behind the point that the inputs get before they are scaled.
-const SHIFT: u32 = 20;
+pub(super) const SHIFT: u32 = 20;
 /// Bytes of what each byte of either input is once it is scaled.
 const TABLES: usize = 2 * 256 * 4;
 

@@ -49,7 +49,7 @@ impl Operation for Softmax {
             let difference = i32::from(*x) - largest;
             let scaled = difference.wrapping_shl(u32::from(self.shift));
             (difference >= self.least_difference)
-                .then(|| exp_on_negative_values(high_mul(scaled, self.multiplier)))
+                .then(|| exp_on_negative_values::<5>(high_mul(scaled, self.multiplier)))
         };
         let powers = input.iter().filter_map(power);
         let sum = powers.fold(0i32, |sum, x| sum.saturating_add(rounding_shift_right(x, 12)));

@@ -13,7 +13,7 @@ use omex_core::state::kv::KvFormat;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 800;
 
 /// What was found, or is to be found, as words.
 type Words = BTreeSet<String>;

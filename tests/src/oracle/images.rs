@@ -131,7 +131,7 @@ impl Maker<'_> {
     }
 
     /// A row for each output channel: bias, multiplier, shift, and weights.
-    fn channels(&mut self, rows: u32, columns: u32) -> String {
+    pub(super) fn channels(&mut self, rows: u32, columns: u32) -> String {
         let mut bytes = vec![];
         for _ in 0..rows {
             let bias = i32::from(self.random.byte()) * 16;

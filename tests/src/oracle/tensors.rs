@@ -4,10 +4,11 @@ use super::choices::Choices;
 use super::images::{INPUT, OUTPUT};
 use super::maker::{Made, Maker};
 use omex::graph::{Names, Port, ValueRef, ValueShape};
+use omex_core::math::exp;
 use omex_core::ops::{
     Activate, Activation, Alignment, Binary, BinaryFunction, Constant, Dequantize, Fill,
-    FloatConv2d, FloatSoftmax, Lookup, Pool, Pooling, Quantize, Rearrange, Reduce, Reduction,
-    Resize, Unary, UnaryFunction,
+    FloatConv2d, FloatSoftmax, Lookup, Pool, Pooling, Quantize, QuantizedBinary, QuantizedFunction,
+    QuantizedLstm, QuantizedSum, Rearrange, Reduce, Reduction, Resize, Unary, UnaryFunction,
 };
 use omex_core::program::{Dtype, Per};
 use omex_core::quant::Format;
@@ -36,6 +37,9 @@ const PAIRS: [BinaryFunction; 8] = [
     BinaryFunction::Power,
     BinaryFunction::LeakyRelu,
 ];
+
+const ALIGNMENTS: [Alignment; 4] =
+    [Alignment::Corner, Alignment::HalfPixel, Alignment::Ends, Alignment::Middle];
 
 /// An image: its value; height, width and channels.
 #[derive(Clone)]
@@ -73,7 +77,7 @@ pub(super) fn make(choices: &[u8]) -> Made {
         image = match maker.random.below(8) {
             0 | 1 => maker.convolved(&image),
             2 => maker.pooled(&image, Dtype::F32),
-            3 => maker.resized(&image),
+            3 => maker.resized(&image, Dtype::F32),
             4 => maker.paired(&image),
             5 => maker.reduced(&image),
             6 => maker.rearranged(&image, Dtype::F32),
@@ -125,8 +129,17 @@ impl Maker<'_> {
         let looked = self.of_type(Dtype::I8, from.sides);
         let (input, output) = (bytes.value, looked.value.clone());
         self.push(Lookup::<Names> { table, input, output });
-        let pooled = self.pooled(&looked, Dtype::I8);
-        let turned = self.rearranged(&pooled, Dtype::I8);
+        let mut bytes = looked;
+        for _ in 0..2 {
+            bytes = match self.random.below(5) {
+                0 => self.pooled(&bytes, Dtype::I8),
+                1 => self.resized(&bytes, Dtype::I8),
+                2 => self.paired_bytes(&bytes),
+                3 => self.remembered(&bytes),
+                _ => self.summed(&bytes),
+            };
+        }
+        let turned = self.rearranged(&bytes, Dtype::I8);
         let floats = self.floats(turned.sides);
         let (input, output) = (turned.value, floats.value.clone());
         let zero = if self.random.chance(2) { 0 } else { i32::from(self.random.byte()) };
@@ -218,11 +231,111 @@ impl Maker<'_> {
         to
     }
 
-    fn resized(&mut self, from: &Image) -> Image {
+    /// A function of bytes and of the first of them, repeated along some sides.
+    fn paired_bytes(&mut self, from: &Image) -> Image {
+        let to = self.of_type(Dtype::I8, from.sides);
+        let [height, width, channels] = from.sides;
+        let steps = [width * channels, channels, 1].map(u32::cast_signed);
+        let own = steps.map(|step| if self.random.chance(2) { step } else { 0 });
+        let function = self.random.pick(&[
+            QuantizedFunction::Subtract,
+            QuantizedFunction::Multiply,
+            QuantizedFunction::Max,
+            QuantizedFunction::Min,
+        ]);
+        let (zeros, mut clamp) = ([(); 3].map(|()| self.random.byte()), [-128, 127]);
+        if self.random.chance(3) {
+            clamp = [(); 2].map(|()| self.random.byte());
+            clamp.sort_unstable();
+        }
+        let [first, second, shift] = [6, 6, 8].map(|count| -self.random.below(count).cast_signed());
+        let lower = if function == QuantizedFunction::Subtract { 18 } else { 6 };
+        let multipliers = [(); 3].map(|()| (1 << 30) + self.random.below(1 << 30).cast_signed());
+        self.push(QuantizedBinary::<Names> {
+            function,
+            first: from.value.clone(),
+            second: from.value.clone(),
+            output: to.value.clone(),
+            dims: [1, height, width, channels],
+            first_steps: [0, steps[0], steps[1], steps[2]],
+            second_steps: [0, own[0], own[1], own[2]],
+            zeros: zeros.map(i32::from),
+            multipliers,
+            shifts: [first, second, shift - lower],
+            clamp,
+        });
+        to
+    }
+
+    /// An LSTM that sees the bytes twice.
+    fn remembered(&mut self, from: &Image) -> Image {
+        let width = self.random.between(1, 5);
+        let (inputs, rows) = (from.count(), 4 * width);
+        let input_weight = self.channels(rows, inputs);
+        let recurrent_weight = self.channels(rows, width);
+        let sigmoids = self.name("w");
+        let entries = (0..256).map(|i| (65536.0 / (1.0 + exp(-i as f32 / 24.0))).min(65535.0));
+        let entries: Vec<u8> = entries.flat_map(|x| x.floor().to_le_bytes()).collect();
+        self.store((sigmoids.clone(), 0), Format::Vector, [1, 256], &entries);
+        let dims = [1, 1, 1, width as u16];
+        let cell = self.shaped(ValueShape { width, per: Per::Pass, dtype: Dtype::I16, dims });
+        let number = f32::from(self.random.byte());
+        self.push(Fill::<Names> { output: cell.clone(), number });
+        let mut before = self.of_type(Dtype::I8, [1, 1, width]);
+        let zeros = [(); 2].map(|()| if self.random.chance(2) { 0 } else { self.random.byte() });
+        let number = f32::from(zeros[1]);
+        self.push(Fill::<Names> { output: before.value.clone(), number });
+        let cell_bits = self.random.between(9, 15) as u8;
+        let clip = if self.random.chance(2) { 0 } else { self.random.between(1, 32767) as u16 };
+        let multiplier = (1 << 30) + self.random.below(1 << 30).cast_signed();
+        let shift = -(self.random.between(20, 24).cast_signed());
+        for _ in 0..2 {
+            let next = self.of_type(Dtype::I8, [1, 1, width]);
+            self.push(QuantizedLstm::<Names> {
+                input_weight: input_weight.clone(),
+                recurrent_weight: recurrent_weight.clone(),
+                sigmoids: sigmoids.clone(),
+                input: from.value.clone(),
+                before: before.value.clone(),
+                cell: cell.clone(),
+                output: next.value.clone(),
+                input_zero: zeros[0].into(),
+                output_zero: zeros[1].into(),
+                cell_bits,
+                clip,
+                multiplier,
+                shift,
+            });
+            before = next;
+        }
+        before
+    }
+
+    /// Each pixel's bytes, made one.
+    fn summed(&mut self, from: &Image) -> Image {
+        let [height, width, _] = from.sides;
+        let to = self.of_type(Dtype::I8, [height, width, 1]);
+        let zero = |random: &mut Choices<'_>| {
+            if random.chance(3) { 0 } else { random.byte().into() }
+        };
+        let [input_zero, output_zero] = [(); 2].map(|()| zero(&mut self.random));
+        let multiplier = (1 << 30) + self.random.below(1 << 30).cast_signed();
+        let shift = 1 - self.random.below(5).cast_signed();
+        self.push(QuantizedSum::<Names> {
+            input: from.value.clone(),
+            output: to.value.clone(),
+            multiplier,
+            shift,
+            input_zero,
+            output_zero,
+        });
+        to
+    }
+
+    fn resized(&mut self, from: &Image, dtype: Dtype) -> Image {
         let sides = [self.random.between(1, 7), self.random.between(1, 7), from.sides[2]];
-        let to = self.floats(sides);
-        let alignment =
-            self.random.pick(&[Alignment::Corner, Alignment::HalfPixel, Alignment::Ends]);
+        let to = self.of_type(dtype, sides);
+        let alignment = self.random.pick(&ALIGNMENTS);
         let (bilinear, nearest) = (self.random.chance(2), self.random.chance(2));
         let (input, output) = (from.value.clone(), to.value.clone());
         self.push(Resize::<Names> { input, output, alignment, bilinear, nearest });

@@ -101,13 +101,8 @@ impl Call<'_> {
         }
         let bias = if self.has(2) { Some(self.known(2)?.to_floats()) } else { None };
         let weights = Weights { numbers, outputs: shape[1], depthwise: false, bias };
-        let before = [pads[0], pads[1]];
-        let drawn = self.drawing().convolve_transposed(
-            &image,
-            (kernel, stride, before),
-            result,
-            &weights,
-        )?;
+        let window = Window::transposed(kernel, [pads[0], pads[1]], result)?;
+        let drawn = self.drawing().convolve_transposed(&image, stride, window, &weights)?;
         channels_first(&mut self.door.drawing, &drawn, rank)
     }
 

@@ -8,7 +8,7 @@ use crate::arch::blueprint::{Blueprint, Data, Role, Sizes, TensorPlan};
 use crate::graph::{FORMAT, Graph, Names, Node, Port, ValueRef, ValueShape};
 use crate::import::{Array, Fields};
 use omex_core::ops::{Constant, Fill, Rearrange};
-use omex_core::program::{Dtype, MAX_WIDTH, Per};
+use omex_core::program::{Dtype, MAX_RECORDS, MAX_WIDTH, Per};
 
 /// A tensor of a graph.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,6 +127,18 @@ impl Drawing {
         let plan = TensorPlan { name: name.clone(), role, rows, columns, data, skipped: 0 };
         self.tensors.push(plan);
         name
+    }
+
+    /// Refuses what takes more operations than a program may have, before they are drawn.
+    pub(in super::super) fn room(&self, operations: usize) -> Drawn<()> {
+        let all = self.graph.nodes.len().saturating_add(operations);
+        match all <= usize::from(MAX_RECORDS) {
+            true => Ok(()),
+            false => Err(Refused::new(
+                format!("{all} operations up to here"),
+                format!("{MAX_RECORDS} at most, as for fewer steps, rows or a smaller dilation"),
+            )),
+        }
     }
 
     pub(in super::super) fn push(&mut self, node: impl Into<Node>) {

@@ -35,6 +35,24 @@ impl Window {
         Self { kernel: [1, 1], stride: [1, 1], pad: [0, 0], dilation: [1, 1], result }
     }
 
+    /// One that goes over what a transposed convolution spreads, of which so many rows and columns come before the
+    /// result.
+    pub(in super::super) fn transposed(
+        kernel: [usize; 2],
+        before: [usize; 2],
+        result: [usize; 2],
+    ) -> Drawn<Self> {
+        let mut pad = [0; 2];
+        for side in 0..2 {
+            let most = kernel[side].checked_sub(1 + before[side]);
+            pad[side] = most.ok_or_else(|| {
+                let found = format!("{} rows or columns before the result", before[side]);
+                Refused::new(found, "fewer than the kernel has")
+            })?;
+        }
+        Ok(Self { kernel, pad, ..Self::pixel(result) })
+    }
+
     pub(in super::super) fn sides(values: [usize; 2]) -> Drawn<[u16; 2]> {
         let [y, x] = values.map(u16::try_from);
         match (y, x) {
@@ -107,17 +125,17 @@ impl Drawing {
         self.convolved(image, channels, window, weights, &[1, rows, columns, weights.outputs])
     }
 
-    /// The transposed convolution of an image [1, height, width, channels], of which so many rows and columns
-    /// come before the result.
+    /// The transposed convolution of an image [1, height, width, channels], whose window is one of
+    /// [`Window::transposed`].
     pub(in super::super) fn convolve_transposed(
         &mut self,
         input: &View,
-        (kernel, stride, before): ([usize; 2], [usize; 2], [usize; 2]),
-        result: [usize; 2],
+        stride: [usize; 2],
+        window: Window,
         weights: &Weights,
     ) -> Drawn<View> {
         // The kernel's rows and columns from the other end: it goes over what is spread.
-        let ([height, width], outputs) = (kernel, weights.outputs);
+        let ([height, width], outputs) = (window.kernel, weights.outputs);
         let inputs = input.shape.last().copied().unwrap_or(0);
         let shape = vec![outputs, height, width, inputs];
         let turned = viewed(&Array::floats(shape, weights.numbers.clone()), |view| {
@@ -126,15 +144,6 @@ impl Drawing {
         })?;
         let weights = &Weights { numbers: turned.to_floats(), ..weights.clone() };
         let spread = self.spread(input, stride)?;
-        let mut pad = [0; 2];
-        for side in 0..2 {
-            let most = kernel[side].checked_sub(1 + before[side]);
-            pad[side] = most.ok_or_else(|| {
-                let found = format!("{} rows or columns before the result", before[side]);
-                Refused::new(found, "fewer than the kernel has")
-            })?;
-        }
-        let window = Window { kernel, stride: [1, 1], pad, dilation: [1, 1], result };
         self.convolve(&spread, window, weights)
     }
 
@@ -239,7 +248,8 @@ impl Drawing {
             return Err(Refused::new(format!("an image {:?}", input.shape), "one, of four sides"));
         };
         let image = self.image(input, [height, width, channels])?;
-        let result = self.value(Dtype::F32, &[1, rows, columns, channels])?;
+        let result = self.value(input.dtype, &[1, rows, columns, channels])?;
+        let result = View { scale: input.scale, ..result };
         let output = ValueRef::all(&result.buffer);
         self.push(Resize::<Names> { input: image, output, alignment, bilinear, nearest });
         Ok(result)
@@ -274,33 +284,40 @@ impl Drawing {
     ) -> Drawn<View> {
         let shape = broadcast_shape(first.shape(), second.shape())?;
         let mut operands = [self.computed(first)?, self.computed(second)?];
-        for operand in &mut operands {
+        for operand in &operands {
             floats(operand)?;
-            if operand.steps.iter().any(|step| *step < 0) {
-                *operand = self.copied(operand)?;
-            }
-            *operand = operand.broadcast(&shape)?;
         }
-        // More axes than an operation has become fewer where operands lie in order.
-        let merge = |[a, b]: &[View; 2]| {
-            merged::<2, BROADCAST_AXES>(&shape, [a.steps.as_slice(), b.steps.as_slice()])
-        };
-        let (dims, [first_steps, second_steps]) = match merge(&operands) {
-            Ok(merged) => merged,
-            Err(_) => {
-                for operand in &mut operands {
-                    *operand = self.copied(operand)?;
-                }
-                merge(&operands)?
-            }
-        };
+        let (dims, [first_steps, second_steps]) = self.together(&mut operands, &shape)?;
         let result = self.value(Dtype::F32, &shape)?;
-        let [first, second] = operands.map(|operand| reach(&operand));
+        let [first, second] = operands.each_ref().map(reach);
         let output = ValueRef::all(&result.buffer);
         let binary =
             Binary::<Names> { function, first, second, output, dims, first_steps, second_steps };
         self.push(binary);
         Ok(result)
+    }
+
+    /// Two operands, repeated to a shape: its dimensions, without those that need not be told apart, and the
+    /// steps of both along them.
+    pub(in super::super) fn together(
+        &mut self,
+        operands: &mut [View; 2],
+        shape: &[usize],
+    ) -> Drawn<([u32; BROADCAST_AXES], [[i32; BROADCAST_AXES]; 2])> {
+        for operand in operands.iter_mut() {
+            if operand.steps.iter().any(|step| *step < 0) {
+                *operand = self.copied(operand)?;
+            }
+            *operand = operand.broadcast(shape)?;
+        }
+        // More axes than an operation has become fewer where operands lie in order.
+        let merge = |[a, b]: &[View; 2]| merged(shape, [a.steps.as_slice(), b.steps.as_slice()]);
+        if merge(operands).is_err() {
+            for operand in operands.iter_mut() {
+                *operand = self.copied(operand)?;
+            }
+        }
+        merge(operands)
     }
 
     /// A function of a tensor and a number.
@@ -451,8 +468,9 @@ impl Drawing {
         for (side, by) in [1, 2].into_iter().zip(by) {
             shape[side] = (shape[side] - 1) * by + 1;
         }
-        let result = self.value(view.dtype, &shape)?;
-        self.push(Fill::<Names> { output: ValueRef::all(&result.buffer), number: 0.0 });
+        let result = View { scale: view.scale, ..self.value(view.dtype, &shape)? };
+        let number = view.scale.map_or(0.0, |scale| scale.zero as f32);
+        self.push(Fill::<Names> { output: ValueRef::all(&result.buffer), number });
         let mut to = result.clone();
         for (side, by) in [1, 2].into_iter().zip(by) {
             to = to.sliced(side, 0, view.shape[side], by as i64)?;
@@ -516,7 +534,7 @@ fn floats(view: &View) -> Drawn<()> {
 }
 
 /// The elements of a view and those between them, as an operand.
-fn reach(view: &View) -> ValueRef {
+pub(in super::super) fn reach(view: &View) -> ValueRef {
     let axes = view.shape.iter().zip(&view.steps);
     let last: i64 = axes.map(|(dim, step)| (*dim as i64 - 1) * step).sum();
     let (first, end) = (view.first as u32, (view.first + last + 1) as u32);

@@ -9,7 +9,7 @@ mod refused;
 mod view;
 
 pub(super) use drawing::{Drawing, Tensor};
-pub(super) use layers::{Weights, Window};
+pub(super) use layers::{Weights, Window, reach};
 pub(super) use recurrent::{Gates, Run};
 pub(super) use refused::{Drawn, Refused};
 pub(super) use view::{

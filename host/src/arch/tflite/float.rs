@@ -139,30 +139,35 @@ impl Door<'_> {
             return Err(Refused::new("weights of other dimensions", "four"));
         };
         let input = self.view(call, 2)?;
-        let to = self.result(call)?.shape.clone();
-        let ([_, rows, columns, _], [1, from_rows, from_columns, _]) = (&to[..], &input.shape[..])
-        else {
-            return Err(Refused::new(format!("{:?} to {to:?}", input.shape), "images"));
+        let (stride, window) = self.transposed_window(call, &input.shape, [height, width])?;
+        let weights = Weights { outputs, ..weights };
+        let result = self.drawing.convolve_transposed(&input, stride, window, &weights)?;
+        self.fused(call, result, call.option(3))
+    }
+
+    /// The strides of a transposed convolution, and the window that goes over what they spread.
+    pub(super) fn transposed_window(
+        &self,
+        call: &Call<'_>,
+        from: &[usize],
+        kernel: [usize; 2],
+    ) -> Drawn<([usize; 2], Window)> {
+        let to = &self.result(call)?.shape;
+        let ([_, rows, columns, _], [1, from_rows, from_columns, _]) = (&to[..], from) else {
+            return Err(Refused::new(format!("{from:?} to {to:?}"), "images"));
         };
         let stride =
             [call.option(2), call.option(1)].map(|n| usize::try_from(n).unwrap_or(0).max(1));
-        let sizes = [(*from_rows, height, *rows), (*from_columns, width, *columns)];
+        let sizes = [(*from_rows, kernel[0], *rows), (*from_columns, kernel[1], *columns)];
         let mut before = [0; 2];
         for ((before, (from, kernel, to)), stride) in before.iter_mut().zip(sizes).zip(stride) {
             let whole = (from - 1) * stride + kernel;
             *before = if call.option(0) == 0 { whole.saturating_sub(to) / 2 } else { 0 };
         }
-        let weights = Weights { outputs, ..weights };
-        let result = self.drawing.convolve_transposed(
-            &input,
-            ([height, width], stride, before),
-            [*rows, *columns],
-            &weights,
-        )?;
-        self.fused(call, result, call.option(3))
+        Ok((stride, Window::transposed(kernel, before, [*rows, *columns])?))
     }
 
-    fn resized(&mut self, call: &Call<'_>) -> Drawn<View> {
+    pub(super) fn resized(&mut self, call: &Call<'_>) -> Drawn<View> {
         let view = self.view(call, 0)?;
         let [_, rows, columns, _] = self.result(call)?.shape[..] else {
             return Err(Refused::new("a result of other dimensions", "an image"));
@@ -170,17 +175,15 @@ impl Door<'_> {
         let bilinear = call.operator.code == RESIZE_BILINEAR;
         let first = if bilinear { 2 } else { 0 };
         let (ends, half) = (call.option(first) != 0, call.option(first + 1) != 0);
-        let alignment = match (ends, half) {
-            (true, _) => Alignment::Ends,
-            (_, true) => Alignment::HalfPixel,
+        let alignment = match (ends, half, bilinear) {
+            (true, _, true) => Alignment::Ends,
+            (true, _, false) => {
+                return Err(Refused::new("nearest pixels by their ends", "by corners or middles"));
+            }
+            (_, true, true) => Alignment::HalfPixel,
+            (_, true, false) => Alignment::Middle,
             _ => Alignment::Corner,
         };
-        if !bilinear && alignment != Alignment::Corner {
-            return Err(Refused::new(
-                "nearest pixels by their middles or ends",
-                "by their corners",
-            ));
-        }
         self.drawing.resize(&view, [rows, columns], (alignment, bilinear, false))
     }
 }

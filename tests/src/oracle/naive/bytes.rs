@@ -145,7 +145,7 @@ fn pixels([height, width, channels]: Sides) -> impl Iterator<Item = [i64; 3]> {
 }
 
 /// sum · multiplier · 2^(shift - 31), rounded twice: halves up, then halves away from zero.
-fn scaled(sum: i64, multiplier: i64, shift: i32) -> i64 {
+pub(super) fn scaled(sum: i64, multiplier: i64, shift: i32) -> i64 {
     let high = ((sum << shift.max(0)) * multiplier + (1 << 30)) >> 31;
     let right = (-shift).max(0);
     let half = (1 << right) >> 1;

@@ -1,10 +1,12 @@
 //! A player of programs over tensors: element by element, by the definitions.
 
+use super::bytes::scaled;
 use omex_core::ops::{
     Activation, Alignment, Binary, BinaryFunction, FloatConv2d, FloatSoftmax, Op, Pool, Pooling,
-    Rearrange, Reduction, Resize, UnaryFunction,
+    QuantizedBinary, QuantizedFunction, QuantizedLstm, QuantizedSum, Rearrange, Reduction, Resize,
+    UnaryFunction,
 };
-use omex_core::program::{ALL, PerLayer, Program, Value};
+use omex_core::program::{ALL, Dtype, PerLayer, Program, Value};
 use omex_core::quant::{GROUP, PANEL, dequantize_row, quantize_group};
 use std::collections::BTreeMap;
 
@@ -40,6 +42,13 @@ impl<'p> NaiveTensors<'p> {
             Op::Pool(op) => (op.output, self.pooled(op)),
             Op::Resize(op) => (op.output, self.resized(op)),
             Op::Binary(op) => (op.output, self.paired(op)),
+            Op::QuantizedBinary(op) => (op.output, self.paired_bytes(op)),
+            Op::QuantizedSum(op) => (op.output, self.summed(op)),
+            Op::QuantizedLstm(op) => {
+                let [cell, output] = self.lstm(op);
+                self.slots.insert(op.cell.slot, cell);
+                (op.output, output)
+            }
             Op::FloatSoftmax(op) => (op.value, self.softmax(op)),
             Op::Activate(op) => {
                 assert_eq!(op.activation, Activation::Sigmoid);
@@ -205,6 +214,10 @@ impl<'p> NaiveTensors<'p> {
     }
 
     fn resized(&self, op: Resize) -> Vec<f32> {
+        let slot = self.program.slot(op.input.slot).expect("checked");
+        if slot.dtype == Dtype::I8 && op.bilinear {
+            return self.resized_bytes(op);
+        }
         let ([height, width, _], [rows, columns, channels]) =
             (self.sides(op.input), self.sides(op.output));
         // Places in steps of floats, as they are defined: ties are decided by their bits.
@@ -215,6 +228,7 @@ impl<'p> NaiveTensors<'p> {
                 Alignment::HalfPixel => (at as f32 + 0.5) * ratio - 0.5,
                 Alignment::Ends if to > 1 => at as f32 * ((from - 1) as f32 / (to - 1) as f32),
                 Alignment::Ends => 0.0,
+                Alignment::Middle => (at as f32 + 0.5) * ratio,
             };
             place.clamp(0.0, (from - 1) as f32)
         };
@@ -242,17 +256,126 @@ impl<'p> NaiveTensors<'p> {
         result
     }
 
-    fn paired(&self, op: Binary) -> Vec<f32> {
-        let (first, second) = (self.get(op.first), self.get(op.second));
+    /// Bilinear, with places and shares in whole 1024ths.
+    fn resized_bytes(&self, op: Resize) -> Vec<f32> {
+        let ([height, width, _], [rows, columns, channels]) =
+            (self.sides(op.input), self.sides(op.output));
+        let place = |at: i64, from: i64, to: i64| {
+            let [from_parts, to_parts] = match op.alignment {
+                Alignment::Ends if to > 1 => [from - 1, to - 1],
+                _ => [from, to],
+            };
+            let ratio = (1024 * from_parts + to_parts / 2) / to_parts;
+            let before = match op.alignment {
+                Alignment::HalfPixel => ratio / 2 - 512,
+                Alignment::Middle => ratio / 2,
+                _ => 0,
+            };
+            (at * ratio + before).clamp(0, 1024 * (from - 1))
+        };
+        let mut result = vec![];
+        for [y, x] in places([rows, columns]) {
+            let (y, x) = (place(y, height, rows), place(x, width, columns));
+            for channel in 0..channels {
+                // Each pixel by how near it lies, if it is nearer than one step.
+                let near = |at: i64, place: i64| (1024 - (1024 * at - place).abs()).max(0);
+                let all = places([height, width]).map(|[py, px]| {
+                    let pixel = self.pixel(op.input, [py, px, channel]).unwrap();
+                    pixel as i64 * near(py, y) * near(px, x)
+                });
+                let mean = all.sum::<i64>() as f64 / f64::from(1 << 20);
+                result.push(mean.round() as f32);
+            }
+        }
+        result
+    }
+
+    /// The numbers of two operands for each element of the result.
+    fn pairs(&self, ends: [Value; 2], dims: [u32; 4], steps: [[i32; 4]; 2]) -> Vec<[f64; 2]> {
+        let numbers = ends.map(|end| self.get(end));
         let each = |index: u32| {
             let (mut left, mut places) = (index, [0i64; 2]);
-            for axis in (0..op.dims.len()).rev() {
-                let at = i64::from(left % op.dims[axis]);
-                left /= op.dims[axis];
-                places[0] += at * i64::from(op.first_steps[axis]);
-                places[1] += at * i64::from(op.second_steps[axis]);
+            for axis in (0..dims.len()).rev() {
+                let at = i64::from(left % dims[axis]);
+                left /= dims[axis];
+                for (place, steps) in places.iter_mut().zip(steps) {
+                    *place += at * i64::from(steps[axis]);
+                }
             }
-            let [x, y] = [first[places[0] as usize], second[places[1] as usize]].map(f64::from);
+            [0, 1].map(|end| f64::from(numbers[end][places[end] as usize]))
+        };
+        (0..dims.iter().product()).map(each).collect()
+    }
+
+    fn paired_bytes(&self, op: QuantizedBinary) -> Vec<f32> {
+        let [low, high] = op.clamp.map(i64::from);
+        let of = |end: usize, x: i64| scaled(x, op.multipliers[end].into(), op.shifts[end]);
+        let each = |pair: [f64; 2]| {
+            let [x, y] = [0, 1].map(|end| pair[end] as i64 - i64::from(op.zeros[end]));
+            let result = match op.function {
+                QuantizedFunction::Subtract => of(2, of(0, x << 20) - of(1, y << 20)),
+                QuantizedFunction::Multiply => of(2, x * y),
+                QuantizedFunction::Max => return pair[0].max(pair[1]) as i64,
+                QuantizedFunction::Min => return pair[0].min(pair[1]) as i64,
+            };
+            result + i64::from(op.zeros[2])
+        };
+        let pairs = self.pairs([op.first, op.second], op.dims, [op.first_steps, op.second_steps]);
+        pairs.into_iter().map(|pair| each(pair).max(low).min(high) as f32).collect()
+    }
+
+    /// What an LSTM remembers and gives out after a step.
+    fn lstm(&self, op: QuantizedLstm) -> [Vec<f32>; 2] {
+        let width = op.output.width as usize;
+        let parts = [
+            (op.input_weight, op.input, op.input_zero),
+            (op.recurrent_weight, op.before, op.output_zero),
+        ];
+        let word = |x: i64| x.clamp(-32768, 32767);
+        let mut gates = vec![0; 4 * width];
+        for (weight, value, zero) in parts {
+            let (values, columns) = (self.get(value), value.width as usize);
+            let row_bytes = (12 + columns).next_multiple_of(4);
+            for (gate, row) in gates.iter_mut().zip(self.bytes(weight).chunks(row_bytes)) {
+                let head = |n: usize| i32::from_le_bytes(row[4 * n..][..4].try_into().unwrap());
+                let products = row[12..].iter().zip(&values);
+                let sum = products
+                    .map(|(w, x)| i64::from(w.cast_signed()) * (*x as i64 - i64::from(zero)));
+                let sum = i64::from(head(0)) + sum.sum::<i64>();
+                *gate = word(*gate + word(scaled(sum, head(1).into(), head(2))));
+            }
+        }
+        let table = self.vector(op.sigmoids);
+        let mut cell = self.get(op.cell);
+        let mut output = vec![];
+        for (n, cell) in cell.iter_mut().enumerate() {
+            let gate = |number: usize| gates[number * width + n];
+            let [input, forget, out] = [0, 1, 3].map(|number| sigmoid(&table, gate(number)));
+            let kept = scaled(forget * *cell as i64, 1 << 30, -14);
+            let new =
+                scaled(input * tanh(&table, gate(2), 12), 1 << 30, i32::from(op.cell_bits) - 29);
+            let clip = if op.clip == 0 { 32768 } else { i64::from(op.clip) };
+            let sum = word(word(kept) + word(new)).clamp(-clip, clip);
+            *cell = sum as f32;
+            let product = tanh(&table, sum, op.cell_bits) * out;
+            let byte = scaled(product, op.multiplier.into(), op.shift);
+            output.push((byte + i64::from(op.output_zero)).clamp(-128, 127) as f32);
+        }
+        [cell, output]
+    }
+
+    fn summed(&self, op: QuantizedSum) -> Vec<f32> {
+        let rows = self.get(op.input);
+        let row = |row: &[f32]| {
+            let sum = row.iter().map(|x| *x as i64 - i64::from(op.input_zero)).sum();
+            let scaled = scaled(sum, op.multiplier.into(), op.shift);
+            (scaled + i64::from(op.output_zero)).clamp(-128, 127) as f32
+        };
+        rows.chunks(rows.len() / op.output.width as usize).map(row).collect()
+    }
+
+    fn paired(&self, op: Binary) -> Vec<f32> {
+        let each = |[x, y]: [f64; 2]| {
             (match op.function {
                 BinaryFunction::Add => x + y,
                 BinaryFunction::Subtract => x - y,
@@ -270,7 +393,8 @@ impl<'p> NaiveTensors<'p> {
                 }
             }) as f32
         };
-        (0..op.dims.iter().product()).map(each).collect()
+        let pairs = self.pairs([op.first, op.second], op.dims, [op.first_steps, op.second_steps]);
+        pairs.into_iter().map(each).collect()
     }
 
     fn softmax(&self, op: FloatSoftmax) -> Vec<f32> {
@@ -286,6 +410,37 @@ impl<'p> NaiveTensors<'p> {
             }
         };
         rows.chunks(op.length as usize).flat_map(of).collect()
+    }
+}
+
+/// A sigmoid in 2^-16ths between entries of a table, at a place in 2^-`bits` of one.
+fn between(table: &[f32], place: f64) -> f64 {
+    let at = place.floor() as usize;
+    if at >= 255 {
+        return 65535.0;
+    }
+    let [a, b] = [at, at + 1].map(|at| f64::from(table[at]));
+    a + place.fract() * (b - a)
+}
+
+/// The sigmoid of x / 4096, in 2^-15ths.
+fn sigmoid(table: &[f32], x: i64) -> i64 {
+    let place = 3.0 * x.abs() as f64 / 512.0;
+    let half = if place >= 255.0 { 65534.0 } else { between(table, place) };
+    // Of two that are as near, the upper.
+    match x < 0 {
+        false => (half / 2.0 + 0.5).floor() as i64,
+        true => (32768.0 - half / 2.0 + 0.5 - 1.0 / 1024.0).floor() as i64,
+    }
+}
+
+/// The hyperbolic tangent of x · 2^-`bits`, in 2^-15ths.
+fn tanh(table: &[f32], x: i64, bits: u8) -> i64 {
+    let x = (3.0 * x as f64 * (12.0 - f64::from(bits)).exp2() + 0.5).floor();
+    let twice = between(table, x.abs() / 256.0) - 32768.0;
+    match x < 0.0 {
+        false => (twice + 0.5).floor() as i64,
+        true => (-twice + 0.5 - 1.0 / 256.0).floor() as i64,
     }
 }
 
