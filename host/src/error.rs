@@ -43,6 +43,22 @@ pub enum Error {
         /// Bytes given.
         given: u64,
     },
+    /// A board has too little of something.
+    #[error(
+        "{board}: {given} bytes of {what}, {needed} needed: {short} too few; convert to a smaller --quantization, or \
+         take another board",
+        short = needed.saturating_sub(*given)
+    )]
+    Board {
+        /// The board's name.
+        board: &'static str,
+        /// What of it.
+        what: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes there.
+        given: u64,
+    },
     /// Texts and their tokens take more memory than the budget leaves.
     #[error(
         "the budget of {given} bytes is too small: the model and the first {done} of {all} texts with their tokens \

@@ -23,6 +23,7 @@ pub mod compile;
 #[cfg(feature = "constrain")]
 pub mod constrain;
 pub mod convert;
+pub mod device;
 pub mod dispatch;
 pub mod draft;
 pub mod durable;

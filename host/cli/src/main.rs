@@ -200,9 +200,11 @@ fn kind(error: &Error) -> Option<&'static str> {
         Error::Io { .. } => "io",
         Error::Malformed(_) => "malformed",
         Error::Usage(_) => "usage",
-        Error::Budget { .. } | Error::Texts { .. } | Error::Room { .. } | Error::Text(_) => {
-            "budget"
-        }
+        Error::Budget { .. }
+        | Error::Board { .. }
+        | Error::Texts { .. }
+        | Error::Room { .. }
+        | Error::Text(_) => "budget",
         Error::Load { .. } => "load",
         Error::Run { .. } => "run",
         Error::Page { .. } => "page",

@@ -2,8 +2,10 @@
 
 use super::preprocess::note_left_out;
 use crate::{bytes, choices, output, signals};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use omex::Result;
-use omex::pack::{Target, pack};
+use omex::device::{BOARDS, Board};
+use omex::pack::{BoardPlan, Target, pack};
 use omex::package::Package;
 use omex::plan::Kv;
 use std::path::PathBuf;
@@ -13,13 +15,17 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Examples:
   omex pack stories.omex --ram 64K -o card.img
+  omex pack kws.omex --device pico2 -o kws.img
   omex pack stories.omex --ram 256K --reserve 32K --page-size 4096 -o card.img --json")]
 pub(crate) struct Args {
     /// A package
     pub(crate) model: PathBuf,
+    /// The board, if there is firmware for it
+    #[arg(long, value_name = "NAME", value_parser = board(), conflicts_with_all = ["ram", "reserve"])]
+    device: Option<&'static Board>,
     /// Memory of the board (K is 1024 bytes)
-    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
-    ram: u64,
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse, required_unless_present = "device")]
+    ram: Option<u64>,
     /// Part of it that the firmware needs for its stack and variables
     #[arg(long, value_name = "SIZE", value_parser = bytes::parse, default_value = "16K")]
     reserve: u64,
@@ -44,22 +50,37 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Boards by name.
+fn board() -> impl TypedValueParser<Value = &'static Board> {
+    PossibleValuesParser::new(BOARDS.iter().map(|board| board.name))
+        .try_map(|name| Board::named(&name).ok_or("no such board"))
+}
+
 pub(crate) fn main(args: &Args) -> Result<()> {
     let package = Package::open(&args.model)?;
+    let (ram, reserve) = (args.ram.unwrap_or(0), args.reserve);
+    let mapped = false;
+    let given =
+        Target { ram, reserve, mapped, page_size: None, columns: None, context: None, kv: None };
     let target = Target {
-        ram: args.ram,
-        reserve: args.reserve,
-        mapped: false,
         page_size: args.page_size.map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
         columns: args.columns,
         context: args.context,
         kv: args.kv,
+        ..args.device.map_or(given, |board| board.target(None))
     };
     let plan = pack(&package, &target, &args.output, &signals::cancel())?;
     note_left_out(&package)?;
     if args.json {
         return output::json(&plan);
     }
+    let mut text = memory_table(&plan);
+    text.push_str(&format!("{}: {}\n", args.output.display(), bytes::show(plan.image)));
+    output::text(&text)
+}
+
+/// Where the bytes of a board's memory go.
+pub(super) fn memory_table(plan: &BoardPlan) -> String {
     let rows = [
         ("stack and variables".to_owned(), plan.reserve),
         (format!("KV cache, {} positions, {}", plan.context, plan.kv_format), plan.kv_cache),
@@ -78,6 +99,5 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     for note in [plan.thread(), plan.banded()].into_iter().flatten() {
         text.push_str(&format!("{note}\n"));
     }
-    text.push_str(&format!("{}: {}\n", args.output.display(), bytes::show(plan.image)));
-    output::text(&text)
+    text
 }

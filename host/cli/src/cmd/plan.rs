@@ -3,11 +3,16 @@
 use super::RunArgs;
 use super::draft::with_drafts;
 use super::model::ModelArgs;
+use super::pack;
 use super::storage::{self, StorageArgs};
 use crate::{bytes, output};
+use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use omex::Result;
+use omex::device::{BOARDS, Board, Room};
 use omex::experts::ExpertMemory;
 use omex::forecast::{Forecast, forecast};
+use omex::package::Package;
 use omex::plan::{KvSpill, MemoryPlan, Residency, RunPrecision};
 use omex::profile::Profile;
 use omex::session::{SessionOptions, Tables};
@@ -25,14 +30,16 @@ Examples:
   omex plan llama-8b.omex --memory 2GB --storage-bandwidth 1.2GB/s
   omex plan config.json --quantization int4 --memory 4GB
   omex plan tinyllama.omex --device raspberry-pi-5
+  omex plan kws.omex --device pico2
   omex plan tinyllama.omex --device raspberry-pi-5 --profile pi.json
     (after omex profile --json > pi.json on that device)")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A device whose memory is the budget; how fast it is, only its own profile tells
-    #[arg(long, value_name = "NAME", value_enum, conflicts_with = "memory")]
-    device: Option<Device>,
+    /// A device whose memory is the budget; how fast it is, only its own profile tells. Of a board, also its flash
+    /// and its stack
+    #[arg(long, value_name = "NAME", value_parser = planned(), conflicts_with = "memory")]
+    device: Option<Planned>,
     /// What another machine can do, as its omex profile --json says
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -71,10 +78,54 @@ impl Device {
     }
 }
 
+/// What a plan can be for.
+#[derive(Clone, Copy, Debug)]
+enum Planned {
+    Computer(Device),
+    Board(&'static Board),
+}
+
+/// Computers and boards by name.
+fn planned() -> impl TypedValueParser<Value = Planned> {
+    let computers = Device::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let boards = BOARDS.iter().map(|board| PossibleValue::new(board.name));
+    PossibleValuesParser::new(computers.chain(boards)).try_map(|name| {
+        let board = Board::named(&name).map(Planned::Board);
+        board.map_or_else(|| Device::from_str(&name, false).map(Planned::Computer), Ok)
+    })
+}
+
+fn board(args: &Args, board: &Board) -> Result<()> {
+    let plan = board.plan(&Package::open(args.model.given())?, args.run.context)?;
+    if args.json {
+        return output::json(&plan);
+    }
+    let mut text = pack::memory_table(&plan.memory);
+    let rooms = [
+        ("stack, at most", Some(plan.stack)),
+        ("flash for the firmware, at most", Some(plan.firmware)),
+        ("flash for the image", plan.image),
+    ];
+    for (what, room) in rooms {
+        match room {
+            Some(Room { needed, given }) => {
+                text.push_str(&format!("{what:40} {needed:>8} of {given}\n"));
+            }
+            None => text.push_str(&format!("{:40} {:>8}\n", "image, on a card", plan.memory.image)),
+        }
+    }
+    text.push_str(&format!("it fits, with {} bytes of memory to spare\n", plan.memory_left));
+    output::text(&text)
+}
+
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut options = args.run.options(1);
     // A budget beside a device is a default.
-    options.memory = args.device.map(Device::budget).or(options.memory);
+    options.memory = match args.device {
+        Some(Planned::Board(named)) => return board(args, named),
+        Some(Planned::Computer(device)) => Some(device.budget()),
+        None => options.memory,
+    };
     let tables = args.model.tables()?;
     let options = with_drafts(&tables, options, None)?;
     let plan = tables.plan(&options)?;
