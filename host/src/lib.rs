@@ -32,6 +32,7 @@ pub mod error;
 mod event;
 pub mod experts;
 pub mod export;
+pub mod features;
 pub mod forecast;
 pub mod format;
 pub mod generate;

@@ -30,7 +30,8 @@ pub use models::{Converted, convert_from, mix, pack_with, shipped_model};
 pub use oracle::check_program;
 pub use play::{Rows, Setting, checksum, greedy, greedy_logits, logits, perplexity, worst_error};
 pub use process::{
-    Finished, board, check_memory, json_of, omex, omex_binary, run, run_in, run_with,
+    Finished, answered, board, check_memory, json_of, omex, omex_binary, run, run_in, run_with,
+    serial_board,
 };
 pub use random::Random;
 pub use shared::{Npy, json, numbers, read_npy, shared};

@@ -64,6 +64,33 @@ pub fn board(name: &str, image: &Path) -> Option<Command> {
     Some(board)
 }
 
+/// As [`board`], but connected with the board's serial port.
+#[must_use]
+pub fn serial_board(name: &str, image: &Path) -> Option<Command> {
+    let cargo = board(name, image)?;
+    let mut board = Command::new(cargo.get_program());
+    let arguments = cargo.get_args().filter(|argument| *argument != "--json");
+    board.args(arguments).arg("--serial").current_dir(cargo.get_current_dir()?);
+    Some(board)
+}
+
+/// What a command says when this is typed.
+///
+/// # Panics
+/// If it fails.
+#[must_use]
+pub fn answered(mut command: Command, typed: Vec<u8>) -> String {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let typing = std::thread::spawn(move || stdin.write_all(&typed).map(|()| stdin));
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    typing.join().unwrap().unwrap();
+    said
+}
+
 /// Checks that a board's `ram` bytes held what its summary says was used, with 1 KB of stack to spare
 /// beyond what the engine is said to need.
 pub fn check_memory(said: &Value, ram: u64) {

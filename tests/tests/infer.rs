@@ -20,7 +20,10 @@ use omex_core::simd::PORTABLE;
 use omex_core::state::kv::KvFormat;
 use omex_hal::Serial;
 use omex_hal_adapters::SlicePager;
-use omex_tests::{Setting, board, check_memory, json_of, omex, pack_with, require_shared, run};
+use omex_tests::{
+    Setting, answered, board, check_memory, json_of, omex, pack_with, require_shared, run,
+    serial_board,
+};
 use std::path::Path;
 use zerocopy::IntoBytes;
 
@@ -167,6 +170,30 @@ fn int8_models_on_risc_v_are_bit_equal_to_the_reference() {
             check_counts(model, &said);
         }
     }
+}
+
+/// What boards that people own do: answer over a serial port.
+#[test]
+fn a_serial_port_answers_with_outputs() {
+    let model = require_shared!("models/mlperf_tiny/kws_ref_model.tflite");
+    let folder = tempfile::tempdir().unwrap();
+    let [package, image] = ["m.omex", "m.img"].map(|name| folder.path().join(name));
+    let Some(board) = serial_board("virt-rv32", &image) else { return };
+    converted(&model, &package);
+    pack_with(&package, &on_board(384 << 10), &image);
+    let references = arrays(&require_shared!("refs/tflite/kws_ref_model.npz"));
+    let (inputs, outputs) = (&references["inputs"], &references["out_tflm"]);
+    let (size, length) = (inputs.bytes.len() / 13, outputs.shape[1]);
+    let mut typed = b"seed\x7f\x7f\x7f\x7fnothing\rbytes\r".to_vec();
+    typed.extend_from_slice(&inputs.bytes[..size]);
+    // A byte of the inputs may be what ends the terminal's input.
+    assert!(!inputs.bytes[..size].contains(&4));
+    typed.push(4);
+    let said = answered(board, typed);
+    let expected: String =
+        outputs.bytes[..length].iter().map(|byte| format!(" {}", byte.cast_signed())).collect();
+    assert!(said.contains("error: expected zero, seeded"), "{said}");
+    assert!(said.contains(&format!("Identity:{expected}\r\n")), "{said}");
 }
 
 /// Plays a model of `mlperf_tiny` over its reference's inputs on a board with so many bytes of memory, compares

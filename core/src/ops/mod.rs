@@ -329,6 +329,16 @@ macro_rules! op_enum {
             }
         }
 
+        impl<F: Form> Op<F> {
+            /// The feature of a build that plays operations of this kind; some of their fields need others, too.
+            #[must_use]
+            pub const fn feature(&self) -> &'static str {
+                match self {
+                    $(Self::$op(_) => $feature,)*
+                }
+            }
+        }
+
         /// The name of the operation with this code, whether or not this build plays it, if it is one of the first
         /// [`NAMED`].
         #[must_use]

@@ -3,11 +3,11 @@
 use super::preprocess::note_left_out;
 use crate::{bytes, choices, output, signals};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use omex::Result;
 use omex::device::{BOARDS, Board};
 use omex::pack::{BoardPlan, Target, pack};
 use omex::package::Package;
 use omex::plan::Kv;
+use omex::{Result, features};
 use std::path::PathBuf;
 
 /// Make the flash image for a board.
@@ -16,7 +16,9 @@ use std::path::PathBuf;
 Examples:
   omex pack stories.omex --ram 64K -o card.img
   omex pack kws.omex --device pico2 -o kws.img
-  omex pack stories.omex --ram 256K --reserve 32K --page-size 4096 -o card.img --json")]
+  omex pack stories.omex --ram 256K --reserve 32K --page-size 4096 -o card.img --json
+  omex pack kws.omex --ram 64K -o card.img --print-features
+  cargo build --release --no-default-features --features $(that)    in boards/NAME")]
 pub(crate) struct Args {
     /// A package
     pub(crate) model: PathBuf,
@@ -45,6 +47,10 @@ pub(crate) struct Args {
     /// all positions; f32 for a model in f32]
     #[arg(long, value_parser = choices::kv(), value_name = "FORMAT")]
     kv: Option<Kv>,
+    /// Print what firmware has to be built with for this image, and nothing else: the features that
+    /// cargo build --no-default-features --features takes in boards/NAME
+    #[arg(long, conflicts_with = "json")]
+    print_features: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -71,6 +77,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     };
     let plan = pack(&package, &target, &args.output, &signals::cancel())?;
     note_left_out(&package)?;
+    if args.print_features {
+        let features = features::of(&package, plan.kv_format)?;
+        let names: Vec<_> = features.iter().map(|name| format!("omex-board/{name}")).collect();
+        return output::text(&format!("{}\n", names.join(",")));
+    }
     if args.json {
         return output::json(&plan);
     }
