@@ -24,6 +24,7 @@ use omex_tests::{
     Setting, answered, board, check_memory, json_of, omex, pack_with, require_shared, run,
     serial_board,
 };
+use std::collections::BTreeMap;
 use std::path::Path;
 use zerocopy::IntoBytes;
 
@@ -146,14 +147,83 @@ fn int8_models_on_a_board_with_64_kb_are_bit_equal_to_the_reference() {
     played_on("lm3s6965evb", 64 << 10, "vww_96_int8");
 }
 
-/// Models in memory that they are played from, with instructions counted.
+/// Instructions of an inference on a Cortex-M4, by the model's name.
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/record/cortex-m4.json");
+const UPDATE: &str =
+    "OMEX_BOARD=1 OMEX_UPDATE_INSTRUCTIONS=1 cargo test -p omex-tests --test infer";
+
+/// Models in memory that they are played from, with instructions counted: no more than 2 % over the record.
 #[test]
 fn int8_models_on_a_cortex_m4_are_bit_equal_to_the_reference() {
+    let mut all = BTreeMap::new();
     for model in ["ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "vww_96_int8"] {
         if let Some(said) = played_on("mps2-an386", 4 << 20, model) {
-            check_counts(model, &said);
+            all.insert(model.to_owned(), check_counts(model, &said));
         }
     }
+    if all.len() == 4 && std::env::var_os("OMEX_UPDATE_INSTRUCTIONS").is_some() {
+        let text = serde_json::to_string_pretty(&all).unwrap();
+        return std::fs::write(RECORD, text + "\n").unwrap();
+    }
+    let record = std::fs::read(RECORD).expect(RECORD);
+    let record: BTreeMap<String, u64> = serde_json::from_slice(&record).expect(RECORD);
+    for (model, counted) in all {
+        let before =
+            *record.get(&model).unwrap_or_else(|| panic!("{model}: not on record: {UPDATE}"));
+        let allowed = before + before / 50;
+        assert!(
+            counted <= allowed,
+            "{model}: {counted} instructions, {before} on record: {UPDATE}"
+        );
+    }
+}
+
+/// Images of other sides, so that tiles end in the middle of rows.
+#[test]
+fn odd_images_on_a_cortex_m4_give_the_bytes_of_the_host() {
+    let resnet = "pretrainedResnet_quant";
+    for (model, sides) in [(resnet, [29, 30]), (resnet, [30, 29]), ("vww_96_int8", [86, 90])] {
+        let file = require_shared!(&format!("models/mlperf_tiny/{model}.tflite"));
+        let folder = tempfile::tempdir().unwrap();
+        let [package, image] = ["m.omex", "m.img"].map(|name| folder.path().join(name));
+        let Some(mut board) = board("mps2-an386", &image) else { return };
+        converted(&file, &package);
+        resize(&package, sides);
+        let path = package.to_str().unwrap();
+        let renewed = run(&mut omex(["validate", "--renew-checksums", path])).orderly();
+        assert_eq!(renewed.code, Some(0), "{renewed:?}");
+        pack_with(&package, &on_board(4 << 20), &image);
+        let on_host = json_of(&run(&mut omex(["infer", path, "--input", "seeded", "--json"])));
+        let said = json_of(&run(board.args(["--input", "seeded"])));
+        let numbers = |values: &serde_json::Value| -> Vec<f64> {
+            values.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+        };
+        let expected = numbers(&on_host["outputs"][0]["values"]);
+        assert_eq!(numbers(&said["output"]), expected, "{model}, {sides:?}");
+        assert!(expected.iter().any(|x| *x != expected[0]), "{model}: not all alike");
+    }
+}
+
+/// Gives a graph's input other sides, and likewise all images that are made of it, each half of another.
+fn resize(package: &Path, sides: [u64; 2]) {
+    let path = package.join("graph.json");
+    let mut graph: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let input = graph["inputs"][0]["value"].as_str().unwrap().to_owned();
+    let dim = |value: &serde_json::Value, n: usize| value["dims"][n].as_u64().unwrap();
+    let whole = [1, 2].map(|n| dim(&graph["values"][&input], n));
+    let halved = |sides: [u64; 2], times: u32| sides.map(|side| side.div_ceil(1 << times));
+    for value in graph["values"].as_object_mut().unwrap().values_mut() {
+        let found = [1, 2].map(|n| dim(value, n));
+        if found == [1, 1] {
+            continue;
+        }
+        let times = (0..8).find(|times| halved(whole, *times) == found).unwrap();
+        let [height, width] = halved(sides, times);
+        value["width"] = (height * width * dim(value, 3)).into();
+        (value["dims"][1], value["dims"][2]) = (height.into(), width.into());
+    }
+    std::fs::write(path, serde_json::to_vec(&graph).unwrap()).unwrap();
 }
 
 #[test]
@@ -223,10 +293,11 @@ fn played_on(name: &str, ram: u64, model: &str) -> Option<serde_json::Value> {
 }
 
 /// Only the first inference checks the weights.
-fn check_counts(model: &str, said: &serde_json::Value) {
+fn check_counts(model: &str, said: &serde_json::Value) -> u64 {
     let counted = said["instructions_per_inference"].as_u64().unwrap();
     println!("{model}: {counted} instructions");
     assert!(said["instructions_of_first_inference"].as_u64().unwrap() > counted, "{said}");
+    counted
 }
 
 /// Bytes as JSON has them.

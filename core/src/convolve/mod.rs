@@ -5,6 +5,7 @@
 //! beside the image is 0.
 
 mod depthwise;
+mod direct;
 #[cfg(dsp)]
 mod dsp;
 #[cfg(dsp)]
@@ -16,11 +17,16 @@ use portable as kernels;
 
 pub(crate) use depthwise::depthwise;
 #[cfg(dsp)]
-pub(crate) use dsp::add_tables;
+pub(crate) use dsp::{add_tables, sum};
 pub(crate) use matrix::matrix;
 
 use crate::fixed_point::multiply_by_quantized_multiplier;
 use crate::quant::CHANNEL_HEAD;
+
+/// The widest window of which four are staged at once; of others two, so that these take no more memory.
+const WIDE: usize = 288;
+/// Numbers of one window that the stack has room for.
+const NEAR: usize = 640;
 
 /// What a convolution does with an image.
 #[derive(Clone, Copy)]

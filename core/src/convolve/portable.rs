@@ -1,5 +1,7 @@
-//! Kernels for every machine: windows one after the other, sums of four at a time.
+//! Kernels for every machine: two windows after one another, sums of four at a time.
 
+#[cfg(not(dsp))]
+use super::matrix::Tile;
 use super::{Block, Head};
 
 /// True if rows can be multiplied here: always.
@@ -8,27 +10,26 @@ pub(super) fn all_fit(_block: &Block<'_>, _live: &[u16]) -> bool {
     true
 }
 
-/// As [`all_fit`], of all rows.
+/// Windows of the next tile.
 #[cfg(not(dsp))]
-pub(super) fn fits(_rows: &[u8], _row_bytes: usize) -> bool {
-    true
+pub(super) fn windows(_left: usize, _window: usize, _all_live: bool) -> usize {
+    2
 }
 
-/// Writes zeros for so many quads of a window, from number `place` of the window on.
-pub(super) fn blank(quads: usize, place: usize, pair: &mut [i16], window: usize) {
-    part(pair, place, window, 4 * quads).fill(0);
-}
-
-/// Writes numbers of one window of a pair, from number `place` of the window on.
-pub(super) fn stage(bytes: &[i8], place: usize, pair: &mut [i16], window: usize, zero: i32) {
-    for (number, byte) in part(pair, place, window, bytes.len()).iter_mut().zip(bytes) {
+/// Writes numbers of one window of a tile, from number `place` of the window on.
+#[cfg(not(dsp))]
+pub(super) fn stage(bytes: &[i8], place: usize, tile: &mut Tile<'_>, window: usize, zero: i32) {
+    let start = window * (tile.numbers.len() / tile.windows.max(1)) + place;
+    let numbers = tile.numbers.get_mut(start..).unwrap_or_default();
+    for (number, byte) in numbers.iter_mut().zip(bytes) {
         *number = i16::from(*byte).wrapping_sub(zero as i16);
     }
 }
 
-fn part(pair: &mut [i16], place: usize, window: usize, length: usize) -> &mut [i16] {
-    let start = window * (pair.len() / 2) + place;
-    pair.get_mut(start..start.saturating_add(length)).unwrap_or_default()
+/// No tile has four windows here.
+#[cfg(not(dsp))]
+pub(super) fn stage_four(_: &[i8], _: usize, _: [usize; 3], _: &mut Tile<'_>, _: i32) -> bool {
+    false
 }
 
 /// Puts parts of rows of an image behind one another: `length` bytes at each `step`; false if these are
@@ -43,14 +44,18 @@ pub(super) fn gather(from: &[i8], step: usize, length: usize, lines: usize, to: 
     true
 }
 
-/// Multiplies rows with both windows of a pair: those whose numbers are listed.
+/// Multiplies rows with both windows of a tile: those whose numbers are listed. `out` has a byte for each row at
+/// each step.
+#[cfg(not(dsp))]
 pub(super) fn multiply(
     block: &Block<'_>,
     live: &[u16],
-    pair: &[i16],
-    [first, second]: [&mut [i8]; 2],
+    tile: &Tile<'_>,
+    (out, out_step): (&mut [i8], usize),
 ) {
-    let (x0, x1) = pair.split_at_checked(pair.len() / 2).unwrap_or_default();
+    let numbers = &*tile.numbers;
+    let (x0, x1) = numbers.split_at_checked(numbers.len() / 2).unwrap_or_default();
+    let (first, second) = out.split_at_mut_checked(out_step).unwrap_or_default();
     let mut put = |number: u16, head: Head, [sum_0, sum_1]: [i32; 2]| {
         let place = usize::from(number);
         if let (Some(a), Some(b)) = (first.get_mut(place), second.get_mut(place)) {
@@ -82,6 +87,7 @@ pub(super) fn multiply(
     }
 }
 
+#[cfg(not(dsp))]
 #[inline(always)]
 fn add([sum_0, sum_1]: &mut [i32; 2], weight: u8, x0: i16, x1: i16) {
     let weight = i32::from(weight.cast_signed());
@@ -89,8 +95,14 @@ fn add([sum_0, sum_1]: &mut [i32; 2], weight: u8, x0: i16, x1: i16) {
     *sum_1 = sum_1.wrapping_add(weight * i32::from(x1));
 }
 
-/// Multiplies rows with bytes; returns how many rows.
-pub(super) fn multiply_vector(block: &Block<'_>, x: &[i8], zero: i32, out: &mut [i8]) -> usize {
+/// Multiplies rows with the bytes of one window.
+pub(super) fn multiply_vector(
+    block: &Block<'_>,
+    x: &[i8],
+    zero: i32,
+    _room: &mut [u8],
+    out: &mut [i8],
+) -> bool {
     let rows = block.rows.chunks_exact(block.row_bytes.max(1));
     for (row, out) in rows.zip(out.iter_mut()) {
         let Some((head, weights)) = Head::split(row) else { break };
@@ -100,5 +112,5 @@ pub(super) fn multiply_vector(block: &Block<'_>, x: &[i8], zero: i32, out: &mut 
         }
         *out = block.rescale.byte(head, sum);
     }
-    out.len()
+    true
 }

@@ -54,27 +54,72 @@ impl Operation for AveragePool {
         let [low, high] = self.clamp.map(i32::from);
         let [kernel, stride, pad] =
             [self.kernel, self.stride, self.pad].map(|sides| sides.map(usize::from));
-        for (number, out) in output.iter_mut().enumerate() {
-            let (pixel, channel) = (number / channels.max(1), number % channels.max(1));
+        for (pixel, out) in output.chunks_exact_mut(channels.max(1)).enumerate() {
             let (y, x) = (pixel / columns.max(1), pixel % columns.max(1));
             if y >= rows {
                 break;
             }
             let [top, ky0, ky1] = taps(y, stride[0], pad[0], kernel[0], height);
             let [left, kx0, kx1] = taps(x, stride[1], pad[1], kernel[1], width);
-            let (mut sum, mut count) = (0i32, 0i32);
-            for ky in ky0..ky1 {
-                for kx in kx0..kx1 {
-                    let y = top + ky - pad[0];
-                    let x = left + kx - pad[1];
-                    let at = (y * width + x) * channels + channel;
-                    sum += i32::from(input.get(at).copied().unwrap_or_default());
-                    count += 1;
+            let count = ky1.saturating_sub(ky0) * kx1.saturating_sub(kx0);
+            let window = if count > 0 {
+                let first = (top + ky0 - pad[0]) * width + left + kx0 - pad[1];
+                let image = input.get(first * channels..).unwrap_or_default();
+                let (lines, columns) = (ky1 - ky0, kx1 - kx0);
+                // Whole rows of the image are one line.
+                let one = columns == width;
+                let (lines, columns) = if one { (1, lines * columns) } else { (lines, columns) };
+                Window { image, channels, width, lines, columns }
+            } else {
+                Window { image: &[], channels, width, lines: 0, columns: 0 }
+            };
+            let count = count as i32;
+            let mean = |sum: i32| {
+                let half = if sum > 0 { count / 2 } else { -(count / 2) };
+                ((sum + half) / count.max(1)).max(low).min(high) as i8
+            };
+            for (channel, four) in (0..).step_by(4).zip(out.chunks_mut(4)) {
+                for (out, sum) in four.iter_mut().zip(window.sums(channel)) {
+                    *out = mean(sum);
                 }
             }
-            let half = if sum > 0 { count / 2 } else { -(count / 2) };
-            *out = ((sum + half) / count.max(1)).max(low).min(high) as i8;
         }
         Ok(())
+    }
+}
+
+/// What is seen of an image from the window's first pixel on.
+struct Window<'a> {
+    image: &'a [i8],
+    channels: usize,
+    /// Pixels from a line to the next.
+    width: usize,
+    lines: usize,
+    columns: usize,
+}
+
+impl Window<'_> {
+    /// The sums of four channels from one on; what is behind the last channel means nothing.
+    fn sums(&self, channel: usize) -> [i32; 4] {
+        let [mut a, mut b, mut c, mut d] = [0; 4];
+        for line in 0..self.lines {
+            let start = line * self.width * self.channels + channel;
+            let seen = self.image.get(start..).unwrap_or_default();
+            #[cfg(dsp)]
+            if let Some([e, f, g, h]) = crate::convolve::sum(seen, self.channels, self.columns) {
+                (a, b, c, d) = (a + e, b + f, c + g, d + h);
+                continue;
+            }
+            for pixel in seen.chunks(self.channels.max(1)).take(self.columns) {
+                let mut numbers = [0; 4];
+                match pixel.first_chunk() {
+                    Some(four) => numbers = *four,
+                    None => numbers.iter_mut().zip(pixel).for_each(|(to, from)| *to = *from),
+                }
+                let [e, f, g, h] = numbers.map(i32::from);
+                (a, b, c, d) = (a + e, b + f, c + g, d + h);
+            }
+        }
+        [a, b, c, d]
     }
 }
