@@ -1,7 +1,7 @@
 //! Convolutions in which each output channel sees all input channels: rows of weights times windows.
 
 use super::direct::one;
-use super::{Block, Head, NEAR, Shape, WIDE, kernels, portable, taps};
+use super::{Block, Head, NEAR, Shape, Tile, WIDE, kernels, portable, taps};
 use crate::quant::CHANNEL_HEAD;
 use zerocopy::FromBytes;
 
@@ -116,12 +116,6 @@ impl Rows {
         }
         rows
     }
-}
-
-/// Windows that rows are multiplied with at once, as kernels want them.
-pub(super) struct Tile<'a> {
-    pub(super) numbers: &'a mut [i16],
-    pub(super) windows: usize,
 }
 
 /// The image, tile by tile.

@@ -43,6 +43,12 @@ pub(crate) struct Shape {
     pub(crate) rescale: Rescale,
 }
 
+/// Windows that rows are multiplied with at once, as kernels want them.
+struct Tile<'a> {
+    numbers: &'a mut [i16],
+    windows: usize,
+}
+
 /// Whole rows of weights, each behind its head.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {

@@ -1,7 +1,7 @@
 //! Kernels for every machine: two windows after one another, sums of four at a time.
 
 #[cfg(not(dsp))]
-use super::matrix::Tile;
+use super::Tile;
 use super::{Block, Head};
 
 /// True if rows can be multiplied here: always.

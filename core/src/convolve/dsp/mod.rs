@@ -60,6 +60,7 @@ macro_rules! rescale_any {
 mod add;
 mod depthwise;
 mod gather;
+mod stage;
 mod sum;
 mod tile;
 mod vector;
@@ -67,8 +68,9 @@ mod vector;
 pub(crate) use add::add_tables;
 pub(super) use depthwise::{depthwise, pack};
 pub(super) use gather::gather;
+pub(super) use stage::{stage, stage_four};
 pub(crate) use sum::sum;
-pub(super) use tile::{multiply, stage, stage_four, windows};
+pub(super) use tile::{multiply, windows};
 pub(super) use vector::multiply_vector;
 
 use super::{Block, Head};

@@ -1,8 +1,7 @@
 //! Rows times one window.
 
-use super::tile::stage;
-use crate::convolve::matrix::Tile;
-use crate::convolve::{Block, NEAR};
+use super::stage::stage;
+use crate::convolve::{Block, NEAR, Tile};
 use crate::quant::CHANNEL_HEAD;
 use core::arch::naked_asm;
 use zerocopy::{FromBytes, IntoBytes};
