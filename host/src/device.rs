@@ -34,7 +34,7 @@ pub const BOARDS: &[Board] = &[
         stack: 10 << 10,
         flash: 256 << 10,
         image: None,
-        firmware: [96 << 10, 64 << 10],
+        firmware: [96 << 10, 48 << 10],
     },
     Board {
         name: "mps2-an386",
@@ -52,7 +52,7 @@ pub const BOARDS: &[Board] = &[
         stack: 10 << 10,
         flash: 256 << 10,
         image: Some(2048 << 10),
-        firmware: [96 << 10, 64 << 10],
+        firmware: [96 << 10, 48 << 10],
     },
     Board {
         name: "netduinoplus2",
@@ -79,7 +79,7 @@ pub const BOARDS: &[Board] = &[
         stack: 12 << 10,
         flash: 512 << 10,
         image: Some(3584 << 10),
-        firmware: [96 << 10, 80 << 10],
+        firmware: [112 << 10, 80 << 10],
     },
     Board {
         name: "stm32h743",
@@ -97,7 +97,7 @@ pub const BOARDS: &[Board] = &[
         stack: 10 << 10,
         flash: 256 << 10,
         image: Some(3836 << 10),
-        firmware: [112 << 10, 80 << 10],
+        firmware: [112 << 10, 64 << 10],
     },
 ];
 
