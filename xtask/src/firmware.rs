@@ -84,7 +84,7 @@ pub(crate) const BOARDS: &[Board] = &[
         image: Place::Memory(0x0004_0000, 768 << 10),
         machine: &[],
         has_serial: false,
-        by_default: true,
+        by_default: false,
     },
     Board {
         name: "pico2",
@@ -94,7 +94,7 @@ pub(crate) const BOARDS: &[Board] = &[
         image: Place::Memory(0x1008_0000, 3584 << 10),
         machine: &[],
         has_serial: false,
-        by_default: true,
+        by_default: false,
     },
     Board {
         name: "stm32h743",
