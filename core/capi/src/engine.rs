@@ -1,11 +1,11 @@
 //! Opening an image.
 
 use crate::cores::{self, Cores};
-use crate::room::Room;
-use crate::source::{Checked, OMEX_ALIGNMENT, Source};
+use crate::room::{OMEX_ALIGNMENT, Room};
+use crate::source::{Checked, Source};
 use crate::status::{Status, of};
 #[cfg(feature = "text")]
-use crate::text::Text;
+use crate::text_state::Text;
 use core::ffi::c_void;
 use omex_core::arena::Layout;
 use omex_core::engine;

@@ -24,6 +24,8 @@ mod status;
 mod tensor;
 #[cfg(feature = "text")]
 mod text;
+#[cfg(feature = "text")]
+mod text_state;
 
 /// The version of this interface. It grows when a program that was compiled for the last one no longer works.
 pub const VERSION: u32 = 1;

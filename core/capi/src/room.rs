@@ -1,6 +1,7 @@
 //! The caller's memory, cut up from the front.
 
-use crate::source::OMEX_ALIGNMENT;
+/// What arenas and images that can be addressed are aligned to, in bytes.
+pub const OMEX_ALIGNMENT: usize = 16;
 
 /// What is left of an arena, and how much of one was asked for.
 pub(crate) struct Room {

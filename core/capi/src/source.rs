@@ -1,6 +1,6 @@
 //! Where an image lies.
 
-use crate::room::Room;
+use crate::room::{OMEX_ALIGNMENT, Room};
 use crate::status::Status;
 use core::ffi::c_void;
 use core::ops::Range;
@@ -10,8 +10,6 @@ use omex_core::token::{SourceError, TableSource};
 use omex_hal::{PageError, PageGeometry, Pager};
 use omex_hal_adapters::{BufferedPager, SlicePager, Storage, StorageError};
 
-/// What arenas and images that can be addressed are aligned to, in bytes.
-pub const OMEX_ALIGNMENT: usize = 16;
 /// What reads begin on and are multiples of, in bytes.
 pub const OMEX_BLOCK: usize = 512;
 

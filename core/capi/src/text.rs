@@ -1,37 +1,15 @@
 //! Models that take tokens.
 
 use crate::engine::Engine;
-use crate::source::{Checked, OMEX_BLOCK, Tables};
 use crate::status::{Status, of};
+use crate::text_state::{Next, Text};
 use core::ffi::{c_char, c_void};
 use omex_core::engine::Wanted;
-use omex_core::image::ImageHeader;
 use omex_core::sample::{Sampler, Sampling};
-use omex_core::token::{
-    DecodeError, Decoder, EncodeError, EncodeOptions, OpenError, Symbol, Tokenizer,
-};
+use omex_core::token::{DecodeError, Decoder, EncodeError, EncodeOptions, Symbol};
 
 /// Characters of a word that are looked up at once: a longer one is cut.
 const WORD_SYMBOLS: usize = 64;
-
-/// The text that an engine is at.
-pub(crate) struct Text {
-    tokenizer: Option<Tokenizer<Tables>>,
-    decoder: Decoder,
-    sampler: Sampler,
-    next: Next,
-}
-
-/// What the next token is chosen from.
-#[derive(Clone, Copy, PartialEq)]
-enum Next {
-    /// There is none: no token was run.
-    Nothing,
-    /// The logits of the last pass.
-    Logits,
-    /// Those that this token, which was chosen last, leads to.
-    Behind(u32),
-}
 
 /// How tokens are chosen. All zeros, the most likely one is taken.
 #[derive(Clone, Copy)]
@@ -54,36 +32,6 @@ pub struct SamplingOptions {
 /// Takes a piece of text, whole characters in UTF-8 that no zero ends.
 pub type TextFn =
     Option<unsafe extern "C" fn(context: *mut c_void, text: *const c_char, bytes: usize)>;
-
-impl Text {
-    /// Memory for a block of the tokenizer's tables, if they are read.
-    pub(crate) fn block_bytes(mapped: bool, header: &ImageHeader) -> u64 {
-        if mapped || header.tokenizer.length == 0 { 0 } else { OMEX_BLOCK as u64 }
-    }
-
-    /// With the tokenizer of the image, if it has one.
-    #[inline(never)]
-    pub(crate) fn open(
-        source: Checked,
-        header: &ImageHeader,
-        block: &'static mut [u8],
-    ) -> Result<Self, Status> {
-        let extent = header.tokenizer;
-        let tokenizer = if extent.length == 0 {
-            None
-        } else {
-            let end = extent.offset.saturating_add(extent.length);
-            let pages = source.pages(block, OMEX_BLOCK as u32, end)?;
-            Some(Tokenizer::open(Tables::open(pages, extent)?)?)
-        };
-        let sampler = Sampler::new(Sampling::GREEDY);
-        Ok(Self { tokenizer, decoder: Decoder::new(false), sampler, next: Next::Nothing })
-    }
-
-    pub(crate) fn has_tokenizer(&self) -> bool {
-        self.tokenizer.is_some()
-    }
-}
 
 impl Engine {
     fn feed(&mut self, tokens: &[u32]) -> Result<(), Status> {
@@ -288,16 +236,6 @@ unsafe fn slice<'a, T>(first: *const T, count: usize) -> Option<&'a [T]> {
         (true, _) => None,
         // SAFETY: as the caller says.
         (false, count) => Some(unsafe { core::slice::from_raw_parts(first, count) }),
-    }
-}
-
-impl From<OpenError> for Status {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Source => Self::Read,
-            OpenError::Kind | OpenError::Version | OpenError::Setting => Self::Unsupported,
-            _ => Self::Damaged,
-        }
     }
 }
 
