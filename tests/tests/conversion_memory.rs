@@ -176,12 +176,13 @@ fn calibrating_within_little_memory_changes_nothing() {
         let converted = convert(&*source, "test", "m", &at(output), &options, &mut |_, _| {});
         converted.map(|_| shown.get())
     };
-    assert_eq!(convert_in("m.omex", None).unwrap(), 1);
+    // Little memory first: no process can do with less than it had already.
     let Err(Error::Room { needed, .. }) = convert_in("small.omex", Some(1)) else {
         panic!("it can't do with one byte")
     };
     let shown = convert_in("small.omex", Some(needed)).unwrap();
     assert!(shown > 1, "{shown} times");
+    assert_eq!(convert_in("m.omex", None).unwrap(), 1);
     let index = |package: &str| fs::read(at(package).join("weights/quantization.json")).unwrap();
     assert!(index("m.omex") == index("small.omex"));
 }

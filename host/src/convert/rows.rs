@@ -48,9 +48,11 @@ pub(super) fn write_tensor(
         encode(&Batch::new(container, &rows, tensor)?, tensor, compensation)
     };
     let mut sums = Rounding::default();
-    let mut take = |(bytes, of_rows): (Vec<u8>, Vec<Rounding>)| {
-        of_rows.iter().for_each(|row| sums.add(row));
-        put(&bytes)
+    let mut take = |parts: Vec<Part>| {
+        parts.into_iter().try_for_each(|(bytes, of_rows)| {
+            of_rows.iter().for_each(|row| sums.add(row));
+            put(&bytes)
+        })
     };
     one_ahead((0..tensor.plan.rows).step_by(step as usize), &encoded, &mut take)?;
     Ok(sums.relative())
@@ -113,7 +115,8 @@ pub(super) fn panels_of(
 ) -> Result<Vec<u8>> {
     let row = |panel: u64| u32::try_from(panel * PANEL as u64).unwrap_or(u32::MAX);
     let rows = rows_of(&tensor.plan, row(panels.start)..row(panels.end));
-    Ok(encode(&Batch::new(container, &rows, tensor)?, tensor, None)?.0)
+    let parts = encode(&Batch::new(container, &rows, tensor)?, tensor, None)?;
+    Ok(parts.into_iter().flat_map(|(bytes, _)| bytes).collect())
 }
 
 /// The stored rows that these rows of a matrix are, as far as it has them.
@@ -393,17 +396,23 @@ fn mxfp4_groups(bytes: &[u8]) -> Option<Vec<Group>> {
     bytes.chunks_exact(1 + GROUP / 2).map(group).collect()
 }
 
-/// Reads rows, quantizes them and lays them into panels, on all cores; says how each was rounded.
+/// Rows in panels, and how each was rounded.
+type Part = (Vec<u8>, Vec<Rounding>);
+
+/// Reads rows, quantizes them and lays them into panels, on all cores: a part by each.
 fn encode(
     batch: &Batch<'_>,
     tensor: &Planned,
     compensation: Option<&Compensation>,
-) -> Result<(Vec<u8>, Vec<Rounding>)> {
+) -> Result<Vec<Part>> {
     let rows: Vec<usize> = (0..batch.rows.len()).collect();
     let panels: Vec<_> = rows.chunks(PANEL).collect();
     let cores = crate::system::cores();
     let encode = |panels: &[&[usize]]| {
-        let (mut bytes, mut roundings) = (vec![], vec![]);
+        // All at once: a buffer that grows takes its length twice for a while.
+        let rows = (panels.len() * PANEL) as u32;
+        let length = tensor.format.tensor_bytes(rows, tensor.plan.columns);
+        let (mut bytes, mut roundings) = (Vec::with_capacity(length as usize), vec![]);
         for panel in panels {
             let rows = panel.iter().map(|row| batch.groups(*row, tensor, compensation));
             let (groups, of_rows): (Vec<_>, Vec<_>) =
@@ -424,9 +433,7 @@ fn encode(
             Ok(thread) => thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)),
             Err(done) => done,
         });
-        let (bytes, roundings): (Vec<_>, Vec<_>) =
-            parts.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        Ok((bytes.concat(), roundings.concat()))
+        parts.collect()
     })
 }
 
