@@ -163,6 +163,7 @@ impl Pager for OnePage<'_> {
 /// Three cores, the last task first.
 struct Backwards;
 
+#[expect(unsafe_code, reason = "a kind of cores")]
 // SAFETY: a plain loop calls each index once and returns after the last.
 unsafe impl Parallel for Backwards {
     fn cores(&self) -> usize {

@@ -1,6 +1,6 @@
 //! The seeds, made from a model of one or two small blocks with random weights.
 //!
-//! `OMEX_UPDATE_SEEDS=1 cargo test --manifest-path tests/fuzz/Cargo.toml seeds` writes them to
+//! `OMEX_UPDATE_SEEDS=1 cargo test -p omex-fuzz seeds` writes them to
 //! `seeds/`.
 
 use crate::models::ONNX_DATA;

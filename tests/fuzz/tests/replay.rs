@@ -1,5 +1,7 @@
 //! All seeds and some thousand mutations of them through every target: seconds, without libFuzzer.
 
+#![expect(unsafe_code, reason = "an allocator")]
+
 use omex_fuzz::{TARGETS, seeds};
 use omex_tests::Random;
 use std::alloc::{GlobalAlloc, Layout, System};
