@@ -111,6 +111,7 @@ fn files_that_know_one_another_in_a_circle_are_none() {
         "host",
         "host/capi",
         "host/cli",
+        "host/python",
         "boards/common",
         "xtask",
     ];

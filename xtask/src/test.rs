@@ -110,6 +110,14 @@ const STEPS: &[Step] = &[
         run: instructions::check,
         by_default: true,
     },
+    Step {
+        name: "python",
+        about: "of host only the package for Python, where that has NumPy and pytest",
+        tools: &[],
+        targets: &[],
+        run: python,
+        by_default: false,
+    },
 ];
 
 /// Runs the command.
@@ -215,8 +223,18 @@ fn cargo(arguments: &[&str]) -> Command {
     cargo
 }
 
+/// A subcommand for all crates that can be tested here.
+fn workspace(subcommand: &str) -> Command {
+    let mut cargo = cargo(&[subcommand, "--workspace"]);
+    if python_is_missing() {
+        cargo.args(["--exclude", "omex-python"]);
+    }
+    cargo
+}
+
 fn clippy() -> Result<()> {
-    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+    let mut clippy = workspace("clippy");
+    run(clippy.args(["--all-targets", "--", "--deny", "warnings"]))
 }
 
 /// True if a command answers when asked for its version; says how to install it if not.
@@ -265,7 +283,7 @@ fn miri() -> Result<()> {
 }
 
 fn host() -> Result<()> {
-    run(cargo(&["test", "--workspace"]).env("OMEX_BOARD", "1"))
+    run(workspace("test").env("OMEX_BOARD", "1"))
 }
 
 /// What boards are built for.
@@ -340,4 +358,27 @@ fn wasm() -> Result<()> {
     let mut test =
         cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "web_assembly_"]);
     run(test.env("OMEX_WASM", module))
+}
+
+/// The package for Python, alone; `host` has it with everything else, built once.
+fn python() -> Result<()> {
+    if python_is_missing() {
+        return Ok(());
+    }
+    run(&mut cargo(&["test", "--package", "omex-python"]))
+}
+
+/// True, with a line that says so, where the package for Python can't be tested: then it isn't built either.
+fn python_is_missing() -> bool {
+    let python = output_of(Command::new("python3").args(["-c", "import numpy, pytest"]));
+    // Gets every crate that is not here yet.
+    let crates = || output_of(&mut cargo(&["metadata", "--locked", "--format-version", "1"]));
+    let missing = python.and_then(|_| crates());
+    if let Err(error) = &missing {
+        let reason = error.lines().last().unwrap_or_default();
+        eprintln!(
+            "skipped: host/python: {reason}; `pip install numpy pytest` installs what its tests need"
+        );
+    }
+    missing.is_err()
 }
