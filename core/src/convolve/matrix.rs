@@ -9,12 +9,12 @@ use zerocopy::FromBytes;
 const ROWS: usize = 256;
 
 impl Shape {
-    fn pixels(&self) -> usize {
+    pub(super) fn pixels(&self) -> usize {
         self.to[0] * self.to[1]
     }
 
     /// Numbers of a window.
-    fn window(&self) -> usize {
+    pub(super) fn window(&self) -> usize {
         self.kernel[0] * self.kernel[1] * self.from[2]
     }
 
@@ -219,18 +219,18 @@ fn copy(from: &[i8], to: &mut [i8]) {
 }
 
 /// What a window sees of an image.
-struct View {
+pub(super) struct View {
     /// The first and the end of its rows, and of its columns, that lie on the image.
-    seen: [[usize; 2]; 2],
+    pub(super) seen: [[usize; 2]; 2],
     /// Where they begin in the image, and from a row to the next.
-    start: usize,
-    step: usize,
+    pub(super) start: usize,
+    pub(super) step: usize,
     /// True if all of the window lies on the image.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl View {
-    fn new(shape: &Shape, [y, x]: [usize; 2]) -> Self {
+    pub(super) fn new(shape: &Shape, [y, x]: [usize; 2]) -> Self {
         let Shape { from: [height, width, channels], kernel, stride, pad, .. } = *shape;
         if kernel[0] * kernel[1] == 1 && pad[0] + pad[1] == 0 {
             let start = (y * stride[0] * width + x * stride[1]) * channels;

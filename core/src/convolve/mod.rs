@@ -12,6 +12,8 @@ mod dsp;
 use dsp as kernels;
 mod matrix;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 #[cfg(not(dsp))]
 use portable as kernels;
 
@@ -19,6 +21,8 @@ pub(crate) use depthwise::depthwise;
 #[cfg(dsp)]
 pub(crate) use dsp::{add_tables, sum};
 pub(crate) use matrix::matrix;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use wide::convolve;
 
 use crate::fixed_point::multiply_by_quantized_multiplier;
 use crate::quant::CHANNEL_HEAD;

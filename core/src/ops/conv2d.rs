@@ -2,11 +2,15 @@
 //! (arXiv:1712.05877).
 
 use super::{Form, Numbers, Operation, operands};
+#[cfg(target_arch = "x86_64")]
+use crate::convolve::convolve as wide;
 use crate::convolve::{Block, Rescale, Shape, depthwise, matrix};
 use crate::engine::player::{Player, stream};
 use crate::error::{Fault, RunError};
 use crate::program::{Check, Dtype, Per, Program, Value};
 use crate::quant::Format;
+#[cfg(not(target_arch = "x86_64"))]
+use crate::simd::Kernels;
 use serde::{Deserialize, Serialize};
 
 /// `output`[y, x, o] = clamp(`output_zero` + scale_o · (bias_o + Σ (`input`[y', x', i] - `input_zero`) ·
@@ -101,7 +105,7 @@ impl Operation for Conv2d {
 
     fn play(&self, player: &mut Player<'_>, layer: u32) -> Result<(), RunError> {
         let tensor = player.tensor(self.weight, layer)?;
-        let Player { memory, program, inputs, pages, carry, staging, .. } = player;
+        let Player { memory, program, inputs, pages, carry, staging, kernels, .. } = player;
         let (from, to) = (image(program, self.input)?, image(program, self.output)?);
         let ([input], mut output) =
             memory.split_as(program, inputs.counts(), [self.input], self.output)?;
@@ -113,7 +117,9 @@ impl Operation for Conv2d {
         let mut channel = 0;
         while let Some(rows) = units.next_units()? {
             let block = Block { rows, row_bytes, rescale: shape.rescale };
-            convolve(&shape, &block, channel, input, output, staging);
+            if !wide(kernels, &shape, self.depthwise, (&block, channel), input, output) {
+                convolve(&shape, &block, channel, input, output, staging);
+            }
             channel += rows.len() / row_bytes.max(1);
         }
         Ok(())
@@ -129,6 +135,11 @@ impl Operation for Conv2d {
     fn multiply_adds(&self, program: &Program<'_>, layer: u32) -> (u64, u64) {
         products(program, self.output, self.weight.at(layer))
     }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn wide(_: &Kernels, _: &Shape, _: bool, _: (&Block<'_>, usize), _: &[i8], _: &mut [i8]) -> bool {
+    false
 }
 
 impl Conv2d {

@@ -47,6 +47,7 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         #[cfg(feature = "float")]
         // SAFETY: as above.
         gelu_tanh: |x| unsafe { gelu_tanh(x) },
+        convolve: None,
         crc32c,
     }
 }

@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: sixteen lanes are the rows of two panels, eight those of one.
 
 use super::lanes::KvNumber;
-use super::{Kernels, KvHead, Query, Scaling, attend, avx2};
+use super::{Kernels, KvHead, Query, Scaling, attend, avx2, channels};
 use crate::quant::{PANEL, QuantizedGroup, int4, int8};
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -22,6 +22,8 @@ pub const unsafe fn kernels(crc32c: fn(u32, &[u8]) -> u32) -> Kernels {
         attend_half: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
         // SAFETY: as above.
         attend_int8: |head, places, scale, queries| unsafe { attend(head, places, scale, queries) },
+        // SAFETY: as above.
+        convolve: Some(unsafe { channels::convolve() }),
         #[cfg(feature = "float")]
         // SAFETY: as above.
         gelu: |x| unsafe { gelu(x) },

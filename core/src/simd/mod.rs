@@ -11,6 +11,8 @@ mod attend;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub mod channels;
 mod lanes;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub mod neon;
@@ -79,6 +81,9 @@ pub struct Kernels {
     /// The GELU of each number by its approximation with tanh, in place.
     #[cfg(feature = "float")]
     pub gelu_tanh: fn(x: &mut [f32]),
+    /// Convolutions of signed bytes, if there is more than plain Rust for them.
+    #[cfg(target_arch = "x86_64")]
+    pub convolve: Option<channels::Convolve>,
     /// Continues a CRC-32C (Castagnoli) over `bytes`, of any length; the first call starts from 0.
     pub crc32c: fn(crc: u32, bytes: &[u8]) -> u32,
 }

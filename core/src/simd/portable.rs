@@ -52,6 +52,8 @@ pub static PORTABLE: Kernels = Kernels {
     gelu,
     #[cfg(feature = "float")]
     gelu_tanh,
+    #[cfg(target_arch = "x86_64")]
+    convolve: None,
     crc32c,
 };
 
