@@ -8,14 +8,10 @@ use core::arch::x86_64::*;
 pub const CHANNELS: usize = 16;
 /// Four weights of each of the channels.
 pub type Quad = [[u8; 4]; CHANNELS];
-/// Two weights of each of the channels, in the order in which [`Convolve::depthwise`] wants them.
+/// Two numbers of each of the channels.
 pub type Pair = [[i16; 2]; CHANNELS];
 /// A sum for each of the channels.
 pub type Sums = [i32; CHANNELS];
-/// Where [`Pair`] has its channels.
-pub const PAIR_ORDER: [usize; CHANNELS] = [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15];
-/// Says that a tap sees nothing of the image.
-pub const BESIDE: usize = usize::MAX;
 
 /// Windows of an image, each some lines of it.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +27,7 @@ pub struct Windows {
 }
 
 /// How sums of sixteen channels become bytes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Heads {
     /// What is added to the sums.
     pub offsets: Sums,
@@ -47,7 +43,46 @@ pub struct Heads {
     pub clamp: [i32; 2],
 }
 
-/// Kernels for convolutions of signed bytes. What does not fit into the slices they are given is left out.
+impl Heads {
+    /// Of no channels.
+    pub const NONE: Self = Self {
+        offsets: [0; CHANNELS],
+        multipliers: [0; CHANNELS],
+        left: [0; CHANNELS],
+        right: [0; CHANNELS],
+        zero: 0,
+        clamp: [0; 2],
+    };
+}
+
+/// Pixels of a row of an image, and what is beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Bytes from a pixel to the next.
+    pub step: usize,
+    /// How many channels are seen.
+    pub lanes: usize,
+    /// Pixels beside the image, before those on it.
+    pub before: usize,
+    /// Pixels on the image.
+    pub seen: usize,
+    /// What is seen beside the image.
+    pub zero: i8,
+}
+
+/// A product of fixed-point numbers: what it is multiplied with, and then shifted by.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Taken off before.
+    pub zero: i32,
+    /// See [`crate::fixed_point::multiply_by_quantized_multiplier`]; not the lowest number.
+    pub multiplier: i32,
+    /// As above.
+    pub shift: i32,
+}
+
+/// Kernels for convolutions of signed bytes, and for their sums. What does not fit into the slices they are given is
+/// left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Convolve {
     /// Copies windows; bytes become unsigned, 128 more than they were.
@@ -56,25 +91,25 @@ pub struct Convolve {
     pub pack: fn(rows: &[&[u8]], panel: &mut [Quad]) -> Sums,
     /// Multiplies panels of `depth` quads with windows of as many quads: `sums` is `[panels][windows]`.
     pub multiply: fn(panels: &[Quad], depth: usize, windows: &[u8], sums: &mut [Sums]),
-    /// Multiplies what each tap sees, sixteen bytes or `lanes` of them, with its weights: for as many pixels as there
-    /// are sums, from one to the next `step` bytes. A tap sees `zero` if it is [`BESIDE`] the image.
-    pub depthwise: fn(image: &[i8], seen: Taps<'_>, weights: &[Pair], sums: &mut [Sums]),
+    /// Multiplies at most sixteen rows of weights with a staged window, from whose numbers `zero` is taken.
+    pub dot: fn(rows: &[&[u8]], window: &[u8], zero: i32) -> Sums,
+    /// Stages each pixel of a row, which begins with the first on the image, beside the one behind it.
+    pub pair: fn(image: &[i8], row: Row, pairs: &mut [Pair]),
+    /// Multiplies weights with what was staged: the number `n` of the sums sees pairs from `places` on, `n` · `step`
+    /// farther.
+    pub depthwise: Depthwise,
     /// Writes a byte for each sum, as TensorFlow Lite's reference kernels round it; `lanes` bytes at each `step`.
     pub rescale: fn(sums: &[Sums], heads: &Heads, out: &mut [i8], step: usize, lanes: usize),
+    /// Adds two values as TensorFlow Lite's reference kernels do; [`Scale`]s of both and of their sum, whose zero is
+    /// added; the least and the largest result.
+    pub add: Add,
 }
 
-/// What the taps of a kernel see.
-#[derive(Clone, Copy, Debug)]
-pub struct Taps<'a> {
-    /// Where each tap's bytes begin in the image, for the first pixel.
-    pub places: &'a [usize],
-    /// Bytes from a pixel to the next.
-    pub step: usize,
-    /// How many channels there are.
-    pub lanes: usize,
-    /// What is seen beside the image.
-    pub zero: i8,
-}
+/// See [`Convolve::depthwise`].
+pub type Depthwise =
+    fn(pairs: &[Pair], places: &[usize], step: usize, weights: &[Pair], sums: &mut [Sums]);
+/// See [`Convolve::add`].
+pub type Add = fn(values: [&[i8]; 2], scales: [Scale; 3], clamp: [i8; 2], out: &mut [i8]);
 
 /// The kernels.
 ///
@@ -89,9 +124,17 @@ pub(super) const unsafe fn convolve() -> Convolve {
         // SAFETY: as above.
         multiply: |panels, depth, windows, sums| unsafe { multiply(panels, depth, windows, sums) },
         // SAFETY: as above.
-        depthwise: |image, seen, weights, sums| unsafe { depthwise(image, seen, weights, sums) },
+        dot: |rows, window, zero| unsafe { dot(rows, window, zero) },
+        // SAFETY: as above.
+        pair: |image, row, pairs| unsafe { pair(image, row, pairs) },
+        // SAFETY: as above.
+        depthwise: |pairs, places, step, weights, sums| unsafe {
+            depthwise(pairs, places, step, weights, sums);
+        },
         // SAFETY: as above.
         rescale: |sums, heads, out, step, lanes| unsafe { rescale(sums, heads, out, step, lanes) },
+        // SAFETY: as above.
+        add: |values, scales, clamp, out| unsafe { add(values, scales, clamp, out) },
     }
 }
 
@@ -259,44 +302,178 @@ fn tile<const PANELS: usize, const WINDOWS: usize>(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn depthwise(image: &[i8], seen: Taps<'_>, weights: &[Pair], sums: &mut [Sums]) {
-    let Taps { places, step, lanes, zero } = seen;
-    let last = places.iter().filter(|place| **place != BESIDE).max();
-    let fits = last.is_none_or(|last| {
-        let piece = last.checked_add(lanes);
-        piece.and_then(|piece| end(sums.len(), step, piece)).is_some_and(|end| end <= image.len())
-    });
-    if !fits || places.len() > 2 * weights.len() {
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot(rows: &[&[u8]], window: &[u8], zero: i32) -> Sums {
+    let zero = _mm512_set1_epi32(zero.wrapping_add(128));
+    let mut all = [_mm512_setzero_si512(); CHANNELS];
+    for (all, row) in all.iter_mut().zip(rows) {
+        let [mut sums, mut weights] = [_mm512_setzero_si512(); 2];
+        for (row, window) in row.chunks(64).zip(window.chunks(64)) {
+            let mask = first(row.len().min(window.len()));
+            // SAFETY: both have as many bytes.
+            let [w, x] = unsafe {
+                [row, window].map(|bytes| _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()))
+            };
+            sums = _mm512_dpbusd_epi32(sums, x, w);
+            weights = _mm512_dpbusd_epi32(weights, _mm512_set1_epi8(1), w);
+        }
+        *all = _mm512_sub_epi32(sums, _mm512_mullo_epi32(weights, zero));
+    }
+    let sums = turn(all).into_iter().fold(_mm512_setzero_si512(), |a, b| _mm512_add_epi32(a, b));
+    let mut out = [0; CHANNELS];
+    // SAFETY: sixteen numbers of 32 bits.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sums) };
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn pair(image: &[i8], row: Row, pairs: &mut [Pair]) {
+    let Row { step, lanes, before, seen, zero } = row;
+    let lanes = lanes.min(CHANNELS);
+    if lanes == 0 || seen > 0 && end(seen, step, lanes).is_none_or(|end| end > image.len()) {
         return;
     }
-    let (mask, beside) = (first(lanes.min(CHANNELS)) as u16, _mm256_set1_epi16(zero.into()));
-    for (pixel, sums) in sums.iter_mut().enumerate() {
-        let [mut low, mut high] = [_mm256_setzero_si256(); 2];
-        for (pair, places) in weights.iter().zip(places.chunks(2)) {
-            let mut numbers = [beside; 2];
-            for (numbers, place) in numbers.iter_mut().zip(places) {
-                if *place != BESIDE {
-                    // SAFETY: the last pixel's bytes end within the image.
-                    let bytes = unsafe {
-                        _mm_maskz_loadu_epi8(mask, image.as_ptr().add(place + pixel * step))
-                    };
-                    *numbers = _mm256_cvtepi8_epi16(bytes);
-                }
-            }
-            // SAFETY: a pair is twice as long as a vector.
-            let [first, second] = unsafe {
-                [0, 1].map(|half| _mm256_loadu_si256(pair.as_ptr().cast::<__m256i>().add(half)))
+    let (mask, beside) = (first(lanes) as u16, _mm512_set1_epi32(zero.into()));
+    let load = |column: usize| match column.checked_sub(before) {
+        // SAFETY: the last pixel's bytes end within the image.
+        Some(pixel) if pixel < seen => unsafe {
+            let bytes = _mm_maskz_loadu_epi8(mask, image.as_ptr().add(pixel * step));
+            _mm512_cvtepi8_epi32(bytes)
+        },
+        _ => beside,
+    };
+    let mut this = load(0);
+    for (column, pair) in (1..).zip(pairs) {
+        let next = load(column);
+        let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, this, _mm512_slli_epi32::<16>(next));
+        // SAFETY: a pair is 64 bytes.
+        unsafe { _mm512_storeu_si512(pair.as_mut_ptr().cast(), both) };
+        this = next;
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn depthwise(pairs: &[Pair], places: &[usize], step: usize, weights: &[Pair], sums: &mut [Sums]) {
+    let last = places.iter().max().copied().unwrap_or_default();
+    let fits = last.checked_add(1).and_then(|last| end(sums.len(), step, last));
+    if fits.is_none_or(|end| end > pairs.len()) {
+        return;
+    }
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    let done = fours.len() * 4;
+    for (number, sums) in fours.iter_mut().enumerate() {
+        // SAFETY: the last pixel's last pair is there.
+        unsafe { pixels(pairs, [places, &[4 * number * step]], step, weights, sums) };
+    }
+    for (number, sum) in rest.iter_mut().enumerate() {
+        let from = [(done + number) * step];
+        // SAFETY: as above.
+        unsafe { pixels(pairs, [places, &from], step, weights, core::array::from_mut(sum)) };
+    }
+}
+
+/// Some pixels, whose pairs lie from places on, and so much farther.
+///
+/// # Safety
+/// The pairs must be there.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn pixels<const N: usize>(
+    pairs: &[Pair],
+    [places, from]: [&[usize]; 2],
+    step: usize,
+    weights: &[Pair],
+    sums: &mut [Sums; N],
+) {
+    let from = from.iter().sum::<usize>();
+    let mut all = [_mm512_setzero_si512(); N];
+    for (place, weights) in places.iter().zip(weights) {
+        // SAFETY: a pair is 64 bytes.
+        let weights = unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) };
+        for (number, sum) in all.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            let seen = unsafe {
+                _mm512_loadu_si512(pairs.as_ptr().add(place + from + number * step).cast())
             };
-            low = _mm256_dpwssd_epi32(low, _mm256_unpacklo_epi16(numbers[0], numbers[1]), first);
-            high = _mm256_dpwssd_epi32(high, _mm256_unpackhi_epi16(numbers[0], numbers[1]), second);
+            *sum = _mm512_dpwssd_epi32(*sum, seen, weights);
         }
+    }
+    for (sums, sum) in sums.iter_mut().zip(all) {
         // SAFETY: sixteen numbers of 32 bits.
-        unsafe {
-            let sums = sums.as_mut_ptr().cast::<__m256i>();
-            _mm256_storeu_si256(sums, _mm256_permute2x128_si256::<0x20>(low, high));
-            _mm256_storeu_si256(sums.add(1), _mm256_permute2x128_si256::<0x31>(low, high));
-        }
+        unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), sum) };
+    }
+}
+
+/// Multipliers of sixteen channels.
+struct Multipliers {
+    even: __m512i,
+    odd: __m512i,
+    left: __m512i,
+    right: __m512i,
+    /// The bits that are shifted out, and half of them.
+    mask: __m512i,
+    threshold: __m512i,
+}
+
+impl Multipliers {
+    #[target_feature(enable = "avx512f")]
+    fn new([multipliers, left, right]: [__m512i; 3]) -> Self {
+        let one = _mm512_set1_epi32(1);
+        let mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
+        let odd = _mm512_srli_epi64::<32>(multipliers);
+        Self { even: multipliers, odd, left, right, mask, threshold: _mm512_srli_epi32::<1>(mask) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn of(scale: Scale) -> Self {
+        let left = scale.shift.clamp(0, 31);
+        let right = scale.shift.saturating_neg().clamp(0, 31);
+        Self::new([
+            _mm512_set1_epi32(scale.multiplier),
+            _mm512_set1_epi32(left),
+            _mm512_set1_epi32(right),
+        ])
+    }
+
+    /// See [`crate::fixed_point::multiply_by_quantized_multiplier`].
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn scale(&self, x: __m512i) -> __m512i {
+        let x = _mm512_sllv_epi32(x, self.left);
+        // The high halves of twice the products, rounded.
+        let half = _mm512_set1_epi64(1 << 30);
+        let evens = _mm512_add_epi64(_mm512_mul_epi32(x, self.even), half);
+        let odds = _mm512_mul_epi32(_mm512_srli_epi64::<32>(x), self.odd);
+        let odds = _mm512_add_epi64(odds, half);
+        let (evens, odds) = (_mm512_srli_epi64::<31>(evens), _mm512_slli_epi64::<1>(odds));
+        let x = _mm512_mask_blend_epi32(0xaaaa, evens, odds);
+        // Half away from zero.
+        let rest = _mm512_and_si512(x, self.mask);
+        let threshold = _mm512_sub_epi32(self.threshold, _mm512_srai_epi32::<31>(x));
+        let above = _mm512_cmpgt_epi32_mask(rest, threshold);
+        let x = _mm512_srav_epi32(x, self.right);
+        _mm512_mask_add_epi32(x, above, x, _mm512_set1_epi32(1))
+    }
+}
+
+/// Numbers become bytes.
+struct Bytes {
+    zero: __m512i,
+    low: __m512i,
+    high: __m512i,
+}
+
+impl Bytes {
+    #[target_feature(enable = "avx512f")]
+    fn new(zero: i32, clamp: [i32; 2]) -> Self {
+        let [low, high] = clamp.map(|end| _mm512_set1_epi32(end - zero));
+        Self { zero: _mm512_set1_epi32(zero), low, high }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn of(&self, x: __m512i) -> __m128i {
+        let x = _mm512_max_epi32(_mm512_min_epi32(x, self.high), self.low);
+        _mm512_cvtepi32_epi8(_mm512_add_epi32(x, self.zero))
     }
 }
 
@@ -308,34 +485,41 @@ fn rescale(sums: &[Sums], heads: &Heads, out: &mut [i8], step: usize, lanes: usi
     }
     // SAFETY: sixteen numbers of 32 bits.
     let load = |numbers: &Sums| unsafe { _mm512_loadu_si512(numbers.as_ptr().cast()) };
-    let [offsets, even, left, right] =
-        [&heads.offsets, &heads.multipliers, &heads.left, &heads.right].map(load);
-    let odd = _mm512_srli_epi64::<32>(even);
-    let half = _mm512_set1_epi64(1 << 30);
-    let mask =
-        _mm512_sub_epi32(_mm512_sllv_epi32(_mm512_set1_epi32(1), right), _mm512_set1_epi32(1));
-    let threshold = _mm512_srli_epi32::<1>(mask);
-    let [low, high] = heads.clamp.map(|end| _mm512_set1_epi32(end - heads.zero));
-    let zero = _mm512_set1_epi32(heads.zero);
+    let offsets = load(&heads.offsets);
+    let multipliers =
+        Multipliers::new([load(&heads.multipliers), load(&heads.left), load(&heads.right)]);
+    let bytes = Bytes::new(heads.zero, heads.clamp);
     let kept = first(lanes) as u16;
     for (number, sums) in sums.iter().enumerate() {
-        let x = _mm512_sllv_epi32(_mm512_add_epi32(load(sums), offsets), left);
-        // The high halves of twice the products, rounded.
-        let evens = _mm512_add_epi64(_mm512_mul_epi32(x, even), half);
-        let odds = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(x), odd), half);
-        let evens = _mm512_srli_epi64::<31>(evens);
-        let x = _mm512_mask_blend_epi32(0xaaaa, evens, _mm512_slli_epi64::<1>(odds));
-        // Half away from zero.
-        let rest = _mm512_and_si512(x, mask);
-        let above =
-            _mm512_cmpgt_epi32_mask(rest, _mm512_sub_epi32(threshold, _mm512_srai_epi32::<31>(x)));
-        let x = _mm512_srav_epi32(x, right);
-        let x = _mm512_mask_add_epi32(x, above, x, _mm512_set1_epi32(1));
-        let x = _mm512_add_epi32(_mm512_max_epi32(_mm512_min_epi32(x, high), low), zero);
+        let x = multipliers.scale(_mm512_add_epi32(load(sums), offsets));
         // SAFETY: the last sum's bytes end within the slice.
-        unsafe {
-            let out = out.as_mut_ptr().add(number * step);
-            _mm_mask_storeu_epi8(out, kept, _mm512_cvtepi32_epi8(x));
-        }
+        unsafe { _mm_mask_storeu_epi8(out.as_mut_ptr().add(number * step), kept, bytes.of(x)) };
     }
 }
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn add(values: [&[i8]; 2], scales: [Scale; 3], clamp: [i8; 2], out: &mut [i8]) {
+    let [first_value, second_value] = values;
+    let zeros = scales.map(|scale| _mm512_set1_epi32(scale.zero));
+    let [one, two, sum] = scales.map(|scale| Multipliers::of(scale));
+    let bytes = Bytes::new(scales[2].zero, clamp.map(i32::from));
+    let chunks = out.chunks_mut(CHANNELS);
+    let inputs = first_value.chunks(CHANNELS).zip(second_value.chunks(CHANNELS));
+    for (out, (x, y)) in chunks.zip(inputs) {
+        let mask = first(out.len().min(x.len()).min(y.len())) as u16;
+        let load = |bytes: &[i8], zero: __m512i| {
+            // SAFETY: both have as many bytes as the mask has bits.
+            let bytes = unsafe { _mm_maskz_loadu_epi8(mask, bytes.as_ptr()) };
+            let number = _mm512_sub_epi32(_mm512_cvtepi8_epi32(bytes), zero);
+            _mm512_slli_epi32::<ADD_SHIFT>(number)
+        };
+        let x = one.scale(load(x, zeros[0]));
+        let y = two.scale(load(y, zeros[1]));
+        let sum = sum.scale(_mm512_add_epi32(x, y));
+        // SAFETY: and so has the output.
+        unsafe { _mm_mask_storeu_epi8(out.as_mut_ptr(), mask, bytes.of(sum)) };
+    }
+}
+
+/// Bits behind the point that inputs of sums get before they are scaled.
+const ADD_SHIFT: u32 = 20;

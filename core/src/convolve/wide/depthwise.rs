@@ -1,0 +1,129 @@
+//! Each output channel sees one input channel: pairs of pixels side by side, times pairs of weights.
+
+use super::Work;
+use crate::convolve::CHANNEL_HEAD;
+use crate::simd::channels::{CHANNELS, Heads, Pair, Row, Sums};
+use core::ops::Range;
+
+/// Pairs of an image that are staged, at most; and pairs of weights.
+const STAGED: usize = 512;
+const WEIGHTS: usize = 64;
+/// Sums of a row that are computed at once.
+const SUMS: usize = 64;
+
+/// At most sixteen channels, each of which sees itself.
+struct Channels<'a> {
+    /// The number of the first, and how many there are.
+    first: usize,
+    lanes: usize,
+    weights: &'a [Pair],
+    heads: Heads,
+    /// The columns of the output that are computed.
+    columns: Range<usize>,
+    /// Columns that are staged.
+    width: usize,
+}
+
+impl Work<'_> {
+    /// Computes what `convolve` is asked for; false if that isn't done here.
+    pub(super) fn depthwise(&self, input: &[i8], output: &mut [i8]) -> bool {
+        let shape = self.shape;
+        let [height, width] = shape.kernel;
+        // Columns of the image that fit, and of the output then.
+        let room = STAGED / height.max(1);
+        let fits = height * width > 0 && width <= room && height * width.div_ceil(2) <= WEIGHTS;
+        let one_each = shape.from[2] == shape.to[2];
+        if !fits || !one_each || self.block.row_bytes < CHANNEL_HEAD + height * width {
+            return false;
+        }
+        let columns = ((room - width) / shape.stride[1].max(1) + 1).min(SUMS);
+        let mut weights = [[[0; 2]; CHANNELS]; WEIGHTS];
+        let mut pairs = [[[0; 2]; CHANNELS]; STAGED];
+        for (number, rows) in self.block.rows.chunks(CHANNELS * self.block.row_bytes).enumerate() {
+            let (sums, lanes) = self.pairs(rows, &mut weights);
+            let weights = weights.get(..height * width.div_ceil(2)).unwrap_or_default();
+            for first in (0..shape.to[1]).step_by(columns) {
+                let columns = first..shape.to[1].min(first + columns);
+                let channels = Channels {
+                    first: self.first + number * CHANNELS,
+                    lanes,
+                    weights,
+                    heads: self.heads(rows, &sums, shape.zero),
+                    width: (columns.len() - 1) * shape.stride[1] + width,
+                    columns,
+                };
+                self.strip(&channels, input, &mut pairs, output);
+            }
+        }
+        true
+    }
+
+    /// Lays the weights of at most sixteen rows out by pairs of columns of the kernel; returns their sums, and how many
+    /// rows there are.
+    fn pairs(&self, rows: &[u8], weights: &mut [Pair]) -> (Sums, usize) {
+        let [height, width] = self.shape.kernel;
+        let (all, lanes) = self.weights(rows);
+        let mut sums = [0i32; CHANNELS];
+        let lines = weights.chunks_mut(width.div_ceil(2).max(1)).take(height);
+        for (ky, line) in lines.enumerate() {
+            for (number, pair) in line.iter_mut().enumerate() {
+                for ((lane, row), sum) in pair.iter_mut().zip(all).zip(&mut sums) {
+                    for (half, weight) in lane.iter_mut().enumerate() {
+                        let kx = 2 * number + half;
+                        let tap = row.get(ky * width + kx).filter(|_| kx < width);
+                        *weight = tap.map_or(0, |tap| tap.cast_signed().into());
+                        *sum = sum.wrapping_add((*weight).into());
+                    }
+                }
+            }
+        }
+        (sums, lanes)
+    }
+
+    /// Computes columns of the output, row by row; rows of the image are staged in turn.
+    fn strip(&self, channels: &Channels<'_>, input: &[i8], pairs: &mut [Pair], output: &mut [i8]) {
+        let shape = self.shape;
+        let (height, width) = (shape.kernel[0], shape.kernel[1].div_ceil(2));
+        let mut sums = [[0; CHANNELS]; SUMS];
+        let sums = sums.get_mut(..channels.columns.len()).unwrap_or_default();
+        let mut places = [0; WEIGHTS];
+        let places = places.get_mut(..height * width).unwrap_or_default();
+        let mut staged = 0;
+        for y in 0..shape.to[0] {
+            // Rows of the image are counted from those above it.
+            let top = y * shape.stride[0];
+            for row in staged.max(top)..top + height {
+                let start = row % height * channels.width;
+                let pairs = pairs.get_mut(start..start + channels.width).unwrap_or_default();
+                self.stage_row(row, channels, input, pairs);
+            }
+            staged = top + height;
+            for (ky, line) in places.chunks_mut(width.max(1)).enumerate() {
+                let start = (top + ky) % height * channels.width;
+                for (kx, place) in line.iter_mut().enumerate() {
+                    *place = start + 2 * kx;
+                }
+            }
+            (self.kernels.depthwise)(pairs, places, shape.stride[1], channels.weights, sums);
+            let pixel = y * shape.to[1] + channels.columns.start;
+            let out = output.get_mut(pixel * shape.to[2] + channels.first..).unwrap_or_default();
+            (self.kernels.rescale)(sums, &channels.heads, out, shape.to[2], channels.lanes);
+        }
+    }
+
+    /// Stages the columns of a row that are seen.
+    fn stage_row(&self, row: usize, channels: &Channels<'_>, input: &[i8], pairs: &mut [Pair]) {
+        let shape = self.shape;
+        let [height, width, all] = shape.from;
+        // The first column that is seen, counted from those left of the image.
+        let left = channels.columns.start * shape.stride[1];
+        let before = shape.pad[1].saturating_sub(left);
+        let start = left.saturating_sub(shape.pad[1]);
+        let y = row.checked_sub(shape.pad[0]).filter(|y| *y < height);
+        let seen = if y.is_some() { width.saturating_sub(start) } else { 0 };
+        let place = (y.unwrap_or(0) * width + start) * all + channels.first;
+        let image = input.get(place..).unwrap_or_default();
+        let row = Row { step: all, lanes: channels.lanes, before, seen, zero: shape.zero as i8 };
+        (self.kernels.pair)(image, row, pairs);
+    }
+}
