@@ -41,6 +41,8 @@ pub struct Heads {
     pub zero: i32,
     /// The least and the largest byte.
     pub clamp: [i32; 2],
+    /// True if nothing is shifted to the left, and what is shifted to the right stays below 2^30.
+    pub small: bool,
 }
 
 impl Heads {
@@ -52,6 +54,7 @@ impl Heads {
         right: [0; CHANNELS],
         zero: 0,
         clamp: [0; 2],
+        small: true,
     };
 }
 
@@ -143,30 +146,37 @@ fn end(count: usize, step: usize, piece: usize) -> Option<usize> {
     count.checked_sub(1)?.checked_mul(step)?.checked_add(piece)
 }
 
+/// True if windows end within what they are read from, and within where they are staged.
+fn fit(windows: &Windows, room: [usize; 2]) -> bool {
+    let Windows { count, steps, lines: [lines, length], line_steps } = *windows;
+    let fits = |step: usize, line_step: usize, room: usize| {
+        let piece = end(lines, line_step, length);
+        piece.and_then(|piece| end(count, step, piece)).is_some_and(|end| end <= room)
+    };
+    fits(steps[0], line_steps[0], room[0]) && fits(steps[1], line_steps[1], room[1])
+}
+
 #[target_feature(enable = "avx512f,avx512bw")]
 fn stage(image: &[i8], windows: Windows, staged: &mut [u8]) {
-    let Windows { count, steps, lines: [lines, length], line_steps } = windows;
-    let ends = [0, 1].map(|side| {
-        end(lines, line_steps[side], length).and_then(|piece| end(count, steps[side], piece))
-    });
-    let fits = |end: Option<usize>, room: usize| end.is_some_and(|end| end <= room);
-    if !fits(ends[0], image.len()) || !fits(ends[1], staged.len()) {
+    if !fit(&windows, [image.len(), staged.len()]) {
         return;
     }
+    let Windows { count, steps, lines: [lines, length], line_steps } = windows;
     let high = _mm512_set1_epi8(i8::MIN);
     for window in 0..count {
         for line in 0..lines {
-            let from = window * steps[0] + line * line_steps[0];
-            let to = window * steps[1] + line * line_steps[1];
-            for start in (0..length).step_by(64) {
-                let mask = first(length - start);
+            let mut from = window * steps[0] + line * line_steps[0];
+            let mut to = window * steps[1] + line * line_steps[1];
+            let mut left = length;
+            while left > 0 {
+                let mask = first(left);
                 // SAFETY: the last line of the last window ends within both slices.
                 unsafe {
-                    let bytes = _mm512_maskz_loadu_epi8(mask, image.as_ptr().add(from + start));
+                    let bytes = _mm512_maskz_loadu_epi8(mask, image.as_ptr().add(from));
                     let bytes = _mm512_xor_si512(bytes, high);
-                    let to = staged.as_mut_ptr().add(to + start).cast();
-                    _mm512_mask_storeu_epi8(to, mask, bytes);
+                    _mm512_mask_storeu_epi8(staged.as_mut_ptr().add(to).cast(), mask, bytes);
                 }
+                (from, to, left) = (from + 64, to + 64, left.saturating_sub(64));
             }
         }
     }
@@ -311,15 +321,19 @@ fn dot(rows: &[&[u8]], window: &[u8], zero: i32) -> Sums {
         for (row, window) in row.chunks(64).zip(window.chunks(64)) {
             let mask = first(row.len().min(window.len()));
             // SAFETY: both have as many bytes.
-            let [w, x] = unsafe {
-                [row, window].map(|bytes| _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()))
+            let (w, x) = unsafe {
+                let weights = _mm512_maskz_loadu_epi8(mask, row.as_ptr().cast());
+                (weights, _mm512_maskz_loadu_epi8(mask, window.as_ptr().cast()))
             };
             sums = _mm512_dpbusd_epi32(sums, x, w);
             weights = _mm512_dpbusd_epi32(weights, _mm512_set1_epi8(1), w);
         }
         *all = _mm512_sub_epi32(sums, _mm512_mullo_epi32(weights, zero));
     }
-    let sums = turn(all).into_iter().fold(_mm512_setzero_si512(), |a, b| _mm512_add_epi32(a, b));
+    let mut sums = _mm512_setzero_si512();
+    for column in turn(all) {
+        sums = _mm512_add_epi32(sums, column);
+    }
     let mut out = [0; CHANNELS];
     // SAFETY: sixteen numbers of 32 bits.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sums) };
@@ -334,20 +348,21 @@ fn pair(image: &[i8], row: Row, pairs: &mut [Pair]) {
         return;
     }
     let (mask, beside) = (first(lanes) as u16, _mm512_set1_epi32(zero.into()));
-    let load = |column: usize| match column.checked_sub(before) {
-        // SAFETY: the last pixel's bytes end within the image.
-        Some(pixel) if pixel < seen => unsafe {
-            let bytes = _mm_maskz_loadu_epi8(mask, image.as_ptr().add(pixel * step));
-            _mm512_cvtepi8_epi32(bytes)
-        },
-        _ => beside,
-    };
-    let mut this = load(0);
-    for (column, pair) in (1..).zip(pairs) {
-        let next = load(column);
-        let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, this, _mm512_slli_epi32::<16>(next));
-        // SAFETY: a pair is 64 bytes.
-        unsafe { _mm512_storeu_si512(pair.as_mut_ptr().cast(), both) };
+    let mut this = beside;
+    // The pair of a column is known with the column behind it.
+    for column in 0..=pairs.len() {
+        let mut next = beside;
+        let pixel = column.wrapping_sub(before);
+        if pixel < seen {
+            // SAFETY: the last pixel's bytes end within the image.
+            let bytes = unsafe { _mm_maskz_loadu_epi8(mask, image.as_ptr().add(pixel * step)) };
+            next = _mm512_cvtepi8_epi32(bytes);
+        }
+        if let Some(pair) = column.checked_sub(1).and_then(|column| pairs.get_mut(column)) {
+            let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, this, _mm512_slli_epi32::<16>(next));
+            // SAFETY: a pair is 64 bytes.
+            unsafe { _mm512_storeu_si512(pair.as_mut_ptr().cast(), both) };
+        }
         this = next;
     }
 }
@@ -412,6 +427,9 @@ struct Multipliers {
     /// The bits that are shifted out, and half of them.
     mask: __m512i,
     threshold: __m512i,
+    half: __m512i,
+    /// The channels that are shifted to the right.
+    shifted: __mmask16,
 }
 
 impl Multipliers {
@@ -419,8 +437,11 @@ impl Multipliers {
     fn new([multipliers, left, right]: [__m512i; 3]) -> Self {
         let one = _mm512_set1_epi32(1);
         let mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
+        let threshold = _mm512_srli_epi32::<1>(mask);
+        let half = _mm512_sub_epi32(mask, threshold);
         let odd = _mm512_srli_epi64::<32>(multipliers);
-        Self { even: multipliers, odd, left, right, mask, threshold: _mm512_srli_epi32::<1>(mask) }
+        let shifted = _mm512_test_epi32_mask(right, right);
+        Self { even: multipliers, odd, left, right, mask, threshold, half, shifted }
     }
 
     #[target_feature(enable = "avx512f")]
@@ -438,14 +459,7 @@ impl Multipliers {
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn scale(&self, x: __m512i) -> __m512i {
-        let x = _mm512_sllv_epi32(x, self.left);
-        // The high halves of twice the products, rounded.
-        let half = _mm512_set1_epi64(1 << 30);
-        let evens = _mm512_add_epi64(_mm512_mul_epi32(x, self.even), half);
-        let odds = _mm512_mul_epi32(_mm512_srli_epi64::<32>(x), self.odd);
-        let odds = _mm512_add_epi64(odds, half);
-        let (evens, odds) = (_mm512_srli_epi64::<31>(evens), _mm512_slli_epi64::<1>(odds));
-        let x = _mm512_mask_blend_epi32(0xaaaa, evens, odds);
+        let x = self.high_product(_mm512_sllv_epi32(x, self.left));
         // Half away from zero.
         let rest = _mm512_and_si512(x, self.mask);
         let threshold = _mm512_sub_epi32(self.threshold, _mm512_srai_epi32::<31>(x));
@@ -453,9 +467,33 @@ impl Multipliers {
         let x = _mm512_srav_epi32(x, self.right);
         _mm512_mask_add_epi32(x, above, x, _mm512_set1_epi32(1))
     }
+
+    /// The same, where nothing is shifted to the left, and sums with half of what is shifted out do not overflow.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn scale_small(&self, x: __m512i) -> __m512i {
+        let x = self.high_product(x);
+        let nudge = _mm512_add_epi32(self.half, _mm512_srai_epi32::<31>(x));
+        // Where nothing is shifted out, nothing is rounded.
+        let nudge = _mm512_maskz_mov_epi32(self.shifted, nudge);
+        _mm512_srav_epi32(_mm512_add_epi32(x, nudge), self.right)
+    }
+
+    /// See [`crate::fixed_point::high_mul`].
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn high_product(&self, x: __m512i) -> __m512i {
+        // The high halves of twice the products, rounded.
+        let half = _mm512_set1_epi64(1 << 30);
+        let evens = _mm512_add_epi64(_mm512_mul_epi32(x, self.even), half);
+        let odds = _mm512_mul_epi32(_mm512_srli_epi64::<32>(x), self.odd);
+        let odds = _mm512_add_epi64(odds, half);
+        let (evens, odds) = (_mm512_srli_epi64::<31>(evens), _mm512_slli_epi64::<1>(odds));
+        _mm512_mask_blend_epi32(0xaaaa, evens, odds)
+    }
 }
 
-/// Numbers become bytes.
+/// What numbers become as bytes.
 struct Bytes {
     zero: __m512i,
     low: __m512i,
@@ -465,7 +503,7 @@ struct Bytes {
 impl Bytes {
     #[target_feature(enable = "avx512f")]
     fn new(zero: i32, clamp: [i32; 2]) -> Self {
-        let [low, high] = clamp.map(|end| _mm512_set1_epi32(end - zero));
+        let [low, high] = [_mm512_set1_epi32(clamp[0] - zero), _mm512_set1_epi32(clamp[1] - zero)];
         Self { zero: _mm512_set1_epi32(zero), low, high }
     }
 
@@ -474,6 +512,13 @@ impl Bytes {
     fn of(&self, x: __m512i) -> __m128i {
         let x = _mm512_max_epi32(_mm512_min_epi32(x, self.high), self.low);
         _mm512_cvtepi32_epi8(_mm512_add_epi32(x, self.zero))
+    }
+
+    /// The same of numbers below 2^30, where any byte will do.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn of_small(&self, x: __m512i) -> __m128i {
+        _mm512_cvtsepi32_epi8(_mm512_add_epi32(x, self.zero))
     }
 }
 
@@ -490,18 +535,22 @@ fn rescale(sums: &[Sums], heads: &Heads, out: &mut [i8], step: usize, lanes: usi
         Multipliers::new([load(&heads.multipliers), load(&heads.left), load(&heads.right)]);
     let bytes = Bytes::new(heads.zero, heads.clamp);
     let kept = first(lanes) as u16;
+    let whole = heads.clamp == [i8::MIN.into(), i8::MAX.into()];
     for (number, sums) in sums.iter().enumerate() {
-        let x = multipliers.scale(_mm512_add_epi32(load(sums), offsets));
+        let x = _mm512_add_epi32(load(sums), offsets);
+        let x = if heads.small { multipliers.scale_small(x) } else { multipliers.scale(x) };
+        let x = if whole && heads.small { bytes.of_small(x) } else { bytes.of(x) };
         // SAFETY: the last sum's bytes end within the slice.
-        unsafe { _mm_mask_storeu_epi8(out.as_mut_ptr().add(number * step), kept, bytes.of(x)) };
+        unsafe { _mm_mask_storeu_epi8(out.as_mut_ptr().add(number * step), kept, x) };
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn add(values: [&[i8]; 2], scales: [Scale; 3], clamp: [i8; 2], out: &mut [i8]) {
     let [first_value, second_value] = values;
-    let zeros = scales.map(|scale| _mm512_set1_epi32(scale.zero));
-    let [one, two, sum] = scales.map(|scale| Multipliers::of(scale));
+    let zeros = [_mm512_set1_epi32(scales[0].zero), _mm512_set1_epi32(scales[1].zero)];
+    let [one, two, sum] = scales;
+    let (one, two, sum) = (Multipliers::of(one), Multipliers::of(two), Multipliers::of(sum));
     let bytes = Bytes::new(scales[2].zero, clamp.map(i32::from));
     let chunks = out.chunks_mut(CHANNELS);
     let inputs = first_value.chunks(CHANNELS).zip(second_value.chunks(CHANNELS));

@@ -5,9 +5,10 @@ use crate::convolve::CHANNEL_HEAD;
 use crate::simd::channels::{CHANNELS, Heads, Pair, Row, Sums};
 use core::ops::Range;
 
-/// Pairs of an image that are staged, at most; and pairs of weights.
+/// Pairs of an image that are staged, at most; where fewer do; and pairs of weights.
 const STAGED: usize = 512;
-const WEIGHTS: usize = 64;
+const FEW_STAGED: usize = 64;
+const WEIGHTS: usize = 32;
 /// Sums of a row that are computed at once.
 const SUMS: usize = 64;
 
@@ -37,6 +38,19 @@ impl Work<'_> {
             return false;
         }
         let columns = ((room - width) / shape.stride[1].max(1) + 1).min(SUMS);
+        let seen = (shape.to[1].min(columns) - 1) * shape.stride[1] + width;
+        if height * seen <= FEW_STAGED {
+            self.strips::<FEW_STAGED>(columns, input, output);
+        } else {
+            self.strips::<STAGED>(columns, input, output);
+        }
+        true
+    }
+
+    /// So many columns of the output at once.
+    fn strips<const STAGED: usize>(&self, columns: usize, input: &[i8], output: &mut [i8]) {
+        let shape = self.shape;
+        let [height, width] = shape.kernel;
         let mut weights = [[[0; 2]; CHANNELS]; WEIGHTS];
         let mut pairs = [[[0; 2]; CHANNELS]; STAGED];
         for (number, rows) in self.block.rows.chunks(CHANNELS * self.block.row_bytes).enumerate() {
@@ -55,7 +69,6 @@ impl Work<'_> {
                 self.strip(&channels, input, &mut pairs, output);
             }
         }
-        true
     }
 
     /// Lays the weights of at most sixteen rows out by pairs of columns of the kernel; returns their sums, and how many
@@ -64,14 +77,14 @@ impl Work<'_> {
         let [height, width] = self.shape.kernel;
         let (all, lanes) = self.weights(rows);
         let mut sums = [0i32; CHANNELS];
-        let lines = weights.chunks_mut(width.div_ceil(2).max(1)).take(height);
-        for (ky, line) in lines.enumerate() {
-            for (number, pair) in line.iter_mut().enumerate() {
-                for ((lane, row), sum) in pair.iter_mut().zip(all).zip(&mut sums) {
-                    for (half, weight) in lane.iter_mut().enumerate() {
-                        let kx = 2 * number + half;
-                        let tap = row.get(ky * width + kx).filter(|_| kx < width);
-                        *weight = tap.map_or(0, |tap| tap.cast_signed().into());
+        let pairs = width.div_ceil(2);
+        weights.iter_mut().take(height * pairs).for_each(|pair| *pair = [[0; 2]; CHANNELS]);
+        for ((lane, row), sum) in (0..).zip(all).zip(&mut sums) {
+            for (line, taps) in weights.chunks_mut(pairs.max(1)).zip(row.chunks(width)).take(height)
+            {
+                for (pair, taps) in line.iter_mut().zip(taps.chunks(2)) {
+                    for (weight, tap) in pair.get_mut(lane).into_iter().flatten().zip(taps) {
+                        *weight = tap.cast_signed().into();
                         *sum = sum.wrapping_add((*weight).into());
                     }
                 }

@@ -7,7 +7,7 @@ use crate::simd::channels::{CHANNELS, Heads, Quad, Sums, Windows};
 
 /// The most quads of weights, and the most bytes of windows: what a core's nearest caches hold.
 const QUADS: usize = 1024;
-const STAGED: usize = 32 << 10;
+const STAGED: usize = 8 << 10;
 /// Where less does: clearing takes longer than small images do.
 const FEW_QUADS: usize = 160;
 const FEW_STAGED: usize = 4 << 10;

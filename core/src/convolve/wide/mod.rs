@@ -36,6 +36,9 @@ fn begins_on_image(shape: &Shape) -> bool {
     begins(rows, down, height + top) && begins(columns, right, width + left)
 }
 
+/// A weight times a number from which a zero point was taken.
+const LARGEST_PRODUCT: u64 = 128 * 255;
+
 struct Work<'a> {
     kernels: &'a Convolve,
     shape: &'a Shape,
@@ -51,9 +54,10 @@ impl Work<'_> {
         let rescale = self.block.rescale;
         let clamp = [rescale.low.into(), rescale.high.into()];
         let mut heads = Heads { zero: rescale.zero, clamp, ..Heads::NONE };
-        let Heads { offsets, multipliers, left, right, .. } = &mut heads;
+        let Heads { offsets, multipliers, left, right, small, .. } = &mut heads;
         let lanes = offsets.iter_mut().zip(multipliers).zip(left.iter_mut().zip(right));
         let rows = rows.chunks_exact(self.block.row_bytes.max(1));
+        let largest_sum = self.block.row_bytes as u64 * LARGEST_PRODUCT;
         for ((lane, row), sum) in lanes.zip(rows).zip(weights) {
             let Some((head, _)) = Head::split(row) else { break };
             let ((offset, multiplier), (left, right)) = lane;
@@ -61,6 +65,7 @@ impl Work<'_> {
             *multiplier = head.multiplier;
             *left = head.shift.clamp(0, 31);
             *right = head.shift.saturating_neg().clamp(0, 31);
+            *small &= *left == 0 && largest_sum + u64::from(head.bias.unsigned_abs()) < 1 << 30;
         }
         heads
     }
