@@ -6,10 +6,8 @@ use core::arch::x86_64::*;
 
 /// Output channels that are computed at once.
 pub const CHANNELS: usize = 16;
-/// Four weights of each of the channels.
+/// Four weights, or four staged numbers, of each of the channels.
 pub type Quad = [[u8; 4]; CHANNELS];
-/// Two numbers of each of the channels.
-pub type Pair = [[i16; 2]; CHANNELS];
 /// A sum for each of the channels.
 pub type Sums = [i32; CHANNELS];
 
@@ -96,9 +94,10 @@ pub struct Convolve {
     pub multiply: fn(panels: &[Quad], depth: usize, windows: &[u8], sums: &mut [Sums]),
     /// Multiplies at most sixteen rows of weights with a staged window, from whose numbers `zero` is taken.
     pub dot: fn(rows: &[&[u8]], window: &[u8], zero: i32) -> Sums,
-    /// Stages each pixel of a row, which begins with the first on the image, beside the one behind it.
-    pub pair: fn(image: &[i8], row: Row, pairs: &mut [Pair]),
-    /// Multiplies weights with what was staged: the number `n` of the sums sees pairs from `places` on, `n` · `step`
+    /// Stages each pixel of a row, which begins with the first on the image, beside the three behind it; bytes
+    /// become unsigned.
+    pub quads: fn(image: &[i8], row: Row, quads: &mut [Quad]),
+    /// Multiplies weights with what was staged: the number `n` of the sums sees the quads at `places`, `n` · `step`
     /// farther.
     pub depthwise: Depthwise,
     /// Writes a byte for each sum, as TensorFlow Lite's reference kernels round it; `lanes` bytes at each `step`.
@@ -110,7 +109,7 @@ pub struct Convolve {
 
 /// See [`Convolve::depthwise`].
 pub type Depthwise =
-    fn(pairs: &[Pair], places: &[usize], step: usize, weights: &[Pair], sums: &mut [Sums]);
+    fn(quads: &[Quad], places: &[usize], step: usize, weights: &[Quad], sums: &mut [Sums]);
 /// See [`Convolve::add`].
 pub type Add = fn(values: [&[i8]; 2], scales: [Scale; 3], clamp: [i8; 2], out: &mut [i8]);
 
@@ -129,10 +128,10 @@ pub(super) const unsafe fn convolve() -> Convolve {
         // SAFETY: as above.
         dot: |rows, window, zero| unsafe { dot(rows, window, zero) },
         // SAFETY: as above.
-        pair: |image, row, pairs| unsafe { pair(image, row, pairs) },
+        quads: |image, row, quads| unsafe { stage_quads(image, row, quads) },
         // SAFETY: as above.
-        depthwise: |pairs, places, step, weights, sums| unsafe {
-            depthwise(pairs, places, step, weights, sums);
+        depthwise: |quads, places, step, weights, sums| unsafe {
+            depthwise(quads, places, step, weights, sums);
         },
         // SAFETY: as above.
         rescale: |sums, heads, out, step, lanes| unsafe { rescale(sums, heads, out, step, lanes) },
@@ -305,9 +304,9 @@ fn tile<const PANELS: usize, const WINDOWS: usize>(
     }
     for (panel, all) in all.iter().enumerate() {
         let sums = sums.get_mut(panel * count + at..).unwrap_or_default();
-        for (sums, vector) in sums.iter_mut().zip(all) {
+        for (sums, all) in sums.iter_mut().zip(all) {
             // SAFETY: sixteen numbers of 32 bits.
-            unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), *vector) };
+            unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), *all) };
         }
     }
 }
@@ -341,75 +340,73 @@ fn dot(rows: &[&[u8]], window: &[u8], zero: i32) -> Sums {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn pair(image: &[i8], row: Row, pairs: &mut [Pair]) {
+fn stage_quads(image: &[i8], row: Row, quads: &mut [Quad]) {
     let Row { step, lanes, before, seen, zero } = row;
     let lanes = lanes.min(CHANNELS);
     if lanes == 0 || seen > 0 && end(seen, step, lanes).is_none_or(|end| end > image.len()) {
         return;
     }
-    let (mask, beside) = (first(lanes) as u16, _mm512_set1_epi32(zero.into()));
-    let mut this = beside;
-    // The pair of a column is known with the column behind it.
-    for column in 0..=pairs.len() {
-        let mut next = beside;
+    let mask = first(lanes) as u16;
+    let high = _mm_set1_epi8(i8::MIN);
+    let beside = _mm512_cvtepu8_epi32(_mm_xor_si128(_mm_set1_epi8(zero), high));
+    let mut all = _mm512_setzero_si512();
+    for (column, quad) in quads.iter_mut().enumerate().rev() {
         let pixel = column.wrapping_sub(before);
+        let mut number = beside;
         if pixel < seen {
             // SAFETY: the last pixel's bytes end within the image.
             let bytes = unsafe { _mm_maskz_loadu_epi8(mask, image.as_ptr().add(pixel * step)) };
-            next = _mm512_cvtepi8_epi32(bytes);
+            number = _mm512_cvtepu8_epi32(_mm_xor_si128(bytes, high));
         }
-        if let Some(pair) = column.checked_sub(1).and_then(|column| pairs.get_mut(column)) {
-            let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, this, _mm512_slli_epi32::<16>(next));
-            // SAFETY: a pair is 64 bytes.
-            unsafe { _mm512_storeu_si512(pair.as_mut_ptr().cast(), both) };
-        }
-        this = next;
+        all = _mm512_or_si512(_mm512_slli_epi32::<8>(all), number);
+        // SAFETY: a quad is 64 bytes.
+        unsafe { _mm512_storeu_si512(quad.as_mut_ptr().cast(), all) };
     }
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn depthwise(pairs: &[Pair], places: &[usize], step: usize, weights: &[Pair], sums: &mut [Sums]) {
+fn depthwise(quads: &[Quad], places: &[usize], step: usize, weights: &[Quad], sums: &mut [Sums]) {
     let last = places.iter().max().copied().unwrap_or_default();
     let fits = last.checked_add(1).and_then(|last| end(sums.len(), step, last));
-    if fits.is_none_or(|end| end > pairs.len()) {
+    if fits.is_none_or(|end| end > quads.len()) {
         return;
     }
     let (fours, rest) = sums.as_chunks_mut::<4>();
     let done = fours.len() * 4;
     for (number, sums) in fours.iter_mut().enumerate() {
-        // SAFETY: the last pixel's last pair is there.
-        unsafe { pixels(pairs, [places, &[4 * number * step]], step, weights, sums) };
+        // SAFETY: the last pixel's last quad is there.
+        unsafe { pixels(quads, [places, &[4 * number * step]], step, weights, sums) };
     }
     for (number, sum) in rest.iter_mut().enumerate() {
         let from = [(done + number) * step];
         // SAFETY: as above.
-        unsafe { pixels(pairs, [places, &from], step, weights, core::array::from_mut(sum)) };
+        unsafe { pixels(quads, [places, &from], step, weights, core::array::from_mut(sum)) };
     }
 }
 
-/// Some pixels, whose pairs lie from places on, and so much farther.
+/// Some pixels, whose quads lie from places on, and so much farther.
 ///
 /// # Safety
-/// The pairs must be there.
+/// The quads must be there.
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn pixels<const N: usize>(
-    pairs: &[Pair],
+    quads: &[Quad],
     [places, from]: [&[usize]; 2],
     step: usize,
-    weights: &[Pair],
+    weights: &[Quad],
     sums: &mut [Sums; N],
 ) {
     let from = from.iter().sum::<usize>();
     let mut all = [_mm512_setzero_si512(); N];
     for (place, weights) in places.iter().zip(weights) {
-        // SAFETY: a pair is 64 bytes.
+        // SAFETY: a quad is 64 bytes.
         let weights = unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) };
         for (number, sum) in all.iter_mut().enumerate() {
             // SAFETY: as the caller promises.
             let seen = unsafe {
-                _mm512_loadu_si512(pairs.as_ptr().add(place + from + number * step).cast())
+                _mm512_loadu_si512(quads.as_ptr().add(place + from + number * step).cast())
             };
-            *sum = _mm512_dpwssd_epi32(*sum, seen, weights);
+            *sum = _mm512_dpbusd_epi32(*sum, seen, weights);
         }
     }
     for (sums, sum) in sums.iter_mut().zip(all) {
