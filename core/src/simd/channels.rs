@@ -302,11 +302,12 @@ fn tile<const PANELS: usize, const WINDOWS: usize>(
             }
         }
     }
-    for (panel, all) in all.iter().enumerate() {
+    #[expect(clippy::needless_range_loop, reason = "by reference, all of them would be copied")]
+    for panel in 0..PANELS {
         let sums = sums.get_mut(panel * count + at..).unwrap_or_default();
-        for (sums, all) in sums.iter_mut().zip(all) {
+        for (window, sums) in sums.iter_mut().enumerate().take(WINDOWS) {
             // SAFETY: sixteen numbers of 32 bits.
-            unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), *all) };
+            unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), all[panel][window]) };
         }
     }
 }
@@ -532,7 +533,7 @@ fn rescale(sums: &[Sums], heads: &Heads, out: &mut [i8], step: usize, lanes: usi
         Multipliers::new([load(&heads.multipliers), load(&heads.left), load(&heads.right)]);
     let bytes = Bytes::new(heads.zero, heads.clamp);
     let kept = first(lanes) as u16;
-    let whole = heads.clamp == [i8::MIN.into(), i8::MAX.into()];
+    let whole = heads.clamp == [i32::from(i8::MIN), i32::from(i8::MAX)];
     for (number, sums) in sums.iter().enumerate() {
         let x = _mm512_add_epi32(load(sums), offsets);
         let x = if heads.small { multipliers.scale_small(x) } else { multipliers.scale(x) };
