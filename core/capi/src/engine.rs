@@ -107,9 +107,11 @@ fn open(
     }
     let end = header.pages.offset.saturating_add(header.pages.length);
     let model = model(&header, end, sections)?;
-    let stable = if mapped { end.div_ceil(page_size) } else { 0 };
-    let stable = u32::try_from(stable).map_err(|_| Status::Damaged)?;
-    let layout = Layout::new(&model.program, &model.plan, stable)?;
+    let layout = if mapped {
+        model.layout(&source.pages(&mut [], header.page_size, end)?)?
+    } else {
+        Layout::new(&model.program, &model.plan, 0)?
+    };
     let memory = room.take(layout.total());
     #[cfg(feature = "text")]
     let block = room.take(Text::block_bytes(mapped, &header));

@@ -174,6 +174,10 @@ impl Pager for Pages<'_> {
         self.pager().is_stable(page)
     }
 
+    fn is_mapped(&self) -> bool {
+        self.pager().is_mapped()
+    }
+
     fn want(&mut self, pages: Range<u32>) {
         self.pager_mut().want(pages);
     }
