@@ -4,6 +4,7 @@ use crate::npy::{Array, Element};
 use crate::session::Session;
 use crate::{Error, Result, input};
 use omex_core::program::{Dtype, Port, Program};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// An input with the name of the port that it is for; without a name, the model has one input.
@@ -105,7 +106,8 @@ fn pcm(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Runs a model once, and returns its outputs by name.
+/// Runs a model, and returns its outputs by name: once, or if it keeps something from run to run and each input
+/// is as many arrays one after another, once for each of these, with as many outputs one after another.
 ///
 /// # Errors
 /// A model that takes tokens; an input that is missing, unknown, or of another type or size; or what
@@ -118,34 +120,59 @@ pub fn infer(session: &mut Session, inputs: &[Input<'_>]) -> Result<Vec<(String,
         let message = "the model takes tokens, not arrays: use omex run or omex logits";
         return Err(Error::Usage(message.to_owned()));
     }
+    let (given, steps) = given(&program, inputs)?;
+    let ports: Vec<_> = program.outputs().collect();
+    let mut outputs = vec![vec![]; ports.len()];
+    for step in 0..steps {
+        for (name, bytes) in &given {
+            let length = bytes.len() / steps;
+            engine.input_mut(name).copy_from_slice(&bytes[step * length..][..length]);
+        }
+        engine.infer().map_err(&failed)?;
+        for (port, output) in ports.iter().zip(&mut outputs) {
+            match form(&program, port).0 {
+                Element::F32 => {
+                    output.extend(engine.output(port, 0).iter().flat_map(|x| x.to_le_bytes()));
+                }
+                Element::I8 => {
+                    output.extend(engine.output_i8(port, 0).iter().map(|x| x.cast_unsigned()));
+                }
+            }
+        }
+    }
+    let array = |(port, bytes): (&Port<'_>, Vec<u8>)| {
+        let (element, mut shape) = form(&program, port);
+        if steps > 1 {
+            shape.insert(0, steps);
+        }
+        (port.name.to_owned(), Array { element, shape, bytes })
+    };
+    Ok(ports.iter().zip(outputs).map(array).collect())
+}
+
+/// The bytes of all inputs by name, and how many arrays each is.
+fn given<'i>(
+    program: &Program<'_>,
+    inputs: &'i [Input<'_>],
+) -> Result<(BTreeMap<String, &'i [u8]>, usize)> {
     let names: Vec<_> = program.inputs().map(|port| port.name.to_owned()).collect();
-    let mut missing = names.clone();
-    for given in inputs {
-        let name = match (given.name, &names[..]) {
+    let mut given = BTreeMap::new();
+    let mut steps = None;
+    for input in inputs {
+        let name = match (input.name, &names[..]) {
             (Some(name), _) => name,
             (None, [only]) => only,
             (None, _) => return Err(several(&names)),
         };
         let port = program.inputs().find(|port| port.name == name);
         let port = port.ok_or_else(|| several(&names))?;
-        check(&program, &port, given)?;
-        engine.input_mut(name).copy_from_slice(&given.array.bytes);
-        missing.retain(|other| other != name);
+        steps = Some(check(program, &port, input, steps)?);
+        given.insert(name.to_owned(), &input.array.bytes[..]);
     }
-    if let Some(name) = missing.first() {
+    if let Some(name) = names.iter().find(|name| !given.contains_key(*name)) {
         return Err(Error::Usage(format!("no input for \"{name}\": give --input {name}=FILE.npy")));
     }
-    engine.infer().map_err(failed)?;
-    let outputs: Vec<_> = program.outputs().collect();
-    let read = |port: &Port<'_>| {
-        let (element, shape) = form(&program, port);
-        let bytes = match element {
-            Element::F32 => engine.output(port, 0).iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Element::I8 => engine.output_i8(port, 0).iter().map(|x| x.cast_unsigned()).collect(),
-        };
-        (port.name.to_owned(), Array { element, shape, bytes })
-    };
-    Ok(outputs.iter().map(read).collect())
+    Ok((given, steps.unwrap_or(1)))
 }
 
 fn several(names: &[String]) -> Error {
@@ -165,19 +192,43 @@ pub fn form(program: &Program<'_>, port: &Port<'_>) -> (Element, Vec<usize>) {
     (element, shape)
 }
 
-/// An array has a port's type, and as many elements; leading dimensions may be left out or split.
-fn check(program: &Program<'_>, port: &Port<'_>, input: &Input<'_>) -> Result<()> {
+/// How many arrays of a port's type and size an input is, as many as those before it; of a model that keeps nothing,
+/// one. Leading dimensions may be left out or split.
+fn check(
+    program: &Program<'_>,
+    port: &Port<'_>,
+    input: &Input<'_>,
+    steps: Option<usize>,
+) -> Result<usize> {
     let (element, shape) = form(program, port);
     let array = &input.array;
-    if (array.element, array.bytes.len()) == (element, port.value.width as usize * element.bytes())
+    let one = port.value.width as usize * element.bytes();
+    let several = program.states().next().is_some();
+    if array.element == element
+        && let Some(found) = whole_times(array.bytes.len(), one)
+        && (found == 1 || several)
+        && steps.is_none_or(|steps| steps == found)
     {
-        return Ok(());
+        return Ok(found);
+    }
+    let (mut expected, remedy) = (
+        format!("{} {shape:?}", element.name()),
+        "give an array of this type and as many elements",
+    );
+    if let (true, Some(steps)) = (several, steps) {
+        expected = format!("{expected}, {steps} times, as the input before it");
     }
     Err(Error::malformed(
         input.path,
         format!("input \"{}\"", port.name),
         format!("{} {:?}", array.element.name(), array.shape),
-        format!("{} {shape:?}", element.name()),
-        "give an array of this type and as many elements",
+        expected,
+        remedy,
     ))
+}
+
+/// How many times a length is in another, if that is a whole number above 0.
+fn whole_times(length: usize, one: usize) -> Option<usize> {
+    let times = length.checked_div(one)?;
+    (times > 0 && times * one == length).then_some(times)
 }

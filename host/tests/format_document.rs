@@ -6,10 +6,11 @@ use omex_core::image::{Extent, HEADER_BYTES, ImageHeader, MAGIC, VERSION};
 use omex_core::ops::{
     Activate, Activation, Add, Alignment, Angles, Attend, AveragePool, Binary, BinaryFunction,
     CODES, Constant, Conv2d, Correction, Decay, Delta, Dequantize, Embed, Experts, Fill,
-    FloatConv2d, FloatSoftmax, Gated, Index, Linear, LinearAttention, Lookup, Mask, Norm, NormKind,
-    Op, Pairing, Pool, Pooling, Quantize, QuantizedAdd, QuantizedBinary, QuantizedFunction,
-    QuantizedLstm, QuantizedSum, Rearrange, Reduce, Reduction, Resize, Rotary, Route, Scale,
-    Select, ShortConv, SoftCap, Softmax, Store, Unary, UnaryFunction, Weights,
+    FloatConv2d, FloatSoftmax, Gated, Index, Keep, Linear, LinearAttention, Lookup, Mask, Norm,
+    NormKind, Op, Pairing, Pool, Pooling, Quantize, QuantizedAdd, QuantizedBinary,
+    QuantizedFunction, QuantizedLstm, QuantizedSum, Rearrange, Recall, Reduce, Reduction, Resize,
+    Rotary, Route, Scale, Select, ShortConv, SoftCap, Softmax, Store, Unary, UnaryFunction,
+    Weights,
 };
 use omex_core::program::{
     self, Dtype, MAX_LAYERS, MAX_RECORDS, MAX_STOP_TOKENS, MAX_WIDTH, Needs, PART_BYTES,
@@ -488,6 +489,8 @@ fn examples() -> Vec<Op> {
             shift: -22,
         }
         .into(),
+        Recall { state: weight, output: a, initial: -1.0 }.into(),
+        Keep { input: a, state: weight }.into(),
     ]
 }
 

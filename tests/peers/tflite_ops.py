@@ -20,6 +20,8 @@ from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as sch
 
 RANDOM = np.random.default_rng()
 ROUNDS = 3
+# Inferences of a graph that keeps something from one to the next.
+STEPS = 5
 
 
 def quantization(times=1.0):
@@ -37,6 +39,7 @@ class Graph:
     def __init__(self):
         self.buffers = [schema.BufferT()]
         self.tensors, self.inputs = [], []
+        self.codes, self.operators = [], []
 
     def tensor(self, kind, shape, scale=None, data=None, axis=0):
         tensor = schema.TensorT()
@@ -77,23 +80,49 @@ class Graph:
         q = self.tensors[index].quantization
         return q.scale[0], q.zeroPoint[0]
 
-    def build(self, code, options, inputs, shape, scale=None):
-        output = self.tensor(schema.TensorType.INT8, shape, scale or quantization())
+    def operator(self, code, options, inputs, outputs):
+        if code not in self.codes:
+            self.codes.append(code)
         operator = schema.OperatorT()
-        operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, [output]
+        operator.opcodeIndex, operator.inputs, operator.outputs = self.codes.index(code), inputs, outputs
         if options is not None:
             operator.builtinOptions = options
             name = type(options).__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
+        self.operators.append(operator)
+
+    def build(self, code, options, inputs, shape, scale=None):
+        output = self.tensor(schema.TensorType.INT8, shape, scale or quantization())
+        self.operator(code, options, inputs, [output])
+        return self.finish(output)
+
+    def before(self, number):
+        """What is done before the first inference: a variable gets this number."""
+        first = Graph()
+        first.buffers, first.codes = self.buffers, self.codes
+        variable = handle(first, "rows")
+        data = np.full((1, 3, 4, 3), number, np.int8)
+        constant = first.tensor(schema.TensorType.INT8, data.shape, (0.1, 0), data)
+        first.operator(OP.ASSIGN_VARIABLE, options("AssignVariable"), [variable, constant], [])
+        return first.subgraph("before", [])
+
+    def subgraph(self, name, outputs):
         subgraph = schema.SubGraphT()
-        subgraph.tensors, subgraph.operators = self.tensors, [operator]
-        subgraph.inputs, subgraph.outputs, subgraph.name = self.inputs, [output], "main"
-        kind = schema.OperatorCodeT()
-        kind.builtinCode, kind.version = code, 1
-        kind.deprecatedBuiltinCode = min(code, 127)
+        subgraph.tensors, subgraph.operators = self.tensors, self.operators
+        subgraph.inputs, subgraph.outputs, subgraph.name = self.inputs, outputs, name
+        return subgraph
+
+    def finish(self, output, others=()):
+        kinds = []
+        for code in self.codes:
+            kind = schema.OperatorCodeT()
+            kind.builtinCode, kind.version = code, 1
+            kind.deprecatedBuiltinCode = min(code, 127)
+            kinds.append(kind)
         model = schema.ModelT()
         model.version, model.description = 3, "one operator"
-        model.operatorCodes, model.subgraphs, model.buffers = [kind], [subgraph], self.buffers
+        model.operatorCodes, model.buffers = kinds, self.buffers
+        model.subgraphs = [self.subgraph("main", [output]), *others]
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
@@ -209,6 +238,42 @@ def pooled(graph):
     return graph.build(OP.MAX_POOL_2D, options("Pool2D", **fields), [graph.input(IMAGE, scale)], (1, 4, 6, 4), scale)
 
 
+def handle(graph, name):
+    resource = graph.tensor(schema.TensorType.RESOURCE, [])
+    graph.operator(OP.VAR_HANDLE, options("VarHandle", container="", sharedName=name), [], [resource])
+    return resource
+
+
+def windows(begins, twice=False):
+    """A convolution over the last three rows, which a variable keeps."""
+
+    def make(graph):
+        scale = quantization()
+        row = graph.input((1, 1, 4, 3), scale)
+        others = []
+        if begins:
+            others = [graph.before(scale[1])]
+            graph.operator(OP.CALL_ONCE, options("CallOnce", initSubgraphIndex=1), [], [])
+        rows = graph.tensor(schema.TensorType.INT8, (1, 3, 4, 3), scale)
+        variable = handle(graph, "rows")
+        graph.operator(OP.READ_VARIABLE, options("ReadVariable"), [variable], [rows])
+        last = graph.tensor(schema.TensorType.INT8, (1, 2, 4, 3), scale)
+        ends = [graph.whole(*ends) for ends in ((0, 1, 0, 0), (1, 3, 4, 3), (1, 1, 1, 1))]
+        graph.operator(OP.STRIDED_SLICE, options("StridedSlice"), [rows, *ends], [last])
+        new = graph.tensor(schema.TensorType.INT8, (1, 3, 4, 3), scale)
+        graph.operator(OP.CONCATENATION, options("Concatenation", axis=1), [last, row], [new])
+        graph.operator(OP.ASSIGN_VARIABLE, options("AssignVariable"), [variable, new], [])
+        if twice:
+            new = graph.tensor(schema.TensorType.INT8, (1, 3, 4, 3), scale)
+            graph.operator(OP.READ_VARIABLE, options("ReadVariable"), [variable], [new])
+        output = graph.tensor(schema.TensorType.INT8, (1, 1, 1, 5), quantization(4))
+        window = options("Conv2D", padding=1, strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+        graph.operator(OP.CONV_2D, window, [new, graph.weights((5, 3, 4, 3)), graph.bias(5)], [output])
+        return graph.finish(output, others)
+
+    return make
+
+
 CASES = {
     "add": pair(OP.ADD, "Add"),
     "add_repeated": pair(OP.ADD, "Add", second=(1, 1, 1, 4)),
@@ -247,18 +312,24 @@ CASES = {
     "resize_bilinear": resized(OP.RESIZE_BILINEAR, "ResizeBilinear", (11, 4)),
     "resize_bilinear_middle": resized(OP.RESIZE_BILINEAR, "ResizeBilinear", (10, 13), halfPixelCenters=True),
     "resize_bilinear_ends": resized(OP.RESIZE_BILINEAR, "ResizeBilinear", (10, 13), alignCorners=True),
+    "variable": windows(begins=True),
+    "variable_unset": windows(begins=False),
+    "variable_twice": windows(begins=True, twice=True),
     "pad": moved(OP.PAD, "Pad", [[[0, 0], [1, 2], [0, 1], [2, 0]]], (1, 10, 7, 6)),
     "transpose": moved(OP.TRANSPOSE, "Transpose", [[0, 3, 1, 2]], (1, 4, 7, 6)),
     "strided_slice": moved(OP.STRIDED_SLICE, "StridedSlice", [[0, 1, 0, 3], [1, 7, 5, 1], [1, 2, 3, -1]], (1, 3, 2, 2)),
 }
 
 
-def peer(model, inputs):
+def peer(model, inputs, steps):
     interpreter = runtime.Interpreter.from_bytes(model)
-    for place, data in enumerate(inputs):
-        interpreter.set_input(data, place)
-    interpreter.invoke()
-    return np.asarray(interpreter.get_output(0))
+    outputs = []
+    for step in range(steps):
+        for place, data in enumerate(inputs):
+            interpreter.set_input(data if steps == 1 else data[step], place)
+        interpreter.invoke()
+        outputs.append(np.array(interpreter.get_output(0)))
+    return outputs[0] if steps == 1 else np.stack(outputs)
 
 
 def made(name, number=0):
@@ -267,11 +338,13 @@ def made(name, number=0):
     RANDOM = np.random.default_rng([number, zlib.crc32(name.encode())])
     graph = Graph()
     model = CASES[name](graph)
-    inputs = [bytes_of(*graph.tensors[index].shape) for index in graph.inputs]
+    steps = STEPS if name.startswith("variable") else 1
+    several = (steps,) if steps > 1 else ()
+    inputs = [bytes_of(*several, *graph.tensors[index].shape) for index in graph.inputs]
     if len(inputs) == 1 and inputs[0].size == 256:
         inputs = [np.arange(-128, 128, dtype=np.int8).reshape(inputs[0].shape)]
     names = [graph.tensors[index].name for index in graph.inputs]
-    return model, dict(zip(names, inputs)), peer(model, inputs)
+    return model, dict(zip(names, inputs)), peer(model, inputs, steps)
 
 
 def check(name, omex, folder, number):

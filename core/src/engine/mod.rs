@@ -166,6 +166,8 @@ impl<'a> Engine<'a> {
                 observer: None,
                 inputs: Inputs::new(arena.inputs),
                 pending: None,
+                #[cfg(feature = "tensors")]
+                begins: true,
             },
         }
     }
@@ -211,7 +213,7 @@ impl<'a> Engine<'a> {
         self.adapter = adapter;
     }
 
-    /// Begins new texts.
+    /// Begins new texts; a program that takes no tokens forgets what it kept.
     pub fn reset(&mut self) {
         self.ends.fill(0);
     }
@@ -254,7 +256,8 @@ impl<'a> Engine<'a> {
         self.run().inspect_err(|_| self.player.inputs.clear())
     }
 
-    /// Plays a program that takes no tokens over its inputs, set with [`Self::input_mut`].
+    /// Plays a program that takes no tokens over its inputs, set with [`Self::input_mut`]. What it keeps, it
+    /// recalls in the next pass, until [`Self::reset`] or an error.
     ///
     /// # Errors
     /// A program that takes tokens; a page that can't be had; or outputs that are not finite.
@@ -262,7 +265,23 @@ impl<'a> Engine<'a> {
         if self.player.program.header().vocab_size > 0 {
             return Err(RunError::TokenCount { given: 0, limit: self.player.plan.columns });
         }
+        #[cfg(feature = "tensors")]
+        return self.follow();
+        #[cfg(not(feature = "tensors"))]
         self.play()
+    }
+
+    /// Plays a pass that recalls what the one before kept.
+    #[cfg(feature = "tensors")]
+    fn follow(&mut self) -> Result<(), RunError> {
+        // What was kept in part has no way back.
+        let passes = self.ends.first_mut().map(core::mem::take).unwrap_or_default();
+        self.player.begins = passes == 0;
+        self.play()?;
+        if let Some(end) = self.ends.first_mut() {
+            *end = passes.saturating_add(1);
+        }
+        Ok(())
     }
 
     fn run(&mut self) -> Result<(), RunError> {

@@ -33,6 +33,9 @@ pub(crate) struct Player<'a> {
     pub(crate) inputs: Inputs<'a>,
     /// Keys and values that the next attention stores.
     pub(crate) pending: Option<Stored>,
+    /// This pass is the first of a program that takes no tokens.
+    #[cfg(feature = "tensors")]
+    pub(crate) begins: bool,
 }
 
 /// What an element becomes with one of a vector.
@@ -52,6 +55,14 @@ pub(crate) struct Stored {
 }
 
 impl Player<'_> {
+    /// True if nothing was kept yet that could be recalled.
+    pub(crate) fn begins(&self) -> bool {
+        #[cfg(feature = "tensors")]
+        return self.begins;
+        #[cfg(not(feature = "tensors"))]
+        true
+    }
+
     /// The columns of values that are read, and those of one that is written.
     pub(crate) fn values<const N: usize>(
         &mut self,

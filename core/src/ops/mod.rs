@@ -36,6 +36,7 @@ mod quantized_binary;
 mod quantized_lstm;
 mod quantized_sum;
 mod rearrange;
+mod recall;
 mod reduce;
 mod resize;
 mod rotary;
@@ -78,6 +79,7 @@ pub use quantized_binary::{QuantizedBinary, QuantizedFunction};
 pub use quantized_lstm::QuantizedLstm;
 pub use quantized_sum::QuantizedSum;
 pub use rearrange::{AXES, Rearrange};
+pub use recall::{Keep, Recall};
 pub use reduce::{Reduce, Reduction};
 pub use resize::{Alignment, Resize};
 pub use rotary::{Pairing, Rotary};
@@ -141,6 +143,8 @@ macro_rules! for_each_op {
             39 QuantizedBinary "tensors",
             40 QuantizedSum "tensors",
             41 QuantizedLstm "tensors",
+            42 Recall "tensors",
+            43 Keep "tensors",
         }
     };
 }

@@ -1,6 +1,7 @@
 //! TensorFlow Lite files: a FlatBuffer of tensors and operators (schema version 3).
 
 use crate::{Error, Result, input};
+use std::cell::Cell;
 use std::path::Path;
 
 /// What stands at bytes 4 to 8 of a file.
@@ -9,10 +10,10 @@ pub(super) const IDENTIFIER: [u8; 4] = *b"TFL3";
 const MAX_BYTES: u64 = 64 << 20;
 const MAX_ITEMS: usize = 1 << 16;
 
-/// Everything that is kept of a file.
+/// A graph, and what is kept of its file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    /// The tensors of the first subgraph.
+    /// Its tensors.
     pub tensors: Vec<Tensor>,
     /// Its operators, in order.
     pub operators: Vec<Operator>,
@@ -20,6 +21,8 @@ pub struct Model {
     pub inputs: Vec<usize>,
     /// The tensors that come out.
     pub outputs: Vec<usize>,
+    /// The graphs behind the first, in order, which operators call by their numbers.
+    pub others: Vec<Model>,
 }
 
 /// A tensor.
@@ -74,6 +77,8 @@ pub struct Operator {
     pub outputs: Vec<usize>,
     /// The fields of its options, in the schema's order: integers, and floats by their bits.
     pub options: Vec<i32>,
+    /// The container and the name of the variable that it makes a handle of.
+    pub variable: String,
 }
 
 /// Widths in bytes of the fields of the options that are known: by builtin code.
@@ -92,6 +97,7 @@ fn option_widths(code: i32) -> &'static [usize] {
         67 => &[1, 4, 4, 1],
         83 | 88 => &[4, 4],
         97 => &[1, 1],
+        129 => &[4],
         _ => &[],
     }
 }
@@ -112,21 +118,24 @@ fn parse(bytes: &[u8]) -> Option<Model> {
     if bytes.get(4..8)? != IDENTIFIER {
         return None;
     }
-    let buffer = Buffer(bytes);
+    let left = Cell::new(MAX_TIMES * bytes.len());
+    let buffer = Buffer { bytes, left: &left };
     let root = buffer.table(buffer.follow(0)?)?;
     let codes: Vec<_> = root.tables(1)?.iter().map(operator_code).collect::<Option<_>>()?;
-    let data: Vec<Vec<u8>> = root
-        .tables(4)?
-        .iter()
-        .map(|buffer| Some(buffer.vector(0, 1)?.to_vec()))
-        .collect::<Option<_>>()?;
-    let subgraphs = root.tables(2)?;
-    let graph = subgraphs.first()?;
+    let data: Vec<&[u8]> =
+        root.tables(4)?.iter().map(|buffer| buffer.vector(0, 1)).collect::<Option<_>>()?;
+    let graphs = root.tables(2)?;
+    let mut graphs = graphs.iter().map(|table| graph(table, &data, &codes));
+    let first = graphs.next()??;
+    Some(Model { others: graphs.collect::<Option<_>>()?, ..first })
+}
+
+fn graph<'b>(table: &Table<'b>, data: &[&'b [u8]], codes: &[(i32, String)]) -> Option<Model> {
     let tensors: Vec<Tensor> =
-        graph.tables(0)?.iter().map(|table| tensor(table, &data)).collect::<Option<_>>()?;
+        table.tables(0)?.iter().map(|table| tensor(table, data)).collect::<Option<_>>()?;
     let operators: Vec<Operator> =
-        graph.tables(3)?.iter().map(|table| operator(table, &codes)).collect::<Option<_>>()?;
-    let indices = |field| indices(graph, field, tensors.len())?.into_iter().collect();
+        table.tables(3)?.iter().map(|table| operator(table, codes)).collect::<Option<_>>()?;
+    let indices = |field| indices(table, field, tensors.len())?.into_iter().collect();
     let (inputs, outputs): (Option<Vec<_>>, Option<Vec<_>>) = (indices(1), indices(2));
     for operator in &operators {
         let inputs = operator.inputs.iter().flatten();
@@ -134,7 +143,7 @@ fn parse(bytes: &[u8]) -> Option<Model> {
             return None;
         }
     }
-    Some(Model { inputs: inputs?, outputs: outputs?, tensors, operators })
+    Some(Model { inputs: inputs?, outputs: outputs?, tensors, operators, others: vec![] })
 }
 
 /// An operator's builtin code, and its name if it is a custom one.
@@ -144,7 +153,7 @@ fn operator_code(table: &Table<'_>) -> Option<(i32, String)> {
     Some((code, String::from_utf8_lossy(table.vector(1, 1)?).into_owned()))
 }
 
-fn tensor(table: &Table<'_>, data: &[Vec<u8>]) -> Option<Tensor> {
+fn tensor<'b>(table: &Table<'b>, data: &[&'b [u8]]) -> Option<Tensor> {
     let shape = table.words(0)?.into_iter().map(|n| usize::try_from(n).ok());
     let buffer = usize::try_from(table.word(2, 0)?).ok()?;
     let quantization = table.child(4)?;
@@ -163,7 +172,7 @@ fn tensor(table: &Table<'_>, data: &[Vec<u8>]) -> Option<Tensor> {
         scales,
         zero_points,
         axis,
-        data: if buffer == 0 { vec![] } else { data.get(buffer)?.clone() },
+        data: if buffer == 0 { vec![] } else { table.buffer.taken(data.get(buffer)?)?.to_vec() },
     })
 }
 
@@ -180,12 +189,20 @@ fn operator(table: &Table<'_>, codes: &[(i32, String)]) -> Option<Operator> {
             fields.map(field).collect::<Option<_>>()?
         }
     };
+    let variable = match (code, table.child(4)?) {
+        (VAR_HANDLE, Some(options)) => {
+            let text = |field| options.vector(field, 1).map(String::from_utf8_lossy);
+            format!("{}/{}", text(0)?, text(1)?)
+        }
+        _ => String::new(),
+    };
     Some(Operator {
         code,
         custom,
         inputs: indices(table, 1, MAX_ITEMS)?,
         outputs: indices(table, 2, MAX_ITEMS)?.into_iter().collect::<Option<_>>()?,
         options,
+        variable,
     })
 }
 
@@ -200,9 +217,18 @@ fn indices(table: &Table<'_>, field: usize, limit: usize) -> Option<Vec<Option<u
         .collect()
 }
 
+/// The operator that makes a handle of a variable.
+const VAR_HANDLE: i32 = 142;
+/// How many times the file's length is taken of it: what several offsets lead to is taken several times.
+const MAX_TIMES: usize = 4;
+
 /// A FlatBuffer, of which nothing is believed.
 #[derive(Clone, Copy)]
-struct Buffer<'b>(&'b [u8]);
+struct Buffer<'b> {
+    bytes: &'b [u8],
+    /// Bytes that may still be taken.
+    left: &'b Cell<usize>,
+}
 
 /// A table, and where its fields lie.
 struct Table<'b> {
@@ -213,7 +239,7 @@ struct Table<'b> {
 
 impl<'b> Buffer<'b> {
     fn word(self, at: usize) -> Option<i32> {
-        Some(i32::from_le_bytes(*self.0.get(at..)?.first_chunk()?))
+        Some(i32::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?))
     }
 
     /// The place that an offset at `at` leads to.
@@ -223,7 +249,7 @@ impl<'b> Buffer<'b> {
 
     fn table(self, start: usize) -> Option<Table<'b>> {
         let fields = i64::try_from(start).ok()? - i64::from(self.word(start)?);
-        let fields = self.0.get(usize::try_from(fields).ok()?..)?;
+        let fields = self.bytes.get(usize::try_from(fields).ok()?..)?;
         let length = usize::from(u16::from_le_bytes(*fields.first_chunk()?));
         Some(Table { buffer: self, start, fields: fields.get(4..length)? })
     }
@@ -231,7 +257,13 @@ impl<'b> Buffer<'b> {
     /// The bytes of a vector of elements of `width` bytes.
     fn vector(self, at: usize, width: usize) -> Option<&'b [u8]> {
         let count = usize::try_from(self.word(at)?).ok()?;
-        self.0.get(at.checked_add(4)?..)?.get(..count.checked_mul(width)?)
+        self.taken(self.bytes.get(at.checked_add(4)?..)?.get(..count.checked_mul(width)?)?)
+    }
+
+    /// Bytes, if there may be so many more.
+    fn taken(self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        self.left.set(self.left.get().checked_sub(bytes.len())?);
+        Some(bytes)
     }
 }
 
@@ -243,7 +275,7 @@ impl<'b> Table<'b> {
     }
 
     fn byte(&self, field: usize) -> Option<u8> {
-        self.field(field).map_or(Some(0), |at| self.buffer.0.get(at).copied())
+        self.field(field).map_or(Some(0), |at| self.buffer.bytes.get(at).copied())
     }
 
     fn word(&self, field: usize, default: i32) -> Option<i32> {

@@ -109,12 +109,13 @@ fn check_tensors(choices: &[u8], pool: &Pool) {
     let program = made.program();
     let mut random = Choices::others(choices);
     let width = program.inputs().next().map_or(0, |port| port.value.width);
-    let input: Vec<f32> = (0..width).map(|_| 2.0 * random.unit()).collect();
-    let expected = NaiveTensors::new(&program, &made.weights).infer(&input);
+    let inputs = [(); 2].map(|()| (0..width).map(|_| 2.0 * random.unit()).collect::<Vec<f32>>());
+    let mut naive = NaiveTensors::new(&program, &made.weights);
+    let expected: Vec<f32> = inputs.iter().flat_map(|input| naive.infer(input)).collect();
     let plan = programs::plan(&mut random);
     let simple = Way { kernels: &PORTABLE, parallel: &Serial, page_size: 64, plan };
     let fast = Way { kernels: fast(), parallel: pool, page_size: 4096, ..simple };
-    let found = [simple, fast].map(|way| infer_floats(&made, &way, &input));
+    let found = [simple, fast].map(|way| infer_floats(&made, &way, &inputs));
     let bits = |found: &[f32]| found.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&found[0]), bits(&found[1]), "{choices:?}: {:?}", made.graph);
     let largest = expected.iter().fold(1.0f32, |most, x| most.max(x.abs()));

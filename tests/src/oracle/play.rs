@@ -94,14 +94,18 @@ pub(super) fn play(setting: &Setting, way: &Way<'_>, script: &[Step]) -> Vec<Vec
     })
 }
 
-/// What a program makes of floats.
-pub(super) fn infer_floats(made: &Made, way: &Way<'_>, input: &[f32]) -> Vec<f32> {
+/// What a program makes of floats, pass after pass.
+pub(super) fn infer_floats(made: &Made, way: &Way<'_>, inputs: &[Vec<f32>]) -> Vec<f32> {
     with_engine(made, way, |mut engine, _| {
-        engine.input_mut(INPUT).copy_from_slice(input.as_bytes());
-        engine.infer().unwrap();
         let program = made.program();
         let port = program.outputs().find(|port| port.name == OUTPUT).unwrap();
-        engine.output(&port, 0).to_vec()
+        let mut outputs = vec![];
+        for input in inputs {
+            engine.input_mut(INPUT).copy_from_slice(input.as_bytes());
+            engine.infer().unwrap();
+            outputs.extend_from_slice(engine.output(&port, 0));
+        }
+        outputs
     })
 }
 

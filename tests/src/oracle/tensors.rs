@@ -3,12 +3,13 @@
 use super::choices::Choices;
 use super::images::{INPUT, OUTPUT};
 use super::maker::{Made, Maker};
-use omex::graph::{Names, Port, ValueRef, ValueShape};
+use omex::graph::{Names, Port, StateShape, ValueRef, ValueShape};
 use omex_core::math::exp;
 use omex_core::ops::{
     Activate, Activation, Alignment, Binary, BinaryFunction, Constant, Dequantize, Fill,
-    FloatConv2d, FloatSoftmax, Lookup, Pool, Pooling, Quantize, QuantizedBinary, QuantizedFunction,
-    QuantizedLstm, QuantizedSum, Rearrange, Reduce, Reduction, Resize, Unary, UnaryFunction,
+    FloatConv2d, FloatSoftmax, Keep, Lookup, Pool, Pooling, Quantize, QuantizedBinary,
+    QuantizedFunction, QuantizedLstm, QuantizedSum, Rearrange, Recall, Reduce, Reduction, Resize,
+    Unary, UnaryFunction,
 };
 use omex_core::program::{Dtype, Per};
 use omex_core::quant::Format;
@@ -74,13 +75,14 @@ pub(super) fn make(choices: &[u8]) -> Made {
         _ => {}
     }
     for _ in 0..maker.random.between(1, 4) {
-        image = match maker.random.below(8) {
+        image = match maker.random.below(9) {
             0 | 1 => maker.convolved(&image),
             2 => maker.pooled(&image, Dtype::F32),
             3 => maker.resized(&image, Dtype::F32),
             4 => maker.paired(&image),
             5 => maker.reduced(&image),
             6 => maker.rearranged(&image, Dtype::F32),
+            7 => maker.changed_since(&image),
             _ => maker.changed(&image),
         };
     }
@@ -328,6 +330,31 @@ impl Maker<'_> {
             shift,
             input_zero,
             output_zero,
+        });
+        to
+    }
+
+    /// What has changed since the pass before.
+    fn changed_since(&mut self, from: &Image) -> Image {
+        let (before, to) = (self.floats(from.sides), self.floats(from.sides));
+        let state = self.name("s");
+        let bytes = 4 * from.count();
+        self.graph.states.insert(state.clone(), StateShape::Bytes { count: 1, bytes });
+        let initial = if self.random.chance(2) { 0.0 } else { self.random.unit() };
+        let output = before.value.clone();
+        self.push(Recall::<Names> { state: state.clone(), output, initial });
+        let input = from.value.clone();
+        self.push(Keep::<Names> { input, state });
+        let [height, width, channels] = from.sides;
+        let steps = [0, width * channels, channels, 1].map(u32::cast_signed);
+        self.push(Binary::<Names> {
+            function: BinaryFunction::Subtract,
+            first: from.value.clone(),
+            second: before.value,
+            output: to.value.clone(),
+            dims: [1, height, width, channels],
+            first_steps: steps,
+            second_steps: steps,
         });
         to
     }

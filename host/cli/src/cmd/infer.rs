@@ -16,6 +16,7 @@ Examples:
   omex infer kws.omex --input spectrogram.npy               (the five largest outputs)
   omex infer kws.omex --input spectrogram.npy -o scores.npy
   omex infer kws.omex --input seeded --json                 (the same numbers everywhere)
+  omex infer wake.omex --input frames.npy -o scores.npy     (frame by frame, if the model keeps something between)
   omex infer two.omex --input left=a.npy --input right=b.npy --json")]
 pub(crate) struct Args {
     /// A package, or a flash image

@@ -5,6 +5,8 @@ mod float;
 mod int8;
 mod operators;
 mod recurrent;
+mod variable;
+mod variables;
 
 use super::blueprint::Blueprint;
 use super::tensors::{Drawing, Drawn, Refused, Scale, Tensor, View, Window, axes, span};
@@ -15,7 +17,9 @@ use clamp::clamp;
 use omex_core::ops::{Activation, Alignment, BinaryFunction, Pooling, Reduction};
 use omex_core::program::Dtype;
 use operators::*;
+use std::collections::BTreeMap;
 use std::path::Path;
+use variable::Variable;
 
 pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
     let model = read(container.path())?;
@@ -75,6 +79,9 @@ struct Door<'m> {
     drawing: Drawing,
     /// What each tensor is so far.
     tensors: Vec<Option<Tensor>>,
+    variables: BTreeMap<String, Variable>,
+    /// The names of the variables that tensors are the handles of.
+    handles: BTreeMap<usize, String>,
 }
 
 /// One operator with its inputs.
@@ -112,11 +119,13 @@ impl<'m> Door<'m> {
                 Err(refused) => problem = Some(refused),
             }
         }
-        (Self { model, drawing, tensors }, problem)
+        let (variables, handles) = (BTreeMap::new(), BTreeMap::new());
+        (Self { model, drawing, tensors, variables, handles }, problem)
     }
 
     fn is_missing(&self, index: usize) -> bool {
-        self.tensors.get(index).is_none_or(Option::is_none)
+        let made = self.tensors.get(index).is_some_and(Option::is_some);
+        !made && !self.handles.contains_key(&index)
     }
 
     fn tensor(&self, index: usize) -> Drawn<Tensor> {
@@ -166,6 +175,9 @@ impl<'m> Door<'m> {
         if !is_known(operator) {
             return Err(Refused::new("this operator", "one that is supported"));
         }
+        if self.settled(operator)? {
+            return Ok(());
+        }
         let call = Call { operator };
         let results = match operator.code {
             SPLIT | SPLIT_V | UNPACK => self.parts(&call)?,
@@ -190,6 +202,9 @@ impl<'m> Door<'m> {
         let code = call.operator.code;
         if let Some(view) = self.moved(call)? {
             return Ok(Some(view));
+        }
+        if code == READ_VARIABLE {
+            return self.read_variable(call).map(Some);
         }
         if code == DEQUANTIZE
             && let Tensor::Known(array) = self.input(call, 0)?

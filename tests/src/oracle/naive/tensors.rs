@@ -15,11 +15,13 @@ pub(crate) struct NaiveTensors<'p> {
     program: &'p Program<'p>,
     weights: &'p [u8],
     slots: BTreeMap<u16, Vec<f32>>,
+    /// What was kept, by state.
+    kept: BTreeMap<u32, Vec<f32>>,
 }
 
 impl<'p> NaiveTensors<'p> {
     pub(crate) fn new(program: &'p Program<'p>, weights: &'p [u8]) -> Self {
-        Self { program, weights, slots: BTreeMap::new() }
+        Self { program, weights, slots: BTreeMap::new(), kept: BTreeMap::new() }
     }
 
     /// What a program makes of its input: the output.
@@ -37,6 +39,14 @@ impl<'p> NaiveTensors<'p> {
         let (output, numbers) = match *op {
             Op::Fill(op) => (op.output, vec![op.number; op.output.width as usize]),
             Op::Constant(op) => (op.output, self.vector(op.weight)),
+            Op::Recall(op) => {
+                let initial = vec![op.initial; op.output.width as usize];
+                (op.output, self.kept.get(&op.state.first).cloned().unwrap_or(initial))
+            }
+            Op::Keep(op) => {
+                self.kept.insert(op.state.first, self.get(op.input));
+                return;
+            }
             Op::Rearrange(op) => (op.output, self.rearranged(op)),
             Op::FloatConv2d(op) => (op.output, self.convolved(op)),
             Op::Pool(op) => (op.output, self.pooled(op)),
