@@ -2,7 +2,7 @@
 //!
 //! The way of a model: [`import`] reads what other programs stored, [`arch`] knows what it computes,
 //! [`convert`] turns it into a [`package`], [`compile`] its graph into the program that the core plays; [`plan`] decides what
-//! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`pack`] makes a
+//! fits into memory, [`session`] runs it, and [`batch`] runs many prompts at once. [`optimize`] makes integers of graphs of floats. [`pack`] makes a
 //! flash image for a board. [`benchmark`] and [`compare`] measure models, [`profile`] the machine, and
 //! [`forecast`] says from that what a plan will cost, and [`layers`] what each layer has in it;
 //! [`trace`] shows what happens in memory while a model runs. With the feature `hub`, models come from a hub.
@@ -33,6 +33,7 @@ mod event;
 pub mod experts;
 pub mod export;
 pub mod features;
+mod fixed_point;
 pub mod forecast;
 pub mod format;
 pub mod generate;
@@ -47,6 +48,7 @@ mod markup;
 pub mod mask;
 pub mod memory;
 pub mod npy;
+pub mod optimize;
 pub mod pack;
 pub mod package;
 mod page_writer;

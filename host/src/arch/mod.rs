@@ -63,6 +63,7 @@ pub(crate) use builder::EMBEDDING;
 #[cfg(test)]
 use builder::FREQUENCIES;
 pub(crate) use gguf::{InGguf, in_gguf};
+pub(crate) use tensors::bytes::{Step, Steps, apart, in_bytes};
 
 use crate::import::{Container, Fields, SourceFormat};
 use crate::{Error, Result};

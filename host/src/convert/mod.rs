@@ -73,6 +73,20 @@ pub fn convert(
 ) -> Result<Package> {
     check_output(output, options.force)?;
     let blueprint = blueprint(source, options)?;
+    convert_drawn(source, blueprint, source_format, name, output, options, progress)
+}
+
+/// As [`convert`], of a model whose blueprint there is already.
+pub(crate) fn convert_drawn(
+    source: &dyn Container,
+    blueprint: Blueprint,
+    source_format: &str,
+    name: &str,
+    output: &Path,
+    options: &ConvertOptions<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Package> {
+    check_output(output, options.force)?;
     let job = Job { source, blueprint: &blueprint, source_format, name, options };
     let layout = WeightLayout::new(source, &blueprint, options.precision, options.residual);
     let room = job.room(&layout)?;

@@ -13,7 +13,7 @@ mod tokenizers;
 
 pub use chat::{answer, chat_template};
 pub use image::image;
-pub use models::{gguf, hugging_face, llama2c, onnx, pytorch};
+pub use models::{gguf, hugging_face, llama2c, onnx, onnx_graph, pytorch, tflite};
 pub use package::package;
 pub use program::program;
 pub use tokenizers::{tokenizer, tokenizer_json, tokenizer_model};
@@ -22,7 +22,7 @@ pub use tokenizers::{tokenizer, tokenizer_json, tokenizer_model};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("image", image),
     ("tokenizer", tokenizer),
     ("package", package),
@@ -36,6 +36,8 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("chat_template", chat_template),
     ("answer", answer),
     ("program", program),
+    ("tflite", tflite),
+    ("onnx_graph", onnx_graph),
 ];
 
 /// Splits `data` behind its first zero byte; JSON has none.

@@ -59,6 +59,23 @@ pub fn onnx(data: &[u8]) {
     import(&path, SourceFormat::Onnx);
 }
 
+/// A graph of TensorFlow Lite.
+pub fn tflite(data: &[u8]) {
+    graph(data, "graph.tflite", SourceFormat::Tflite);
+}
+
+/// A graph over arrays in ONNX.
+pub fn onnx_graph(data: &[u8]) {
+    graph(data, "graph.onnx", SourceFormat::Onnx);
+}
+
+fn graph(data: &[u8], name: &str, format: SourceFormat) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, data).unwrap();
+    import(&path, format);
+}
+
 /// The file beside an ONNX file.
 pub(crate) const ONNX_DATA: &str = "model.onnx_data";
 

@@ -79,6 +79,12 @@ pub fn all(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("blocks", with_config(onnx(&SMALL, Exporter::Blocks))),
             ]
         }
+        "tflite" => TFLITE.iter().map(|(name, file)| (*name, file.to_vec())).collect(),
+        "onnx_graph" => vec![
+            ("image", onnx_image()),
+            ("integers", onnx_integers()),
+            ("steps", onnx_steps()),
+        ],
         "llama2c" => vec![
             ("bare", sized(&[], &llama2c(&SMALL))),
             ("tokenizer", sized(&tokenizer_bin(), &llama2c(&NARROW))),
@@ -240,6 +246,88 @@ enum Exporter {
     Integers,
     /// As blocks of 4 bits.
     Blocks,
+}
+
+/// Graphs that the tests of operators have.
+const TFLITE: [(&str, &[u8]); 9] = [
+    ("add_repeated", include_bytes!("../../tflite/add_repeated.tflite")),
+    ("conv_dilated", include_bytes!("../../tflite/conv_dilated.tflite")),
+    ("logistic", include_bytes!("../../tflite/logistic.tflite")),
+    ("mean", include_bytes!("../../tflite/mean.tflite")),
+    ("pad", include_bytes!("../../tflite/pad.tflite")),
+    ("resize", include_bytes!("../../tflite/resize_bilinear.tflite")),
+    ("strided_slice", include_bytes!("../../tflite/strided_slice.tflite")),
+    ("transposed", include_bytes!("../../tflite/transposed.tflite")),
+    ("variable", include_bytes!("../../tflite/variable.tflite")),
+];
+
+/// The type of floats, of whole numbers and of signed bytes in ONNX.
+const ONNX_TYPES: [i64; 3] = [1, 7, 3];
+
+fn onnx_floats(name: &str, sides: &[u32]) -> Vec<u8> {
+    let count = sides.iter().product();
+    let bytes: Vec<u8> = numbers(count).flat_map(f32::to_le_bytes).collect();
+    tensor(name, sides, ONNX_TYPES[0], &piece(9, bytes))
+}
+
+fn onnx_whole(name: &str, whole: &[i64]) -> Vec<u8> {
+    let bytes: Vec<u8> = whole.iter().flat_map(|n| n.to_le_bytes()).collect();
+    tensor(name, &[whole.len() as u32], ONNX_TYPES[1], &piece(9, bytes))
+}
+
+/// A graph over an image: convolved, padded, pooled, resized, reshaped.
+fn onnx_image() -> Vec<u8> {
+    let mut graph = Onnx::default();
+    graph.input("x", &[1, 2, 6, 5]);
+    graph.constant(onnx_floats("w", &[3, 2, 3, 2]));
+    graph.constant(onnx_whole("pads", &[0, 0, 1, 0, 0, 0, 0, 2]));
+    graph.constant(onnx_whole("sizes", &[1, 3, 7, 4]));
+    graph.constant(onnx_whole("shape", &[3, -1]));
+    let window = [attribute("strides", &[2, 1]), attribute("pads", &[1, 0, 1, 1])].concat();
+    graph.node("Conv", "", &["x", "w"], "a", &window);
+    graph.node("Pad", "", &["a", "pads"], "b", &[]);
+    graph.node("MaxPool", "", &["b"], "c", &attribute("kernel_shape", &[2, 2]));
+    graph.node("Resize", "", &["c", "", "", "sizes"], "d", &[]);
+    graph.node("Relu", "", &["d"], "e", &[]);
+    graph.node("Reshape", "", &["e", "shape"], "f", &[]);
+    graph.node("Transpose", "", &["f"], "g", &attribute("perm", &[1, 0]));
+    graph.node("Softmax", "", &["g"], "y", &[]);
+    graph.output("y");
+    graph.file()
+}
+
+/// A graph whose matrix and activations are quantized.
+fn onnx_integers() -> Vec<u8> {
+    let mut graph = Onnx::default();
+    graph.input("x", &[2, 4]);
+    let bytes: Vec<u8> = (0..12).map(|n| (n * 21) as u8).collect();
+    graph.constant(tensor("w8", &[4, 3], ONNX_TYPES[2], &piece(9, bytes)));
+    graph.constant(tensor("s", &[], ONNX_TYPES[0], &piece(9, 0.05f32.to_le_bytes())));
+    graph.constant(tensor("z", &[], ONNX_TYPES[2], &piece(9, [5])));
+    graph.node("QuantizeLinear", "", &["x", "s", "z"], "x8", &[]);
+    graph.node("DequantizeLinear", "", &["x8", "s", "z"], "xf", &[]);
+    graph.node("DequantizeLinear", "", &["w8", "s", "z"], "wf", &[]);
+    graph.node("MatMul", "", &["xf", "wf"], "a", &[]);
+    graph.node("QuantizeLinear", "", &["a", "s", "z"], "b", &[]);
+    graph.node("DequantizeLinear", "", &["b", "s", "z"], "y", &[]);
+    graph.output("y");
+    graph.file()
+}
+
+/// A graph over a sequence.
+fn onnx_steps() -> Vec<u8> {
+    let mut graph = Onnx::default();
+    graph.input("x", &[3, 1, 2]);
+    graph.constant(onnx_floats("w", &[1, 8, 2]));
+    graph.constant(onnx_floats("r", &[1, 8, 2]));
+    graph.constant(onnx_whole("axes", &[1]));
+    graph.node("LSTM", "", &["x", "w", "r"], "a", &attribute("hidden_size", &[2]));
+    graph.node("Squeeze", "", &["a", "axes"], "b", &[]);
+    graph.node("Shape", "", &["b"], "shape", &[]);
+    graph.node("Add", "", &["b", "b"], "c", &[]);
+    graph.node("Expand", "", &["c", "shape"], "y", &[]);
+    graph.output("y");
+    graph.file()
 }
 
 fn onnx(shape: &SeedShape, exporter: Exporter) -> Vec<u8> {

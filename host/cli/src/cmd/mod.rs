@@ -30,6 +30,7 @@ pub(crate) mod load_model;
 pub(crate) mod logits;
 pub(crate) mod memory_trace;
 mod model;
+pub(crate) mod optimize;
 pub(crate) mod pack;
 pub(crate) mod plan;
 mod preprocess;

@@ -5,7 +5,7 @@ use crate::graph::{Graph, Names, Node, Port};
 use omex_core::ops::Rearrange;
 
 /// Leaves out copies of whole values that are not used after them: the copy is the value itself.
-pub(super) fn drop_copies(graph: &mut Graph) {
+pub(crate) fn drop_copies(graph: &mut Graph) {
     let mut at = 0;
     while at < graph.nodes.len() {
         match copy(graph, at) {

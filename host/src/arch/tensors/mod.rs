@@ -1,5 +1,6 @@
 //! Graphs over tensors, drawn operation by operation: what the doors of TensorFlow Lite's and ONNX's graphs share.
 
+pub(crate) mod bytes;
 mod drawing;
 mod fold;
 mod images;

@@ -6,6 +6,7 @@ mod pairs;
 mod recurrent;
 
 use super::*;
+use crate::fixed_point::quantize_multiplier;
 use crate::graph::{Names, ValueRef};
 use omex_core::fixed_point::multiply_by_quantized_multiplier;
 use omex_core::ops::{AveragePool, QuantizedFunction, Softmax};
@@ -192,17 +193,4 @@ fn rescaling(from: Scale, to: Scale) -> impl Fn(i8) -> i8 {
         let scaled = multiply_by_quantized_multiplier(i32::from(x) - from.zero, multiplier, shift);
         scaled.saturating_add(to.zero).clamp(-128, 127) as i8
     }
-}
-
-/// A positive factor as a multiplier of 31 bits and an exponent: factor = multiplier · 2^(exponent - 31).
-fn quantize_multiplier(factor: f64) -> (i32, i32) {
-    if factor <= 0.0 || !factor.is_finite() {
-        return (0, 0);
-    }
-    let mut exponent = factor.log2().floor() as i32 + 1;
-    let mut multiplier = (factor * f64::from(31 - exponent).exp2()).round() as i64;
-    if multiplier >= 1 << 31 {
-        (multiplier, exponent) = (multiplier / 2, exponent + 1);
-    }
-    if exponent < -31 { (0, 0) } else { (multiplier as i32, exponent) }
 }
