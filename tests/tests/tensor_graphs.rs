@@ -95,6 +95,7 @@ fn check_onnx(model: &str, inputs: &GraphInputs, bound: f32) {
             let (_, array) = found.iter().find(|(other, _)| other == name).unwrap();
             assert_eq!(array.shape, expected.shape, "{model}, {name}");
             let apart = apart(&floats(array), &floats(expected));
+            println!("{model}, {case}, {name}: apart by {apart}");
             assert!(apart <= bound, "{model}, {case}, {name}: apart by {apart}");
         }
     }
@@ -117,8 +118,9 @@ fn quantized_onnx_graphs_are_near_the_reference() {
         "ultraface_rfb_320_qdq_s8",
         "ultraface_rfb_320_qoperator_s8",
     ] {
-        // A step of a scale, where a sum lies between two.
-        check_onnx(&format!("onnx_int8/{model}"), &GraphInputs::default(), 2e-2);
+        // Sums that lie between two steps are rounded otherwise than the floats of the reference: seven of the 255
+        // steps of one in 8840 scores at most, behind 52 convolutions.
+        check_onnx(&format!("onnx_int8/{model}"), &GraphInputs::default(), 3e-2);
     }
 }
 

@@ -13,6 +13,7 @@ impl Call<'_> {
         match self.node.operation.as_str() {
             "Split" => self.split().map(Some),
             "LSTM" | "GRU" => self.recurrent().map(Some),
+            "DynamicQuantizeLinear" => self.unrounded().map(Some),
             _ => match self.moved()? {
                 Some(tensor) => Ok(Some(vec![Some(tensor)])),
                 None => Ok(None),

@@ -36,6 +36,7 @@ pub(super) fn blueprint(container: &dyn Container) -> Result<Blueprint> {
         let given = door.tensor(name).and_then(|tensor| door.drawing.output(name, &tensor));
         given.map_err(|refused| bad(path, &format!("output \"{name}\""), refused))?;
     }
+    door.drawing.in_integers();
     Ok(door.drawing.finish("onnx"))
 }
 
@@ -400,12 +401,14 @@ const OPERATIONS: &[&str] = &[
     "Constant",
     "ConstantOfShape",
     "Conv",
+    "ConvInteger",
     "ConvTranspose",
     "Cos",
     "DepthToSpace",
     "DequantizeLinear",
     "Div",
     "Dropout",
+    "DynamicQuantizeLinear",
     "Elu",
     "Equal",
     "Erf",
@@ -428,6 +431,7 @@ const OPERATIONS: &[&str] = &[
     "Log",
     "LogSoftmax",
     "MatMul",
+    "MatMulInteger",
     "Max",
     "MaxPool",
     "Min",

@@ -29,6 +29,14 @@ impl Call<'_> {
                 let result = self.product(&input, &weights, None)?;
                 self.rounded(&result, 6)?
             }
+            "ConvInteger" => {
+                let (input, weights) = (self.counted(0)?, self.offset(1, 0)?);
+                self.conv(&input, &weights, None)?
+            }
+            "MatMulInteger" => {
+                let (input, weights) = (self.counted(0)?, self.offset(1, 1)?);
+                self.product(&input, &weights, None)?
+            }
             "QGemm" => self.qgemm()?,
             "QLinearAdd" => self.pair(BinaryFunction::Add)?,
             "QLinearMul" => self.pair(BinaryFunction::Multiply)?,
@@ -62,12 +70,42 @@ impl Call<'_> {
         }))
     }
 
+    /// A value in steps whose worth hangs on it: it stays what it is, in steps of 1, and nothing is rounded.
+    pub(super) fn unrounded(&mut self) -> Drawn<Vec<Option<Tensor>>> {
+        let view = self.view(0)?;
+        let scale = Array::floats(vec![], vec![1.0]);
+        let known = [scale, unsigned_zero()].map(|array| Some(Tensor::Known(array)));
+        Ok([Some(Tensor::Computed(view))].into_iter().chain(known).collect())
+    }
+
+    /// Steps that a value has, whose zero point is two inputs behind it.
+    fn counted(&mut self, place: usize) -> Drawn<View> {
+        let view = self.view(place)?;
+        if view.dtype == Dtype::F32 {
+            return Ok(view);
+        }
+        let zero = if self.has(place + 2) { self.known(place + 2)? } else { unsigned_zero() };
+        let offset = if matches!(zero.numbers, Numbers::I8(_)) { 0 } else { UNSIGNED };
+        let zeros = zero.to_whole().unwrap_or_default();
+        let [zero] = zeros[..] else {
+            return Err(Refused::new(format!("{} zero points of a value", zeros.len()), "one"));
+        };
+        self.drawing().dequantize(&view, Scale { scale: 1.0, zero: zero as i32 - offset })
+    }
+
+    /// Known integers as floats, less the zero points two inputs behind them.
+    fn offset(&self, place: usize, along: usize) -> Drawn<Array> {
+        let zeros = if self.has(place + 2) { Some(self.known(place + 2)?) } else { None };
+        let one = Array::floats(vec![], vec![1.0]);
+        dequantized(&self.known(place)?, &one, zeros.as_ref(), along)
+    }
+
     /// The scale of a value, whose zero point is the input behind it.
     fn scale(&self, place: usize) -> Drawn<Scale> {
         let scales = self.known(place)?.to_floats();
         let zero = match self.has(place + 1) {
             true => self.known(place + 1)?,
-            false => Array { shape: vec![], numbers: Numbers::U8(vec![0]) },
+            false => unsigned_zero(),
         };
         let offset = if matches!(zero.numbers, Numbers::I8(_)) { 0 } else { UNSIGNED };
         let zero = zero.to_whole().and_then(|zeros| zeros.first().copied());
@@ -152,6 +190,11 @@ impl Call<'_> {
         let result = self.product(&input, &weights, bias)?;
         if self.has(7) { self.rounded(&result, 7) } else { Ok(result) }
     }
+}
+
+/// The zero point of a value that has none.
+fn unsigned_zero() -> Array {
+    Array { shape: vec![], numbers: Numbers::U8(vec![0]) }
 }
 
 /// Known floats as bytes in steps of a scale for all, or for each step along an axis.

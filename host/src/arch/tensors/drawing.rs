@@ -1,5 +1,6 @@
 //! A graph that is being drawn.
 
+use super::bytes::{apart, given_steps, in_bytes, is_quantized};
 use super::fold;
 use super::images::is_image;
 use super::refused::{Drawn, Refused};
@@ -219,6 +220,18 @@ impl Drawing {
     pub(super) fn is_port(&self, buffer: &str) -> bool {
         let mut ports = self.graph.inputs.iter().chain(&self.graph.outputs);
         ports.any(|port| port.value.name == buffer)
+    }
+
+    /// Has operations between bytes be of bytes, not of the floats that these stand for.
+    pub(in super::super) fn in_integers(&mut self) {
+        fold::drop_copies(&mut self.graph);
+        if !is_quantized(&self.graph) {
+            return;
+        }
+        apart(&mut self.graph);
+        let steps = given_steps(&self.graph, &self.tensors);
+        let drawn = in_bytes(&self.graph, &self.tensors, &steps);
+        (self.graph, self.tensors) = (drawn.graph, drawn.tensors);
     }
 
     pub(in super::super) fn finish(mut self, family: &'static str) -> Blueprint {
