@@ -65,6 +65,22 @@
 //! `omex-hal-adapters` has pagers for flash, cards and files; the library `omex` makes images.
 #![no_std]
 
+/// What functions of assembly begin with, which are not told what the target has: a core with the DSP extension, and
+/// with a floating point unit.
+#[cfg(all(dsp, armv8m))]
+macro_rules! dsp_core {
+    () => {
+        ".cpu cortex-m33"
+    };
+}
+/// As above.
+#[cfg(all(dsp, not(armv8m)))]
+macro_rules! dsp_core {
+    () => {
+        ".cpu cortex-m4"
+    };
+}
+
 pub mod arena;
 mod columns;
 mod convolve;

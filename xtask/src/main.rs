@@ -9,6 +9,7 @@ mod firmware;
 mod images;
 mod instructions;
 mod json;
+mod kernels;
 mod modules;
 mod record;
 mod size;

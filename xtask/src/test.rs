@@ -2,7 +2,7 @@
 
 use crate::toolchain::{self, Toolchain};
 use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, QEMU_RISCV32, Tool, VALGRIND};
-use crate::{Result, instructions, output_of, root, run, size, target_dir};
+use crate::{Result, instructions, kernels, output_of, root, run, size, target_dir};
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -68,6 +68,14 @@ const STEPS: &[Step] = &[
         tools: &[&QEMU_ARM, &QEMU_RISCV32],
         targets: &FIRMWARE,
         run: size::check,
+        by_default: true,
+    },
+    Step {
+        name: "kernels",
+        about: "the kernels of boards' cores give the bits of the portable ones, in QEMU",
+        tools: &[&QEMU_ARM],
+        targets: &FIRMWARE,
+        run: kernels::check,
         by_default: true,
     },
     Step {

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::host::{self, Output};
 use crate::medium::Medium;
 use crate::{memory, play};
-use core::fmt::Write;
+use core::fmt::{Debug, Write};
 use core::panic::PanicInfo;
 use omex_core::error::LoadError;
 
@@ -24,6 +24,14 @@ pub fn run<M: Medium>(
             let _ = write!(output, "; pack the image with {pack}");
         }
         output.write(b"\n");
+    }
+    host::exit(result.is_ok())
+}
+
+/// Ends a test, and says what went wrong, if anything did.
+pub fn end(result: Result<(), impl Debug>) -> ! {
+    if let Err(error) = &result {
+        let _ = writeln!(Output::open(), "error {error:?}");
     }
     host::exit(result.is_ok())
 }

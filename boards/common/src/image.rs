@@ -6,7 +6,7 @@ use omex_core::arena::ALIGNMENT;
 use omex_core::engine::{Engine, Model};
 use omex_core::error::LoadError;
 use omex_core::image::{self, HEADER_BYTES, ImageHeader};
-use omex_core::simd::PORTABLE;
+use omex_core::simd::{NATIVE, PORTABLE};
 use omex_hal::Parallel;
 use omex_hal_adapters::{BLOCK_BYTES, SetupError};
 
@@ -63,7 +63,7 @@ impl<M: Medium> Image<'_, M> {
         let (memory, ring) = split(memory, layout.total()).map_err(load)?;
         let bytes = [memory.len(), ring.len()];
         let mut pager = self.pager(ring)?;
-        let engine = Engine::new(model.clone(), memory, &mut pager, &PORTABLE, cores);
+        let engine = Engine::new(model.clone(), memory, &mut pager, &NATIVE, cores);
         play(&mut engine.map_err(load)?, bytes)
     }
 }

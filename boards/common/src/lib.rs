@@ -1,13 +1,14 @@
 //! What firmware of every board has in common. A board says where its image lies ([`Card`], [`Flash`], or a
 //! [`Medium`] of its own) and gives an arena to one of the two applications:
 //!
-//! * [`run`] (feature `debugger`) does what the command line of a debugger asks, and says all there is to measure.
+//! * [`run`] (feature `debugger`) does what the command line of a debugger asks, and says all there is to measure;
+//!   [`end`] ends tests instead.
 //!   `play` opens the image, `generate` makes text of a language model, `infer` outputs of inputs, `command` says
 //!   what text is wanted, `report` prints, `memory` knows what was used, `counter` counts instructions, `host` is
 //!   the computer at the other end of the debugger, and `arch` what differs from core to core.
 //! * [`serve`] (feature `serial`) answers whoever types at the other end of a serial port.
 //!
-//! `image` is an image on a medium, `text` knows the tokenizer, and `inputs` makes inputs.
+//! `soft_float` computes where the core can't, `image` is an image on a medium, `text` knows the tokenizer, and `inputs` makes inputs.
 #![no_std]
 
 #[cfg(feature = "debugger")]
@@ -39,13 +40,15 @@ mod play;
 mod report;
 #[cfg(feature = "serial")]
 mod serve;
+#[cfg(all(target_arch = "arm", not(target_abi = "eabihf")))]
+mod soft_float;
 #[cfg(feature = "text")]
 mod text;
 
 pub use arena::Arena;
 pub use counter::Counter;
 #[cfg(feature = "debugger")]
-pub use debugger::run;
+pub use debugger::{end, run};
 pub use failure::Failure;
 pub use medium::{Card, Counted, Flash, Medium};
 

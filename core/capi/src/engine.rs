@@ -11,7 +11,7 @@ use omex_core::arena::Layout;
 use omex_core::engine;
 use omex_core::image::ImageHeader;
 use omex_core::program::Program;
-use omex_core::simd::PORTABLE;
+use omex_core::simd::NATIVE;
 use omex_hal::{Parallel, Serial};
 
 /// A model that is open: it lies in the arena that it was opened in, and needs no closing. One thread at a time
@@ -125,7 +125,7 @@ fn open(
         }
         None => &Serial,
     };
-    let engine = engine::Engine::new(model, memory, pages, &PORTABLE, parallel)?;
+    let engine = engine::Engine::new(model, memory, pages, &NATIVE, parallel)?;
     Ok(place.ok_or(Status::Memory)?.put(Engine {
         engine,
         #[cfg(feature = "text")]

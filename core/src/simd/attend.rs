@@ -122,9 +122,64 @@ pub(super) unsafe fn attend_singly<L: Lanes, T: KvNumber>(
     scale: Scaling,
     queries: &mut [Query<'_>],
 ) {
-    for query in queries.as_chunks_mut::<1>().0 {
+    for query in queries {
+        for first in (places.start / BLOCK * BLOCK..places.end).step_by(BLOCK) {
+            let visible = places.start.saturating_sub(first)..(places.end - first).min(BLOCK);
+            // SAFETY: the caller vouches for the CPU.
+            let mut block = unsafe { scores_of_one::<L, T>(head, first, &visible, query.query) };
+            weigh_all(&mut block, head, first, &visible, scale, query);
+            let places = first + visible.start..first + visible.end;
+            let weights = block.as_flattened().get(visible).unwrap_or_default();
+            // SAFETY: as above.
+            unsafe { add_values_to_one::<L, T>(head, places, weights, query.out) };
+        }
+    }
+}
+
+/// The dot products of a query with the keys of a block's visible panels.
+#[inline(always)]
+unsafe fn scores_of_one<L: Lanes, T: KvNumber>(
+    head: &KvHead<'_, T>,
+    first: usize,
+    visible: &Range<usize>,
+    query: &[f32],
+) -> Block {
+    let mut block = [[0.0; LANES]; BLOCK / LANES];
+    let width = head.width.max(1);
+    let panels = visible.start / LANES..visible.end.div_ceil(LANES);
+    let keys = head.keys.get((first / LANES + panels.start) * width..).unwrap_or_default();
+    for (scores, keys) in
+        block.get_mut(panels).unwrap_or_default().iter_mut().zip(keys.chunks_exact(width))
+    {
         // SAFETY: the caller vouches for the CPU.
-        unsafe { attend_tile::<L, T, _>(head, places.clone(), scale, query) };
+        unsafe { L::splat(0.0).add_products(query, keys.as_flattened(), LANES).store(scores) };
+    }
+    block
+}
+
+/// Adds the values at some places, weighted, to an output.
+#[inline(always)]
+unsafe fn add_values_to_one<L: Lanes, T: KvNumber>(
+    head: &KvHead<'_, T>,
+    places: Range<usize>,
+    weights: &[f32],
+    out: &mut [f32],
+) {
+    let width = head.width.max(1);
+    let values = head.values.get(places.start * width..places.end * width).unwrap_or_default();
+    let (eights, rest) = out.as_chunks_mut::<LANES>();
+    for (start, out) in (0..).step_by(LANES).zip(eights.iter_mut()) {
+        let values = values.get(start..).unwrap_or_default();
+        // SAFETY: the caller vouches for the CPU.
+        unsafe { L::load(out).add_products(weights, values, width).store(out) };
+    }
+    if rest.is_empty() {
+        return;
+    }
+    for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
+        for (x, value) in rest.iter_mut().zip(value.iter().skip(eights.len() * LANES)) {
+            *x += weight * value.to_f32();
+        }
     }
 }
 
@@ -142,19 +197,32 @@ unsafe fn attend_tile<L: Lanes, T: KvNumber, const Q: usize>(
         let visible = places.start.saturating_sub(first)..(places.end - first).min(BLOCK);
         // SAFETY: the caller vouches for the CPU.
         let mut blocks = unsafe { scores::<L, T, Q>(head, first, &visible, queries) };
-        let mut mask = [0.0; BLOCK];
-        for seen in mask.get_mut(visible.clone()).unwrap_or_default() {
-            *seen = 1.0;
-        }
         for (block, query) in blocks.iter_mut().zip(queries.iter_mut()) {
-            multiply(block, head.scales.0.get(first..).unwrap_or_default());
-            weigh(block, &mask, scale, query);
-            multiply(block, head.scales.1.get(first..).unwrap_or_default());
+            weigh_all(block, head, first, &visible, scale, query);
         }
         let places = first + visible.start..first + visible.end;
         // SAFETY: the caller vouches for the CPU.
         unsafe { add_values::<L, T, Q>(head, places, visible.start, &blocks, queries) };
     }
+}
+
+/// Turns the dot products of a block into weights, those of values' steps included.
+#[inline(always)]
+fn weigh_all<T>(
+    block: &mut Block,
+    head: &KvHead<'_, T>,
+    first: usize,
+    visible: &Range<usize>,
+    scale: Scaling,
+    query: &mut Query<'_>,
+) {
+    let mut mask = [0.0; BLOCK];
+    for seen in mask.get_mut(visible.clone()).unwrap_or_default() {
+        *seen = 1.0;
+    }
+    multiply(block, head.scales.0.get(first..).unwrap_or_default());
+    weigh(block, &mask, scale, query);
+    multiply(block, head.scales.1.get(first..).unwrap_or_default());
 }
 
 /// Multiplies with what the steps of quantized keys or values are worth; floats have none.

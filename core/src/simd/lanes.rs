@@ -15,6 +15,18 @@ pub(super) trait Lanes: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// `self * by`.
     unsafe fn product(self, by: Self) -> Self;
+    /// `self` and the products of numbers with eights of a cache: `x[i]` with those from `numbers[i * step]`
+    /// on, as long as there are both.
+    #[inline(always)]
+    unsafe fn add_products<T: KvNumber>(self, x: &[f32], numbers: &[T], step: usize) -> Self {
+        let mut sum = self;
+        for (x, numbers) in x.iter().zip(numbers.chunks(step.max(1))) {
+            let Some(eight) = numbers.first_chunk() else { break };
+            // SAFETY: the caller vouches for the CPU.
+            sum = unsafe { sum.add_product(Self::splat(*x), T::lanes(eight)) };
+        }
+        sum
+    }
     /// 16-bit floats.
     unsafe fn halves(x: &[u16; LANES]) -> Self;
     /// Signed bytes.

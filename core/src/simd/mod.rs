@@ -13,6 +13,8 @@ pub mod avx2;
 pub mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod channels;
+#[cfg(all(dsp, target_abi = "eabihf"))]
+pub mod dsp;
 mod lanes;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub mod neon;
@@ -29,8 +31,13 @@ pub mod wasm;
 
 use crate::quant::{FloatGroup, PANEL, QuantizedGroup};
 pub use attend::{ATTENDED_AT_ONCE, Attend, KvHead, MAX_QUERIES, Query, Scaling, Softmax};
+/// What is best for the target, as far as it is known while building.
+#[cfg(all(dsp, target_abi = "eabihf"))]
+pub use dsp::KERNELS as NATIVE;
 pub use lanes::LANES;
 pub use portable::PORTABLE;
+#[cfg(not(all(dsp, target_abi = "eabihf")))]
+pub use portable::PORTABLE as NATIVE;
 pub use recur::{Recur, Step};
 
 /// Adds the dot products of panels with activations to running sums, for `columns` tokens, at most

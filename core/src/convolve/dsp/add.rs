@@ -38,6 +38,7 @@ pub(crate) fn add_tables(
 #[unsafe(naked)]
 unsafe extern "C" fn add_scaled(sums: *const Sums) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r10, lr}}",
         "ldmia r0, {{r0-r8}}",
         "add r5, r4",

@@ -53,6 +53,7 @@ struct PairLines {
 #[unsafe(naked)]
 unsafe extern "C" fn pair_lines(lines: *const PairLines) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r11, lr}}",
         "ldmia r0, {{r0-r6}}",
         "2:",
@@ -191,6 +192,7 @@ macro_rules! taps_of_four {
 #[unsafe(naked)]
 unsafe extern "C" fn depthwise_pixels(pixels: *const Pixels) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r11, lr}}",
         "ldmia r0, {{r0-r7}}",
         "push {{r0-r7}}",

@@ -36,6 +36,7 @@ pub(in crate::convolve) fn gather(
 #[unsafe(naked)]
 unsafe extern "C" fn copy_lines(copies: *const Copies) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r7, lr}}",
         "ldmia r0, {{r0-r4}}",
         "2:",

@@ -33,6 +33,7 @@ unsafe extern "C" fn widen(
     step: usize,
 ) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r6, lr}}",
         "ldr r4, [sp, #16]",
         "2:",
@@ -88,6 +89,7 @@ pub(in crate::convolve) fn stage_four(
 #[unsafe(naked)]
 unsafe extern "C" fn widen_four(lines: *const FourLines) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r11, lr}}",
         "ldmia r0, {{r0-r6}}",
         "push {{r4-r6}}",

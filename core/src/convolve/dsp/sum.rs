@@ -19,6 +19,7 @@ pub(crate) fn sum(from: &[i8], channels: usize, pixels: usize) -> Option<[i32; 4
 #[unsafe(naked)]
 unsafe extern "C" fn sum_words(from: *const i8, step: usize, count: usize) -> u64 {
     naked_asm!(
+        dsp_core!(),
         "push {{r4, lr}}",
         "movs r3, #0",
         "mov r12, #0",

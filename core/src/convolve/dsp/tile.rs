@@ -162,6 +162,7 @@ macro_rules! row_by_windows {
 #[unsafe(naked)]
 unsafe extern "C" fn multiply_by_four(product: *const Product) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r11, lr}}",
         "ldmia r0, {{r0-r9}}",
         "push {{r0-r9}}",
@@ -198,6 +199,7 @@ unsafe extern "C" fn multiply_by_four(product: *const Product) {
 #[unsafe(naked)]
 unsafe extern "C" fn multiply_by_two(product: *const Product) {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r11, lr}}",
         "ldmia r0, {{r0-r9}}",
         "push {{r0-r9}}",

@@ -137,6 +137,7 @@ macro_rules! rescale_row_left {
 #[unsafe(naked)]
 unsafe extern "C" fn multiply_fours(fours: *const Fours) -> u32 {
     naked_asm!(
+        dsp_core!(),
         "push {{r4-r11, lr}}",
         "ldmia r0, {{r0-r7}}",
         "push {{r0-r7}}",
