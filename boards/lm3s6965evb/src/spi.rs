@@ -29,6 +29,7 @@ const PRESCALE: usize = SSI0 + 0x10;
 const EIGHT_BITS: u32 = 7;
 const ENABLE: u32 = 1 << 1;
 const NOT_EMPTY: u32 = 1 << 2;
+const FULL: u32 = 1 << 3;
 const BUSY: u32 = 1 << 4;
 const FIFO: usize = 8;
 
@@ -93,10 +94,15 @@ impl spi::ErrorType for Spi {
 impl SpiBus for Spi {
     fn read(&mut self, words: &mut [u8]) -> Result<(), Infallible> {
         // Fills the FIFO, then empties it.
-        for words in words.chunks_mut(FIFO) {
-            words.iter().for_each(|_| write(DATA, 0xff));
-            words.iter_mut().for_each(|word| *word = Self::receive());
+        let (full, rest) = words.as_chunks_mut::<FIFO>();
+        for words in full {
+            let (send, take) = (|| write(DATA, 0xff), || read(DATA) as u8);
+            // Not a loop, which the compiler would leave one.
+            let _ = [send(), send(), send(), send(), send(), send(), send(), send()];
+            while read(STATUS) & FULL == 0 {}
+            *words = [take(), take(), take(), take(), take(), take(), take(), take()];
         }
+        rest.iter_mut().for_each(|word| *word = Self::exchange(0xff));
         Ok(())
     }
 

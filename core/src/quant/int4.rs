@@ -19,10 +19,13 @@ fn block_dot(block: &[u8; BLOCK_BYTES], x: &QuantizedGroup) -> [f32; PANEL] {
     let (low, high) = x.quads.split_at(GROUP / 8);
     let mut integers = [0i32; PANEL];
     for ((vector, low), high) in nibbles.as_chunks::<{ 4 * PANEL }>().0.iter().zip(low).zip(high) {
+        // Written out, as firmware is compiled to be small.
+        let [l0, l1, l2, l3] = low.map(i32::from);
+        let [h0, h1, h2, h3] = high.map(i32::from);
         for (integer, quad) in integers.iter_mut().zip(vector.as_chunks::<4>().0) {
-            for ((w, l), h) in quad.iter().zip(low).zip(high) {
-                *integer += i32::from(w & 15) * i32::from(*l) + i32::from(w >> 4) * i32::from(*h);
-            }
+            let [a, b, c, d] = quad.map(i32::from);
+            *integer += (a & 15) * l0 + (b & 15) * l1 + (c & 15) * l2 + (d & 15) * l3;
+            *integer += (a >> 4) * h0 + (b >> 4) * h1 + (c >> 4) * h2 + (d >> 4) * h3;
         }
     }
     let mut sums = [0.0; PANEL];

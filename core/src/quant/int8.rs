@@ -21,10 +21,11 @@ fn block_dot(block: &[u8; BLOCK_BYTES], x: &QuantizedGroup) -> [f32; PANEL] {
     let (scales, bytes) = block.split_at(2 * PANEL);
     let mut integers = [0i32; PANEL];
     for (vector, x) in bytes.as_chunks::<{ 4 * PANEL }>().0.iter().zip(&x.quads) {
+        // Written out, as firmware is compiled to be small.
+        let [x0, x1, x2, x3] = x.map(i32::from);
         for (integer, quad) in integers.iter_mut().zip(vector.as_chunks::<4>().0) {
-            for (w, x) in quad.iter().zip(x) {
-                *integer += i32::from(w.cast_signed()) * i32::from(*x);
-            }
+            let [a, b, c, d] = quad.map(|w| i32::from(w.cast_signed()));
+            *integer += a * x0 + b * x1 + c * x2 + d * x3;
         }
     }
     let mut sums = [0.0; PANEL];

@@ -69,14 +69,14 @@ pub(super) fn gelu_tanh(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = math::gelu_tanh(*x));
 }
 
-/// The remainders of every nibble, CRC-32C reflected: small, for boards.
-const NIBBLES: [u32; 16] = {
-    let mut table = [0; 16];
+/// The remainders of every byte, CRC-32C reflected.
+static BYTES: [u32; 256] = {
+    let mut table = [0; 256];
     let mut i = 0;
-    while i < 16 {
+    while i < 256 {
         let mut crc = i as u32;
         let mut bit = 0;
-        while bit < 4 {
+        while bit < 8 {
             crc = crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
             bit += 1;
         }
@@ -90,6 +90,10 @@ const NIBBLES: [u32; 16] = {
 };
 
 fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
-    let step = |crc: u32| crc >> 4 ^ NIBBLES.get(crc as usize & 15).copied().unwrap_or_default();
-    !bytes.iter().fold(!crc, |crc, byte| step(step(crc ^ u32::from(*byte))))
+    let step = |crc: u32| crc >> 8 ^ BYTES.get(crc as usize & 255).copied().unwrap_or_default();
+    let (words, rest) = bytes.as_chunks::<4>();
+    let crc = words
+        .iter()
+        .fold(!crc, |crc, word| step(step(step(step(crc ^ u32::from_le_bytes(*word))))));
+    !rest.iter().fold(crc, |crc, byte| step(crc ^ u32::from(*byte)))
 }
