@@ -30,11 +30,11 @@ pub const BOARDS: &[Board] = &[
     Board {
         name: "lm3s6965evb",
         ram: 64 << 10,
-        arena: 55296,
+        arena: 55280,
         stack: 10 << 10,
         flash: 256 << 10,
         image: None,
-        firmware: [96 << 10, 48 << 10],
+        firmware: [96 << 10, 64 << 10],
     },
     Board {
         name: "mps2-an386",
@@ -52,7 +52,7 @@ pub const BOARDS: &[Board] = &[
         stack: 10 << 10,
         flash: 256 << 10,
         image: Some(2048 << 10),
-        firmware: [96 << 10, 48 << 10],
+        firmware: [96 << 10, 64 << 10],
     },
     Board {
         name: "netduinoplus2",

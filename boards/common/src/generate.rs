@@ -64,8 +64,13 @@ fn generate<M: Medium, P: Pager>(
     let run = |error| Failure::run(error, image.header.page_size);
     let sampler = Sampler::new(Sampling::GREEDY);
     let mut generation = Generation::prefill(engine, sampler, &task.prompt).map_err(run)?;
+    let counter = image.medium.counter();
     for _ in 0..task.max_tokens {
+        let start = counter.map(|counter| (counter.ticks)());
         let Some(token) = generation.next_token().map_err(run)? else { break };
+        if let Some((counter, start)) = counter.zip(start) {
+            report.pass(counter.since(start));
+        }
         report.begin_token(token, generation.logits(), image.medium.bytes_read());
         text.decode(token, |piece| report.text(piece))?;
         report.end_line();

@@ -17,6 +17,9 @@ pub struct Report<'o> {
     /// Those of the last inference, and those of the first.
     #[cfg(feature = "int8")]
     instructions: Option<[u64; 2]>,
+    /// Those of all passes after the first token.
+    #[cfg(feature = "text")]
+    pass_instructions: Option<u64>,
     /// How long the text is, and how many positions the KV cache holds.
     positions: Option<[u32; 2]>,
     /// Bytes of the arena that hold the image's tables, the engine's memory, and pages.
@@ -35,6 +38,8 @@ impl<'o> Report<'o> {
             read_at_first: None,
             #[cfg(feature = "int8")]
             instructions: None,
+            #[cfg(feature = "text")]
+            pass_instructions: None,
             positions: None,
             tables,
             engine: 0,
@@ -58,6 +63,15 @@ impl<'o> Report<'o> {
     pub fn inference(&mut self, instructions: u64) {
         let first = self.instructions.map_or(instructions, |[_, first]| first);
         self.instructions = Some([instructions, first]);
+    }
+
+    /// Notes how many instructions it took to choose a token, and, but for the first one, the pass before.
+    #[cfg(feature = "text")]
+    pub fn pass(&mut self, instructions: u64) {
+        self.pass_instructions = Some(match self.pass_instructions {
+            Some(sum) => sum + instructions,
+            None => 0,
+        });
     }
 
     /// Counts a result, for which so much was read since the start.
@@ -146,6 +160,11 @@ impl<'o> Report<'o> {
             ("instructions_per_inference", self.instructions.map(|[last, _]| last)),
             #[cfg(feature = "int8")]
             ("instructions_of_first_inference", self.instructions.map(|[_, first]| first)),
+            #[cfg(feature = "text")]
+            (
+                "instructions_per_token",
+                self.pass_instructions.and_then(|sum| sum.checked_div(passes)),
+            ),
             ("positions", self.positions.map(|[used, _]| used.into())),
             ("kv_positions", self.positions.map(|[_, kept]| kept.into())),
             ("sd_bytes", bytes_read),
