@@ -11,6 +11,7 @@
 //! `examples/generate.rs`; for models that take numbers, [`infer::infer`], as in `examples/infer.rs`; for libraries that
 //! hold a model whatever it does, [`runner::Runner`].
 
+mod aligned;
 pub mod arch;
 pub mod bands;
 pub mod batch;

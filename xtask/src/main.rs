@@ -3,6 +3,7 @@
 mod arrays;
 mod board;
 mod card;
+mod dist;
 mod elf;
 mod escapes;
 mod firmware;
@@ -29,6 +30,7 @@ Usage: cargo xtask COMMAND
   board NAME IMAGE   run a flash image on a board in QEMU: cargo xtask board lm3s6965evb card.img
   test               run everything that is tested
   instructions       count the instructions of the hot loops, beside those on record
+  dist [NAME]        build omex for Linux boards: static files and Debian packages
   size [NAME]        show what a board's firmware takes of its flash and memory, beside what is on record
 
 cargo xtask COMMAND --help tells more.";
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         "board" => board::main(arguments),
         "test" => test::main(arguments),
         "instructions" => instructions::main(arguments),
+        "dist" => dist::main(arguments),
         "size" => size::main(arguments),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

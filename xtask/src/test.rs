@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that is tested, step by step.
 
+use crate::dist::AARCH64;
 use crate::toolchain::{self, Toolchain};
 use crate::tools::{self, GCC_AARCH64, NODE, QEMU_AARCH64, QEMU_ARM, QEMU_RISCV32, Tool, VALGRIND};
 use crate::{Result, instructions, kernels, output_of, root, run, size, target_dir};
@@ -98,7 +99,7 @@ const STEPS: &[Step] = &[
         name: "aarch64",
         about: "tests of core, hal and adapters on 64-bit Arm under QEMU, kernels on several CPUs, and omex gives the same bits",
         tools: &[&QEMU_AARCH64, &GCC_AARCH64],
-        targets: &[AARCH64],
+        targets: &[AARCH64.target],
         run: aarch64,
         by_default: true,
     },
@@ -320,35 +321,22 @@ fn bare() -> Result<()> {
     Ok(())
 }
 
-const AARCH64: &str = "aarch64-unknown-linux-gnu";
-
 /// CPUs that QEMU can be: plain NEON, with SDOT, and with everything.
 const ARM_CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
 
+/// As `cargo xtask dist` builds: nothing that runs needs a library.
 fn aarch64() -> Result<()> {
-    let toolchain = Toolchain::find(AARCH64)?;
-    let folder = target_dir(toolchain.folder());
-    let cargo_for_arm = |subcommand| {
-        let mut cargo = toolchain.cargo(subcommand);
-        let name = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU";
-        let runner = format!("{} -L /usr/aarch64-linux-gnu", QEMU_AARCH64.program);
-        cargo.env(format!("{name}_LINKER"), GCC_AARCH64.program);
-        cargo.env(format!("{name}_RUNNER"), runner);
-        cargo.arg("--quiet").arg("--target-dir").arg(&folder).current_dir(root());
-        cargo
-    };
-    run(cargo_for_arm("test").arg("--lib").args(PORTABLE))?;
+    run(AARCH64.cargo("test")?.arg("--lib").args(PORTABLE))?;
     for cpu in ARM_CPUS {
-        let mut test = cargo_for_arm("test");
+        let mut test = AARCH64.cargo("test")?;
         test.args(["--package", "omex-core", "--test", "kernels", "--", "--nocapture"]);
         run(test.env("QEMU_CPU", cpu))?;
     }
     // The core's bits depend on no feature of the command.
     let omex = ["--package", "omex-cli", "--bin", "omex", "--no-default-features"];
-    run(cargo_for_arm("build").args(omex))?;
-    let omex = folder.join(AARCH64).join("debug/omex");
+    run(AARCH64.cargo("build")?.args(omex))?;
     let mut test = cargo(&["test", "--package", "omex-tests", "--test", "same_bits", "arm_"]);
-    run(test.env("OMEX_AARCH64", omex))
+    run(test.env("OMEX_AARCH64", AARCH64.omex("debug")?))
 }
 
 const WASM: &str = "wasm32-unknown-unknown";

@@ -29,6 +29,15 @@ pub(crate) const GCC_AARCH64: Tool = Tool {
     packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
     site: "gcc.gnu.org",
 };
+/// Runs Linux programs for 32-bit Arm.
+pub(crate) const QEMU_ARMV7: Tool =
+    Tool { program: "qemu-arm", packages: &["qemu-user"], site: "qemu.org" };
+/// Compiles C for it.
+pub(crate) const GCC_ARMV7: Tool = Tool {
+    program: "arm-linux-gnueabihf-gcc",
+    packages: &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
+    site: "gcc.gnu.org",
+};
 /// Counts instructions.
 pub(crate) const VALGRIND: Tool =
     Tool { program: "valgrind", packages: &["valgrind"], site: "valgrind.org" };

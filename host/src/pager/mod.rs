@@ -8,7 +8,7 @@ mod returned;
 mod stream;
 mod threads;
 mod tiles;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod uring;
 
 pub use bus_error::guard_mapped_files;
@@ -72,7 +72,7 @@ pub enum PageSource {
     /// Mapped files.
     #[default]
     Mmap,
-    /// Direct reads through io_uring (Linux).
+    /// Direct reads through io_uring (Linux on 64-bit machines).
     Uring,
     /// Direct reads by threads.
     Direct,
@@ -115,9 +115,9 @@ pub fn open_reader(
 ) -> Result<(Box<dyn Reader>, PageSource)> {
     let open = |source| -> Result<Box<dyn Reader>> {
         Ok(match source {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
             PageSource::Uring => Box::new(uring::UringReader::new(space, depth)?),
-            #[cfg(not(target_os = "linux"))]
+            #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
             PageSource::Uring => {
                 let unsupported = std::io::ErrorKind::Unsupported.into();
                 return Err(Error::io(Path::new("io_uring"), "set up", unsupported));

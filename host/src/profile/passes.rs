@@ -2,6 +2,7 @@
 //! attention, and sharing work out.
 
 use super::compute::{self, Product};
+use crate::aligned::zeros;
 use crate::cancel::Cancel;
 use crate::import::Fields;
 use crate::plan::{Kv, RunPrecision};
@@ -214,7 +215,7 @@ impl Measured {
         let model =
             Model { program: program.clone(), plan, end, checksums: &checksums, first_checked: 0 };
         let bytes = model.layout(&blank).map_err(failed)?.total();
-        let mut memory = vec![0u128; bytes.div_ceil(16) as usize];
+        let mut memory = zeros(bytes).unwrap_or_default();
         let pool = Pool::new(1);
         let engine = Engine::new(model, memory.as_mut_bytes(), &mut blank, kernels, &pool);
         let mut engine = engine.map_err(failed)?;

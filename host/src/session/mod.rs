@@ -17,6 +17,7 @@ pub use owned::OwnedEngine;
 use pages::{Pages, Source};
 pub use tables::{Tables, plan_model};
 
+use crate::aligned::{Unit, zeros};
 use crate::cancel::Cancel;
 use crate::pager::{Reader, StreamPager};
 use crate::plan::{MemoryPlan, RunPrecision};
@@ -36,7 +37,7 @@ use zerocopy::IntoBytes;
 /// A model, and the memory, threads and pager that run it: everything that an engine borrows.
 pub struct Session {
     model: Arc<Model>,
-    memory: Vec<u128>,
+    memory: Vec<Unit>,
     caches: Caches,
     pages: Pages,
     pool: Pool,
@@ -83,7 +84,11 @@ impl Session {
         let (pager, source) = tables.source(&plan, options, lent)?;
         let cores = crate::system::cores();
         let pool = Pool::new(options.threads.unwrap_or(cores).max(1));
-        let memory = zeros(plan.bytes.activations.div_ceil(16), &tables.path)?;
+        // A damaged model may ask for too much.
+        let memory = zeros(plan.bytes.activations).ok_or_else(|| {
+            let none = std::io::ErrorKind::OutOfMemory.into();
+            Error::io(&tables.path, "get enough memory (see --memory and --context)", none)
+        })?;
         let kernels = dispatch::kernels()?;
         let stops = holds_only_keys(&tables.program()?);
         let cancel = if stops { options.cancel.clone() } else { Cancel::default() };
@@ -179,18 +184,4 @@ fn watch(
     let mapped = matches!(pager, Source::Mapped(_));
     let choice = plan.precision == RunPrecision::Full && program.has_corrections() && mapped;
     (options.precision == RunPrecision::Auto && choice).then(|| PressureWatch::new(program))
-}
-
-/// Memory, which a damaged model may ask too much of: asking first tells, where `vec!` would abort.
-fn zeros(count: u64, model: &Path) -> Result<Vec<u128>> {
-    let refused = || {
-        Error::io(
-            model,
-            "get enough memory (see --memory and --context)",
-            std::io::ErrorKind::OutOfMemory.into(),
-        )
-    };
-    let count = usize::try_from(count).map_err(|_| refused())?;
-    Vec::<u128>::new().try_reserve_exact(count).map_err(|_| refused())?;
-    Ok(vec![0; count])
 }
