@@ -23,6 +23,7 @@ Runs a flash image (omex pack) on a board in QEMU, and prints the text or the ou
   --max-tokens N    tokens to generate at most [default: 64]
   --input INPUTS    inputs of a model that takes no tokens: zero, seeded for bytes of xorshift32 from
                     0x12345678 on, or a NumPy file or plain bytes, as often as they follow one another
+  --example NAME    run an application of boards/examples, which reads what it senses from the file of --input (mps2-an386)
   --serial          talk to the model over the board's serial port, as on boards that people own (virt-rv32)
   --sdhc            of a board with an SD card: on a 4 GiB card, which is addressed by blocks instead of bytes
   --json            print one JSON object on standard output, all else on standard error";
@@ -37,6 +38,7 @@ struct Arguments {
     high_capacity: bool,
     show: Show,
     serial: bool,
+    example: Option<String>,
 }
 
 /// What is shown while the board plays, and in the end.
@@ -99,6 +101,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     if arguments.serial {
         return talk(&arguments);
     }
+    if let Some(example) = &arguments.example {
+        let firmware = arguments.board.build_example(example)?;
+        let mut qemu = qemu(&arguments, &firmware, &Drive::new(&arguments)?);
+        return run(qemu.stdout(Stdio::inherit()).stderr(Stdio::inherit()));
+    }
     let firmware = arguments.board.build(arguments.asked.kind())?;
     let flash = Elf::read(&firmware)?.flash_bytes();
     let drive = Drive::new(&arguments)?;
@@ -149,8 +156,9 @@ pub(crate) fn stack_bytes(board: &'static Board, kind: Kind, image: &Path) -> Re
         Kind::Text => Asked::Text(4, "text", "Once upon a time".to_owned()),
         Kind::Int8 => Asked::Outputs(Inputs::new(Path::new("seeded"))?),
     };
-    let (image, high_capacity, serial) = (image.to_owned(), false, false);
-    let arguments = Arguments { board, image, asked, high_capacity, show: Show::Nothing, serial };
+    let (image, show) = (image.to_owned(), Show::Nothing);
+    let (high_capacity, serial, example) = (false, false, None);
+    let arguments = Arguments { board, image, asked, high_capacity, show, serial, example };
     emulator(board)?.find()?;
     let said = play(&arguments, &board.build(kind)?, &Drive::new(&arguments)?)?;
     said.number("stack_bytes").ok_or(format!("{}: no stack in its summary", board.name))
@@ -161,6 +169,7 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
     let mut prompt = ("text", "Once upon a time".to_owned());
     let (mut max_tokens, mut input) = (64, None);
     let (mut high_capacity, mut show, mut serial) = (false, Show::Text, false);
+    let mut example = None;
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut value =
@@ -174,6 +183,7 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
                     value.parse().map_err(|_| format!("--max-tokens {value}: no number"))?;
             }
             "--input" => input = Some(Inputs::new(Path::new(&value()?))?),
+            "--example" => example = Some(value()?),
             "--sdhc" => high_capacity = true,
             "--json" => show = Show::Json,
             "--serial" => serial = true,
@@ -187,7 +197,7 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
         Some(inputs) => Asked::Outputs(inputs),
         None => Asked::Text(max_tokens, prompt.0, prompt.1),
     };
-    Ok(Arguments { board, image, asked, high_capacity, show, serial })
+    Ok(Arguments { board, image, asked, high_capacity, show, serial, example })
 }
 
 /// What holds the image while QEMU runs.

@@ -33,6 +33,9 @@ pub(crate) enum Place {
     Memory(u64, u64),
 }
 
+/// The board that `boards/examples` are for.
+const EXAMPLES: &str = "mps2-an386";
+
 /// All of them.
 pub(crate) const BOARDS: &[Board] = &[
     Board {
@@ -177,7 +180,8 @@ impl Board {
     /// What to install, the compiler's, or a function that can panic.
     pub(crate) fn build(&self, kind: Kind) -> Result<PathBuf> {
         let without = if self.is_emulated() { ",assert-no-panic" } else { "" };
-        let built = self.build_program(self.name, &format!("{}{without}", kind.feature()));
+        let built =
+            self.build_program(self.name, self.name, &format!("{}{without}", kind.feature()));
         built.map_err(|error| {
             format!("{error}\nif `omex_panic_is_reachable` is undefined, some code can panic")
         })
@@ -191,19 +195,34 @@ impl Board {
         if !self.has_serial {
             return Err(format!("--serial: the {} is emulated without a serial port", self.name));
         }
-        self.build_program("serial", "text,int8,serial")
+        self.build_program(self.name, "serial", "text,int8,serial")
     }
 
-    fn build_program(&self, program: &str, features: &str) -> Result<PathBuf> {
+    /// Builds an application of `boards/examples`. It links only if no panic can be reached.
+    ///
+    /// # Errors
+    /// A board that they aren't for, what to install, or the compiler's.
+    pub(crate) fn build_example(&self, name: &str) -> Result<PathBuf> {
+        if self.name != EXAMPLES {
+            return Err(format!(
+                "--example: they are for the {EXAMPLES}, and this is the {}",
+                self.name
+            ));
+        }
+        self.build_program("examples", name, "assert-no-panic")
+    }
+
+    /// Builds a program of a folder of `boards/`.
+    fn build_program(&self, folder: &str, program: &str, features: &str) -> Result<PathBuf> {
         let toolchain = Toolchain::find(self.target)?;
-        let folder = target_dir(toolchain.folder()).join("boards");
+        let built = target_dir(toolchain.folder()).join("boards");
         let mut cargo = toolchain.cargo("build");
-        cargo.args(["--release", "--quiet", "--package", self.name, "--bin", program]);
+        // Of the package that lies there.
+        cargo.args(["--release", "--quiet", "--bin", program]);
         cargo.args(["--no-default-features", "--features", features]);
         // There, cargo finds what the board's own builds are set up with.
-        let board = root().join("boards").join(self.name);
-        cargo.arg("--target-dir").arg(&folder).current_dir(board);
-        run(&mut cargo)?;
-        Ok(folder.join(self.target).join("release").join(program))
+        let place = root().join("boards").join(folder);
+        run(cargo.arg("--target-dir").arg(&built).current_dir(place))?;
+        Ok(built.join(self.target).join("release").join(program))
     }
 }

@@ -13,8 +13,8 @@ pub struct Counter {
 
 impl Counter {
     /// The instructions since the counter stood at `start`, which is less than 2^32 ticks ago.
-    #[cfg(feature = "debugger")]
-    pub(crate) fn since(&self, start: u32) -> u64 {
+    #[must_use]
+    pub fn since(&self, start: u32) -> u64 {
         let ticks = u64::from((self.ticks)().wrapping_sub(start));
         ticks * u64::from(self.instructions) / u64::from(self.of_ticks.max(1))
     }

@@ -15,9 +15,15 @@ pub fn run<M: Medium>(
     arena: &mut [u8],
     pack: &str,
 ) -> ! {
+    attended(pack, |output| open().and_then(|medium| play::run(&medium, arena, output)))
+}
+
+/// Has `application` print what it does, prints why it fails, and ends the program. `pack` are the options of
+/// `omex pack` for this board.
+pub fn attended(pack: &str, application: impl FnOnce(&mut Output) -> Result<(), Failure>) -> ! {
     memory::guard_stack();
     let mut output = Output::open();
-    let result = open().and_then(|medium| play::run(&medium, arena, &mut output));
+    let result = application(&mut output);
     if let Err(failure) = &result {
         let _ = write!(output, "error {failure}");
         if let Failure::Load(LoadError::Memory { .. }, _) = failure {

@@ -61,6 +61,14 @@ pub fn command_line(buffer: &mut [u8]) -> Option<&CStr> {
     CStr::from_bytes_until_nul(buffer).ok().filter(|_| status == 0)
 }
 
+/// What the debugger's command line says behind the program's name; `None` if it says nothing, or too much.
+#[cfg(feature = "int8")]
+pub fn argument(buffer: &mut [u8; COMMAND_BYTES]) -> Option<&CStr> {
+    let line = command_line(buffer)?.to_bytes_with_nul();
+    let space = line.iter().position(|byte| *byte == b' ')?;
+    CStr::from_bytes_with_nul(line.get(space + 1..)?).ok()
+}
+
 /// The handle of a file of the other computer.
 fn open(path: &CStr, mode: usize) -> Option<usize> {
     let block = [path.as_ptr().expose_provenance(), mode, path.count_bytes()];

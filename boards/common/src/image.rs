@@ -7,7 +7,7 @@ use omex_core::engine::{Engine, Model};
 use omex_core::error::LoadError;
 use omex_core::image::{self, HEADER_BYTES, ImageHeader};
 use omex_core::simd::{NATIVE, PORTABLE};
-use omex_hal::Parallel;
+use omex_hal::{Parallel, Serial};
 use omex_hal_adapters::{BLOCK_BYTES, SetupError};
 
 /// An image.
@@ -66,6 +66,21 @@ impl<M: Medium> Image<'_, M> {
         let engine = Engine::new(model.clone(), memory, &mut pager, &NATIVE, cores);
         play(&mut engine.map_err(load)?, bytes)
     }
+}
+
+/// Has `play` use the model of the image on `medium`, within `arena`, on one core.
+///
+/// # Errors
+/// A device or an image that is damaged or does not fit the board, and those of `play`.
+pub fn with_model<R>(
+    medium: &impl Medium,
+    arena: &mut [u8],
+    play: impl FnOnce(&mut Engine<'_>) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    let image = Image { header: header(medium, arena)?, medium };
+    let (tables, rest) = split(arena, image.header.resident_bytes()).map_err(|e| image.load(e))?;
+    let model = image.open(tables, rest)?;
+    image.with_engine(&model, rest, &Serial, |engine, _| play(engine))
 }
 
 /// The header of the image on `medium`, read through memory that is free afterwards.

@@ -10,7 +10,6 @@ use crate::image::Image;
 use crate::inputs;
 use crate::medium::Medium;
 use crate::report::Report;
-use core::ffi::CStr;
 use omex_core::engine::{Engine, Model};
 use omex_core::program::Dtype;
 use omex_hal::Serial;
@@ -68,15 +67,11 @@ impl Source {
     #[inline(never)]
     fn open() -> Result<Self, Failure> {
         let mut line = [0; host::COMMAND_BYTES];
-        let line = host::command_line(&mut line).ok_or(EXPECTED)?.to_bytes_with_nul();
-        let space = line.iter().position(|byte| *byte == b' ').ok_or(EXPECTED)?;
-        match line.get(space + 1..).ok_or(EXPECTED)? {
-            b"zero\0" => Ok(Self::Made(0, true)),
-            b"seeded\0" => Ok(Self::Made(inputs::SEED, true)),
-            path => {
-                let path = CStr::from_bytes_with_nul(path).map_err(|_| EXPECTED)?;
-                File::open(path).ok_or(UNREADABLE).map(Self::File)
-            }
+        let argument = host::argument(&mut line).ok_or(EXPECTED)?;
+        match argument.to_bytes() {
+            b"zero" => Ok(Self::Made(0, true)),
+            b"seeded" => Ok(Self::Made(inputs::SEED, true)),
+            _ => File::open(argument).ok_or(UNREADABLE).map(Self::File),
         }
     }
 

@@ -8,6 +8,9 @@
 //!   the computer at the other end of the debugger, and `arch` what differs from core to core.
 //! * [`serve`] (feature `serial`) answers whoever types at the other end of a serial port.
 //!
+//! Firmware that does something else has [`with_model`], which gives it an engine; [`quantized`] and [`real`] are for
+//! its inputs and outputs, and [`attended`] is the frame around what runs under a debugger.
+//!
 //! `soft_float` computes where the core can't, `image` is an image on a medium, `text` knows the tokenizer, and `inputs` makes inputs.
 #![no_std]
 
@@ -31,6 +34,7 @@ mod image;
 mod infer;
 #[cfg(feature = "int8")]
 mod inputs;
+mod levels;
 mod medium;
 #[cfg(feature = "debugger")]
 mod memory;
@@ -48,8 +52,14 @@ mod text;
 pub use arena::Arena;
 pub use counter::Counter;
 #[cfg(feature = "debugger")]
-pub use debugger::{end, run};
+pub use debugger::{attended, end, run};
 pub use failure::Failure;
+#[cfg(feature = "debugger")]
+pub use host::Output;
+#[cfg(all(feature = "debugger", feature = "int8"))]
+pub use host::{COMMAND_BYTES, File, argument};
+pub use image::with_model;
+pub use levels::{quantized, real};
 pub use medium::{Card, Counted, Flash, Medium};
 
 #[cfg(feature = "serial")]
