@@ -3,8 +3,8 @@
 //!
 //! `graph MODEL.omex COUNT`
 
+use cpu_time::ProcessTime;
 use omex::session::{Session, SessionOptions};
-use rustix::time::{ClockId, clock_gettime};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,16 +36,10 @@ fn measure(model: &Path, count: usize) -> omex::Result<f64> {
         for name in &inputs {
             engine.input_mut(name).fill(1);
         }
-        let start = microseconds();
+        let start = ProcessTime::now();
         engine.infer().map_err(&failed)?;
-        times.push(microseconds() - start);
+        times.push(start.elapsed().as_secs_f64() * 1e6);
     }
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
-}
-
-/// What this process has used.
-fn microseconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
 }

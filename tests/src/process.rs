@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-/// The `omex` command, built in the profile of these tests.
+/// The `omex` command, built in the profile of these tests, or the one that `OMEX_BINARY` names.
 #[must_use]
 pub fn omex_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        let built = std::env::var_os("OMEX_BINARY").map(PathBuf::from);
+        if let Some(built) = built.filter(|built| built.is_file()) {
+            return built;
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--package", "omex-cli", "--bin", "omex", "--message-format", "json"]);

@@ -291,8 +291,10 @@ fn miri() -> Result<()> {
     Ok(())
 }
 
+/// Tests run the command that was built with them.
 fn host() -> Result<()> {
-    run(workspace("test").env("OMEX_BOARD", "1"))
+    let omex = target_dir("debug").join("omex");
+    run(workspace("test").env("OMEX_BOARD", "1").env("OMEX_BINARY", omex))
 }
 
 /// What boards are built for.

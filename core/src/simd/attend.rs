@@ -106,7 +106,9 @@ pub(super) unsafe fn attend<L: Lanes, T: KvNumber>(
         for tile in fours {
             attend_tile::<L, T, _>(head, places.clone(), scale, tile);
         }
-        attend_singly::<L, T>(head, places, scale, rest);
+        for tile in rest.as_chunks_mut::<1>().0 {
+            attend_tile::<L, T, _>(head, places.clone(), scale, tile);
+        }
     }
 }
 
